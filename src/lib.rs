@@ -1,0 +1,3 @@
+//! PRISM: what a convolutional network has seen, as colours.
+
+pub mod error;
