@@ -1,3 +1,4 @@
 //! PRISM: what a convolutional network has seen, as colours.
 
 pub mod error;
+pub mod hooks;

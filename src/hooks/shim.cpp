@@ -1,1 +1,504 @@
+// TorchScript has no hooks: a module cannot be asked for a tensor inside it.
+// But its graph can be rewritten. Freezing and inlining leave one flat list of
+// operators; any value in it can be registered as a further output and read.
 
+#include "shim.h"
+
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/ir/ir.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/fixup_trace_scope_blocks.h>
+#include <torch/csrc/jit/passes/freeze_module.h>
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/passes/lower_tuples.h>
+#include <torch/csrc/jit/passes/normalize_ops.h>
+#include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/runtime/interpreter.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <sstream>
+
+using torch::jit::Block;
+using torch::jit::Graph;
+using torch::jit::IValue;
+using torch::jit::Node;
+using torch::jit::Stack;
+using torch::jit::Value;
+
+struct prism_graph {
+  std::shared_ptr<Graph> graph;
+  // Everything the graph is fed beside the image batch, by input position:
+  // the module itself where the graph still reads it, and default arguments.
+  std::vector<IValue> fixed_inputs;
+  size_t batch_input = 0;
+};
+
+struct prism_program {
+  torch::jit::Code code;
+  std::vector<IValue> fixed_inputs;
+  size_t batch_input = 0;
+  size_t count = 0;
+};
+
+namespace {
+
+char *message(const char *text) {
+  return strdup(text && *text ? text : "libtorch gave no reason");
+}
+
+// The border that no exception crosses.
+template <typename F> char *guarded(F &&body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return message(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return message(error.what());
+  } catch (...) {
+    return message("an exception of an unknown kind");
+  }
+}
+
+c10::Device device_of(int index) {
+  return index < 0 ? c10::Device(c10::kCPU)
+                   : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+std::vector<Value *> numbered_values(Graph &graph) {
+  std::vector<Value *> values(graph.inputs().begin(), graph.inputs().end());
+  for (Node *node : graph.nodes())
+    values.insert(values.end(), node->outputs().begin(), node->outputs().end());
+  return values;
+}
+
+void simplify(std::shared_ptr<Graph> &graph) {
+  torch::jit::Inline(*graph);
+  torch::jit::LowerSimpleTuples(graph);
+  torch::jit::ConstantPropagation(graph);
+  torch::jit::PeepholeOptimize(graph);
+  torch::jit::EliminateDeadCode(graph);
+}
+
+// ---------------------------------------------------------------- description
+
+void append_string(std::ostream &json, const std::string &text) {
+  json << '"';
+  for (unsigned char c : text) {
+    if (c == '"' || c == '\\')
+      json << '\\' << c;
+    else if (c < 0x20)
+      json << ' ';
+    else
+      json << c;
+  }
+  json << '"';
+}
+
+template <typename T, typename F>
+void append_list(std::ostream &json, const T &items, F &&append) {
+  json << '[';
+  bool first = true;
+  for (const auto &item : items) {
+    if (!first)
+      json << ',';
+    first = false;
+    append(item);
+  }
+  json << ']';
+}
+
+// A constant input's integers: a number, a flag, or a list of numbers.
+std::optional<std::vector<int64_t>> constant_integers(const Value *value) {
+  auto one = [](const IValue &constant) -> std::optional<int64_t> {
+    if (constant.isInt())
+      return constant.toInt();
+    if (constant.isBool())
+      return constant.toBool();
+    return std::nullopt;
+  };
+  if (auto constant = torch::jit::toIValue(value)) {
+    if (constant->isIntList())
+      return constant->toIntVector();
+    if (auto number = one(*constant))
+      return std::vector<int64_t>{*number};
+    return std::nullopt;
+  }
+  if (value->node()->kind() != c10::prim::ListConstruct)
+    return std::nullopt;
+  std::vector<int64_t> numbers;
+  for (const Value *item : value->node()->inputs()) {
+    auto constant = torch::jit::toIValue(item);
+    auto number = constant ? one(*constant) : std::nullopt;
+    if (!number)
+      return std::nullopt;
+    numbers.push_back(*number);
+  }
+  return numbers;
+}
+
+// The path of the module whose code made this node, such as features.0.
+std::string module_path(const Node *node) {
+  std::string path;
+  auto append = [&path](const std::string &name) {
+    if (!path.empty())
+      path += '.';
+    path += name;
+  };
+  if (auto stack = node->callstack()) {
+    for (const auto &entry : (*stack)->vec()) {
+      const auto &instance = std::get<torch::jit::kModuleInstanceInfo>(entry);
+      if (!instance)
+        continue;
+      const std::string name = instance->instance_name();
+      // SELF: another method of the same module.
+      if (!name.empty() && name != "SELF" && name != "INSTANCE_NAME_UNKNOWN")
+        append(name);
+    }
+  }
+  return path;
+}
+
+// The values of the top-level block that a node reads, nested blocks included.
+void top_level_inputs(const Node *node, const std::unordered_map<const Value *, size_t> &numbers,
+                      std::vector<size_t> &found) {
+  for (const Value *value : node->inputs()) {
+    auto number = numbers.find(value);
+    if (number != numbers.end())
+      found.push_back(number->second);
+  }
+  for (const Block *block : node->blocks()) {
+    for (const Node *inner : block->nodes())
+      top_level_inputs(inner, numbers, found);
+    top_level_inputs(block->return_node(), numbers, found);
+  }
+}
+
+// The tensors that make up what the graph returns, in order.
+void returned_tensors(const Value *value, std::vector<const Value *> &leaves) {
+  const auto kind = value->node()->kind();
+  if (kind == c10::prim::TupleConstruct || kind == c10::prim::ListConstruct) {
+    for (const Value *item : value->node()->inputs())
+      returned_tensors(item, leaves);
+  } else if (kind == c10::prim::DictConstruct) { // key, value, key, value, ...
+    for (size_t i = 1; i < value->node()->inputs().size(); i += 2)
+      returned_tensors(value->node()->input(i), leaves);
+  } else if (value->type()->isSubtypeOf(*c10::TensorType::get())) {
+    leaves.push_back(value);
+  }
+}
+
+void fill_stack(Stack &stack, const std::vector<IValue> &fixed, size_t batch_input,
+                const at::Tensor &batch) {
+  stack.insert(stack.end(), fixed.begin(), fixed.end());
+  stack.at(batch_input) = batch;
+}
+
+bool is_tensor(const Value *value) {
+  return value->type()->isSubtypeOf(*c10::TensorType::get());
+}
+
+// The sizes of every tensor for one input shape, by running the graph on
+// tensors without data, else (an operator that knows no such tensors) on zeros.
+std::vector<std::optional<std::vector<int64_t>>>
+sizes_of_values(const prism_graph &source, at::IntArrayRef shape, c10::Device device) {
+  auto sizes_with = [&](bool meta) {
+    auto graph = source.graph->copy();
+    auto values = numbered_values(*graph);
+    for (size_t i = graph->outputs().size(); i-- > 0;)
+      graph->eraseOutput(i);
+    std::vector<size_t> read;
+    for (size_t i = 0; i < values.size(); i++) {
+      if (!is_tensor(values[i]))
+        continue;
+      read.push_back(i);
+      graph->registerOutput(values[i]);
+    }
+    if (meta) {
+      std::function<void(Block *)> without_data = [&](Block *block) {
+        for (Node *node : block->nodes()) {
+          for (Block *inner : node->blocks())
+            without_data(inner);
+          // Numbers wrapped as tensors stay real: sizes are computed with them.
+          if (node->kind() == c10::prim::Constant && is_tensor(node->output())) {
+            auto constant = torch::jit::toIValue(node->output());
+            if (constant && constant->isTensor() && constant->toTensor().defined() &&
+                constant->toTensor().dim() > 0)
+              node->t_(c10::attr::value, constant->toTensor().to(c10::kMeta));
+          }
+        }
+      };
+      without_data(graph->block());
+    }
+    torch::jit::Code code(graph, "prism_sizes");
+    Stack stack;
+    fill_stack(stack, source.fixed_inputs, source.batch_input,
+               torch::zeros(shape, torch::TensorOptions().device(meta ? c10::Device(c10::kMeta) : device)));
+    torch::jit::InterpreterState(code).run(stack);
+    std::vector<std::optional<std::vector<int64_t>>> sizes(values.size());
+    for (size_t i = 0; i < read.size(); i++) {
+      const IValue &value = stack.at(i);
+      if (value.isTensor() && value.toTensor().defined())
+        sizes[read[i]] = value.toTensor().sizes().vec();
+    }
+    return sizes;
+  };
+  torch::NoGradGuard no_grad;
+  try {
+    return sizes_with(true);
+  } catch (const std::exception &) {
+    return sizes_with(false);
+  }
+}
+
+std::string describe(const prism_graph &source, at::IntArrayRef shape, c10::Device device) {
+  Graph &graph = *source.graph;
+  auto values = numbered_values(graph);
+  auto sizes = sizes_of_values(source, shape, device);
+  std::unordered_map<const Value *, size_t> numbers;
+  for (size_t i = 0; i < values.size(); i++)
+    numbers[values[i]] = i;
+
+  std::vector<const Value *> leaves;
+  for (const Value *output : graph.outputs())
+    returned_tensors(output, leaves);
+
+  std::ostringstream json;
+  json << "{\"input\":" << source.batch_input << ",\"outputs\":";
+  append_list(json, leaves, [&](const Value *leaf) { json << numbers.at(leaf); });
+  json << ",\"sizes\":";
+  append_list(json, sizes, [&](const std::optional<std::vector<int64_t>> &size) {
+    if (size)
+      append_list(json, *size, [&](int64_t n) { json << n; });
+    else
+      json << "null";
+  });
+  json << ",\"nodes\":";
+  std::vector<const Node *> operators;
+  for (const Node *node : graph.nodes())
+    if (node->kind() != c10::prim::Constant)
+      operators.push_back(node);
+  append_list(json, operators, [&](const Node *node) {
+    json << "{\"operator\":";
+    append_string(json, node->kind().toQualString());
+    json << ",\"path\":";
+    append_string(json, module_path(node));
+    std::vector<size_t> inputs;
+    top_level_inputs(node, numbers, inputs);
+    json << ",\"inputs\":";
+    append_list(json, inputs, [&](size_t n) { json << n; });
+    json << ",\"outputs\":";
+    append_list(json, node->outputs(), [&](const Value *v) { json << numbers.at(v); });
+    // Addresses of constant tensors: they tell which parameter a traced node reads.
+    json << ",\"parameters\":";
+    std::vector<uintptr_t> parameters;
+    for (const Value *value : node->inputs()) {
+      auto constant = torch::jit::toIValue(value);
+      if (constant && constant->isTensor() && constant->toTensor().defined() &&
+          constant->toTensor().dim() > 0)
+        parameters.push_back(reinterpret_cast<uintptr_t>(constant->toTensor().data_ptr()));
+    }
+    append_list(json, parameters, [&](uintptr_t address) { json << address; });
+    json << ",\"arguments\":{";
+    if (const auto *schema = node->maybeSchema()) {
+      bool first = true;
+      const auto &arguments = schema->arguments();
+      for (size_t i = 0; i < arguments.size() && i < node->inputs().size(); i++) {
+        auto numbers_of = constant_integers(node->input(i));
+        if (!numbers_of)
+          continue;
+        if (!first)
+          json << ',';
+        first = false;
+        append_string(json, arguments[i].name());
+        json << ':';
+        append_list(json, *numbers_of, [&](int64_t n) { json << n; });
+      }
+    }
+    json << "}}";
+  });
+  json << '}';
+  return json.str();
+}
+
+// The node after which a value is what the network's author means by it: its
+// maker, or an in-place operator whose own result nobody uses (`relu_(x)` as a
+// statement), so that x itself is read on.
+Node *last_writer(Value *value) {
+  Node *writer = value->node();
+  for (const auto &use : value->uses()) {
+    Node *user = use.user;
+    const auto *schema = user->maybeSchema();
+    const bool in_place = schema && schema->is_mutable() && use.offset == 0;
+    const bool statement =
+        in_place && std::all_of(user->outputs().begin(), user->outputs().end(),
+                                [](const Value *output) { return !output->hasUses(); });
+    if (statement && user->owningBlock() == writer->owningBlock() &&
+        (writer->kind() == c10::prim::Param || user->isAfter(writer)))
+      writer = user;
+  }
+  return writer;
+}
+
+// ------------------------------------------------------------------- creation
+
+// Which input takes the images, and what the others are fed.
+void bind_inputs(prism_graph &result, const torch::jit::Module *module,
+                 const c10::FunctionSchema *schema) {
+  Graph &graph = *result.graph;
+  std::optional<size_t> batch;
+  for (size_t i = 0; i < graph.inputs().size(); i++) {
+    const Value *input = graph.inputs()[i];
+    result.fixed_inputs.emplace_back();
+    if (i == 0 && module) {
+      result.fixed_inputs.back() = module->_ivalue();
+    } else if (!batch) {
+      TORCH_CHECK(is_tensor(input), "its forward takes ", input->type()->repr_str(),
+                  " where a batch of images [N,3,H,W] belongs");
+      batch = i;
+    } else {
+      const auto *argument =
+          schema && i < schema->arguments().size() ? &schema->arguments()[i] : nullptr;
+      TORCH_CHECK(argument && argument->default_value(), "its forward takes more than one input (",
+                  argument ? argument->name() : input->debugName(),
+                  " has no default); prism gives it one batch of images [N,3,H,W]");
+      result.fixed_inputs.back() = *argument->default_value();
+    }
+  }
+  TORCH_CHECK(batch, "its forward takes no input; prism gives it one batch of images [N,3,H,W]");
+  result.batch_input = *batch;
+}
+
+// Code that was traced with a batch of one and asked for its size writes
+// view(x, [1, -1]); flatten keeps whatever batch it is given.
+void free_batch_size(Graph &graph) {
+  for (Node *node : graph.nodes()) {
+    if (node->kind() != c10::aten::view && node->kind() != c10::aten::reshape)
+      continue;
+    auto sizes = constant_integers(node->input(1));
+    if (!sizes || *sizes != std::vector<int64_t>{1, -1})
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    Value *flat = graph.insert(c10::aten::flatten, {node->input(0), 1, -1});
+    flat->node()->copyMetadata(node);
+    node->output()->replaceAllUsesWith(flat);
+  }
+  torch::jit::EliminateDeadCode(graph.block());
+}
+
+} // namespace
+
+char *prism_graph_load(const char *path, int device, prism_graph **out) {
+  return guarded([&] {
+    auto module = torch::jit::load(path, device_of(device));
+    TORCH_CHECK(module.find_method("forward"), "it has no forward method");
+    module.eval();
+    auto frozen = torch::jit::freeze_module(module);
+    auto result = std::make_unique<prism_graph>();
+    auto forward = frozen.get_method("forward");
+    result->graph = forward.graph()->copy();
+    simplify(result->graph);
+    const auto schema = module.get_method("forward").function().getSchema();
+    bind_inputs(*result, &frozen, &schema);
+    *out = result.release();
+  });
+}
+
+char *prism_trace_begin(const void *input) {
+  return guarded([&] {
+    auto state = std::make_shared<torch::jit::tracer::TracingState>();
+    torch::jit::tracer::setTracingState(state);
+    Value *value = state->graph->addInput();
+    value->setType(c10::TensorType::get());
+    state->setValue(*static_cast<const at::Tensor *>(input), value);
+  });
+}
+
+char *prism_trace_end(const void *output, prism_graph **out) {
+  char *failure = guarded([&] {
+    auto state = torch::jit::tracer::getTracingState();
+    TORCH_CHECK(state, "no trace was begun");
+    state->graph->registerOutput(state->getOutput(*static_cast<const at::Tensor *>(output), 0));
+    torch::jit::tracer::setTracingState(nullptr);
+    torch::jit::NormalizeOps(state->graph);
+    auto result = std::make_unique<prism_graph>();
+    result->graph = state->graph;
+    simplify(result->graph);
+    free_batch_size(*result->graph);
+    bind_inputs(*result, nullptr, nullptr);
+    *out = result.release();
+  });
+  if (failure)
+    prism_trace_abandon();
+  return failure;
+}
+
+void prism_trace_abandon(void) { torch::jit::tracer::abandon(); }
+
+char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json) {
+  return guarded([&] {
+    *json = strdup(describe(*graph, at::IntArrayRef(shape, 4), device_of(device)).c_str());
+  });
+}
+
+char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t count,
+                        prism_program **out) {
+  return guarded([&] {
+    auto graph = source->graph->copy();
+    auto values = numbered_values(*graph);
+    for (size_t i = graph->outputs().size(); i-- > 0;)
+      graph->eraseOutput(i);
+    torch::jit::AliasDb aliases(graph);
+    std::vector<Value *> read;
+    for (size_t i = 0; i < count; i++) {
+      Value *value = values.at(static_cast<size_t>(outputs[i].value));
+      Node *writer = last_writer(value);
+      Node *next = writer->kind() == c10::prim::Param ? *graph->nodes().begin() : writer->next();
+      torch::jit::WithInsertPoint after(next);
+      if (outputs[i].reading == PRISM_CHANNEL_MEAN)
+        read.push_back(graph->insert(c10::aten::mean, {value, std::vector<int64_t>{1}, true}));
+      else if (aliases.hasWriters(value)) // or a later in-place operator would change it
+        read.push_back(graph->insert(c10::aten::clone, {value}));
+      else
+        read.push_back(value);
+    }
+    for (Value *value : read)
+      graph->registerOutput(value);
+    torch::jit::EliminateDeadCode(graph);
+    auto program = std::make_unique<prism_program>();
+    program->code = torch::jit::Code(graph, "prism_forward");
+    program->fixed_inputs = source->fixed_inputs;
+    program->batch_input = source->batch_input;
+    program->count = count;
+    *out = program.release();
+  });
+}
+
+char *prism_program_run(prism_program *program, const void *input, void **results) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    Stack stack;
+    fill_stack(stack, program->fixed_inputs, program->batch_input,
+               *static_cast<const at::Tensor *>(input));
+    torch::jit::InterpreterState(program->code).run(stack);
+    TORCH_CHECK(stack.size() == program->count, "the graph returned ", stack.size(), " values for ",
+                program->count);
+    std::vector<std::unique_ptr<at::Tensor>> tensors;
+    for (const IValue &value : stack)
+      tensors.push_back(std::make_unique<at::Tensor>(value.toTensor()));
+    for (size_t i = 0; i < tensors.size(); i++)
+      results[i] = tensors[i].release();
+  });
+}
+
+void prism_graph_free(prism_graph *graph) { delete graph; }
+void prism_program_free(prism_program *program) { delete program; }
+void prism_message_free(char *message) { free(message); }

@@ -1,1 +1,57 @@
+/* The whole C++ surface of prism: TorchScript graphs that hand out the tensors
+ * inside them. Every function that can fail returns NULL, or a message to be
+ * released with prism_message_free; no C++ exception crosses this border.
+ * Tensors cross it as `at::Tensor *`, which is what tch's C_tensor is. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A frozen, inlined forward graph. Its values are numbered: the inputs first,
+ * then the outputs of every top-level node in execution order. */
+typedef struct prism_graph prism_graph;
+
+/* A graph compiled so that it returns chosen values. */
+typedef struct prism_program prism_program;
+
+/* What a program returns of a value. */
+enum prism_reading {
+  PRISM_WHOLE = 0,        /* the tensor itself */
+  PRISM_CHANNEL_MEAN = 1, /* its mean over dimension 1, which is kept: [N,1,h,w] */
+};
+
+typedef struct prism_output {
+  int64_t value;
+  int32_t reading;
+} prism_output;
+
+/* Loads a TorchScript file; device is -1 for the CPU, else a CUDA index. */
+char *prism_graph_load(const char *path, int device, prism_graph **out);
+
+/* Records what is computed from `input` on this thread until prism_trace_end
+ * (whose result is the traced graph) or prism_trace_abandon. */
+char *prism_trace_begin(const void *input);
+char *prism_trace_end(const void *output, prism_graph **out);
+void prism_trace_abandon(void);
+
+/* The graph as JSON, with the shape of every value for an input of `shape`
+ * (four numbers) on `device`. */
+char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
+                           char **json);
+
+char *prism_program_new(prism_graph *graph, const prism_output *outputs,
+                        size_t count, prism_program **out);
+/* Writes `count` new tensors into `results`, without gradients. */
+char *prism_program_run(prism_program *program, const void *input,
+                        void **results);
+
+void prism_graph_free(prism_graph *graph);
+void prism_program_free(prism_program *program);
+void prism_message_free(char *message);
+
+#ifdef __cplusplus
+}
+#endif

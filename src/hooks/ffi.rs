@@ -1,0 +1,285 @@
+//! The safe face of the C++ shim: the only unsafe code of the crate.
+//!
+//! Tensors cross the border as pointers to `at::Tensor`, which is what tch
+//! calls `C_tensor`. A failure comes back as a message that libtorch worded
+//! for programmers over many lines; [`one_line`] keeps the line that says why.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+
+use anyhow::{Result, anyhow, ensure};
+use tch::{Device, Tensor};
+
+/// What a program returns of a value: `enum prism_reading` of the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Reading {
+    /// The tensor itself.
+    Whole = 0,
+    /// Its mean over the channels, `[N,1,h,w]`.
+    ChannelMean = 1,
+}
+
+/// `prism_output` of the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Output {
+    /// The number of the value in the graph.
+    pub value: i64,
+    /// What of it.
+    pub reading: Reading,
+}
+
+#[repr(C)]
+struct RawGraphHandle {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawProgramHandle {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn prism_graph_load(
+        path: *const c_char,
+        device: c_int,
+        out: *mut *mut RawGraphHandle,
+    ) -> *mut c_char;
+    fn prism_trace_begin(input: *const c_void) -> *mut c_char;
+    fn prism_trace_end(output: *const c_void, out: *mut *mut RawGraphHandle) -> *mut c_char;
+    fn prism_trace_abandon();
+    fn prism_graph_describe(
+        graph: *mut RawGraphHandle,
+        shape: *const i64,
+        device: c_int,
+        json: *mut *mut c_char,
+    ) -> *mut c_char;
+    fn prism_program_new(
+        graph: *mut RawGraphHandle,
+        outputs: *const Output,
+        count: usize,
+        out: *mut *mut RawProgramHandle,
+    ) -> *mut c_char;
+    fn prism_program_run(
+        program: *mut RawProgramHandle,
+        input: *const c_void,
+        results: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn prism_graph_free(graph: *mut RawGraphHandle);
+    fn prism_program_free(program: *mut RawProgramHandle);
+    fn prism_message_free(message: *mut c_char);
+}
+
+/// A frozen, inlined TorchScript graph.
+#[derive(Debug)]
+pub struct RawGraph(NonNull<RawGraphHandle>);
+
+/// A graph compiled to return chosen values.
+#[derive(Debug)]
+pub struct RawProgram {
+    handle: NonNull<RawProgramHandle>,
+    count: usize,
+}
+
+impl Drop for RawGraph {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from the shim and is released once.
+        unsafe { prism_graph_free(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for RawProgram {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { prism_program_free(self.handle.as_ptr()) }
+    }
+}
+
+impl RawGraph {
+    /// Loads a TorchScript file onto `device`.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line, where the file cannot be loaded or
+    /// its forward does not take one batch of images.
+    pub fn load(path: &Path, device: Device) -> Result<RawGraph> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut graph = ptr::null_mut();
+        // SAFETY: the path is a C string and `graph` outlives the call.
+        check(unsafe { prism_graph_load(path.as_ptr(), device_index(device), &mut graph) })?;
+        from_shim(graph).map(RawGraph)
+    }
+
+    /// Traces `forward` on `example`, as `torch.jit.trace` does.
+    ///
+    /// # Errors
+    /// With the reason where `forward` fails (tch panics there) or computes
+    /// something that does not depend on its input.
+    pub fn trace(example: &Tensor, forward: impl FnOnce(&Tensor) -> Tensor) -> Result<RawGraph> {
+        // SAFETY: tch's pointer is to a live at::Tensor, which the shim copies.
+        check(unsafe { prism_trace_begin(example.as_ptr().cast()) })?;
+        let output = silent_panics(|| forward(example)).inspect_err(|_| {
+            // SAFETY: no arguments; ends the trace begun above.
+            unsafe { prism_trace_abandon() }
+        })?;
+        let mut graph = ptr::null_mut();
+        // SAFETY: as for prism_trace_begin; on failure the shim ends the trace.
+        check(unsafe { prism_trace_end(output.as_ptr().cast(), &mut graph) })?;
+        from_shim(graph).map(RawGraph)
+    }
+
+    /// The graph as JSON, with the sizes of its values for an input of
+    /// `shape` `[N,C,H,W]`.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line, where the network cannot take such
+    /// an input.
+    pub fn describe(&self, shape: [i64; 4], device: Device) -> Result<String> {
+        let mut json = ptr::null_mut();
+        // SAFETY: four numbers are read from `shape`; `json` outlives the call.
+        check(unsafe {
+            prism_graph_describe(
+                self.0.as_ptr(),
+                shape.as_ptr(),
+                device_index(device),
+                &mut json,
+            )
+        })?;
+        take_string(json).ok_or_else(|| anyhow!("the shim returned no description"))
+    }
+
+    /// Compiles the graph so that it returns `outputs`, in that order.
+    ///
+    /// # Errors
+    /// With libtorch's reason on one line.
+    pub fn program(&self, outputs: &[Output]) -> Result<RawProgram> {
+        let mut program = ptr::null_mut();
+        // SAFETY: `outputs` holds as many entries as is said, laid out as in C.
+        check(unsafe {
+            prism_program_new(
+                self.0.as_ptr(),
+                outputs.as_ptr(),
+                outputs.len(),
+                &mut program,
+            )
+        })?;
+        Ok(RawProgram {
+            handle: from_shim(program)?,
+            count: outputs.len(),
+        })
+    }
+}
+
+impl RawProgram {
+    /// Runs the graph on a batch, without gradients.
+    ///
+    /// # Errors
+    /// With libtorch's reason on one line.
+    pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>> {
+        let mut results = vec![ptr::null_mut(); self.count];
+        // SAFETY: the shim writes `count` pointers on success and none before.
+        check(unsafe {
+            prism_program_run(
+                self.handle.as_ptr(),
+                input.as_ptr().cast(),
+                results.as_mut_ptr(),
+            )
+        })?;
+        ensure!(
+            results.iter().all(|tensor| !tensor.is_null()),
+            "the shim returned fewer tensors than it was asked for"
+        );
+        // SAFETY: each pointer is a new at::Tensor that tch now owns.
+        Ok(results
+            .into_iter()
+            .map(|tensor| unsafe { Tensor::from_ptr(tensor.cast()) })
+            .collect())
+    }
+}
+
+fn device_index(device: Device) -> c_int {
+    match device {
+        Device::Cuda(index) => index as c_int,
+        _ => -1,
+    }
+}
+
+fn from_shim<T>(handle: *mut T) -> Result<NonNull<T>> {
+    NonNull::new(handle).ok_or_else(|| anyhow!("the shim returned nothing"))
+}
+
+fn check(message: *mut c_char) -> Result<()> {
+    match take_string(message) {
+        None => Ok(()),
+        Some(message) => Err(anyhow!(one_line(&message))),
+    }
+}
+
+fn take_string(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the shim returns C strings of its own, released here once.
+    unsafe {
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        prism_message_free(text);
+        Some(owned)
+    }
+}
+
+/// The line of a libtorch message that says why.
+///
+/// TorchScript's interpreter puts a traceback before the reason, the loader
+/// puts one after it; both end up as one line without either.
+pub fn one_line(message: &str) -> String {
+    let lines = || message.lines().map(str::trim).filter(|l| !l.is_empty());
+    let line = if message.contains("Traceback of TorchScript") {
+        lines().rfind(|line| !line.starts_with('~') && !line.contains("<--- HERE"))
+    } else {
+        lines().next()
+    };
+    let line = line.unwrap_or("libtorch gave no reason");
+    let line = ["RuntimeError: ", "Error: "]
+        .iter()
+        .find_map(|prefix| line.strip_prefix(prefix))
+        .unwrap_or(line);
+    line.trim_end_matches('.').to_string()
+}
+
+/// Runs `body`, turning a panic of tch (an operator that libtorch refused) into
+/// an error, without the panic's own print.
+pub fn silent_panics<T>(body: impl FnOnce() -> T) -> Result<T> {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    std::panic::set_hook(loud);
+    result.map_err(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("libtorch gave no reason");
+        anyhow!(one_line(&text.replace("\\n", "\n")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceback_is_left_out_of_a_message() {
+        let message = "The following operation failed in the TorchScript interpreter.\n\
+            Traceback of TorchScript (most recent call last):\n  File \"x.py\", line 3, in forward\n\
+            return torch.conv2d(x)\n           ~~~~~~~ <--- HERE\n\
+            RuntimeError: expected 3 channels, but got 1 channels instead\n";
+        assert_eq!(
+            one_line(message),
+            "expected 3 channels, but got 1 channels instead"
+        );
+        assert_eq!(one_line("first\nsecond"), "first");
+        assert_eq!(one_line(""), "libtorch gave no reason");
+    }
+}

@@ -1,0 +1,372 @@
+//! The forward graph as data: operators in execution order, the tensors
+//! between them with their sizes, and names that a person can type.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// The number of a tensor in the graph.
+pub type ValueId = usize;
+
+/// One operator of the network.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Node {
+    /// As TorchScript calls it: `aten::conv2d`.
+    pub operator: String,
+    /// Path of the module whose code made it (`features.0`); may be empty.
+    pub path: String,
+    /// Tensors and other values that it reads, in order.
+    pub inputs: Vec<ValueId>,
+    /// Values that it makes, in order.
+    pub outputs: Vec<ValueId>,
+    /// Addresses of the constant tensors among its inputs.
+    parameters: Vec<usize>,
+    /// Its integer arguments by name: `stride`, `padding`, ...
+    pub arguments: BTreeMap<String, Vec<i64>>,
+    /// Unique within the graph; made by [`Graph::parse`].
+    #[serde(skip)]
+    pub name: String,
+}
+
+impl Node {
+    /// The operator without namespace and in-place mark: `conv2d`, `relu`.
+    pub fn kind(&self) -> &str {
+        let kind = self.operator.rsplit("::").next().unwrap_or(&self.operator);
+        match kind.trim_matches('_') {
+            // A traced convolution is written as the general one.
+            "convolution" => "conv2d",
+            "max_pool2d_with_indices" => "max_pool2d",
+            kind => kind,
+        }
+    }
+
+    /// Whether it is a 2-d convolution, not a transposed one.
+    pub fn is_conv2d(&self) -> bool {
+        self.kind() == "conv2d" && self.argument("transposed") != Some(&[1][..])
+    }
+
+    /// Whether it is a 2-d max-pool.
+    pub fn is_max_pool2d(&self) -> bool {
+        self.kind() == "max_pool2d"
+    }
+
+    /// Whether it carries on a tensor elementwise through a non-linearity.
+    pub fn is_nonlinearity(&self) -> bool {
+        matches!(
+            self.kind(),
+            "relu"
+                | "relu6"
+                | "hardtanh"
+                | "clamp"
+                | "clamp_max"
+                | "clamp_min"
+                | "silu"
+                | "gelu"
+                | "hardswish"
+                | "leaky_relu"
+                | "elu"
+                | "celu"
+                | "selu"
+                | "mish"
+                | "sigmoid"
+                | "hardsigmoid"
+                | "tanh"
+                | "softplus"
+                | "prelu"
+        )
+    }
+
+    /// The largest stride, 1 where it has none. Pooling without a stride
+    /// moves by its kernel.
+    pub fn stride(&self) -> i64 {
+        let largest = |name| self.argument(name).and_then(|s| s.iter().max().copied());
+        largest("stride")
+            .or_else(|| {
+                (self.is_max_pool2d() || self.kind() == "avg_pool2d")
+                    .then(|| largest("kernel_size"))
+                    .flatten()
+            })
+            .unwrap_or(1)
+    }
+
+    fn argument(&self, name: &str) -> Option<&[i64]> {
+        self.arguments.get(name).map(Vec::as_slice)
+    }
+}
+
+#[derive(Deserialize)]
+struct Description {
+    input: ValueId,
+    outputs: Vec<ValueId>,
+    sizes: Vec<Option<Vec<i64>>>,
+    nodes: Vec<Node>,
+}
+
+/// The forward graph of a network for one input size.
+#[derive(Debug)]
+pub struct Graph {
+    /// Operators in execution order.
+    pub nodes: Vec<Node>,
+    /// The image batch.
+    pub input: ValueId,
+    /// The tensors that the network returns, in order.
+    pub outputs: Vec<ValueId>,
+    sizes: Vec<Option<Vec<i64>>>,
+    maker: Vec<Option<usize>>,
+    users: Vec<Vec<usize>>,
+}
+
+impl Graph {
+    /// Reads the shim's description.
+    ///
+    /// `parameter_names` maps the address of a parameter's data to its name
+    /// (`features.0.weight`), for networks traced in memory, which have no
+    /// modules: their operators are then named after the parameters they read.
+    ///
+    /// # Errors
+    /// Where the text is not such a description.
+    pub fn parse(json: &str, parameter_names: &HashMap<usize, String>) -> Result<Graph> {
+        let description: Description =
+            serde_json::from_str(json).context("the description of the network's graph")?;
+        let count = description.sizes.len();
+        let mut maker = vec![None; count];
+        let mut users = vec![Vec::new(); count];
+        for (index, node) in description.nodes.iter().enumerate() {
+            for &output in &node.outputs {
+                maker[output] = Some(index);
+            }
+            for &input in &node.inputs {
+                users[input].push(index);
+            }
+        }
+        let mut graph = Graph {
+            nodes: description.nodes,
+            input: description.input,
+            outputs: description.outputs,
+            sizes: description.sizes,
+            maker,
+            users,
+        };
+        if !parameter_names.is_empty() {
+            graph.name_modules_after(parameter_names);
+        }
+        graph.name_nodes();
+        Ok(graph)
+    }
+
+    /// The sizes of a value, where it is a tensor.
+    pub fn sizes(&self, value: ValueId) -> Option<&[i64]> {
+        self.sizes[value].as_deref()
+    }
+
+    /// `(C, h, w)` of an activation: a 4-d tensor of more than one pixel.
+    pub fn activation(&self, value: ValueId) -> Option<(i64, i64, i64)> {
+        match self.sizes(value) {
+            Some(&[_, c, h, w]) if h * w > 1 => Some((c, h, w)),
+            _ => None,
+        }
+    }
+
+    /// The index of the operator that makes a value; none for the input.
+    pub fn maker(&self, value: ValueId) -> Option<usize> {
+        self.maker[value]
+    }
+
+    /// The indices of the operators that read a value.
+    pub fn users(&self, value: ValueId) -> &[usize] {
+        &self.users[value]
+    }
+
+    /// The name of the operator that makes a value; `image` for the input.
+    pub fn name(&self, value: ValueId) -> &str {
+        self.maker[value].map_or("image", |node| &self.nodes[node].name)
+    }
+
+    /// The operators that a value depends on.
+    pub fn ancestors(&self, value: ValueId) -> HashSet<usize> {
+        let mut found = HashSet::new();
+        let mut open = vec![value];
+        while let Some(value) = open.pop() {
+            if let Some(node) = self.maker[value]
+                && found.insert(node)
+            {
+                open.extend(&self.nodes[node].inputs);
+            }
+        }
+        found
+    }
+
+    /// The first `[N,K]` tensor of what the network returns.
+    pub fn logits(&self) -> Option<ValueId> {
+        self.outputs
+            .iter()
+            .copied()
+            .find(|&value| self.sizes(value).is_some_and(|sizes| sizes.len() == 2))
+    }
+
+    /// Gives every operator of a traced network the path of a module.
+    ///
+    /// An operator with parameters takes theirs. One without stands where
+    /// `nn.Sequential` would have it (the number after its input's), or belongs
+    /// to the module around its latest input; a sum or concatenation to the
+    /// module that holds all its inputs.
+    fn name_modules_after(&mut self, parameter_names: &HashMap<usize, String>) {
+        let modules: HashSet<&str> = parameter_names
+            .values()
+            .flat_map(|name| prefixes(parent(name)))
+            .collect();
+        // Modules whose children are all numbered hold no operators themselves.
+        let mut children: HashMap<&str, Vec<&str>> = HashMap::new();
+        for &module in &modules {
+            children.entry(parent(module)).or_default().push(last(module));
+        }
+        let is_sequential = |module: &str| {
+            children
+                .get(module)
+                .is_some_and(|names| names.iter().all(|name| name.parse::<usize>().is_ok()))
+        };
+        let next_in_sequence = |path: &str| -> Option<String> {
+            let number: usize = last(path).parse().ok()?;
+            let next = join(parent(path), &(number + 1).to_string());
+            (is_sequential(parent(path)) && !modules.contains(next.as_str())).then_some(next)
+        };
+
+        let mut paths: Vec<String> = Vec::with_capacity(self.nodes.len());
+        for (index, node) in self.nodes.iter().enumerate() {
+            let own = node.parameters.iter().find_map(|p| parameter_names.get(p));
+            let mut makers: Vec<usize> = node
+                .inputs
+                .iter()
+                .filter_map(|&input| self.maker[input])
+                .filter(|&maker| maker < index)
+                .collect();
+            makers.sort_unstable();
+            makers.dedup();
+            let path = match (own, makers.as_slice()) {
+                (Some(name), _) => parent(name).to_string(),
+                (None, []) => String::new(),
+                (None, [maker]) => {
+                    let before = paths[*maker].as_str();
+                    let maker = &self.nodes[*maker];
+                    let composite = !modules.contains(before) || children.contains_key(before);
+                    let leaf = maker.parameters.iter().any(|p| parameter_names.contains_key(p));
+                    if maker.is_nonlinearity() && node.is_nonlinearity() {
+                        before.to_string() // two halves of one: relu, then clamp at 6
+                    } else if leaf || node.kind().contains("pool") || !composite {
+                        next_in_sequence(before)
+                            .unwrap_or_else(|| if leaf { parent(before) } else { before }.to_string())
+                    } else if composite && !children.contains_key(before) {
+                        // a numbered member of a sequence that has no parameters
+                        next_in_sequence(before).unwrap_or_else(|| parent(before).to_string())
+                    } else {
+                        before.to_string()
+                    }
+                }
+                (None, [.., latest]) => {
+                    let latest = paths[*latest].as_str();
+                    let common = makers
+                        .iter()
+                        .map(|&maker| paths[maker].as_str())
+                        .fold(parent(latest), common_module);
+                    if is_sequential(common) {
+                        // one input came from outside: the module the latest is in
+                        let below = latest[common.len()..].trim_start_matches('.');
+                        join(common, below.split('.').next().unwrap_or_default())
+                    } else {
+                        common.to_string()
+                    }
+                }
+            };
+            paths.push(path);
+        }
+        for (node, path) in self.nodes.iter_mut().zip(paths) {
+            node.path = path;
+        }
+    }
+
+    /// Names every operator by its module, with the operator and a count where
+    /// a module has several or holds other modules.
+    fn name_nodes(&mut self) {
+        let holders: HashSet<String> = self
+            .nodes
+            .iter()
+            .flat_map(|node| prefixes(parent(&node.path)))
+            .map(str::to_string)
+            .collect();
+        let tensor_makers: Vec<usize> = (0..self.nodes.len())
+            .filter(|&index| {
+                self.nodes[index]
+                    .outputs
+                    .iter()
+                    .any(|&output| self.sizes[output].is_some())
+            })
+            .collect();
+        let mut in_module: HashMap<String, usize> = HashMap::new();
+        let mut of_kind: HashMap<(String, String), usize> = HashMap::new();
+        for &index in &tensor_makers {
+            let node = &self.nodes[index];
+            *in_module.entry(node.path.clone()).or_default() += 1;
+            *of_kind
+                .entry((node.path.clone(), node.kind().to_string()))
+                .or_default() += 1;
+        }
+        let mut count: HashMap<(String, String), usize> = HashMap::new();
+        let mut taken: HashSet<String> = HashSet::new();
+        for &index in &tensor_makers {
+            let node = &self.nodes[index];
+            let key = (node.path.clone(), node.kind().to_string());
+            let alone = in_module[&node.path] == 1
+                && !node.path.is_empty()
+                && !holders.contains(&node.path);
+            let number = count.entry(key.clone()).or_default();
+            *number += 1;
+            let mut name = if alone {
+                node.path.clone()
+            } else if of_kind[&key] == 1 {
+                join(&node.path, node.kind())
+            } else {
+                join(&node.path, &format!("{}_{number}", node.kind()))
+            };
+            while !taken.insert(name.clone()) {
+                name.push('_');
+            }
+            self.nodes[index].name = name;
+        }
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit_once('.').map_or(path, |(_, last)| last)
+}
+
+fn join(parent: &str, name: &str) -> String {
+    if parent.is_empty() {
+        name.to_string()
+    } else {
+        format!("{parent}.{name}")
+    }
+}
+
+/// `a.b.c` -> `a.b.c`, `a.b`, `a`.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| Some(parent(path))).take_while(|p| !p.is_empty())
+}
+
+/// The longest module path that both lie in, or are.
+fn common_module<'a>(a: &'a str, b: &str) -> &'a str {
+    let mut end = 0;
+    for part in a.split('.') {
+        let next = if end == 0 { part.len() } else { end + 1 + part.len() };
+        if b.get(..next) == Some(&a[..next]) && matches!(b.as_bytes().get(next), None | Some(b'.')) {
+            end = next;
+        } else {
+            break;
+        }
+    }
+    &a[..end]
+}

@@ -1,0 +1,255 @@
+//! Forward hooks on TorchScript.
+//!
+//! TorchScript itself has none. Here every network is one flat graph, in which
+//! any tensor can be made a further output: [`HookedModel`] chooses the tensors
+//! by a [`Rule`], compiles the graph that returns them, and runs it.
+
+mod ffi;
+mod graph;
+mod rule;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tch::{Device, Tensor};
+
+pub use graph::{Graph, Node, ValueId};
+pub use rule::{Rule, Selection};
+
+use ffi::{Output, RawGraph, RawProgram, Reading};
+
+/// A network as a graph, before anything in it is hooked.
+#[derive(Debug)]
+pub struct NetworkGraph {
+    raw: RawGraph,
+    device: Device,
+    parameter_names: HashMap<usize, String>,
+}
+
+impl NetworkGraph {
+    /// Loads a TorchScript file, scripted or traced.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line.
+    pub fn load(path: &Path, device: Device) -> Result<NetworkGraph> {
+        Ok(NetworkGraph {
+            raw: RawGraph::load(path, device)?,
+            device,
+            parameter_names: HashMap::new(),
+        })
+    }
+
+    /// Traces a network that lives in memory, such as one of `tch::vision`.
+    ///
+    /// `example` is `[1,3,H,W]` on the network's device; `parameters` are the
+    /// network's tensors by name, after which its layers are called.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line, where the network cannot take the
+    /// example (an image too small for its strides, say).
+    pub fn trace(
+        example: &Tensor,
+        parameters: &HashMap<String, Tensor>,
+        forward: impl FnOnce(&Tensor) -> Tensor,
+    ) -> Result<NetworkGraph> {
+        let raw = tch::no_grad(|| RawGraph::trace(example, forward))?;
+        let parameter_names = parameters
+            .iter()
+            .map(|(name, tensor)| (tensor.data_ptr() as usize, name.clone()))
+            .collect();
+        Ok(NetworkGraph {
+            raw,
+            device: example.device(),
+            parameter_names,
+        })
+    }
+
+    /// The graph as data, for images of `size` (height, width).
+    ///
+    /// # Errors
+    /// Where the network cannot take such images.
+    pub fn describe(&self, size: (i64, i64)) -> Result<Graph> {
+        let json = self
+            .raw
+            .describe([1, 3, size.0, size.1], self.device)
+            .with_context(|| format!("it cannot take images [N,3,{},{}]", size.0, size.1))?;
+        Graph::parse(&json, &self.parameter_names)
+    }
+}
+
+/// What a layer is to PRISM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The input of the PCA.
+    Excitation,
+    /// Carries the colours to its resolution.
+    Guide,
+    /// Not read.
+    None,
+}
+
+impl Role {
+    /// The word for it; empty for [`Role::None`].
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Excitation => "excitation",
+            Role::Guide => "guide",
+            Role::None => "",
+        }
+    }
+}
+
+/// One layer that can be hooked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Unique name, as `--layer` takes it.
+    pub name: String,
+    /// Its operator: `conv2d`, `relu`, ...
+    pub operator: String,
+    /// Channels, height and width of what it makes.
+    pub shape: (i64, i64, i64),
+    /// Whether PRISM reads it.
+    pub role: Role,
+}
+
+/// What one batch leaves behind.
+#[derive(Debug)]
+pub struct Excitations {
+    /// Class scores before softmax, `[N,K]` float32.
+    pub logits: Tensor,
+    /// The final excitation, `[N,C,h,w]` float32.
+    pub excitation: Tensor,
+    /// Channel means of the guides, `[N,1,h,w]` float32, the shallowest first.
+    pub guides: Vec<Tensor>,
+}
+
+/// A network whose excitations can be read.
+#[derive(Debug)]
+pub struct HookedModel {
+    program: RawProgram,
+    graph: Graph,
+    selection: Selection,
+    classes: i64,
+    size: (i64, i64),
+    device: Device,
+}
+
+impl HookedModel {
+    /// Hooks `network` for images of `size` (height, width).
+    ///
+    /// # Errors
+    /// Where the network cannot take such images, returns no class scores
+    /// `[N,K]` or has nothing to hook; a usage error where `layer` is unknown.
+    pub fn new(
+        network: &NetworkGraph,
+        size: (i64, i64),
+        rule: Rule,
+        layer: Option<&str>,
+    ) -> Result<HookedModel> {
+        let graph = network.describe(size)?;
+        let logits = rule::logits(&graph)?;
+        let selection = rule.select(&graph, logits, layer)?;
+        let mut outputs = vec![whole(logits), whole(selection.excitation)];
+        outputs.extend(selection.guides.iter().map(|&guide| Output {
+            value: guide as i64,
+            reading: Reading::ChannelMean,
+        }));
+        let classes = graph.sizes(logits).map_or(0, |sizes| sizes[1]);
+        Ok(HookedModel {
+            program: network.raw.program(&outputs)?,
+            graph,
+            selection,
+            classes,
+            size,
+            device: network.device,
+        })
+    }
+
+    /// Runs the network on `[N,3,H,W]` float32 images and reads its excitations.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line.
+    pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
+        let images = batch.size()[0];
+        let mut tensors = self
+            .program
+            .run(&batch.to_device(self.device))
+            .context("running the network")?
+            .into_iter()
+            .map(|tensor| tensor.to_device(Device::Cpu).to_kind(tch::Kind::Float));
+        let (Some(logits), Some(excitation)) = (tensors.next(), tensors.next()) else {
+            anyhow::bail!("running the network: it returned nothing");
+        };
+        ensure!(
+            logits.size() == [images, self.classes] && excitation.size()[0] == images,
+            "running the network: for {images} images it returned class scores {:?}; it may have been traced for a batch of one: export it with `torch.jit.script`, or without sizes turned into numbers",
+            logits.size()
+        );
+        Ok(Excitations {
+            logits,
+            excitation,
+            guides: tensors.collect(),
+        })
+    }
+
+    /// The number of classes, K.
+    pub fn classes(&self) -> i64 {
+        self.classes
+    }
+
+    /// Height and width of the images it takes.
+    pub fn input_size(&self) -> (i64, i64) {
+        self.size
+    }
+
+    /// Whether the features are brought to the input's size after the last
+    /// guide.
+    pub fn to_input_size(&self) -> bool {
+        self.selection.to_input_size
+    }
+
+    /// Every layer that can be hooked, in execution order.
+    pub fn layers(&self) -> Vec<Layer> {
+        let graph = &self.graph;
+        let layer = |node: &Node| {
+            let value = rule::layer_output(graph, node)?;
+            let role = if value == self.selection.excitation {
+                Role::Excitation
+            } else if self.selection.guides.contains(&value) {
+                Role::Guide
+            } else {
+                Role::None
+            };
+            Some(Layer {
+                name: node.name.clone(),
+                operator: node.kind().to_string(),
+                shape: graph.activation(value)?,
+                role,
+            })
+        };
+        graph.nodes.iter().filter_map(layer).collect()
+    }
+
+    /// The name of the layer that makes the final excitation.
+    pub fn excitation_name(&self) -> &str {
+        self.graph.name(self.selection.excitation)
+    }
+
+    /// The names of the layers that make the guides, the shallowest first;
+    /// `image` where the image itself is one.
+    pub fn guide_names(&self) -> Vec<&str> {
+        self.selection
+            .guides
+            .iter()
+            .map(|&guide| self.graph.name(guide))
+            .collect()
+    }
+}
+
+fn whole(value: ValueId) -> Output {
+    Output {
+        value: value as i64,
+        reading: Reading::Whole,
+    }
+}

@@ -1,0 +1,312 @@
+//! Which tensors PRISM reads: the *final excitation*, whose channels the PCA
+//! runs over, and the *guides*, which carry its colours back to finer pixels.
+//!
+//! Two rules pick them. `torchprism` is the rule of Szandała's TorchPRISM 2.0;
+//! `auto` keeps it where it is meant for (VGG) and elsewhere takes the last
+//! activation and the activations that enter each spatial reduction.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow, bail};
+
+use super::graph::{Graph, Node, ValueId};
+use crate::error::usage;
+
+/// How the final excitation and the guides are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rule {
+    /// TorchPRISM's for the VGG family; elsewhere the last activation before
+    /// global pooling, guided by what enters each spatial reduction.
+    #[default]
+    Auto,
+    /// TorchPRISM's: every max-pool and every strided convolution.
+    Torchprism,
+}
+
+impl Rule {
+    /// The names that [`Rule::from_str`] knows.
+    pub const NAMES: [&'static str; 2] = ["auto", "torchprism"];
+}
+
+impl FromStr for Rule {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Rule> {
+        match name {
+            "auto" => Ok(Rule::Auto),
+            "torchprism" => Ok(Rule::Torchprism),
+            _ => Err(usage(format!("there is no rule '{name}'; there are {}", Rule::NAMES.join(", ")))),
+        }
+    }
+}
+
+/// The tensors of a network that PRISM reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// `[N,C,h,w]`, the input of the PCA.
+    pub excitation: ValueId,
+    /// In execution order, the shallowest first.
+    pub guides: Vec<ValueId>,
+    /// Whether the features are brought to the input's size after the last guide.
+    pub to_input_size: bool,
+}
+
+impl Rule {
+    /// Applies the rule to a graph whose class scores are `logits`; `layer`
+    /// names another final excitation.
+    ///
+    /// # Errors
+    /// Where the graph has nothing to hook, or no layer of that name (a usage
+    /// error that suggests the nearest).
+    pub fn select(self, graph: &Graph, logits: ValueId, layer: Option<&str>) -> Result<Selection> {
+        let chosen = layer.map(|name| find_layer(graph, name)).transpose()?;
+        let last = last_activation(graph, logits);
+        let family_vgg = || {
+            last.is_some_and(|last| {
+                let mut reductions = reductions(graph, logits, last).peekable();
+                reductions.peek().is_some()
+                    && reductions.all(|node| graph.nodes[node].is_max_pool2d())
+                    && graph
+                        .maker(last)
+                        .is_some_and(|node| graph.nodes[node].is_max_pool2d())
+            })
+        };
+        if self == Rule::Torchprism || family_vgg() {
+            return torchprism(graph, chosen);
+        }
+        let excitation = chosen.or(last).ok_or_else(nothing_to_hook)?;
+        Ok(Selection {
+            excitation,
+            guides: entering_reductions(graph, logits, excitation),
+            to_input_size: true,
+        })
+    }
+}
+
+fn nothing_to_hook() -> anyhow::Error {
+    anyhow!(
+        "the network has nothing to hook: no convolution makes an activation [N,C,h,w] on the way to its class scores"
+    )
+}
+
+/// The value that `--layer NAME` means: the operator of that name, else what
+/// the module of that name computes last.
+///
+/// # Errors
+/// A usage error with the nearest names.
+pub fn find_layer(graph: &Graph, name: &str) -> Result<ValueId> {
+    let layers = || graph.nodes.iter().filter(|node| layer_output(graph, node).is_some());
+    let inside = |node: &&Node| {
+        node.path == name || node.path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+    };
+    if let Some(node) = layers()
+        .find(|node| node.name == name)
+        .or_else(|| layers().filter(inside).last())
+        && let Some(value) = layer_output(graph, node)
+    {
+        return Ok(value);
+    }
+    if let Some(node) = graph.nodes.iter().find(|node| node.name == name) {
+        let sizes = graph.sizes(node.outputs[0]).unwrap_or_default();
+        return Err(usage(format!(
+            "layer '{name}' makes a tensor {sizes:?}, not an activation [N,C,h,w] with more than one pixel; `prism layers` lists those"
+        )));
+    }
+    let mut names: Vec<(f64, &str)> = layers()
+        .map(|node| (strsim::jaro_winkler(name, &node.name), node.name.as_str()))
+        .collect();
+    names.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let nearest: Vec<&str> = names.iter().take(3).map(|(_, name)| *name).collect();
+    Err(usage(match nearest.as_slice() {
+        [] => format!("there is no layer '{name}'"),
+        nearest => format!(
+            "there is no layer '{name}'; the nearest are {} (`prism layers` lists all)",
+            nearest.join(", ")
+        ),
+    }))
+}
+
+/// The activation that a node makes, if it makes one.
+pub fn layer_output(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let value = *node.outputs.first()?;
+    graph.activation(value).map(|_| value)
+}
+
+/// TorchPRISM's rule: the outputs of every max-pool and strided convolution in
+/// execution order, preceded by the first one's input; the last is the final
+/// excitation. A strided convolution that a ReLU follows is seen after it:
+/// TorchPRISM keeps references, and its networks' ReLUs work in place.
+fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<Selection> {
+    let mut seen: Vec<ValueId> = Vec::new();
+    for node in &graph.nodes {
+        let strided = node.is_conv2d() && node.stride() > 1;
+        if !(strided || node.is_max_pool2d()) {
+            continue;
+        }
+        let Some(&output) = node.outputs.first() else {
+            continue;
+        };
+        if graph.sizes(output).is_none_or(|sizes| sizes.len() != 4) {
+            continue;
+        }
+        if seen.is_empty() {
+            seen.extend(node.inputs.first());
+        }
+        let relu = graph
+            .users(output)
+            .iter()
+            .map(|&user| &graph.nodes[user])
+            .find(|user| strided && user.kind() == "relu");
+        seen.push(relu.map_or(output, |relu| relu.outputs[0]));
+    }
+    let made_at = |value: ValueId| graph.maker(value).map_or(-1, |node| node as i64);
+    let excitation = match chosen {
+        Some(value) => value,
+        None => seen.pop().ok_or_else(|| {
+            anyhow!("the network has nothing that TorchPRISM's rule hooks: no 2-d max-pool and no strided convolution; use --hooks auto")
+        })?,
+    };
+    seen.retain(|&value| made_at(value) < made_at(excitation));
+    Ok(Selection {
+        excitation,
+        guides: seen,
+        to_input_size: false,
+    })
+}
+
+/// The last activation before global pooling or flatten, after its batch-norm
+/// and non-linearity.
+fn last_activation(graph: &Graph, logits: ValueId) -> Option<ValueId> {
+    let ancestors = graph.ancestors(logits);
+    let last = (0..graph.nodes.len())
+        .rev()
+        .filter(|index| ancestors.contains(index))
+        .filter_map(|index| layer_output(graph, &graph.nodes[index]))
+        .next()?;
+    let value = before_pooling(graph, last)?;
+    let value = match classifier_convolution(graph, logits, value) {
+        Some(conv) => before_pooling(graph, graph.nodes[conv].inputs[0])?,
+        None => value,
+    };
+    // An activation is made by some convolution; pixels alone are not one.
+    sees_a_convolution(graph, value).then_some(value)
+}
+
+/// Goes back over what leaves the features as they are, or only averages them.
+fn before_pooling(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
+    while let Some(node) = graph.maker(value) {
+        let node = &graph.nodes[node];
+        let passes = matches!(
+            node.kind(),
+            "adaptive_avg_pool2d"
+                | "adaptive_max_pool2d"
+                | "avg_pool2d"
+                | "dropout"
+                | "feature_dropout"
+                | "contiguous"
+                | "clone"
+                | "detach"
+                | "to"
+                | "permute"
+        );
+        if !passes {
+            break;
+        }
+        value = *node.inputs.first()?;
+    }
+    graph.activation(value).map(|_| value)
+}
+
+/// A convolution that makes the class scores itself (SqueezeNet): it has as
+/// many channels as there are classes, and only pooling follows it.
+fn classifier_convolution(graph: &Graph, logits: ValueId, value: ValueId) -> Option<usize> {
+    let classes = *graph.sizes(logits)?.get(1)?;
+    let mut node = graph.maker(value)?;
+    while graph.nodes[node].is_nonlinearity() {
+        node = graph.maker(*graph.nodes[node].inputs.first()?)?;
+    }
+    let made = *graph.nodes[node].outputs.first()?;
+    let is_classifier = graph.nodes[node].is_conv2d()
+        && graph.activation(made).is_some_and(|(channels, ..)| channels == classes)
+        && !graph.ancestors(logits).iter().any(|&after| {
+            after > node && has_weights(&graph.nodes[after])
+        });
+    is_classifier.then_some(node)
+}
+
+fn has_weights(node: &Node) -> bool {
+    node.is_conv2d() || matches!(node.kind(), "linear" | "addmm" | "matmul" | "mm" | "bmm" | "einsum")
+}
+
+fn sees_a_convolution(graph: &Graph, value: ValueId) -> bool {
+    graph.ancestors(value).iter().any(|&node| graph.nodes[node].is_conv2d())
+}
+
+/// The operators that make an activation coarser before `excitation`, in
+/// execution order.
+fn reductions(graph: &Graph, logits: ValueId, excitation: ValueId) -> impl Iterator<Item = usize> {
+    let end = graph.maker(excitation).unwrap_or(0);
+    let mut ancestors: Vec<usize> = graph.ancestors(logits).into_iter().collect();
+    ancestors.sort_unstable();
+    ancestors.into_iter().filter(move |&index| {
+        let node = &graph.nodes[index];
+        index <= end
+            && (node.is_conv2d() || node.is_max_pool2d() || node.kind() == "avg_pool2d")
+            && node.stride() > 1
+            && layer_output(graph, node).is_some()
+    })
+}
+
+/// The guides of the auto rule: what enters each spatial reduction, without
+/// padding made for it; one per resolution, the last executed; never the image.
+fn entering_reductions(graph: &Graph, logits: ValueId, excitation: ValueId) -> Vec<ValueId> {
+    let mut by_resolution: BTreeMap<(i64, i64), ValueId> = BTreeMap::new();
+    for reduction in reductions(graph, logits, excitation) {
+        let Some(value) = without_padding(graph, graph.nodes[reduction].inputs[0]) else {
+            continue;
+        };
+        if let Some((_, h, w)) = graph.activation(value)
+            && value != excitation
+            && sees_a_convolution(graph, value)
+        {
+            by_resolution.insert((h, w), value);
+        }
+    }
+    let mut guides: Vec<ValueId> = by_resolution.into_values().collect();
+    guides.sort_by_key(|&value| graph.maker(value));
+    guides
+}
+
+fn without_padding(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
+    while let Some(node) = graph.maker(value) {
+        let node = &graph.nodes[node];
+        if !node.kind().contains("pad") {
+            break;
+        }
+        value = *node.inputs.first()?;
+    }
+    Some(value)
+}
+
+/// Says when a network returns no class scores.
+pub(super) fn logits(graph: &Graph) -> Result<ValueId> {
+    if let Some(logits) = graph.logits() {
+        return Ok(logits);
+    }
+    let returned: Vec<String> = graph
+        .outputs
+        .iter()
+        .map(|&value| match graph.sizes(value) {
+            Some(sizes) => format!("{sizes:?}"),
+            None => "no tensor".to_string(),
+        })
+        .collect();
+    match returned.as_slice() {
+        [] => bail!("its output holds no tensor; prism explains classifiers, which return class scores [N,K]"),
+        shapes => bail!(
+            "its output has the shape {}; prism explains classifiers, which return class scores [N,K]",
+            shapes.join(", ")
+        ),
+    }
+}
