@@ -1,0 +1,171 @@
+//! From excitations to colours: the mathematics of PRISM.
+//!
+//! A [`Collector`] takes the excitations of a batch chunk by chunk; what it
+//! knows of the whole batch are accumulators, so that the map does not depend on
+//! the chunks. [`Maps`] then makes the map of any of the images.
+
+mod extrapolation;
+mod normalise;
+mod pca;
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use tch::Tensor;
+
+pub use extrapolation::{gradual_extrapolation, resize};
+pub use normalise::{Norm, NormAccumulator};
+pub use pca::{COMPONENTS, Pca, PcaAccumulator, with_sign};
+
+use crate::hooks::Excitations;
+
+/// Images whose maps are made at once where all of them are gone through.
+const CHUNK: usize = 8;
+
+/// How excitations become maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapOptions {
+    /// Bring the features to the guides' resolutions (else the map keeps
+    /// theirs).
+    pub gradual_extrapolation: bool,
+    /// After the last guide, bring them to this height and width.
+    pub to_size: Option<(i64, i64)>,
+}
+
+/// Takes the excitations of a batch, in order.
+#[derive(Debug, Default)]
+pub struct Collector {
+    pca: Option<PcaAccumulator>,
+    chunks: Vec<Excitations>,
+}
+
+impl Collector {
+    /// Adds the excitations of the next images.
+    ///
+    /// # Errors
+    /// Where they do not fit those before, or are not finite.
+    pub fn add(&mut self, excitations: Excitations) -> Result<()> {
+        let channels = excitations.excitation.size()[1];
+        self.pca
+            .get_or_insert_with(|| PcaAccumulator::new(channels))
+            .add(&excitations.excitation)?;
+        self.chunks.push(excitations);
+        Ok(())
+    }
+
+    /// Fits the components to all images and makes the features.
+    ///
+    /// # Errors
+    /// Where there is no image, or the decomposition fails.
+    pub fn finish(self, options: MapOptions) -> Result<Maps> {
+        let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0)).finish()?;
+        let scores: Vec<Tensor> = self
+            .chunks
+            .iter()
+            .map(|chunk| pca.project(&chunk.excitation))
+            .collect();
+        let logits: Vec<Tensor> = self.chunks.iter().map(|c| c.logits.shallow_clone()).collect();
+        let levels = self.chunks.first().map_or(0, |chunk| chunk.guides.len());
+        let guides: Vec<Tensor> = (0..levels)
+            .map(|level| {
+                let of_level: Vec<&Tensor> =
+                    self.chunks.iter().map(|chunk| &chunk.guides[level]).collect();
+                Tensor::cat(&of_level, 0)
+            })
+            .collect();
+        let mut maps = Maps {
+            features: with_sign(&Tensor::cat(&scores, 0)),
+            variance_ratio: pca.variance_ratio,
+            logits: Tensor::cat(&logits, 0),
+            guides,
+            options,
+            norm: NormAccumulator::default().finish(),
+        };
+        let mut norm = NormAccumulator::default();
+        for chunk in maps.chunks() {
+            norm.add(&maps.extrapolated(chunk));
+        }
+        maps.norm = norm.finish();
+        Ok(maps)
+    }
+}
+
+/// The maps of a batch, made when they are asked for.
+#[derive(Debug)]
+pub struct Maps {
+    /// Scores of the first three components, `[N,3,h,w]` float32, signs fixed.
+    pub features: Tensor,
+    /// Share of the variance of every component, falling.
+    pub variance_ratio: Vec<f64>,
+    /// Class scores before softmax, `[N,K]` float32.
+    pub logits: Tensor,
+    guides: Vec<Tensor>,
+    options: MapOptions,
+    norm: Norm,
+}
+
+impl Maps {
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.features.size()[0] as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Height and width of the maps.
+    pub fn size(&self) -> (i64, i64) {
+        let of = |tensor: &Tensor| (tensor.size()[2], tensor.size()[3]);
+        match (self.options.gradual_extrapolation, self.options.to_size) {
+            (false, _) => of(&self.features),
+            (true, Some(size)) => size,
+            (true, None) => of(self.guides.first().unwrap_or(&self.features)),
+        }
+    }
+
+    /// Whether the features are the same everywhere, so that the maps are
+    /// black.
+    pub fn is_constant(&self) -> bool {
+        self.norm.is_constant()
+    }
+
+    /// The maps of some images, `[n,3,H,W]` float32 in [0, 1]: red, green and
+    /// blue.
+    ///
+    /// # Errors
+    /// Where there are not as many images.
+    pub fn map(&self, images: Range<usize>) -> Result<Tensor> {
+        ensure!(
+            images.start <= images.end && images.end <= self.len(),
+            "there are {} images, not {}",
+            self.len(),
+            images.end
+        );
+        Ok(self.norm.apply(&self.extrapolated(images)))
+    }
+
+    /// The images in runs that fit in memory together.
+    pub fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let len = self.len();
+        (0..len).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(len))
+    }
+
+    /// Before the norm: `[n,3,H,W]`.
+    fn extrapolated(&self, images: Range<usize>) -> Tensor {
+        let of = |tensor: &Tensor| {
+            tensor.narrow(0, images.start as i64, (images.end - images.start) as i64)
+        };
+        let features = of(&self.features);
+        if !self.options.gradual_extrapolation {
+            return features;
+        }
+        let guides: Vec<Tensor> = self.guides.iter().map(of).collect();
+        let features = gradual_extrapolation(&features, &guides);
+        match self.options.to_size {
+            Some(size) => resize(&features, size),
+            None => features,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! PRISM's norm: standardise, cut at one standard deviation, stretch to [0, 1].
+
+use tch::{Kind, Tensor};
+
+/// Count, mean, sum of squared deviations and range of all values seen so far;
+/// adds and merges, so that a batch can be streamed or shared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormAccumulator {
+    count: f64,
+    mean: f64,
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+/// The norm of one set of values, ready to be applied to any part of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    mean: f64,
+    /// Unbiased; 0 where the values are constant.
+    std: f64,
+    /// Smallest and largest standardised value after the cut.
+    low: f64,
+    high: f64,
+}
+
+impl Default for NormAccumulator {
+    fn default() -> Self {
+        NormAccumulator {
+            count: 0.0,
+            mean: 0.0,
+            squares: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl NormAccumulator {
+    /// Adds every value of a tensor, whatever its shape.
+    pub fn add(&mut self, values: &Tensor) {
+        let count = values.numel();
+        if count == 0 {
+            return;
+        }
+        let values = values.to_kind(Kind::Double);
+        let mean = values.mean(Kind::Double);
+        let squares = (&values - &mean).square().sum(Kind::Double);
+        self.merge(NormAccumulator {
+            count: count as f64,
+            mean: mean.double_value(&[]),
+            squares: squares.double_value(&[]),
+            min: values.min().double_value(&[]),
+            max: values.max().double_value(&[]),
+        });
+    }
+
+    /// Adds everything that `other` has seen (Chan, Golub and LeVeque's update).
+    pub fn merge(&mut self, other: NormAccumulator) {
+        if other.count == 0.0 {
+            return;
+        }
+        let count = self.count + other.count;
+        let delta = other.mean - self.mean;
+        self.squares += other.squares + delta * delta * self.count * other.count / count;
+        self.mean += delta * other.count / count;
+        self.count = count;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+
+    /// The norm of all values.
+    pub fn finish(&self) -> Norm {
+        // Values that differ by rounding alone are constant: their standard
+        // deviation is noise.
+        let spread = self.max - self.min;
+        let constant = self.count < 2.0
+            || spread <= f64::from(f32::EPSILON) * self.max.abs().max(self.min.abs());
+        let std = if constant {
+            0.0
+        } else {
+            (self.squares / (self.count - 1.0)).sqrt()
+        };
+        let cut = |value: f64| ((value - self.mean) / std).clamp(-1.0, 1.0);
+        Norm {
+            mean: self.mean,
+            std,
+            low: cut(self.min),
+            high: cut(self.max),
+        }
+    }
+}
+
+impl Norm {
+    /// Whether all values were the same; [`Norm::apply`] then gives zeros.
+    pub fn is_constant(&self) -> bool {
+        self.std == 0.0
+    }
+
+    /// `z = (f - mean) / std`, cut to [-1, 1], then `(z - min) / (max - min)`:
+    /// float32 in [0, 1], of the shape of `values`.
+    pub fn apply(&self, values: &Tensor) -> Tensor {
+        if self.is_constant() {
+            return values.zeros_like().to_kind(Kind::Float);
+        }
+        let standard = ((values.to_kind(Kind::Double) - self.mean) / self.std).clamp(-1.0, 1.0);
+        ((standard - self.low) / (self.high - self.low)).to_kind(Kind::Float)
+    }
+}

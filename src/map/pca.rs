@@ -1,0 +1,260 @@
+//! Principal components of the channels of the final excitation.
+//!
+//! Every pixel of every image is one row of C channels. The components come
+//! from the smaller Gram matrix of the centred rows, in float64: rows x rows
+//! while there are no more rows than channels, C x C after that. Both have the
+//! squared singular values of the row matrix as eigenvalues.
+
+use anyhow::{Context, Result, bail, ensure};
+use ndarray::{Array1, Array2, ArrayD};
+use ndarray_linalg::svddc::{JobSvd, SVDDCInto};
+use tch::{Kind, Tensor};
+
+/// Components that become colours: red, green and blue.
+pub const COMPONENTS: i64 = 3;
+
+/// Eigenvalues below this share of the largest are rounding noise of float32
+/// excitations (whose squared relative error is about 1e-14).
+const NOISE: f64 = 1e-12;
+
+/// What the rows seen so far amount to; adds and merges, so that a batch can be
+/// streamed or shared.
+#[derive(Debug)]
+pub struct PcaAccumulator {
+    channels: i64,
+    rows: i64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The rows themselves, `[m,C]` float32 each.
+    Rows(Vec<Tensor>),
+    /// Their mean `[C]` and scatter `[C,C]` about it, float64.
+    Moments { mean: Tensor, scatter: Tensor },
+}
+
+/// A fitted basis.
+#[derive(Debug)]
+pub struct Pca {
+    /// `[C]` float64.
+    mean: Tensor,
+    /// `[3,C]` float64, unit length; zeros where there are fewer components.
+    components: Tensor,
+    /// Share of the variance of each of the min(rows, C) components, falling.
+    pub variance_ratio: Vec<f64>,
+}
+
+impl PcaAccumulator {
+    /// For excitations of `channels` channels.
+    pub fn new(channels: i64) -> PcaAccumulator {
+        PcaAccumulator {
+            channels,
+            rows: 0,
+            state: State::Rows(Vec::new()),
+        }
+    }
+
+    /// Adds the rows of an excitation `[n,C,h,w]`.
+    ///
+    /// # Errors
+    /// Where its channels differ from those before, or a value is not finite.
+    pub fn add(&mut self, excitation: &Tensor) -> Result<()> {
+        let rows = rows_of(excitation);
+        ensure!(
+            rows.size()[1] == self.channels,
+            "an excitation of {} channels among ones of {}",
+            rows.size()[1],
+            self.channels
+        );
+        // One sum finds every NaN and infinity.
+        ensure!(
+            rows.sum(Kind::Double).double_value(&[]).is_finite(),
+            "the network's activations are not finite (NaN or infinity); are its weights?"
+        );
+        self.rows += rows.size()[0];
+        match &mut self.state {
+            State::Rows(kept) => {
+                kept.push(rows);
+                if self.rows > self.channels {
+                    self.state = self.moments();
+                }
+            }
+            State::Moments { .. } => {
+                let before = self.rows - rows.size()[0];
+                let added = moments_of(&rows);
+                self.merge_moments(before, added, rows.size()[0]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds everything that `other` has seen.
+    ///
+    /// # Errors
+    /// Where the channels differ.
+    pub fn merge(&mut self, other: PcaAccumulator) -> Result<()> {
+        ensure!(
+            self.channels == other.channels,
+            "excitations of {} and of {} channels cannot be merged",
+            self.channels,
+            other.channels
+        );
+        if other.rows == 0 {
+            return Ok(());
+        }
+        if let (State::Rows(mine), State::Rows(_)) = (&mut self.state, &other.state)
+            && self.rows + other.rows <= self.channels
+        {
+            let State::Rows(theirs) = other.state else {
+                return Ok(());
+            };
+            mine.extend(theirs);
+            self.rows += other.rows;
+            return Ok(());
+        }
+        let (before, added) = (self.rows, other.rows);
+        if before == 0 {
+            *self = other;
+            return Ok(());
+        }
+        self.state = self.moments();
+        self.rows += added;
+        if let State::Moments { mean, scatter } = other.moments() {
+            self.merge_moments(before, (mean, scatter), added);
+        }
+        Ok(())
+    }
+
+    fn moments(&self) -> State {
+        match &self.state {
+            State::Rows(rows) => {
+                let (mean, scatter) = moments_of(&Tensor::cat(rows, 0));
+                State::Moments { mean, scatter }
+            }
+            State::Moments { mean, scatter } => State::Moments {
+                mean: mean.shallow_clone(),
+                scatter: scatter.shallow_clone(),
+            },
+        }
+    }
+
+    /// Chan, Golub and LeVeque's pairwise update of mean and scatter.
+    fn merge_moments(&mut self, before: i64, (mean_b, scatter_b): (Tensor, Tensor), added: i64) {
+        if let State::Moments { mean, scatter } = &mut self.state {
+            let (a, b) = (before as f64, added as f64);
+            let delta = mean_b - &*mean;
+            *scatter = &*scatter + scatter_b + delta.outer(&delta) * (a * b / (a + b));
+            *mean = &*mean + delta * (b / (a + b));
+        }
+    }
+
+    /// The components of all rows.
+    ///
+    /// # Errors
+    /// Where no row was added, or LAPACK does not converge.
+    pub fn finish(self) -> Result<Pca> {
+        if self.rows == 0 {
+            bail!("there is no excitation to analyse");
+        }
+        let count = self.rows.min(self.channels) as usize;
+        match self.state {
+            State::Rows(rows) => {
+                let rows = Tensor::cat(&rows, 0).to_kind(Kind::Double);
+                let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
+                let centred = rows - &mean;
+                // X X^T = U S^2 U^T, and the components are V = X^T U / S.
+                let (eigenvalues, left) = eigen(&centred.matmul(&centred.tr()))?;
+                let components = left.matmul(&centred);
+                Pca::new(mean, components, eigenvalues, count)
+            }
+            State::Moments { mean, scatter } => {
+                let (eigenvalues, components) = eigen(&scatter)?;
+                Pca::new(mean, components, eigenvalues, count)
+            }
+        }
+    }
+}
+
+impl Pca {
+    fn new(
+        mean: Tensor,
+        components: Tensor,
+        eigenvalues: Vec<f64>,
+        count: usize,
+    ) -> Result<Pca> {
+        let total: f64 = eigenvalues.iter().sum();
+        let largest = eigenvalues.first().copied().unwrap_or(0.0);
+        let mut kept = components.size()[0];
+        while kept > 0 && eigenvalues[kept as usize - 1] <= largest * NOISE {
+            kept -= 1;
+        }
+        let components = components.narrow(0, 0, kept);
+        let length = components.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
+        let components = (components / length).constant_pad_nd([0, 0, 0, COMPONENTS - kept]);
+        Ok(Pca {
+            mean,
+            components,
+            variance_ratio: eigenvalues
+                .iter()
+                .take(count)
+                .map(|value| if total > 0.0 { value / total } else { 0.0 })
+                .collect(),
+        })
+    }
+
+    /// The scores of the first three components (`U3 * S3`) of an excitation
+    /// `[n,C,h,w]`: `[n,3,h,w]` float32, up to the sign of each component.
+    pub fn project(&self, excitation: &Tensor) -> Tensor {
+        let size = excitation.size();
+        let rows = rows_of(excitation).to_kind(Kind::Double) - &self.mean;
+        rows.matmul(&self.components.tr())
+            .reshape([size[0], size[2], size[3], COMPONENTS])
+            .permute([0, 3, 1, 2])
+            .to_kind(Kind::Float)
+            .contiguous()
+    }
+}
+
+/// Fixes the sign that the decomposition leaves open, over all images together:
+/// the score of largest magnitude in each component is positive.
+///
+/// Takes and returns scores `[N,3,h,w]`.
+pub fn with_sign(scores: &Tensor) -> Tensor {
+    let by_component = scores.permute([1, 0, 2, 3]).flatten(1, -1);
+    let extreme = by_component.abs().argmax(1, true);
+    let sign = by_component.gather(1, &extreme, false).sgn();
+    // A component of zeros keeps them.
+    scores * sign.reshape([1, -1, 1, 1])
+}
+
+/// `[n,C,h,w]` -> `[n*h*w, C]`.
+fn rows_of(excitation: &Tensor) -> Tensor {
+    let channels = excitation.size()[1];
+    excitation.permute([0, 2, 3, 1]).reshape([-1, channels])
+}
+
+fn moments_of(rows: &Tensor) -> (Tensor, Tensor) {
+    let rows = rows.to_kind(Kind::Double);
+    let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
+    let centred = rows - &mean;
+    let scatter = centred.tr().matmul(&centred);
+    (mean, scatter)
+}
+
+/// Eigenvalues, falling, and the first three eigenvectors `[<=3, n]` of a
+/// symmetric positive semi-definite `[n,n]`: there the SVD is the
+/// eigendecomposition, and LAPACK's divide and conquer (`dgesdd`) gives it.
+fn eigen(gram: &Tensor) -> Result<(Vec<f64>, Tensor)> {
+    let gram: ArrayD<f64> = gram.try_into().context("reading the Gram matrix")?;
+    let gram: Array2<f64> = gram.into_dimensionality()?;
+    let (left, values, _): (Option<Array2<f64>>, Array1<f64>, _) = gram
+        .svddc_into(JobSvd::Some)
+        .context("the principal components did not converge")?;
+    let left = left.context("the decomposition returned no vectors")?;
+    let kept = left.ncols().min(COMPONENTS as usize);
+    let vectors: Array2<f64> = left.slice(ndarray::s![.., ..kept]).t().to_owned();
+    let vectors = Tensor::try_from(vectors.as_standard_layout().into_owned())
+        .context("reading the components")?;
+    Ok((values.to_vec(), vectors))
+}
