@@ -1,1 +1,44 @@
-fn main(){}
+use std::process::ExitCode;
+
+use prism::cli::{self, Request};
+use prism::error::Usage;
+use prism::{output, run};
+
+fn main() -> ExitCode {
+    end_cleanly_on_signals();
+    let result = cli::parse(std::env::args_os())
+        .map_err(anyhow::Error::new)
+        .and_then(|request| match request {
+            Request::Run(options) => run::run(&options, &mut std::io::stdout()),
+            Request::Layers(options, quiet) => {
+                run::print_layers(&options, quiet, &mut std::io::stdout())
+            }
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("prism: error: {error:#}");
+            if error.downcast_ref::<Usage>().is_some() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::from(1)
+            }
+        }
+    }
+}
+
+/// Ctrl-C and its like end the process at once, with nothing half-written left.
+fn end_cleanly_on_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+        return; // without it a signal still ends the process, less cleanly
+    };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            output::clear_pending();
+            // Not process::exit: libtorch's threads are at work, and its
+            // destructors must not run under them.
+            signal_hook::low_level::exit(128 + signal);
+        }
+    });
+}

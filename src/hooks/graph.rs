@@ -216,15 +216,18 @@ impl Graph {
             .values()
             .flat_map(|name| prefixes(parent(name)))
             .collect();
-        // Modules whose children are all numbered hold no operators themselves.
+        // Modules whose children are all numbered (0, 1, ... or layer1, layer2,
+        // ...) hold no operators themselves.
         let mut children: HashMap<&str, Vec<&str>> = HashMap::new();
         for &module in &modules {
             children.entry(parent(module)).or_default().push(last(module));
         }
         let is_sequential = |module: &str| {
-            children
-                .get(module)
-                .is_some_and(|names| names.iter().all(|name| name.parse::<usize>().is_ok()))
+            let stem = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+            children.get(module).is_some_and(|names| {
+                let first = &names[0][..stem(names[0])];
+                names.iter().all(|name| stem(name) < name.len() && name[..stem(name)] == *first)
+            })
         };
         let next_in_sequence = |path: &str| -> Option<String> {
             let number: usize = last(path).parse().ok()?;
@@ -250,12 +253,18 @@ impl Graph {
                     let before = paths[*maker].as_str();
                     let maker = &self.nodes[*maker];
                     let composite = !modules.contains(before) || children.contains_key(before);
-                    let leaf = maker.parameters.iter().any(|p| parameter_names.contains_key(p));
-                    if maker.is_nonlinearity() && node.is_nonlinearity() {
+                    let leaf = maker
+                        .parameters
+                        .iter()
+                        .any(|p| parameter_names.contains_key(p));
+                    if node.kind().starts_with("adaptive") {
+                        String::new() // the pooling between the features and the classifier
+                    } else if maker.is_nonlinearity() && node.is_nonlinearity() {
                         before.to_string() // two halves of one: relu, then clamp at 6
                     } else if leaf || node.kind().contains("pool") || !composite {
-                        next_in_sequence(before)
-                            .unwrap_or_else(|| if leaf { parent(before) } else { before }.to_string())
+                        next_in_sequence(before).unwrap_or_else(|| {
+                            if leaf { parent(before) } else { before }.to_string()
+                        })
                     } else if composite && !children.contains_key(before) {
                         // a numbered member of a sequence that has no parameters
                         next_in_sequence(before).unwrap_or_else(|| parent(before).to_string())
@@ -263,19 +272,16 @@ impl Graph {
                         before.to_string()
                     }
                 }
+                // A sum or concatenation: the module in which its inputs meet, else
+                // (one came from outside) the one that made the latest.
                 (None, [.., latest]) => {
                     let latest = paths[*latest].as_str();
-                    let common = makers
-                        .iter()
-                        .map(|&maker| paths[maker].as_str())
-                        .fold(parent(latest), common_module);
-                    if is_sequential(common) {
-                        // one input came from outside: the module the latest is in
-                        let below = latest[common.len()..].trim_start_matches('.');
-                        join(common, below.split('.').next().unwrap_or_default())
-                    } else {
-                        common.to_string()
-                    }
+                    let own = if children.contains_key(latest) { latest } else { parent(latest) };
+                    let mut around = prefixes(own).filter(|module| !is_sequential(module));
+                    let meet = around.clone().find(|module| {
+                        makers.iter().filter(|&&maker| is_inside(&paths[maker], module)).count() > 1
+                    });
+                    meet.or_else(|| around.next()).unwrap_or_default().to_string()
                 }
             };
             paths.push(path);
@@ -353,20 +359,12 @@ fn join(parent: &str, name: &str) -> String {
 }
 
 /// `a.b.c` -> `a.b.c`, `a.b`, `a`.
-fn prefixes(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |path| Some(parent(path))).take_while(|p| !p.is_empty())
+fn prefixes(path: &str) -> impl Iterator<Item = &str> + Clone {
+    std::iter::successors(Some(path), |path: &&str| Some(parent(path))).take_while(|p| !p.is_empty())
 }
 
-/// The longest module path that both lie in, or are.
-fn common_module<'a>(a: &'a str, b: &str) -> &'a str {
-    let mut end = 0;
-    for part in a.split('.') {
-        let next = if end == 0 { part.len() } else { end + 1 + part.len() };
-        if b.get(..next) == Some(&a[..next]) && matches!(b.as_bytes().get(next), None | Some(b'.')) {
-            end = next;
-        } else {
-            break;
-        }
-    }
-    &a[..end]
+/// Whether a path is that of the module, or of something in it.
+pub(super) fn is_inside(path: &str, module: &str) -> bool {
+    path.strip_prefix(module)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

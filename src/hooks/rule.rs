@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 
-use super::graph::{Graph, Node, ValueId};
+use super::graph::{Graph, Node, ValueId, is_inside};
 use crate::error::usage;
 
 /// How the final excitation and the guides are chosen.
@@ -36,7 +36,10 @@ impl FromStr for Rule {
         match name {
             "auto" => Ok(Rule::Auto),
             "torchprism" => Ok(Rule::Torchprism),
-            _ => Err(usage(format!("there is no rule '{name}'; there are {}", Rule::NAMES.join(", ")))),
+            _ => Err(usage(format!(
+                "there is no rule '{name}'; there are {}",
+                Rule::NAMES.join(", ")
+            ))),
         }
     }
 }
@@ -96,10 +99,13 @@ fn nothing_to_hook() -> anyhow::Error {
 /// # Errors
 /// A usage error with the nearest names.
 pub fn find_layer(graph: &Graph, name: &str) -> Result<ValueId> {
-    let layers = || graph.nodes.iter().filter(|node| layer_output(graph, node).is_some());
-    let inside = |node: &&Node| {
-        node.path == name || node.path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+    let layers = || {
+        graph
+            .nodes
+            .iter()
+            .filter(|node| layer_output(graph, node).is_some())
     };
+    let inside = |node: &&Node| is_inside(&node.path, name);
     if let Some(node) = layers()
         .find(|node| node.name == name)
         .or_else(|| layers().filter(inside).last())
@@ -228,19 +234,29 @@ fn classifier_convolution(graph: &Graph, logits: ValueId, value: ValueId) -> Opt
     }
     let made = *graph.nodes[node].outputs.first()?;
     let is_classifier = graph.nodes[node].is_conv2d()
-        && graph.activation(made).is_some_and(|(channels, ..)| channels == classes)
-        && !graph.ancestors(logits).iter().any(|&after| {
-            after > node && has_weights(&graph.nodes[after])
-        });
+        && graph
+            .activation(made)
+            .is_some_and(|(channels, ..)| channels == classes)
+        && !graph
+            .ancestors(logits)
+            .iter()
+            .any(|&after| after > node && has_weights(&graph.nodes[after]));
     is_classifier.then_some(node)
 }
 
 fn has_weights(node: &Node) -> bool {
-    node.is_conv2d() || matches!(node.kind(), "linear" | "addmm" | "matmul" | "mm" | "bmm" | "einsum")
+    node.is_conv2d()
+        || matches!(
+            node.kind(),
+            "linear" | "addmm" | "matmul" | "mm" | "bmm" | "einsum"
+        )
 }
 
 fn sees_a_convolution(graph: &Graph, value: ValueId) -> bool {
-    graph.ancestors(value).iter().any(|&node| graph.nodes[node].is_conv2d())
+    graph
+        .ancestors(value)
+        .iter()
+        .any(|&node| graph.nodes[node].is_conv2d())
 }
 
 /// The operators that make an activation coarser before `excitation`, in
@@ -303,7 +319,9 @@ pub(super) fn logits(graph: &Graph) -> Result<ValueId> {
         })
         .collect();
     match returned.as_slice() {
-        [] => bail!("its output holds no tensor; prism explains classifiers, which return class scores [N,K]"),
+        [] => bail!(
+            "its output holds no tensor; prism explains classifiers, which return class scores [N,K]"
+        ),
         shapes => bail!(
             "its output has the shape {}; prism explains classifiers, which return class scores [N,K]",
             shapes.join(", ")

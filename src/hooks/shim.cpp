@@ -19,6 +19,7 @@
 #include <torch/csrc/jit/passes/peephole.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 #include <torch/csrc/jit/serialization/import.h>
+#include <torch/library.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -33,7 +34,12 @@ using torch::jit::Node;
 using torch::jit::Stack;
 using torch::jit::Value;
 
+// The modules whose code the graph came from: when an operator fails, the
+// interpreter looks up in them where that was.
+using Sources = std::shared_ptr<const std::vector<torch::jit::Module>>;
+
 struct prism_graph {
+  Sources sources; // destroyed last
   std::shared_ptr<Graph> graph;
   // Everything the graph is fed beside the image batch, by input position:
   // the module itself where the graph still reads it, and default arguments.
@@ -42,6 +48,7 @@ struct prism_graph {
 };
 
 struct prism_program {
+  Sources sources; // destroyed last
   torch::jit::Code code;
   std::vector<IValue> fixed_inputs;
   size_t batch_input = 0;
@@ -66,6 +73,33 @@ template <typename F> char *guarded(F &&body) {
   } catch (...) {
     return message("an exception of an unknown kind");
   }
+}
+
+// Zeros of the size that a convolution would make: all that is asked of it
+// where only sizes matter, and most of a network's work.
+at::Tensor convolution_size(const at::Tensor &input, const at::Tensor &weight,
+                            at::IntArrayRef stride, at::IntArrayRef padding,
+                            at::IntArrayRef dilation, int64_t groups) {
+  TORCH_CHECK(input.dim() == weight.dim(), "a convolution with weights ", weight.sizes(),
+              " cannot take ", input.sizes());
+  TORCH_CHECK(input.size(1) == weight.size(1) * groups, "a convolution expects ",
+              weight.size(1) * groups, " channels, but gets ", input.size(1));
+  auto at = [](at::IntArrayRef values, int64_t i) { return values[values.size() == 1 ? 0 : i]; };
+  std::vector<int64_t> size{input.size(0), weight.size(0)};
+  for (int64_t i = 0; i + 2 < input.dim(); i++) {
+    const int64_t room = input.size(i + 2) + 2 * at(padding, i) -
+                         at(dilation, i) * (weight.size(i + 2) - 1) - 1;
+    TORCH_CHECK(room >= 0, "a convolution with weights ", weight.sizes(),
+                " is larger than its input ", input.sizes());
+    size.push_back(room / at(stride, i) + 1);
+  }
+  return at::zeros(size, input.options());
+}
+
+TORCH_LIBRARY(prism, library) {
+  library.def("convolution_size(Tensor input, Tensor weight, int[] stride, int[] padding, "
+              "int[] dilation, int groups) -> Tensor",
+              &convolution_size);
 }
 
 c10::Device device_of(int index) {
@@ -206,57 +240,63 @@ bool is_tensor(const Value *value) {
   return value->type()->isSubtypeOf(*c10::TensorType::get());
 }
 
-// The sizes of every tensor for one input shape, by running the graph on
-// tensors without data, else (an operator that knows no such tensors) on zeros.
+// Takes the arithmetic out of a graph of which only the sizes are wanted.
+void without_convolutions(Graph &graph, Block *block) {
+  for (auto it = block->nodes().begin(); it != block->nodes().end(); ++it) {
+    Node *node = *it;
+    for (Block *inner : node->blocks())
+      without_convolutions(graph, inner);
+    const bool plain = node->matches(
+        "aten::conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, "
+        "int[] dilation, int groups) -> Tensor");
+    const bool general =
+        node->kind() == c10::aten::_convolution || node->kind() == c10::aten::convolution;
+    if (!plain && !general)
+      continue;
+    if (general && constant_integers(node->namedInput("transposed")) != std::vector<int64_t>{0})
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    const auto name = c10::Symbol::fromQualString("prism::convolution_size");
+    Value *size = graph.insert(name, {node->input(0), node->input(1), node->namedInput("stride"),
+                                      node->namedInput("padding"), node->namedInput("dilation"),
+                                      node->namedInput("groups")});
+    node->output()->replaceAllUsesWith(size);
+  }
+}
+
+// The sizes of every tensor for one input shape, by running the graph on zeros.
 std::vector<std::optional<std::vector<int64_t>>>
 sizes_of_values(const prism_graph &source, at::IntArrayRef shape, c10::Device device) {
-  auto sizes_with = [&](bool meta) {
-    auto graph = source.graph->copy();
-    auto values = numbered_values(*graph);
-    for (size_t i = graph->outputs().size(); i-- > 0;)
-      graph->eraseOutput(i);
-    std::vector<size_t> read;
-    for (size_t i = 0; i < values.size(); i++) {
-      if (!is_tensor(values[i]))
-        continue;
-      read.push_back(i);
-      graph->registerOutput(values[i]);
-    }
-    if (meta) {
-      std::function<void(Block *)> without_data = [&](Block *block) {
-        for (Node *node : block->nodes()) {
-          for (Block *inner : node->blocks())
-            without_data(inner);
-          // Numbers wrapped as tensors stay real: sizes are computed with them.
-          if (node->kind() == c10::prim::Constant && is_tensor(node->output())) {
-            auto constant = torch::jit::toIValue(node->output());
-            if (constant && constant->isTensor() && constant->toTensor().defined() &&
-                constant->toTensor().dim() > 0)
-              node->t_(c10::attr::value, constant->toTensor().to(c10::kMeta));
-          }
-        }
-      };
-      without_data(graph->block());
-    }
-    torch::jit::Code code(graph, "prism_sizes");
-    Stack stack;
-    fill_stack(stack, source.fixed_inputs, source.batch_input,
-               torch::zeros(shape, torch::TensorOptions().device(meta ? c10::Device(c10::kMeta) : device)));
-    torch::jit::InterpreterState(code).run(stack);
-    std::vector<std::optional<std::vector<int64_t>>> sizes(values.size());
-    for (size_t i = 0; i < read.size(); i++) {
-      const IValue &value = stack.at(i);
-      if (value.isTensor() && value.toTensor().defined())
-        sizes[read[i]] = value.toTensor().sizes().vec();
-    }
-    return sizes;
-  };
-  torch::NoGradGuard no_grad;
-  try {
-    return sizes_with(true);
-  } catch (const std::exception &) {
-    return sizes_with(false);
+  auto graph = source.graph->copy();
+  auto values = numbered_values(*graph);
+  for (size_t i = graph->outputs().size(); i-- > 0;)
+    graph->eraseOutput(i);
+  std::vector<size_t> read;
+  std::vector<Value *> sizes;
+  for (size_t i = 0; i < values.size(); i++) {
+    Node *maker = values[i]->node();
+    if (!is_tensor(values[i]) || maker->kind() == c10::prim::Constant)
+      continue;
+    Node *next = maker->kind() == c10::prim::Param ? *graph->nodes().begin() : maker->next();
+    torch::jit::WithInsertPoint after(next);
+    read.push_back(i);
+    sizes.push_back(graph->insert(c10::aten::size, {values[i]}));
   }
+  for (Value *size : sizes)
+    graph->registerOutput(size);
+  without_convolutions(*graph, graph->block());
+  torch::jit::EliminateDeadCode(graph);
+
+  torch::NoGradGuard no_grad;
+  torch::jit::Code code(graph, "prism_sizes");
+  Stack stack;
+  fill_stack(stack, source.fixed_inputs, source.batch_input,
+             torch::zeros(shape, torch::TensorOptions().device(device)));
+  torch::jit::InterpreterState(code).run(stack);
+  std::vector<std::optional<std::vector<int64_t>>> result(values.size());
+  for (size_t i = 0; i < read.size(); i++)
+    result[read[i]] = stack.at(i).toIntVector();
+  return result;
 }
 
 std::string describe(const prism_graph &source, at::IntArrayRef shape, c10::Device device) {
@@ -401,8 +441,14 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
     auto module = torch::jit::load(path, device_of(device));
     TORCH_CHECK(module.find_method("forward"), "it has no forward method");
     module.eval();
+    // Freezing throws away the methods that it has inlined, to which the
+    // operators still point; inlined before, they point to `module`'s, which
+    // stay.
+    torch::jit::Inline(*module.get_method("forward").graph());
     auto frozen = torch::jit::freeze_module(module);
     auto result = std::make_unique<prism_graph>();
+    result->sources = std::make_shared<const std::vector<torch::jit::Module>>(
+        std::vector<torch::jit::Module>{module, frozen});
     auto forward = frozen.get_method("forward");
     result->graph = forward.graph()->copy();
     simplify(result->graph);
@@ -474,6 +520,7 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
       graph->registerOutput(value);
     torch::jit::EliminateDeadCode(graph);
     auto program = std::make_unique<prism_program>();
+    program->sources = source->sources;
     program->code = torch::jit::Code(graph, "prism_forward");
     program->fixed_inputs = source->fixed_inputs;
     program->batch_input = source->batch_input;

@@ -58,18 +58,28 @@ impl Collector {
     /// # Errors
     /// Where there is no image, or the decomposition fails.
     pub fn finish(self, options: MapOptions) -> Result<Maps> {
-        let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0)).finish()?;
+        let pca = self
+            .pca
+            .unwrap_or_else(|| PcaAccumulator::new(0))
+            .finish()?;
         let scores: Vec<Tensor> = self
             .chunks
             .iter()
             .map(|chunk| pca.project(&chunk.excitation))
             .collect();
-        let logits: Vec<Tensor> = self.chunks.iter().map(|c| c.logits.shallow_clone()).collect();
+        let logits: Vec<Tensor> = self
+            .chunks
+            .iter()
+            .map(|c| c.logits.shallow_clone())
+            .collect();
         let levels = self.chunks.first().map_or(0, |chunk| chunk.guides.len());
         let guides: Vec<Tensor> = (0..levels)
             .map(|level| {
-                let of_level: Vec<&Tensor> =
-                    self.chunks.iter().map(|chunk| &chunk.guides[level]).collect();
+                let of_level: Vec<&Tensor> = self
+                    .chunks
+                    .iter()
+                    .map(|chunk| &chunk.guides[level])
+                    .collect();
                 Tensor::cat(&of_level, 0)
             })
             .collect();
@@ -149,7 +159,9 @@ impl Maps {
     /// The images in runs that fit in memory together.
     pub fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let len = self.len();
-        (0..len).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(len))
+        (0..len)
+            .step_by(CHUNK)
+            .map(move |start| start..(start + CHUNK).min(len))
     }
 
     /// Before the norm: `[n,3,H,W]`.

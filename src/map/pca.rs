@@ -177,12 +177,7 @@ impl PcaAccumulator {
 }
 
 impl Pca {
-    fn new(
-        mean: Tensor,
-        components: Tensor,
-        eigenvalues: Vec<f64>,
-        count: usize,
-    ) -> Result<Pca> {
+    fn new(mean: Tensor, components: Tensor, eigenvalues: Vec<f64>, count: usize) -> Result<Pca> {
         let total: f64 = eigenvalues.iter().sum();
         let largest = eigenvalues.first().copied().unwrap_or(0.0);
         let mut kept = components.size()[0];

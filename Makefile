@@ -1,0 +1,58 @@
+# What a newcomer types. Everything here sets up what it needs by itself.
+#
+#   make demo     a PRISM figure of samples/ by EfficientNet-Lite0
+#   make build    the release binary, target/release/prism
+#   make test     all tests, formatting and lints
+#   make parity REFERENCE=FOLDER   agreement with TorchPRISM's arrays
+#   make zoo      the scores of every zoo network against torchvision's
+#
+# CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+PYTHON ?= python3
+export CUDA PYTHON
+
+# For what needs PyTorch itself, never for the product.
+VENV := target/pytorch
+VENV_PYTHON := $(VENV)/bin/python
+
+.PHONY: demo build test check setup weights parity zoo clean
+
+demo: build weights
+	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
+
+build: setup
+	$(CARGO) build --release
+
+test: setup weights check
+	$(CARGO) test
+
+check: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+setup:
+	@scripts/setup.sh libtorch
+
+weights:
+	@scripts/setup.sh weights
+
+$(VENV)/ready:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check torch==2.13.0 torchvision==0.28.0 numpy pillow
+	touch $@
+
+# REFERENCE holds TorchPRISM's arrays and make_weights.py, which makes the seeded
+# weights that they belong to.
+parity: setup $(VENV)/ready
+	@test -n "$(REFERENCE)" || { echo "make parity REFERENCE=FOLDER: the folder of TorchPRISM's arrays" >&2; exit 2; }
+	test -e target/parity/made || { $(VENV_PYTHON) "$(REFERENCE)/make_weights.py" target/parity && touch target/parity/made; }
+	TORCH_HOME=$(CURDIR)/target/parity PRISM_REFERENCE="$(abspath $(REFERENCE))" \
+		$(CARGO) test --release --test parity -- --ignored --nocapture
+
+zoo: setup
+	$(CARGO) test --release --test zoo -- --include-ignored
+
+clean:
+	$(CARGO) clean

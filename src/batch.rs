@@ -1,0 +1,119 @@
+//! From pictures to what a network takes, and back.
+
+use anyhow::{Result, bail, ensure};
+use image::RgbImage;
+use tch::{Kind, Tensor};
+
+use crate::options::Normalisation;
+
+/// A batch `[N,3,H,W]` float32 of pictures of one size: channels scaled to
+/// [0, 1], then `(x - mean) / std`.
+///
+/// # Errors
+/// Where there is no picture, or they differ in size.
+pub fn to_batch(pictures: &[RgbImage], normalisation: &Normalisation) -> Result<Tensor> {
+    let Some(first) = pictures.first() else {
+        bail!("there is no picture to make a batch of");
+    };
+    ensure!(
+        pictures
+            .iter()
+            .all(|picture| picture.dimensions() == first.dimensions()),
+        "the pictures of one batch must have one size"
+    );
+    let (width, height) = first.dimensions();
+    let pixels: Vec<Tensor> = pictures
+        .iter()
+        .map(|picture| Tensor::from_slice(picture.as_raw()))
+        .collect();
+    let scaled = Tensor::stack(&pixels, 0)
+        .reshape([
+            pictures.len() as i64,
+            i64::from(height),
+            i64::from(width),
+            3,
+        ])
+        .permute([0, 3, 1, 2])
+        .to_kind(Kind::Float)
+        / 255.0;
+    let per_channel = |values: [f64; 3]| {
+        Tensor::from_slice(&values)
+            .to_kind(Kind::Float)
+            .reshape([1, 3, 1, 1])
+    };
+    Ok(((scaled - per_channel(normalisation.mean)) / per_channel(normalisation.std)).contiguous())
+}
+
+/// One picture of an image `[3,H,W]` float32 in [0, 1].
+///
+/// # Errors
+/// Where the tensor has another shape.
+pub fn to_picture(image: &Tensor) -> Result<RgbImage> {
+    let size = image.size();
+    let &[3, height, width] = size.as_slice() else {
+        bail!("a picture is made of [3,H,W], not {size:?}");
+    };
+    let bytes = (image * 255.0)
+        .round()
+        .clamp(0.0, 255.0)
+        .permute([1, 2, 0])
+        .to_kind(Kind::Uint8)
+        .contiguous()
+        .view([-1]);
+    match RgbImage::from_raw(width as u32, height as u32, Vec::<u8>::try_from(bytes)?) {
+        Some(picture) => Ok(picture),
+        None => bail!("a picture of {width}x{height} pixels is incomplete"),
+    }
+}
+
+/// One picture of a preprocessed image `[3,H,W]`, whose mean and standard
+/// deviation are not known: its own range is stretched to [0, 1].
+///
+/// # Errors
+/// As [`to_picture`].
+pub fn stretched_picture(image: &Tensor) -> Result<RgbImage> {
+    let (low, high) = (image.min().double_value(&[]), image.max().double_value(&[]));
+    let range = if high > low { high - low } else { 1.0 };
+    to_picture(&((image - low) / range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    #[test]
+    fn a_batch_is_scaled_and_normalised_by_channel() {
+        let picture = RgbImage::from_fn(2, 1, |x, _| {
+            Rgb(if x == 0 { [255, 0, 51] } else { [0, 255, 102] })
+        });
+        let normalisation = Normalisation {
+            mean: [0.5, 0.25, 0.2],
+            std: [0.5, 0.25, 0.1],
+        };
+        let batch = to_batch(&[picture.clone(), picture], &normalisation).unwrap();
+        assert_eq!(batch.size(), [2, 3, 1, 2]);
+        let values = Vec::<f32>::try_from(batch.get(1).reshape([-1])).unwrap();
+        // red (255, 0), green (0, 255), blue (51, 102) over 255, by hand
+        let expected = [1.0, -1.0, -1.0, 3.0, 0.0, 2.0];
+        for (value, expected) in values.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-5, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_is_rounded_not_cut() {
+        let image = Tensor::from_slice(&[0.0f32, 0.5, 1.0, 0.002, 1.5, -1.0]).reshape([3, 1, 2]);
+        let picture = to_picture(&image).unwrap();
+        assert_eq!(picture.get_pixel(0, 0).0, [0, 255, 255]);
+        assert_eq!(picture.get_pixel(1, 0).0, [128, 1, 0]);
+        assert!(to_picture(&Tensor::zeros([2, 2], tch::kind::FLOAT_CPU)).is_err());
+    }
+
+    #[test]
+    fn a_constant_image_has_a_picture_too() {
+        let picture =
+            stretched_picture(&Tensor::full([3, 2, 2], 7.0, tch::kind::FLOAT_CPU)).unwrap();
+        assert_eq!(picture.get_pixel(0, 0).0, [0, 0, 0]);
+    }
+}

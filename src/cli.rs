@@ -1,0 +1,388 @@
+//! The command line: flags in, [`Options`] out. Nothing else knows clap.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{Usage, usage};
+use crate::figure::FigureFormat;
+use crate::hooks::Rule;
+use crate::options::{
+    DeviceChoice, ModelOptions, Options, OutputOptions, parse_image_size, parse_mean, parse_std,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  prism --input './photos/*.jpg' --model efficientnet_lite0
+  prism --input wolf.jpg coyote.jpg --model vgg16 --output-dir out
+  prism --input photos/ --model ./my_network.pt --image-size 256
+  prism layers --model resnet50";
+
+/// Shows what a convolutional network has seen in images: equal colours mean
+/// equal features.
+#[derive(Debug, Parser)]
+#[command(
+    name = "prism",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+
+    #[command(subcommand)]
+    command: Option<CommandArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+enum CommandArgs {
+    /// List a network's layers: name, operator, shape and role
+    Layers(LayersArgs),
+}
+
+#[derive(Debug, Args)]
+struct LayersArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    map: MapArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input")]
+struct InputArgs {
+    /// Images: files, folders or quoted globs (`**` recurses); or one .npz or
+    /// .safetensors file with a preprocessed array `input` [N,3,H,W]
+    #[arg(short, long, value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg")]
+    input: Vec<PathBuf>,
+
+    /// Name images that cannot be read and leave them out
+    #[arg(long)]
+    skip_bad_images: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+struct ModelArgs {
+    /// A network's name (see the README for the list), or the path of a
+    /// TorchScript file (scripted or traced)
+    #[arg(short, long, value_name = "NAME|FILE", default_value = "vgg16")]
+    model: PathBuf,
+
+    /// State dict for the network of that name (.pth, .safetensors or .ot)
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+
+    /// Never download weights (also PRISM_OFFLINE=1)
+    #[arg(long)]
+    offline: bool,
+
+    /// Input size of the network [default: the network's own, else 224]
+    #[arg(long, value_name = "N|HxW", value_parser = parsed(parse_image_size))]
+    image_size: Option<(i64, i64)>,
+
+    /// Mean of the channels [default: the network's own, else 0.485,0.456,0.406]
+    #[arg(long, value_name = "R,G,B", value_parser = parsed(parse_mean), allow_hyphen_values = true)]
+    mean: Option<[f64; 3]>,
+
+    /// Standard deviation of the channels [default: the network's own, else
+    /// 0.229,0.224,0.225]
+    #[arg(long, value_name = "R,G,B", value_parser = parsed(parse_std), allow_hyphen_values = true)]
+    std: Option<[f64; 3]>,
+
+    /// Rule that chooses the activations: TorchPRISM's own, or the one that
+    /// suits every CNN
+    #[arg(long, value_name = "RULE", default_value = "auto", value_parser = named::<Rule>(&Rule::NAMES))]
+    hooks: Rule,
+
+    /// Layer whose channels are analysed, in place of the rule's choice (see
+    /// `prism layers`)
+    #[arg(long, value_name = "NAME")]
+    layer: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Map")]
+struct MapArgs {
+    /// Keep the map at the resolution of the last activation
+    #[arg(long)]
+    no_gradual_extrapolation: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// Folder for the figures
+    #[arg(short, long, value_name = "FOLDER", default_value = "results")]
+    output_dir: PathBuf,
+
+    /// Kind of the figures
+    #[arg(long, value_name = "FORMAT", default_value = "jpg", value_parser = named::<FigureFormat>(&FigureFormat::NAMES))]
+    format: FigureFormat,
+
+    /// Save maps, features, variance ratios, class scores and input (.npz or
+    /// .safetensors)
+    #[arg(long, value_name = "FILE")]
+    save_arrays: Option<PathBuf>,
+
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Computing")]
+struct ComputeArgs {
+    /// Where the network runs: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parsed(DeviceChoice::from_str))]
+    device: DeviceChoice,
+
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = parsed(parse_count))]
+    threads: Option<usize>,
+
+    /// Images forwarded at once; the map is the same for any
+    #[arg(long, value_name = "N", default_value = "8", value_parser = parsed(parse_count))]
+    batch_size: usize,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Maps of images.
+    Run(Box<Options>),
+    /// The table of a network's layers.
+    Layers(Box<ModelOptions>, bool),
+}
+
+/// Reads the command line, program name first.
+///
+/// # Errors
+/// A [`Usage`] error, on one line, for anything that it cannot mean. `--help`
+/// and `--version` print and end the process.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage> {
+    let cli = Cli::command()
+        .try_get_matches_from(words)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+            _ => Usage(one_line(&error)),
+        })?;
+    Ok(match cli.command {
+        Some(CommandArgs::Layers(layers)) => Request::Layers(
+            Box::new(layers.model.into_options(&layers.compute)),
+            layers.quiet,
+        ),
+        None => Request::Run(Box::new(cli.run.into_options())),
+    })
+}
+
+impl ModelArgs {
+    fn into_options(self, compute: &ComputeArgs) -> ModelOptions {
+        ModelOptions {
+            model: self.model,
+            weights: self.weights,
+            offline: self.offline,
+            hooks: self.hooks,
+            layer: self.layer,
+            image_size: self.image_size,
+            mean: self.mean,
+            std: self.std,
+            device: compute.device,
+            threads: compute.threads,
+        }
+    }
+}
+
+impl RunArgs {
+    fn into_options(self) -> Options {
+        Options {
+            input: self.input.input,
+            skip_bad_images: self.input.skip_bad_images,
+            gradual_extrapolation: !self.map.no_gradual_extrapolation,
+            batch_size: self.compute.batch_size,
+            output: OutputOptions {
+                folder: self.output.output_dir,
+                format: self.output.format,
+                arrays: self.output.save_arrays,
+            },
+            quiet: self.output.quiet,
+            model: self.model.into_options(&self.compute),
+        }
+    }
+}
+
+fn parse_count(text: &str) -> anyhow::Result<usize> {
+    text.parse()
+        .ok()
+        .filter(|&count| (1..=4096).contains(&count))
+        .ok_or_else(|| usage("a whole number from 1 to 4096 is expected"))
+}
+
+/// A parser of clap's from one of ours.
+fn parsed<T>(parse: fn(&str) -> anyhow::Result<T>) -> impl TypedValueParser<Value = T> + Clone
+where
+    T: Clone + Send + Sync + 'static,
+{
+    clap::builder::StringValueParser::new().try_map(move |text| parse(&text).map_err(plain))
+}
+
+/// A parser of one of some names, which `--help` lists.
+fn named<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T> + Clone
+where
+    T: FromStr<Err = anyhow::Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>().map_err(plain))
+}
+
+fn plain(error: anyhow::Error) -> Usage {
+    Usage(format!("{error:#}"))
+}
+
+/// clap's message of several paragraphs as one line: what is wrong, what to do.
+fn one_line(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    if error.kind() == ErrorKind::InvalidSubcommand
+        || (error.kind() == ErrorKind::UnknownArgument
+            && context(ContextKind::InvalidArg).is_some_and(|word| !word.starts_with('-')))
+    {
+        let word = context(ContextKind::InvalidSubcommand)
+            .or_else(|| context(ContextKind::InvalidArg))
+            .unwrap_or_default();
+        return format!(
+            "there is no command '{word}'; images go after --input: prism --input {word}"
+        );
+    }
+    if error.kind() == ErrorKind::ArgumentConflict && error.to_string().contains("subcommand") {
+        return "a command comes first, before its options: prism layers --model NAME".to_string();
+    }
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("the command line cannot be read");
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let mut line = first.to_string();
+    for more in
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+    {
+        if let Some(tip) = more.strip_prefix("tip: ") {
+            line = format!("{line}; {tip}");
+        } else if more.starts_with('[') {
+            line = format!("{line} {more}");
+        }
+    }
+    format!("{line} (prism --help lists all options)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Request, Usage> {
+        parse(
+            std::iter::once("prism")
+                .chain(words.iter().copied())
+                .map(OsString::from),
+        )
+    }
+
+    fn run(words: &[&str]) -> Options {
+        match parse_words(words) {
+            Ok(Request::Run(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_said_means_vgg16_on_the_samples() {
+        let options = run(&[]);
+        assert_eq!(options.input, [PathBuf::from("./samples/*.jpg")]);
+        assert_eq!(options.model.model, PathBuf::from("vgg16"));
+        assert!(options.gradual_extrapolation);
+    }
+
+    #[test]
+    fn words_after_input_are_inputs_even_names_of_commands() {
+        let options = run(&["--input", "a.jpg", "layers", "b.jpg", "--model", "vgg11"]);
+        assert_eq!(
+            options.input,
+            ["a.jpg", "layers", "b.jpg"].map(PathBuf::from)
+        );
+        let options = run(&["--input", "a", "--input", "b"]);
+        assert_eq!(options.input, ["a", "b"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_stray_word_gets_a_hint_at_input() {
+        for words in [&["dog.jpg"][..], &["--model", "vgg16", "dog.jpg"]] {
+            let Err(Usage(line)) = parse_words(words) else {
+                panic!("{words:?}")
+            };
+            assert!(line.contains("--input dog.jpg"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bad_flag_or_value_is_one_line() {
+        for words in [
+            &["--modle", "x"][..],
+            &["--hooks", "best"],
+            &["--format", "bmp"],
+            &["--image-size", "0"],
+            &["--std", "1,0,1"],
+            &["--device", "tpu"],
+            &["--threads", "0"],
+            &["--batch-size", "-1"],
+            &["--model"],
+            &["--model", "vgg16", "layers"],
+            &["layers", "--input", "x"],
+        ] {
+            let Err(Usage(line)) = parse_words(words) else {
+                panic!("{words:?}")
+            };
+            assert!(!line.contains('\n') && line.len() > 20, "{words:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_names_the_ones_there_are() {
+        let Err(Usage(line)) = parse_words(&["--hooks", "best"]) else {
+            panic!()
+        };
+        assert!(
+            line.contains("auto") && line.contains("torchprism"),
+            "{line}"
+        );
+    }
+}

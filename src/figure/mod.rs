@@ -1,0 +1,63 @@
+//! Figures: pictures with titles, and bars, encoded as JPEG, PNG or SVG.
+//!
+//! Knows nothing of networks or tensors: pictures and numbers come in, the bytes
+//! of a file come out. Text is drawn with an embedded font, so that a figure
+//! looks the same on every machine (in an SVG, with the viewer's nearest font).
+
+use std::str::FromStr;
+
+use anyhow::Result;
+
+use crate::error::usage;
+
+mod maps;
+pub mod ramp;
+mod sheet;
+mod text;
+mod variance;
+
+pub use maps::{Column, MOST_IMAGES, MapFigure, Panel, draw_maps};
+pub use sheet::{DENSITY, MARGIN, Scaling};
+pub use variance::draw_variance;
+
+/// Kind of file that a figure becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FigureFormat {
+    /// JPEG, quality 95, without chroma subsampling
+    Jpg,
+    /// PNG
+    Png,
+    /// SVG, its text as text and its pictures inside
+    Svg,
+}
+
+impl FigureFormat {
+    /// The names that [`FigureFormat::from_str`] knows.
+    pub const NAMES: [&'static str; 3] = ["jpg", "png", "svg"];
+
+    /// Extension of the file's name, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jpg => "jpg",
+            Self::Png => "png",
+            Self::Svg => "svg",
+        }
+    }
+}
+
+impl FromStr for FigureFormat {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<FigureFormat> {
+        match name {
+            "jpg" => Ok(Self::Jpg),
+            "png" => Ok(Self::Png),
+            "svg" => Ok(Self::Svg),
+            _ => Err(usage(format!(
+                "there is no format '{name}'; there are {}",
+                Self::NAMES.join(", ")
+            ))),
+        }
+    }
+}
+

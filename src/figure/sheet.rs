@@ -1,0 +1,329 @@
+//! A sheet: marks placed on a white page, and the page as a file.
+//!
+//! Who composes a figure places marks anywhere; the page is then cut around
+//! them with the same margin on all four sides.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::codecs::jpeg::{JpegEncoder, PixelDensity};
+use image::{ExtendedColorType, RgbImage};
+use plotters::backend::{BitMapBackend, SVGBackend};
+use plotters_backend::{BackendColor, DrawingBackend};
+
+use super::FigureFormat;
+use super::ramp::Rgb;
+use super::text::{Bounds, Lettering, one_line};
+
+/// White space around the marks, in pixels.
+pub const MARGIN: i32 = 40;
+
+/// Density written into the files, in pixels per inch.
+pub const DENSITY: u16 = 150;
+
+const JPEG_QUALITY: u8 = 95;
+
+/// A JPEG's sides are 16-bit numbers.
+const JPEG_LONGEST_SIDE: u32 = 65_535;
+
+/// More than this would take over 1.5 GB to draw.
+const MOST_PIXELS: u64 = 1 << 29;
+
+const INCHES_PER_METRE: f64 = 39.370_08;
+
+const WHITE: Rgb = [255, 255, 255];
+
+/// How a picture is brought to the size at which it is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scaling {
+    /// Smoothly (Catmull-Rom).
+    Smooth,
+    /// Each pixel becomes a block of one colour, as far as the picture is enlarged.
+    Blocks,
+}
+
+enum Mark<'a> {
+    Fill {
+        area: Bounds,
+        colour: Rgb,
+    },
+    Picture {
+        area: Bounds,
+        image: &'a RgbImage,
+        scaling: Scaling,
+    },
+    Text {
+        text: String,
+        at: (i32, i32),
+        lettering: Lettering,
+    },
+}
+
+/// Marks on a white page of no fixed size.
+#[derive(Default)]
+pub struct Sheet<'a> {
+    marks: Vec<Mark<'a>>,
+}
+
+/// Size of the page and what is added to the marks' coordinates.
+struct Page {
+    width: u32,
+    height: u32,
+    shift: (i32, i32),
+}
+
+impl<'a> Sheet<'a> {
+    /// A filled rectangle. Later marks cover earlier ones; pictures cover all.
+    pub fn fill(&mut self, area: Bounds, colour: Rgb) {
+        self.marks.push(Mark::Fill { area, colour });
+    }
+
+    /// A picture, brought to the size of `area`.
+    pub fn picture(&mut self, area: Bounds, image: &'a RgbImage, scaling: Scaling) {
+        self.marks.push(Mark::Picture {
+            area,
+            image,
+            scaling,
+        });
+    }
+
+    /// A line of text whose baseline passes through `at`.
+    pub fn text(&mut self, text: &str, at: (i32, i32), lettering: Lettering) {
+        self.marks.push(Mark::Text {
+            text: one_line(text),
+            at,
+            lettering,
+        });
+    }
+
+    /// The smallest rectangle around all marks.
+    pub fn bounds(&self) -> Option<Bounds> {
+        self.marks
+            .iter()
+            .filter_map(|mark| match mark {
+                Mark::Fill { area, .. } | Mark::Picture { area, .. } => Some(*area),
+                Mark::Text {
+                    text,
+                    at,
+                    lettering,
+                } => lettering.ink(text, *at),
+            })
+            .reduce(Bounds::union)
+    }
+
+    /// The sheet as a file of the given format.
+    ///
+    /// # Errors
+    /// If nothing is on the sheet, or the page is larger than the format allows.
+    pub fn encode(&self, format: FigureFormat) -> Result<Vec<u8>> {
+        let page = self.page()?;
+        match format {
+            FigureFormat::Jpg => jpeg(&self.bitmap(&page)?, page.width, page.height),
+            FigureFormat::Png => png(&self.bitmap(&page)?, page.width, page.height, true),
+            FigureFormat::Svg => Ok(self.svg(&page)?.into_bytes()),
+        }
+    }
+
+    fn page(&self) -> Result<Page> {
+        let Some(bounds) = self.bounds() else {
+            bail!("nothing to draw in the figure");
+        };
+        let width = (bounds.right - bounds.left + 2 * MARGIN).unsigned_abs();
+        let height = (bounds.bottom - bounds.top + 2 * MARGIN).unsigned_abs();
+        if u64::from(width) * u64::from(height) > MOST_PIXELS {
+            bail!(
+                "a figure of {width}x{height} pixels is too large to draw: put fewer images in it"
+            );
+        }
+        Ok(Page {
+            width,
+            height,
+            shift: (MARGIN - bounds.left, MARGIN - bounds.top),
+        })
+    }
+
+    /// Draws fills and texts, not pictures, on a backend of plotters.
+    fn draw_on<B: DrawingBackend>(&self, backend: &mut B, page: &Page) -> Result<()>
+    where
+        B::ErrorType: 'static,
+    {
+        let failed = |error| anyhow!("cannot draw the figure: {error}");
+        let (dx, dy) = page.shift;
+        let whole = (page.width as i32, page.height as i32);
+        backend
+            .draw_rect((0, 0), whole, &colour(WHITE), true)
+            .map_err(failed)?;
+        for mark in &self.marks {
+            match mark {
+                Mark::Fill { area, colour: rgb } => {
+                    let area = area.shifted(dx, dy);
+                    let (from, to) = ((area.left, area.top), (area.right, area.bottom));
+                    backend.draw_rect(from, to, &colour(*rgb), true)
+                }
+                Mark::Text {
+                    text,
+                    at: (x, y),
+                    lettering,
+                } => {
+                    let position = lettering.position((x + dx, y + dy));
+                    backend.draw_text(text, lettering, position)
+                }
+                Mark::Picture { .. } => Ok(()),
+            }
+            .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The pictures and the areas of the page that they take.
+    fn pictures(&self, page: &Page) -> impl Iterator<Item = (Bounds, &'a RgbImage, Scaling)> {
+        let (dx, dy) = page.shift;
+        self.marks.iter().filter_map(move |mark| match *mark {
+            Mark::Picture {
+                area,
+                image,
+                scaling,
+            } => Some((area.shifted(dx, dy), image, scaling)),
+            _ => None,
+        })
+    }
+
+    /// The page as rows of RGB pixels.
+    fn bitmap(&self, page: &Page) -> Result<Vec<u8>> {
+        let mut pixels = vec![255; page.width as usize * page.height as usize * 3];
+        let mut backend = BitMapBackend::with_buffer(&mut pixels, (page.width, page.height));
+        self.draw_on(&mut backend, page)?;
+        let mut resizer = Resizer::new();
+        for (area, image, scaling) in self.pictures(page) {
+            let size = size_of(area);
+            let scaled = resized(&mut resizer, image, size, scaling)?;
+            backend
+                .blit_bitmap((area.left, area.top), size, &scaled)
+                .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
+        }
+        drop(backend);
+        Ok(pixels)
+    }
+
+    /// The page as SVG, with its pictures inside. Smooth ones keep their own
+    /// resolution and are enlarged by the viewer; blocks come at their full size,
+    /// for no viewer is to blur them.
+    fn svg(&self, page: &Page) -> Result<String> {
+        let mut svg = String::new();
+        let mut backend = SVGBackend::with_string(&mut svg, (page.width, page.height));
+        self.draw_on(&mut backend, page)?;
+        backend
+            .present()
+            .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
+        drop(backend);
+        // plotters' own way to put a bitmap into an SVG names a MIME type that does not exist.
+        let end = svg.rfind("</svg>").context("plotters left the SVG open")?;
+        svg.truncate(end);
+        let mut resizer = Resizer::new();
+        for (area, image, scaling) in self.pictures(page) {
+            let (width, height) = size_of(area);
+            let data = match scaling {
+                Scaling::Smooth => png(image.as_raw(), image.width(), image.height(), false)?,
+                Scaling::Blocks => {
+                    let scaled = resized(&mut resizer, image, (width, height), scaling)?;
+                    png(&scaled, width, height, false)?
+                }
+            };
+            // xlink:href: what old and new viewers alike understand.
+            write!(
+                svg,
+                "<image xmlns:xlink=\"http://www.w3.org/1999/xlink\" x=\"{}\" y=\"{}\" \
+                 width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
+                 xlink:href=\"data:image/png;base64,",
+                area.left, area.top
+            )?;
+            base64::engine::general_purpose::STANDARD.encode_string(&data, &mut svg);
+            svg.push_str("\"/>\n");
+        }
+        svg.push_str("</svg>\n");
+        Ok(svg)
+    }
+}
+
+fn colour([r, g, b]: Rgb) -> BackendColor {
+    BackendColor {
+        alpha: 1.0,
+        rgb: (r, g, b),
+    }
+}
+
+fn size_of(area: Bounds) -> (u32, u32) {
+    (
+        (area.right - area.left).unsigned_abs(),
+        (area.bottom - area.top).unsigned_abs(),
+    )
+}
+
+/// The pixels of `image` at another size.
+fn resized(
+    resizer: &mut Resizer,
+    image: &RgbImage,
+    (width, height): (u32, u32),
+    scaling: Scaling,
+) -> Result<Vec<u8>> {
+    if image.dimensions() == (width, height) {
+        return Ok(image.as_raw().clone());
+    }
+    let enlarged = image.width() <= width && image.height() <= height;
+    let algorithm = if scaling == Scaling::Blocks && enlarged {
+        ResizeAlg::Nearest
+    } else {
+        ResizeAlg::Convolution(FilterType::CatmullRom)
+    };
+    let source = ImageRef::new(
+        image.width(),
+        image.height(),
+        image.as_raw(),
+        PixelType::U8x3,
+    )?;
+    let mut scaled = Image::new(width, height, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(algorithm);
+    resizer.resize(&source, &mut scaled, &options)?;
+    Ok(scaled.into_vec())
+}
+
+/// A JPEG of RGB pixels, 4:4:4 (image's encoder knows no subsampling).
+fn jpeg(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+    if width.max(height) > JPEG_LONGEST_SIDE {
+        bail!(
+            "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} \
+             on a side): choose PNG or put fewer images in it"
+        );
+    }
+    let mut file = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+    encoder.set_pixel_density(PixelDensity::dpi(DENSITY));
+    encoder
+        .encode(pixels, width, height, ExtendedColorType::Rgb8)
+        .context("cannot encode the figure as JPEG")?;
+    Ok(file)
+}
+
+/// A PNG of RGB pixels; a figure of its own carries its density.
+fn png(pixels: &[u8], width: u32, height: u32, with_density: bool) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    if with_density {
+        let per_metre = (f64::from(DENSITY) * INCHES_PER_METRE).round() as u32;
+        encoder.set_pixel_dims(Some(png::PixelDimensions {
+            xppu: per_metre,
+            yppu: per_metre,
+            unit: png::Unit::Meter,
+        }));
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(file)
+}

@@ -1,0 +1,98 @@
+//! JPEG through `zune-jpeg` itself: the `image` crate fills what is missing of
+//! a damaged file with grey and calls it decoded.
+
+use std::io::{BufRead, Read, Seek};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use image::RgbImage;
+use image::metadata::Orientation;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::{ZByteReaderTrait, ZCursor};
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::CUT_SHORT;
+
+const END_OF_IMAGE: u8 = 0xD9;
+const START_OF_SCAN: u8 = 0xDA;
+
+/// Width and height from the header; pixels are not read.
+pub fn dimensions(file: impl BufRead + Seek) -> Result<(u32, u32)> {
+    let (width, height) = header(file)?
+        .dimensions()
+        .context("the header has no size")?;
+    Ok((u32::try_from(width)?, u32::try_from(height)?))
+}
+
+/// The picture as stored, in RGB, and how it must be turned. Four components
+/// are CMYK inverted, as Adobe's programs write it and Pillow takes it.
+pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
+    let mut data = Vec::new();
+    file.read_to_end(&mut data)?;
+    // The decoder misses a cut in the last rows.
+    ensure!(
+        is_complete(&data),
+        "{CUT_SHORT} (no end-of-image marker follows the pixels)"
+    );
+    let mut decoder = header(ZCursor::new(data.as_slice()))?;
+    let (width, height) = decoder.dimensions().context("the header has no size")?;
+    let orientation = decoder
+        .exif()
+        .and_then(|exif| Orientation::from_exif_chunk(exif))
+        .unwrap_or(Orientation::NoTransforms);
+    // Lenient up to here: stray bytes between the segments of the header do no
+    // harm. Missing pixels do.
+    let strict = decoder
+        .options()
+        .set_strict_mode(true)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    decoder.set_options(strict);
+    let rgb = decoder.decode().map_err(explained)?;
+    let picture = RgbImage::from_raw(u32::try_from(width)?, u32::try_from(height)?, rgb);
+    Ok((picture.context("the decoder left pixels out")?, orientation))
+}
+
+fn header<R: ZByteReaderTrait>(reader: R) -> Result<JpegDecoder<R>> {
+    let any_size = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX));
+    let mut decoder = JpegDecoder::new_with_options(reader, any_size);
+    decoder.decode_headers().map_err(explained)?;
+    match decoder.info().map(|info| info.components) {
+        Some(1 | 3 | 4) => Ok(decoder),
+        Some(count) => bail!("a JPEG with {count} colour components is not supported"),
+        None => bail!("the header has no colour components"),
+    }
+}
+
+fn explained(error: DecodeErrors) -> anyhow::Error {
+    match error {
+        DecodeErrors::IoErrors(_) | DecodeErrors::ExhaustedData => anyhow!(CUT_SHORT),
+        // Some of its texts stand in quotes.
+        error => anyhow!("damaged JPEG: {}", error.to_string().replace('"', "")),
+    }
+}
+
+/// Whether an end-of-image marker follows the start of the pixels; one in a
+/// segment of the header belongs to a thumbnail. Segments are laid out as in
+/// ITU-T T.81, annex B: marker, length, content.
+fn is_complete(data: &[u8]) -> bool {
+    let mut rest = data.get(2..).unwrap_or_default();
+    loop {
+        let marker = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF);
+        let Some(start) = rest.windows(2).position(marker) else {
+            return false;
+        };
+        let &[_, kind, high, low, ..] = &rest[start..] else {
+            return false;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        rest = rest.get(start + 2 + length..).unwrap_or_default();
+        if kind == START_OF_SCAN {
+            // Among the pixels a byte 0xFF is stuffed: this pair is the marker.
+            return rest.windows(2).any(|pair| pair == [0xFF, END_OF_IMAGE]);
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Fetching torchvision's official weights.
+
+use super::locate::SearchPath;
+use anyhow::{Context, Result, anyhow, bail};
+use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sha2::{Digest, Sha256};
+use std::io::{Read, Write};
+use crate::output::{Pending, temporary_file};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long a server may stay silent in the middle of a transfer.
+const STALL: Duration = Duration::from_secs(60);
+/// Bytes that are read, hashed and written at a time.
+const CHUNK: usize = 1 << 18;
+
+const NO_SERVER: &str = "there is no network, or no such server";
+
+/// Is told how a download goes.
+pub trait Progress {
+    /// The server has answered: `file`, of so many bytes if it says how many, comes from
+    /// `address` and will lie in `folder`.
+    fn started(&mut self, file: &str, bytes: Option<u64>, address: &str, folder: &Path);
+
+    /// So many bytes are there.
+    ///
+    /// # Errors
+    /// One of the receiver's own, to stop the transfer: nothing is left behind.
+    fn advanced(&mut self, bytes: u64) -> Result<()>;
+
+    /// The transfer has ended, well or not.
+    fn finished(&mut self);
+}
+
+/// Tells nobody.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn started(&mut self, _: &str, _: Option<u64>, _: &str, _: &Path) {}
+
+    fn advanced(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn finished(&mut self) {}
+}
+
+/// A line on stderr, and below it a bar if that is a terminal.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// A bar that appears when the transfer starts.
+    pub fn new() -> Self {
+        Bar(ProgressBar::hidden())
+    }
+}
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Progress for Bar {
+    fn started(&mut self, file: &str, bytes: Option<u64>, address: &str, folder: &Path) {
+        let size = bytes.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());
+        eprintln!(
+            "Downloading {file} ({size}) from {address} to {}",
+            folder.display()
+        );
+        self.0 = match bytes {
+            Some(bytes) => ProgressBar::new(bytes),
+            None => ProgressBar::no_length(),
+        };
+        self.0.set_draw_target(ProgressDrawTarget::stderr());
+        let style =
+            "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            self.0.set_style(style);
+        }
+    }
+
+    fn advanced(&mut self, bytes: u64) -> Result<()> {
+        self.0.set_position(bytes);
+        Ok(())
+    }
+
+    fn finished(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// The address of an official file.
+pub fn address(file: &str, search: &SearchPath) -> String {
+    format!("{}/{file}", search.base_url.trim_end_matches('/'))
+}
+
+/// Downloads the official `file` into torchvision's folder and returns its path there. It appears
+/// under its name only when it is complete and its SHA-256 begins as its name says; else
+/// nothing is left.
+///
+/// # Errors
+/// Downloads are forbidden, the server cannot be reached, answers with something else or stops
+/// answering, or the file cannot be written.
+pub fn fetch(file: &str, search: &SearchPath, progress: &mut dyn Progress) -> Result<PathBuf> {
+    fetch_patiently(file, search, STALL, progress)
+}
+
+fn fetch_patiently(
+    file: &str,
+    search: &SearchPath,
+    stall: Duration,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf> {
+    if search.offline {
+        bail!("{file} is not there, and --offline (or PRISM_OFFLINE) forbids to download it");
+    }
+    let address = address(file, search);
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(stall))
+        .timeout_per_read(Some(stall))
+        .build()
+        .into();
+    let mut response = agent
+        .get(&address)
+        .call()
+        .map_err(|e| anyhow!("{address} cannot be downloaded: {}", reason(&e)))?;
+    let body = response.body_mut();
+    if body
+        .mime_type()
+        .is_some_and(|mime| mime.starts_with("text/"))
+    {
+        bail!("{address} gives a page of text instead of weights");
+    }
+    let announced = body.content_length();
+    let folder = &search.checkpoints;
+    let unwritable = |e: std::io::Error| anyhow!("{} cannot be written: {e}", folder.display());
+    std::fs::create_dir_all(folder).map_err(unwritable)?;
+    let mut part = temporary_file(&format!(".{file}."), folder).map_err(unwritable)?;
+    let _pending = Pending::new(part.path());
+
+    progress.started(file, announced, &address, folder);
+    let outcome = receive(body.as_reader(), part.as_file_mut(), announced, progress);
+    progress.finished();
+    let found = outcome.with_context(|| format!("{address} was not downloaded"))?;
+
+    if let Some(expected) = hash_prefix(file)
+        && !found.starts_with(expected)
+    {
+        bail!(
+            "{address} gives a damaged file: its SHA-256 begins with {}, not {expected}",
+            { &found[..expected.len().min(found.len())] }
+        );
+    }
+    let path = folder.join(file);
+    part.persist(&path).map_err(|e| unwritable(e.error))?;
+    Ok(path)
+}
+
+/// Copies the body to `part` and returns its SHA-256 in hexadecimal digits.
+fn receive(
+    mut body: impl Read,
+    part: &mut std::fs::File,
+    announced: Option<u64>,
+    progress: &mut dyn Progress,
+) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut done = 0;
+    loop {
+        let count = match body.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => {
+                let size = announced.map_or(String::new(), |n| format!(" of {n}"));
+                bail!("the transfer broke off after {done}{size} bytes ({e})");
+            }
+        };
+        hash.update(&buffer[..count]);
+        part.write_all(&buffer[..count])
+            .map_err(|e| anyhow!("it cannot be stored: {e}"))?;
+        done += count as u64;
+        progress.advanced(done)?;
+    }
+    if let Some(size) = announced
+        && done != size
+    {
+        bail!("the transfer broke off after {done} of {size} bytes");
+    }
+    part.flush()?;
+    let digest = hash.finalize();
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The digits between the last `-` and the extension, as torchvision names its files.
+fn hash_prefix(file: &str) -> Option<&str> {
+    let (_, tail) = file.rsplit_once('-')?;
+    let (digits, _) = tail.split_once('.')?;
+    let hexadecimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    hexadecimal.then_some(digits)
+}
+
+fn reason(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::StatusCode(code) => format!("the server answers {code}"),
+        ureq::Error::HostNotFound => NO_SERVER.to_owned(),
+        // What the resolver of the operating system says has no kind of its own.
+        ureq::Error::Io(e) if e.to_string().contains("lookup address") => NO_SERVER.to_owned(),
+        ureq::Error::Io(e) => e.to_string(),
+        ureq::Error::Timeout(_) => "the server does not answer".to_owned(),
+        other => other.to_string().lines().next().unwrap_or("").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+    use tempfile::TempDir;
+
+    /// A body and the start of its SHA-256 by `printf 'sixteen bytes...' | sha256sum`.
+    const BODY: &[u8] = b"sixteen bytes...";
+    const FILE: &str = "net-0f144216.pth";
+
+    /// A server for one request that sends these bytes; then it keeps silent if it `stays`.
+    fn server(answer: Vec<u8>, stays: Option<Duration>) -> (String, thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let thread = thread::spawn(move || {
+            let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") {
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            stream.write_all(&answer).unwrap();
+            if let Some(time) = stays {
+                thread::sleep(time);
+            }
+            let text = String::from_utf8(request).unwrap();
+            text.lines().next().unwrap().to_owned()
+        });
+        (address, thread)
+    }
+
+    fn answer(status: &str, kind: &str, length: usize, body: &[u8]) -> Vec<u8> {
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n"
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    /// What comes of one download of `file`: its path or its error line, what lies in the folder
+    /// afterwards, and the request.
+    fn download(
+        file: &str,
+        answer: Vec<u8>,
+        stays: Option<Duration>,
+    ) -> (Result<PathBuf, String>, Vec<String>, String) {
+        let root = TempDir::new().unwrap();
+        let (base_url, thread) = server(answer, stays);
+        let search = SearchPath {
+            folders: vec![],
+            checkpoints: root.path().join("hub").join("checkpoints"),
+            base_url,
+            offline: false,
+        };
+        let outcome = fetch_patiently(file, &search, Duration::from_millis(300), &mut Silent)
+            .map_err(|e| format!("{e:#}"));
+        if let Ok(path) = &outcome {
+            assert_eq!(std::fs::read(path).unwrap(), BODY);
+        }
+        let left = std::fs::read_dir(&search.checkpoints).map_or(vec![], |entries| {
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        });
+        if let Err(line) = &outcome {
+            assert_eq!(line.lines().count(), 1, "{line}");
+        }
+        (outcome, left, thread.join().unwrap())
+    }
+
+    const BINARY: &str = "application/octet-stream";
+
+    #[test]
+    fn a_good_file_lands_under_its_name() {
+        let (outcome, left, request) =
+            download(FILE, answer("200 OK", BINARY, BODY.len(), BODY), None);
+        assert!(outcome.unwrap().ends_with(FILE));
+        assert_eq!(left, [FILE]);
+        assert_eq!(request, format!("GET /{FILE} HTTP/1.1"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn its_permissions_are_those_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = TempDir::new().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        let ordinary = root.path().join("ordinary");
+        std::fs::write(&ordinary, "").unwrap();
+        let part = temporary("x", root.path()).unwrap();
+        assert_eq!(mode(part.path()), mode(&ordinary));
+    }
+
+    #[test]
+    fn a_wrong_hash_leaves_nothing() {
+        let body = b"sixteen bytes!!!";
+        let (outcome, left, _) = download(FILE, answer("200 OK", BINARY, body.len(), body), None);
+        let line = outcome.unwrap_err();
+        assert!(line.contains("SHA-256"), "{line}");
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn a_transfer_cut_in_the_middle_leaves_nothing() {
+        let (outcome, left, _) = download(FILE, answer("200 OK", BINARY, 16, &BODY[..7]), None);
+        let line = outcome.unwrap_err();
+        assert!(line.contains("broke off after 7 of 16 bytes"), "{line}");
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_is_given_up() {
+        let stays = Some(Duration::from_millis(1500));
+        let (outcome, left, _) = download(FILE, answer("200 OK", BINARY, 16, &BODY[..7]), stays);
+        let line = outcome.unwrap_err();
+        assert!(line.contains("broke off after 7 of 16 bytes"), "{line}");
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn a_missing_file_gives_its_status() {
+        let (outcome, left, _) = download(FILE, answer("404 Not Found", BINARY, 0, b""), None);
+        let line = outcome.unwrap_err();
+        assert!(line.contains("404"), "{line}");
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn a_page_is_not_taken_for_weights() {
+        let page = b"<html>log in</html>";
+        let (outcome, left, _) =
+            download(FILE, answer("200 OK", "text/html", page.len(), page), None);
+        let line = outcome.unwrap_err();
+        assert!(line.contains("page of text"), "{line}");
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn without_a_server_the_line_says_so() {
+        let root = TempDir::new().unwrap();
+        // A port that was free a moment ago: nobody listens.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let search = SearchPath {
+            folders: vec![],
+            checkpoints: root.path().join("new"),
+            base_url,
+            offline: false,
+        };
+        let line = format!("{:#}", fetch(FILE, &search, &mut Silent).unwrap_err());
+        assert!(line.contains(FILE) && line.lines().count() == 1, "{line}");
+        assert!(!root.path().join("new").exists());
+    }
+
+    #[test]
+    fn the_hash_is_read_from_the_name() {
+        assert_eq!(hash_prefix("vgg16-397923af.pth"), Some("397923af"));
+        assert_eq!(hash_prefix("alexnet-owt-7be5be79.pth"), Some("7be5be79"));
+        assert_eq!(hash_prefix("plain.pth"), None);
+        assert_eq!(hash_prefix("two-words.pth"), None);
+    }
+}

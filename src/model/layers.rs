@@ -1,0 +1,65 @@
+//! Layers whose variables start as constants: their values come from a file, and drawing
+//! random ones for the 144 million of a VGG would take longer than reading that file.
+
+use tch::nn::{self, Init};
+
+/// A square convolution with a bias, `[N, input, H, W]` to `[N, output, H', W']`.
+pub fn conv(
+    p: nn::Path,
+    input: i64,
+    output: i64,
+    kernel: i64,
+    stride: i64,
+    padding: i64,
+) -> nn::Conv2D {
+    nn::conv2d(p, input, output, kernel, config(stride, padding, 1, true))
+}
+
+/// The same without a bias, for a convolution that a batch-norm follows; `groups` of channels.
+pub fn conv_unbiased(
+    p: nn::Path,
+    input: i64,
+    output: i64,
+    kernel: i64,
+    stride: i64,
+    padding: i64,
+    groups: i64,
+) -> nn::Conv2D {
+    let config = config(stride, padding, groups, false);
+    nn::conv2d(p, input, output, kernel, config)
+}
+
+fn config(stride: i64, padding: i64, groups: i64, bias: bool) -> nn::ConvConfig {
+    nn::ConvConfig {
+        stride,
+        padding,
+        groups,
+        bias,
+        ws_init: Init::Const(0.0),
+        bs_init: Init::Const(0.0),
+        ..Default::default()
+    }
+}
+
+/// Batch-norm over `[N, channels, H, W]`.
+pub fn batch_norm(p: nn::Path, channels: i64, eps: f64) -> nn::BatchNorm {
+    let config = nn::BatchNormConfig {
+        eps,
+        ws_init: Init::Const(1.0),
+        ..Default::default()
+    };
+    nn::batch_norm2d(p, channels, config)
+}
+
+/// A fully connected layer, `[N, input]` to `[N, output]`.
+pub fn linear(p: nn::Path, input: i64, output: i64) -> nn::Linear {
+    let config = nn::LinearConfig {
+        ws_init: Init::Const(0.0),
+        bs_init: Some(Init::Const(0.0)),
+        bias: true,
+    };
+    nn::linear(p, input, output, config)
+}
+
+/// torch's default epsilon of batch-norm.
+pub const EPS: f64 = 1e-5;

@@ -1,0 +1,17 @@
+//! Networks: the zoo, where its weights are found, and how they are read.
+
+pub mod alexnet;
+pub mod densenet;
+pub mod download;
+pub mod efficientnet_lite;
+pub mod googlenet;
+pub mod labels;
+mod layers;
+pub mod locate;
+mod network;
+mod transform_input;
+pub mod vgg;
+pub mod weights;
+pub mod zoo;
+
+pub use network::Network;

@@ -1,0 +1,219 @@
+//! A network, wherever it comes from, ready to be hooked.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tch::Tensor;
+
+use super::download::{Bar, Progress, Silent};
+use super::locate::{self, Located, SearchPath};
+use super::weights;
+use super::zoo::{self, ZooEntry};
+use crate::error::usage;
+use crate::hooks::{HookedModel, NetworkGraph};
+use crate::notices::Notices;
+use crate::options::{ModelOptions, Normalisation};
+
+/// Input size where nothing else is said, pixels.
+const DEFAULT_SIZE: (i64, i64) = (224, 224);
+
+/// How a network becomes a file that prism takes.
+const HOW_TO_EXPORT: &str = "export the network in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace";
+
+/// A network as a graph, with what it wants as input.
+#[derive(Debug)]
+pub struct Network {
+    /// Its name, or the stem of its file.
+    pub name: String,
+    /// Height and width of the images it wants.
+    pub input_size: (i64, i64),
+    /// How the images are to be normalised.
+    pub normalisation: Normalisation,
+    graph: NetworkGraph,
+    /// For messages: the file, or the name.
+    origin: String,
+}
+
+impl Network {
+    /// Finds and loads the network that `options` name.
+    ///
+    /// # Errors
+    /// With one line that names the file or network and what to do.
+    pub fn load(options: &ModelOptions, notices: Notices) -> Result<Network> {
+        if let Some(threads) = options.threads {
+            tch::set_num_threads(threads as i32);
+        }
+        let device = options.device.device()?;
+        let (name, origin, graph, input_size) = match find(options, notices)? {
+            Located::TorchScript(file) => {
+                let graph = load_torchscript(&file, device)?;
+                let stem = file.file_stem().unwrap_or(OsStr::new("model"));
+                (
+                    stem.to_string_lossy().into_owned(),
+                    file.display().to_string(),
+                    graph,
+                    DEFAULT_SIZE,
+                )
+            }
+            Located::StateDict(entry, file) => {
+                let graph = trace(entry, &file, device)
+                    .with_context(|| format!("the network {}", entry.name))?;
+                (
+                    entry.name.to_string(),
+                    entry.name.to_string(),
+                    graph,
+                    entry.input,
+                )
+            }
+        };
+        let default = Normalisation::default();
+        Ok(Network {
+            name,
+            input_size: options.image_size.unwrap_or(input_size),
+            normalisation: Normalisation {
+                mean: options.mean.unwrap_or(default.mean),
+                std: options.std.unwrap_or(default.std),
+            },
+            graph,
+            origin,
+        })
+    }
+
+    /// Hooks it for images of `size` (height, width), by the rule and layer that
+    /// `options` name.
+    ///
+    /// # Errors
+    /// As [`HookedModel::new`], with the network's name.
+    pub fn hook(&self, size: (i64, i64), options: &ModelOptions) -> Result<HookedModel> {
+        HookedModel::new(&self.graph, size, options.hooks, options.layer.as_deref())
+            .with_context(|| self.origin.clone())
+    }
+}
+
+fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
+    let model = &options.model;
+    if is_path(model) {
+        return match &options.weights {
+            None => Ok(Located::TorchScript(model.clone())),
+            Some(_) => Err(usage(format!(
+                "--weights goes with the name of a network, not with the file {}",
+                model.display()
+            ))),
+        };
+    }
+    let name = model.to_string_lossy();
+    if let Some(file) = &options.weights {
+        let Some(entry) = zoo::find(&name) else {
+            bail!("{}", locate::unknown(&name));
+        };
+        return Ok(Located::StateDict(entry, file.clone()));
+    }
+    let mut search = SearchPath::from_env();
+    search.offline |= options.offline;
+    let mut bar: Box<dyn Progress> = if notices.quiet {
+        Box::new(Silent)
+    } else {
+        Box::new(Bar::new())
+    };
+    locate::locate(&name, &search, bar.as_mut())
+}
+
+/// Whether `--model` means a file: it has a separator, or a model's extension.
+fn is_path(model: &Path) -> bool {
+    let extension = model.extension().and_then(OsStr::to_str);
+    model.components().count() > 1
+        || model.as_os_str().as_encoded_bytes().contains(&b'/')
+        || matches!(extension, Some("pt" | "pth" | "torchscript"))
+}
+
+fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
+    let (variables, module) = weights::network(entry, file, device)?;
+    let (height, width) = entry.input;
+    let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
+    NetworkGraph::trace(&example, &variables.variables(), |images| {
+        module.forward_t(images, false)
+    })
+}
+
+fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {
+    check_file(file)?;
+    NetworkGraph::load(file, device).map_err(|error| {
+        // libtorch's words are about its own archive reader.
+        let reason = format!("{error:#}");
+        match reason.contains("PytorchStreamReader") || reason.contains("archive") {
+            true => anyhow::anyhow!(
+                "{}: this TorchScript file is damaged or cut short; export it again",
+                file.display()
+            ),
+            false => anyhow::anyhow!("{}: {reason}", file.display()),
+        }
+    })
+}
+
+/// Says what a file is that is no TorchScript archive.
+fn check_file(file: &Path) -> Result<()> {
+    let show = file.display();
+    let mut start = Vec::new();
+    let read = File::open(file).and_then(|open| {
+        if open.metadata()?.is_dir() {
+            return Err(std::io::ErrorKind::IsADirectory.into());
+        }
+        open.take(4).read_to_end(&mut start)
+    });
+    match read {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+            "{show}: there is no such model file; give the path of a TorchScript file, or a network's name"
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+            bail!("{show}: this is a folder, not a model file")
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("{show}: cannot read the model file"));
+        }
+    }
+    if start.is_empty() {
+        bail!("{show}: the model file is empty");
+    }
+    if weights::is_torchscript(file) {
+        return Ok(());
+    }
+    let named = zoo::entries().iter().find(|entry| {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        entry.name == stem
+            || entry
+                .file
+                .is_some_and(|official| official.starts_with(&*stem))
+    });
+    let with_weights = named.map_or(String::new(), |entry| {
+        format!(", or use --model {} --weights {show}", entry.name)
+    });
+    match start.as_slice() {
+        // a zip archive or a pickle stream: what torch.save writes
+        [b'P', b'K', ..] if has_pickle(file) => bail!(
+            "{show}: this is a pickled state dict or module, which holds no code to run; {HOW_TO_EXPORT}{with_weights}"
+        ),
+        [0x80, 1..=5, ..] => bail!(
+            "{show}: this is a pickled state dict or module, which holds no code to run; {HOW_TO_EXPORT}{with_weights}"
+        ),
+        [b'P', b'K', ..] => bail!(
+            "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
+        ),
+        _ => bail!("{show}: this is not a TorchScript file; {HOW_TO_EXPORT}"),
+    }
+}
+
+fn has_pickle(file: &Path) -> bool {
+    File::open(file)
+        .ok()
+        .and_then(|open| zip::ZipArchive::new(open).ok())
+        .is_some_and(|archive| {
+            archive
+                .file_names()
+                .flatten()
+                .any(|name| name.ends_with("data.pkl"))
+        })
+}

@@ -1,0 +1,197 @@
+//! The networks that are known by name, under torchvision's names.
+
+use super::transform_input::transform_input;
+use super::{alexnet, densenet, efficientnet_lite, googlenet, vgg};
+use std::fmt;
+use tch::nn::{self, ModuleT};
+use tch::vision::{inception, mobilenet, resnet, squeezenet};
+
+/// Mean of the red, green and blue channel that every zoo network expects to be subtracted.
+pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation by which every zoo network expects the channels to be divided.
+pub const STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// One network of the zoo.
+pub struct ZooEntry {
+    /// torchvision's name, `vgg16`.
+    pub name: &'static str,
+    /// File name of torchvision's IMAGENET1K_V1 weights, `vgg16-397923af.pth`; the digits are the
+    /// start of its SHA-256. `None` where there is no official file to download.
+    pub file: Option<&'static str>,
+    /// Height and width of its input, in pixels.
+    pub input: (i64, i64),
+    /// Number of trained values, for 1000 classes.
+    pub parameters: u64,
+    /// The layer that makes the scores, as the state dict names it: `classifier.6`.
+    pub last_layer: &'static str,
+    build: fn(&nn::Path, i64) -> Box<dyn ModuleT>,
+}
+
+impl ZooEntry {
+    /// The network for `classes` classes, its variables under `p` named as torchvision names
+    /// them: `[N, 3, H, W]` float32 to scores `[N, classes]`. The variables hold no useful values
+    /// yet (see [`super::weights::load`]). Only for evaluation: `train` must be false.
+    pub fn build(&self, p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
+        (self.build)(p, classes)
+    }
+}
+
+impl fmt::Debug for ZooEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ZooEntry({})", self.name)
+    }
+}
+
+impl PartialEq for ZooEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for ZooEntry {}
+
+/// The network of that name.
+pub fn find(name: &str) -> Option<&'static ZooEntry> {
+    ENTRIES.iter().find(|entry| entry.name == name)
+}
+
+/// All networks, sorted by family and size.
+pub fn entries() -> &'static [ZooEntry] {
+    &ENTRIES
+}
+
+/// Names of the zoo that resemble `name`, the most similar first, at most four.
+pub fn nearest(name: &str) -> Vec<&'static str> {
+    // Case and separators are what people vary: VGG-16, ResNet50, mobilenetv2.
+    let plain = |text: &str| -> Vec<char> {
+        let kept = text.chars().filter(|c| c.is_alphanumeric());
+        kept.flat_map(char::to_lowercase).collect()
+    };
+    let wanted = plain(name);
+    let mut found: Vec<(usize, &str)> = ENTRIES
+        .iter()
+        .map(|entry| (edit_distance(&wanted, &plain(entry.name)), entry.name))
+        .filter(|&(distance, name)| distance <= (name.len() / 3).max(2))
+        .collect();
+    found.sort_by_key(|&(distance, _)| distance);
+    found.into_iter().take(4).map(|(_, name)| name).collect()
+}
+
+/// Levenshtein's distance: the fewest insertions, deletions and replacements.
+fn edit_distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+const fn entry(
+    name: &'static str,
+    file: &'static str,
+    parameters: u64,
+    last_layer: &'static str,
+    build: fn(&nn::Path, i64) -> Box<dyn ModuleT>,
+) -> ZooEntry {
+    ZooEntry {
+        name,
+        file: Some(file),
+        input: (224, 224),
+        parameters,
+        last_layer,
+        build,
+    }
+}
+
+const fn lite(
+    name: &'static str,
+    size: i64,
+    parameters: u64,
+    build: fn(&nn::Path, i64) -> Box<dyn ModuleT>,
+) -> ZooEntry {
+    ZooEntry {
+        name,
+        file: None,
+        input: (size, size),
+        parameters,
+        last_layer: "_fc",
+        build,
+    }
+}
+
+fn inception_v3(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
+    let network = inception::v3(p, classes);
+    Box::new(nn::seq_t().add_fn(transform_input).add(network))
+}
+
+#[rustfmt::skip]
+static ENTRIES: [ZooEntry; 26] = [
+    entry("alexnet", "alexnet-owt-7be5be79.pth", 61_100_840, "classifier.6", |p, k| Box::new(alexnet::alexnet(p, k))),
+    entry("densenet121", "densenet121-a639ec97.pth", 7_978_856, "classifier", densenet::densenet121),
+    entry("densenet161", "densenet161-8d451a50.pth", 28_681_000, "classifier", densenet::densenet161),
+    entry("densenet169", "densenet169-b2777c0a.pth", 14_149_480, "classifier", densenet::densenet169),
+    entry("densenet201", "densenet201-c1103571.pth", 20_013_928, "classifier", densenet::densenet201),
+    lite("efficientnet_lite0", 224, 4_652_008, efficientnet_lite::efficientnet_lite0),
+    lite("efficientnet_lite1", 240, 5_416_680, efficientnet_lite::efficientnet_lite1),
+    lite("efficientnet_lite2", 260, 6_092_072, efficientnet_lite::efficientnet_lite2),
+    entry("googlenet", "googlenet-1378be20.pth", 6_624_904, "fc", |p, k| Box::new(googlenet::googlenet(p, k))),
+    ZooEntry {
+        input: (299, 299),
+        ..entry("inception_v3", "inception_v3_google-0cc3c7bd.pth", 23_834_568, "fc", inception_v3)
+    },
+    entry("mobilenet_v2", "mobilenet_v2-b0353104.pth", 3_504_872, "classifier.1", |p, k| Box::new(mobilenet::v2(p, k))),
+    entry("resnet18", "resnet18-f37072fd.pth", 11_689_512, "fc", |p, k| Box::new(resnet::resnet18(p, k))),
+    entry("resnet34", "resnet34-b627a593.pth", 21_797_672, "fc", |p, k| Box::new(resnet::resnet34(p, k))),
+    entry("resnet50", "resnet50-0676ba61.pth", 25_557_032, "fc", |p, k| Box::new(resnet::resnet50(p, k))),
+    entry("resnet101", "resnet101-63fe2227.pth", 44_549_160, "fc", |p, k| Box::new(resnet::resnet101(p, k))),
+    entry("resnet152", "resnet152-394f9c45.pth", 60_192_808, "fc", |p, k| Box::new(resnet::resnet152(p, k))),
+    entry("squeezenet1_0", "squeezenet1_0-b66bff10.pth", 1_248_424, "classifier.1", |p, k| Box::new(squeezenet::v1_0(p, k))),
+    entry("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth", 1_235_496, "classifier.1", |p, k| Box::new(squeezenet::v1_1(p, k))),
+    entry("vgg11", "vgg11-8a719046.pth", 132_863_336, "classifier.6", vgg::vgg11),
+    entry("vgg11_bn", "vgg11_bn-6002323d.pth", 132_868_840, "classifier.6", vgg::vgg11_bn),
+    entry("vgg13", "vgg13-19584684.pth", 133_047_848, "classifier.6", vgg::vgg13),
+    entry("vgg13_bn", "vgg13_bn-abd245e5.pth", 133_053_736, "classifier.6", vgg::vgg13_bn),
+    entry("vgg16", "vgg16-397923af.pth", 138_357_544, "classifier.6", vgg::vgg16),
+    entry("vgg16_bn", "vgg16_bn-6c64b313.pth", 138_365_992, "classifier.6", vgg::vgg16_bn),
+    entry("vgg19", "vgg19-dcbb9e9d.pth", 143_667_240, "classifier.6", vgg::vgg19),
+    entry("vgg19_bn", "vgg19_bn-c79401a0.pth", 143_678_248, "classifier.6", vgg::vgg19_bn),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_name_finds_its_neighbours() {
+        assert_eq!(nearest("VGG-16")[0], "vgg16");
+        assert_eq!(nearest("resnet-50")[0], "resnet50");
+        assert_eq!(nearest("mobilenetv2")[0], "mobilenet_v2");
+        assert_eq!(nearest("squeeznet1_0")[0], "squeezenet1_0");
+        assert!(nearest("a picture of my cat").is_empty());
+    }
+
+    #[test]
+    fn the_distance_counts_single_edits() {
+        let distance = |a: &str, b: &str| {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            edit_distance(&chars(a), &chars(b))
+        };
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("flaw", "lawn"), 2);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for entry in entries() {
+            assert_eq!(find(entry.name), Some(entry));
+        }
+        assert_eq!(find("VGG16"), None);
+    }
+}

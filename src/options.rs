@@ -1,0 +1,248 @@
+//! What a run was asked for, as types: made once from the command line, and all
+//! that anything below it knows of the flags.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use tch::Device;
+
+use crate::error::usage;
+use crate::figure::FigureFormat;
+use crate::hooks::Rule;
+use crate::model::zoo;
+
+/// Everything that one run of `prism` needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Files, folders, globs, or one file of arrays.
+    pub input: Vec<PathBuf>,
+    /// Leave out images that cannot be read.
+    pub skip_bad_images: bool,
+    /// Which network, and what is read from it.
+    pub model: ModelOptions,
+    /// Whether the features are brought up through the guides.
+    pub gradual_extrapolation: bool,
+    /// Images forwarded at once; never changes the map.
+    pub batch_size: usize,
+    /// Where results go.
+    pub output: OutputOptions,
+    /// Nothing on stderr but errors.
+    pub quiet: bool,
+}
+
+/// Which network, and what is read from it.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// A name, or the path of a TorchScript file.
+    pub model: PathBuf,
+    /// State dict for the zoo network of that name.
+    pub weights: Option<PathBuf>,
+    /// Never download.
+    pub offline: bool,
+    /// Rule for the excitations.
+    pub hooks: Rule,
+    /// Final excitation by name.
+    pub layer: Option<String>,
+    /// Height and width, where not the network's own.
+    pub image_size: Option<(i64, i64)>,
+    /// Mean of the channels, where not the network's own.
+    pub mean: Option<[f64; 3]>,
+    /// Standard deviation of the channels, where not the network's own.
+    pub std: Option<[f64; 3]>,
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Threads of libtorch, where not one per core.
+    pub threads: Option<usize>,
+}
+
+/// Where results go.
+#[derive(Debug, Clone)]
+pub struct OutputOptions {
+    /// Folder of the figures.
+    pub folder: PathBuf,
+    /// Kind of the figures.
+    pub format: FigureFormat,
+    /// File for the arrays.
+    pub arrays: Option<PathBuf>,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        ModelOptions {
+            model: PathBuf::from("vgg16"),
+            weights: None,
+            offline: false,
+            hooks: Rule::default(),
+            layer: None,
+            image_size: None,
+            mean: None,
+            std: None,
+            device: DeviceChoice::Auto,
+            threads: None,
+        }
+    }
+}
+
+/// Preprocessing: channels are scaled to [0, 1], then `(x - mean) / std`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalisation {
+    /// Of red, green and blue.
+    pub mean: [f64; 3],
+    /// Of red, green and blue.
+    pub std: [f64; 3],
+}
+
+impl Default for Normalisation {
+    fn default() -> Self {
+        Normalisation {
+            mean: zoo::MEAN,
+            std: zoo::STD,
+        }
+    }
+}
+
+/// Where the network is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where there is a device, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of that index.
+    Cuda(usize),
+}
+
+impl DeviceChoice {
+    /// The device, where this machine has it.
+    ///
+    /// # Errors
+    /// Where it has not.
+    pub fn device(self) -> Result<Device> {
+        let count = || usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+        match self {
+            DeviceChoice::Cpu => Ok(Device::Cpu),
+            DeviceChoice::Auto if count() > 0 => Ok(Device::Cuda(0)),
+            DeviceChoice::Auto => Ok(Device::Cpu),
+            DeviceChoice::Cuda(index) if index < count() => Ok(Device::Cuda(index)),
+            DeviceChoice::Cuda(index) => match count() {
+                0 => bail!(
+                    "--device cuda: no CUDA device can be used here (no GPU or driver, or a libtorch without CUDA: `make build CUDA=1`); use --device cpu"
+                ),
+                count => {
+                    bail!("--device cuda:{index}: there are only {count} CUDA devices, from cuda:0")
+                }
+            },
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<DeviceChoice> {
+        let index = |text: &str| {
+            text.strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+        };
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => index(text)
+                .map(DeviceChoice::Cuda)
+                .ok_or_else(|| usage("auto, cpu, cuda or cuda:N is expected")),
+        }
+    }
+}
+
+/// Height and width from `N` or `HxW`.
+///
+/// # Errors
+/// A usage error for anything else.
+pub fn parse_image_size(text: &str) -> Result<(i64, i64)> {
+    /// A side beyond this is a slip of the finger, not a network's input.
+    const LARGEST: i64 = 8192;
+    let side = |text: &str| {
+        text.parse::<i64>()
+            .ok()
+            .filter(|side| (1..=LARGEST).contains(side))
+    };
+    let sides = match text.split_once(['x', 'X']) {
+        Some((height, width)) => side(height).zip(side(width)),
+        None => side(text).map(|side| (side, side)),
+    };
+    sides.ok_or_else(|| {
+        usage(format!(
+            "N or HxW in pixels is expected, each from 1 to {LARGEST}"
+        ))
+    })
+}
+
+/// Three numbers from `R,G,B`.
+///
+/// # Errors
+/// A usage error for anything else.
+pub fn parse_mean(text: &str) -> Result<[f64; 3]> {
+    let numbers: Option<Vec<f64>> = text
+        .split(',')
+        .map(|number| number.trim().parse().ok().filter(|n: &f64| n.is_finite()))
+        .collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| usage("three numbers R,G,B are expected, such as 0.485,0.456,0.406"))
+}
+
+/// Three positive numbers from `R,G,B`.
+///
+/// # Errors
+/// A usage error for anything else.
+pub fn parse_std(text: &str) -> Result<[f64; 3]> {
+    let numbers = parse_mean(text)?;
+    if numbers.iter().any(|&number| number <= 0.0) {
+        return Err(usage("a standard deviation must be greater than 0"));
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_size_is_one_number_or_two() {
+        assert_eq!(parse_image_size("224").unwrap(), (224, 224));
+        assert_eq!(parse_image_size("240x320").unwrap(), (240, 320));
+        for bad in [
+            "", "0", "-3", "224x", "x224", "axb", "224x0", "9000", "1x2x3",
+        ] {
+            assert!(parse_image_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mean_is_three_finite_numbers_and_a_std_three_positive_ones() {
+        assert_eq!(parse_mean("0, 0.5,-1").unwrap(), [0.0, 0.5, -1.0]);
+        for bad in ["", "1", "1,2", "1,2,3,4", "a,b,c", "1,2,NaN", "1,2,inf"] {
+            assert!(parse_mean(bad).is_err(), "{bad}");
+        }
+        assert!(parse_std("1,0,1").is_err());
+        assert!(parse_std("1,-1,1").is_err());
+        assert!(parse_std("1,2,1").is_ok());
+    }
+
+    #[test]
+    fn a_device_is_named_as_torch_names_it() {
+        assert_eq!(
+            "cuda:3".parse::<DeviceChoice>().unwrap(),
+            DeviceChoice::Cuda(3)
+        );
+        assert_eq!(
+            "cuda".parse::<DeviceChoice>().unwrap(),
+            DeviceChoice::Cuda(0)
+        );
+        for bad in ["gpu", "cuda:", "cuda:x", "CPU ", "cuda:-1"] {
+            assert!(bad.parse::<DeviceChoice>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Results on disk: written under a temporary name beside their own, and
+//! renamed when all of them are whole.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+use tempfile::{NamedTempFile, TempPath};
+
+/// Temporary files that exist right now, for a signal to clear.
+static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// A temporary file that a signal should clear, for as long as this lives.
+#[derive(Debug)]
+pub struct Pending(PathBuf);
+
+impl Pending {
+    /// Remembers the file.
+    pub fn new(path: &Path) -> Pending {
+        with_pending(|all| all.push(path.to_path_buf()));
+        Pending(path.to_path_buf())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        with_pending(|all| all.retain(|path| *path != self.0));
+    }
+}
+
+/// Removes whatever is half-written; for the end by a signal.
+pub fn clear_pending() {
+    with_pending(|all| {
+        for path in all.drain(..) {
+            let _ = fs::remove_file(path);
+        }
+    });
+}
+
+fn with_pending(change: impl FnOnce(&mut Vec<PathBuf>)) {
+    match PENDING.lock() {
+        Ok(mut pending) => change(&mut pending),
+        Err(poisoned) => change(&mut poisoned.into_inner()),
+    }
+}
+
+/// A whole file that has not got its name yet. Dropping it removes it.
+#[derive(Debug)]
+struct Staged {
+    temporary: TempPath,
+    path: PathBuf,
+    /// After the file in the order of dropping.
+    _pending: Pending,
+}
+
+/// The files of one run: all of them appear, or none.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    staged: Vec<Staged>,
+    /// Folders made for this run, outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Outputs {
+    /// Checks that files can be written into `folder`, making it where it is
+    /// missing (and taking it away again if the run comes to nothing).
+    ///
+    /// # Errors
+    /// Where they cannot.
+    pub fn prepare(&mut self, folder: &Path) -> Result<()> {
+        let missing: Vec<&Path> = folder
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err())
+            .collect();
+        for path in missing.into_iter().rev() {
+            fs::create_dir(path)
+                .with_context(|| format!("cannot make the folder {}", path.display()))?;
+            self.made.push(path.to_path_buf());
+        }
+        temporary(folder).map(drop)
+    }
+
+    /// Writes a file that will be called `path`.
+    ///
+    /// # Errors
+    /// Where it cannot be written; nothing of it is left then.
+    pub fn write(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+    ) -> Result<()> {
+        if path.is_dir() {
+            bail!("cannot write {}: it is a folder", path.display());
+        }
+        let failed = || format!("cannot write {}", path.display());
+        let (file, temporary) = temporary(folder_of(path))?.into_parts();
+        self.staged.push(Staged {
+            _pending: Pending::new(&temporary),
+            temporary,
+            path: path.to_path_buf(),
+        });
+        let mut file = BufWriter::new(file);
+        write(&mut file).with_context(failed)?;
+        file.flush().with_context(failed)
+    }
+
+    /// Gives every file its name; returns the names.
+    ///
+    /// # Errors
+    /// Where one cannot be renamed.
+    pub fn commit(mut self) -> Result<Vec<PathBuf>> {
+        let mut written = Vec::new();
+        for Staged {
+            temporary, path, ..
+        } in self.staged.drain(..)
+        {
+            temporary
+                .persist(&path)
+                .map_err(|failed| failed.error)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            written.push(path);
+        }
+        self.made.clear();
+        Ok(written)
+    }
+}
+
+impl Drop for Outputs {
+    fn drop(&mut self) {
+        self.staged.clear();
+        for folder in self.made.iter().rev() {
+            let _ = fs::remove_dir(folder); // stays if somebody else uses it
+        }
+    }
+}
+
+/// The folder that a path lies in; `.` for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A new file of an ordinary file's permissions, in the folder of the name
+/// that it will take, so that renaming it is one step.
+///
+/// # Errors
+/// Where the folder is missing, or may not be written into.
+pub fn temporary_file(prefix: &str, folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // umask takes its bits away from these.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+        builder.tempfile_in(folder)
+    }
+    #[cfg(not(unix))]
+    builder.tempfile_in(folder)
+}
+
+fn temporary(folder: &Path) -> Result<NamedTempFile> {
+    temporary_file(".prism-", folder).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such folder".to_string(),
+            io::ErrorKind::NotADirectory => "it is not a folder".to_string(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_string(),
+            // The library appends the temporary file's path.
+            _ => {
+                let text = error.to_string();
+                text.split(" at path").next().unwrap_or(&text).to_string()
+            }
+        };
+        anyhow::anyhow!("cannot write into {}: {reason}", folder.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn all_files_appear_or_none() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/b");
+        let mut outputs = Outputs::default();
+        outputs.prepare(&folder).unwrap();
+        outputs
+            .write(&folder.join("one"), |f| Ok(f.write_all(b"1")?))
+            .unwrap();
+        assert!(outputs.write(&folder.join("two"), |_| bail!("no")).is_err());
+        assert_eq!(
+            names(&folder)
+                .iter()
+                .filter(|n| !n.starts_with('.'))
+                .count(),
+            0
+        );
+        drop(outputs);
+        assert!(
+            names(root.path()).is_empty(),
+            "the folders made for it are gone"
+        );
+
+        let mut outputs = Outputs::default();
+        outputs.prepare(&folder).unwrap();
+        outputs
+            .write(&folder.join("one"), |f| Ok(f.write_all(b"1")?))
+            .unwrap();
+        outputs.commit().unwrap();
+        assert_eq!(names(&folder), ["one"]);
+    }
+
+    #[test]
+    fn a_new_file_has_the_permissions_that_umask_gives() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let plain = root.path().join("plain");
+        fs::write(&plain, b"").unwrap();
+        let mut outputs = Outputs::default();
+        outputs
+            .write(&root.path().join("ours"), |_| Ok(()))
+            .unwrap();
+        outputs.commit().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&root.path().join("ours")), mode(&plain));
+    }
+
+    #[test]
+    fn a_file_where_a_folder_belongs_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let mut outputs = Outputs::default();
+        let error = outputs.prepare(&file).unwrap_err();
+        assert!(format!("{error:#}").contains("not a folder"), "{error:#}");
+        assert!(outputs.prepare(&file.join("below")).is_err());
+    }
+}

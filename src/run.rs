@@ -1,0 +1,405 @@
+//! A whole run: images -> batch -> hooked model -> excitations -> map -> figures.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use image::RgbImage;
+use tch::Tensor;
+
+use crate::arrays::{self, ArrayFormat, ArrayWriter};
+use crate::batch::{stretched_picture, to_batch, to_picture};
+use crate::classes::{self, Class};
+use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling};
+use crate::hooks::HookedModel;
+use crate::images;
+use crate::map::{Collector, MapOptions, Maps};
+use crate::model::Network;
+use crate::notices::Notices;
+use crate::options::{ModelOptions, Normalisation, Options};
+use crate::output::{Outputs, folder_of};
+
+/// Classes named over an image and on stdout.
+const TOP: i64 = 3;
+
+/// Shorter side of a picture in a figure, pixels.
+const PICTURE_SIDE: u32 = 448;
+
+/// Makes the maps that `options` ask for, writes every file and prints a line
+/// per image to `stdout`.
+///
+/// # Errors
+/// With one line for a person; nothing is written then.
+pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
+    let notices = Notices {
+        quiet: options.quiet,
+    };
+    let source = Source::find(options, notices)?;
+    let mut outputs = Outputs::default();
+    outputs.prepare(&options.output.folder)?;
+    if let Some(file) = &options.output.arrays {
+        ArrayFormat::from_path(file)?;
+        outputs.prepare(folder_of(file))?;
+    }
+
+    let network = Network::load(&options.model, notices)?;
+    let size = source.size().unwrap_or(network.input_size);
+    let model = network.hook(size, &options.model)?;
+    let seen = look(&source, &model, &network.normalisation, options, notices)?;
+    let maps = seen.collector.finish(MapOptions {
+        gradual_extrapolation: options.gradual_extrapolation,
+        to_size: model.to_input_size().then_some(size),
+    })?;
+    if maps.is_constant() {
+        notices.warn("all features are the same in all images, so the map is black");
+    }
+
+    let names = classes::names(model.classes());
+    let classes = classes::top_classes(&maps.logits, names.as_deref(), TOP)?;
+    let stem = network.name;
+    draw(
+        &maps,
+        &seen.pictures,
+        &classes,
+        &stem,
+        options,
+        &mut outputs,
+        notices,
+    )?;
+    if let Some(file) = &options.output.arrays {
+        outputs.write(file, |out| save(&maps, &seen.names, &seen.input, file, out))?;
+    }
+    let written = outputs.commit()?;
+    for path in written {
+        notices.note(&format!("wrote {}", path.display()));
+    }
+    print_classes(&seen.names, &classes, stdout)
+}
+
+/// Prints the layers of the network that `options` name as a table.
+///
+/// # Errors
+/// As [`run`].
+pub fn print_layers(options: &ModelOptions, quiet: bool, stdout: &mut impl Write) -> Result<()> {
+    let network = Network::load(options, Notices { quiet })?;
+    let layers = network.hook(network.input_size, options)?.layers();
+    let rows: Vec<[String; 4]> = layers
+        .into_iter()
+        .map(|layer| {
+            let (channels, height, width) = layer.shape;
+            let shape = format!("{channels}x{height}x{width}");
+            [
+                layer.name,
+                layer.operator,
+                shape,
+                layer.role.word().to_string(),
+            ]
+        })
+        .collect();
+    let heading = ["name", "operator", "shape", "role"].map(String::from);
+    let width = |column: usize| {
+        rows.iter()
+            .chain([&heading])
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths = [width(0), width(1), width(2)];
+    let mut out = BufWriter::new(stdout);
+    let printed = [&heading].into_iter().chain(&rows).try_for_each(|row| {
+        let line = format!(
+            "{:<a$}  {:<b$}  {:>c$}  {}",
+            row[0],
+            row[1],
+            row[2],
+            row[3],
+            a = widths[0],
+            b = widths[1],
+            c = widths[2]
+        );
+        writeln!(out, "{}", line.trim_end())
+    });
+    closed_pipe_is_fine(printed.and_then(|()| out.flush()))
+}
+
+/// Where a run's images come from.
+enum Source {
+    Files(Vec<PathBuf>),
+    Array(PathBuf, Tensor),
+}
+
+impl Source {
+    fn find(options: &Options, notices: Notices) -> Result<Source> {
+        if let [only] = options.input.as_slice()
+            && ArrayFormat::from_path(only).is_ok()
+        {
+            let array = arrays::read_input(only)?;
+            let tensor = Tensor::try_from(array).context("reading the array `input`")?;
+            return Ok(Source::Array(only.clone(), tensor));
+        }
+        if let Some(file) = options
+            .input
+            .iter()
+            .find(|path| ArrayFormat::from_path(path).is_ok())
+        {
+            bail!(
+                "{}: a file of arrays is taken alone, not beside other inputs",
+                file.display()
+            );
+        }
+        let mut good = Vec::new();
+        for file in images::find_images(&options.input)? {
+            match images::check_header(&file) {
+                Ok(()) => good.push(file),
+                Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if good.is_empty() {
+            bail!("none of the images can be read");
+        }
+        Ok(Source::Files(good))
+    }
+
+    /// The size of the images, where they are already those of a network.
+    fn size(&self) -> Option<(i64, i64)> {
+        match self {
+            Source::Files(_) => None,
+            Source::Array(_, tensor) => Some((tensor.size()[2], tensor.size()[3])),
+        }
+    }
+}
+
+fn skipped(error: &anyhow::Error) -> String {
+    format!("left out: {error:#}")
+}
+
+/// What is known of the images when the network has seen all of them.
+#[derive(Default)]
+struct Seen {
+    collector: Collector,
+    /// Paths as given.
+    names: Vec<PathBuf>,
+    /// For the figures.
+    pictures: Vec<RgbImage>,
+    /// Chunks `[n,3,H,W]`, kept only where they are to be saved.
+    input: Vec<Tensor>,
+}
+
+impl Seen {
+    fn add(&mut self, model: &HookedModel, batch: Tensor, keep: bool) -> Result<()> {
+        self.collector.add(model.forward(&batch)?)?;
+        if keep {
+            self.input.push(batch);
+        }
+        Ok(())
+    }
+}
+
+/// Decodes the images, runs the network on them chunk by chunk, and keeps what
+/// PRISM needs.
+fn look(
+    source: &Source,
+    model: &HookedModel,
+    normalisation: &Normalisation,
+    options: &Options,
+    notices: Notices,
+) -> Result<Seen> {
+    let keep = options.output.arrays.is_some();
+    let mut seen = Seen::default();
+    match source {
+        Source::Array(path, tensor) => {
+            let count = tensor.size()[0] as usize;
+            let bar = notices.bar(count, "seeing");
+            for batch in tensor.split(options.batch_size as i64, 0) {
+                for image in 0..batch.size()[0] {
+                    seen.pictures.push(stretched_picture(&batch.get(image))?);
+                }
+                bar.inc(batch.size()[0] as u64);
+                seen.add(model, batch, keep)?;
+            }
+            let name = |index| {
+                let mut name = path.clone().into_os_string();
+                name.push(format!(":{index}"));
+                PathBuf::from(name)
+            };
+            seen.names = (0..count).map(name).collect();
+        }
+        Source::Files(files) => {
+            let bar = notices.bar(files.len(), "seeing");
+            let (height, width) = model.input_size();
+            for chunk in files.chunks(options.batch_size) {
+                let mut inputs = Vec::new();
+                for file in chunk {
+                    match read(file, (height as u32, width as u32)) {
+                        Ok((input, picture)) => {
+                            inputs.push(input);
+                            seen.pictures.push(picture);
+                            seen.names.push(file.clone());
+                        }
+                        Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
+                        Err(error) => return Err(error),
+                    }
+                }
+                if !inputs.is_empty() {
+                    seen.add(model, to_batch(&inputs, normalisation)?, keep)?;
+                }
+                bar.inc(chunk.len() as u64);
+            }
+            if seen.names.is_empty() {
+                bail!("none of the images can be read");
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// An image at the network's size (height, width), and one for the figure.
+fn read(file: &Path, (height, width): (u32, u32)) -> Result<(RgbImage, RgbImage)> {
+    let image = images::decode(file)?;
+    let scale = f64::from(PICTURE_SIDE) / f64::from(height.min(width));
+    let enlarged = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
+    let picture = images::resize(&image, enlarged(height), enlarged(width))?;
+    Ok((images::resize(&image, height, width)?, picture))
+}
+
+/// Draws the maps, at most [`MOST_IMAGES`] to a figure, and the variances.
+fn draw(
+    maps: &Maps,
+    pictures: &[RgbImage],
+    classes: &[Vec<Class>],
+    stem: &str,
+    options: &Options,
+    outputs: &mut Outputs,
+    notices: Notices,
+) -> Result<()> {
+    let format = options.output.format;
+    let file = |name: String| {
+        options
+            .output
+            .folder
+            .join(format!("{name}.{}", format.extension()))
+    };
+    let scaling = if options.gradual_extrapolation {
+        Scaling::Smooth
+    } else {
+        Scaling::Blocks
+    };
+    let bar = notices.bar(maps.len(), "drawing");
+    for (index, start) in (0..maps.len()).step_by(MOST_IMAGES).enumerate() {
+        let end = (start + MOST_IMAGES).min(maps.len());
+        let mut columns = Vec::new();
+        for image in start..end {
+            let map = to_picture(&maps.map(image..image + 1)?.get(0))?;
+            columns.push(Column {
+                title: classes[image].iter().map(Class::to_string).collect(),
+                panels: vec![
+                    Panel {
+                        image: pictures[image].clone(),
+                        scaling: Scaling::Smooth,
+                    },
+                    Panel {
+                        image: map,
+                        scaling,
+                    },
+                ],
+            });
+            bar.inc(1);
+        }
+        let name = if maps.len() > MOST_IMAGES {
+            format!("PRISM_{stem}_{:04}", index + 1)
+        } else {
+            format!("PRISM_{stem}")
+        };
+        let drawn = figure::draw_maps(
+            &MapFigure {
+                columns,
+                ..MapFigure::default()
+            },
+            format,
+        )?;
+        outputs.write(&file(name), |out| Ok(out.write_all(&drawn)?))?;
+    }
+    let drawn = figure::draw_variance(&maps.variance_ratio, format)?;
+    outputs.write(&file(format!("PRISM_var_{stem}")), |out| {
+        Ok(out.write_all(&drawn)?)
+    })
+}
+
+/// Writes the arrays of a run, chunk by chunk.
+fn save<W: Write + io::Seek>(
+    maps: &Maps,
+    names: &[PathBuf],
+    input: &[Tensor],
+    file: &Path,
+    out: &mut W,
+) -> Result<()> {
+    let shape = |tensor: &Tensor| {
+        tensor
+            .size()
+            .iter()
+            .map(|&n| n as usize)
+            .collect::<Vec<_>>()
+    };
+    let count = maps.len();
+    let (height, width) = maps.size();
+    let mut input_shape = input.first().map(shape).unwrap_or_default();
+    if let Some(images) = input_shape.first_mut() {
+        *images = count;
+    }
+    let layout = [
+        ("maps", vec![count, 3, height as usize, width as usize]),
+        ("features", shape(&maps.features)),
+        ("variance_ratio", vec![maps.variance_ratio.len()]),
+        ("logits", shape(&maps.logits)),
+        ("input", input_shape),
+    ]
+    .map(|(name, shape)| (name.to_string(), shape));
+    let mut writer = ArrayWriter::create(out, ArrayFormat::from_path(file)?, &layout, names)?;
+    let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1]));
+    {
+        let mut array = writer.array("maps")?;
+        for images in maps.chunks() {
+            array.write(&values(&maps.map(images)?)?)?;
+        }
+    }
+    writer.array("features")?.write(&values(&maps.features)?)?;
+    let ratios: Vec<f32> = maps
+        .variance_ratio
+        .iter()
+        .map(|&ratio| ratio as f32)
+        .collect();
+    writer.array("variance_ratio")?.write(&ratios)?;
+    writer.array("logits")?.write(&values(&maps.logits)?)?;
+    {
+        let mut array = writer.array("input")?;
+        for chunk in input {
+            array.write(&values(chunk)?)?;
+        }
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// One line per image: path, then its classes, between tabs.
+fn print_classes(names: &[PathBuf], classes: &[Vec<Class>], stdout: &mut impl Write) -> Result<()> {
+    let mut out = BufWriter::new(stdout);
+    let printed = names.iter().zip(classes).try_for_each(|(name, classes)| {
+        out.write_all(name.as_os_str().as_encoded_bytes())?;
+        for class in classes {
+            write!(out, "\t{class}")?;
+        }
+        writeln!(out)
+    });
+    closed_pipe_is_fine(printed.and_then(|()| out.flush()))
+}
+
+/// A reader that has seen enough (`prism | head -1`) is no error.
+fn closed_pipe_is_fine(printed: io::Result<()>) -> Result<()> {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,52 @@
+//! Reading what the reference scripts wrote.
+#![allow(dead_code)]
+
+use std::fs::File;
+use std::path::Path;
+
+use ndarray::ArrayD;
+use ndarray_npy::NpzReader;
+use tch::{Kind, Tensor};
+
+/// A file of arrays.
+pub struct Npz(std::cell::RefCell<NpzReader<File>>);
+
+impl Npz {
+    pub fn open(path: impl AsRef<Path>) -> Npz {
+        let path = path.as_ref();
+        let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Npz(NpzReader::new(file).unwrap().into())
+    }
+
+    /// A float32 or float64 array as a float32 tensor.
+    pub fn tensor(&self, name: &str) -> Tensor {
+        let mut npz = self.0.borrow_mut();
+        let array: ArrayD<f32> = match npz.by_name(name) {
+            Ok(array) => array,
+            Err(_) => {
+                let wide: ArrayD<f64> = npz.by_name(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+                wide.mapv(|value| value as f32)
+            }
+        };
+        Tensor::try_from(array.as_standard_layout().into_owned()).unwrap()
+    }
+
+    /// An array of UTF-8 bytes that is JSON.
+    pub fn json(&self, name: &str) -> serde_json::Value {
+        let bytes: ArrayD<u8> = self.0.borrow_mut().by_name(name).unwrap();
+        serde_json::from_slice(bytes.as_slice().unwrap()).unwrap()
+    }
+}
+
+/// The largest absolute difference; infinite where shapes differ or a value is
+/// NaN.
+pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    if a.size() != b.size() {
+        return f64::INFINITY;
+    }
+    let worst = (a.to_kind(Kind::Double) - b.to_kind(Kind::Double))
+        .abs()
+        .max()
+        .double_value(&[]);
+    if worst.is_nan() { f64::INFINITY } else { worst }
+}

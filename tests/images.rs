@@ -1,0 +1,377 @@
+//! Decoding and resizing against what Pillow and NumPy make of the same files
+//! (`tests/reference/make_images.py`), and finding files.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use prism::images::{check_header, decode, find_images, resize};
+use tempfile::TempDir;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/images")
+        .join(name)
+}
+
+/// A reference: 8-bit RGB or grey PNG.
+fn reference(name: &str) -> RgbImage {
+    image::open(data(name)).unwrap().to_rgb8()
+}
+
+/// The largest difference, and the share of the values that differ.
+fn difference(a: &RgbImage, b: &RgbImage) -> (u8, f64) {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let differences = || a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b));
+    let differing = differences().filter(|&d| d > 0).count();
+    (
+        differences().max().unwrap(),
+        differing as f64 / a.len() as f64,
+    )
+}
+
+fn assert_decodes(name: &str, tolerance: u8) {
+    check_header(&data(name)).unwrap();
+    let decoded = decode(&data(name)).unwrap();
+    let (largest, share) = difference(&decoded, &reference(&format!("{name}.expected.png")));
+    println!("{name}: at most {largest}/255, on {:.1} %", share * 100.0);
+    assert!(largest <= tolerance, "{name} is off by {largest}/255");
+}
+
+/// The one line that says what is wrong with a file.
+fn complaint<T: std::fmt::Debug>(result: anyhow::Result<T>) -> String {
+    let line = format!("{:#}", result.unwrap_err());
+    assert!(!line.contains('\n'), "{line}");
+    line
+}
+
+#[test]
+fn every_exif_orientation_is_applied() {
+    for orientation in 1..=8 {
+        assert_decodes(&format!("orientation_{orientation}.jpg"), 2);
+    }
+    for extension in ["png", "webp", "tiff"] {
+        assert_decodes(&format!("orientation_6.{extension}"), 0);
+    }
+}
+
+#[test]
+fn grey_palette_and_16_bits_become_8_bit_rgb() {
+    for name in [
+        "grey8.png",
+        "grey16.png",
+        "rgb16.png",
+        "bilevel.png",
+        "palette.bmp",
+        "grey16.tiff",
+        "grey16.pgm",
+        "maxval.pgm",
+    ] {
+        assert_decodes(name, 0);
+    }
+}
+
+#[test]
+fn what_is_transparent_lies_over_white() {
+    for name in [
+        "grey_alpha8.png",
+        "grey_alpha16.png",
+        "rgba8.png",
+        "rgba16.png",
+        "palette_alpha.png",
+        "colour_key.png",
+    ] {
+        assert_decodes(name, 0);
+    }
+}
+
+#[test]
+fn jpeg_of_every_variety_is_near_to_pillow() {
+    // Colour at half the resolution, which the two scale up differently.
+    for name in [
+        "plain.jpg",
+        "progressive.jpg",
+        "restart.jpg",
+        "extra_bytes.jpg",
+    ] {
+        assert_decodes(name, 4);
+    }
+    for name in [
+        "grey.jpg",
+        "rgb.jpg",
+        "rgb_adobe.jpg",
+        "cmyk.jpg",
+        "cmyk_plain.jpg",
+        "ycck.jpg",
+    ] {
+        assert_decodes(name, 2);
+    }
+}
+
+#[test]
+fn lossless_formats_are_exact() {
+    for extension in ["bmp", "tga", "qoi", "tiff", "ppm", "webp"] {
+        assert_decodes(&format!("lossless.{extension}"), 0);
+    }
+    assert_decodes("lzw.tif", 0);
+    assert_decodes("icon.ico", 0);
+    assert_decodes("lossy.webp", 2);
+    assert_decodes("cmyk.tiff", 1);
+}
+
+#[test]
+fn the_first_frame_of_an_animation_counts() {
+    for name in ["animation.gif", "animation.png", "animation.webp"] {
+        assert_decodes(name, 0);
+    }
+}
+
+#[test]
+fn the_content_and_not_the_name_says_the_format() {
+    assert_decodes("png_named.jpg", 0);
+}
+
+#[test]
+fn a_file_cut_short_is_an_error_and_never_half_a_picture() {
+    let folder = TempDir::new().unwrap();
+    for name in [
+        "plain.jpg",
+        "progressive.jpg",
+        "restart.jpg",
+        "cmyk.jpg",
+        "orientation_6.jpg",
+        "rgba8.png",
+        "rgb16.png",
+        "animation.png",
+        "animation.gif",
+        "lossless.bmp",
+        "palette.bmp",
+        "lossless.tga",
+        "lossless.qoi",
+        "lossless.tiff",
+        "lzw.tif",
+        "lossless.ppm",
+        "lossless.webp",
+        "lossy.webp",
+        "animation.webp",
+        "icon.ico",
+    ] {
+        let whole = fs::read(data(name)).unwrap();
+        let picture = decode(&data(name)).unwrap();
+        let path = folder.path().join(name);
+        let ends = (0..whole.len()).rev();
+        for length in ends.clone().take(20).chain(ends.step_by(29)) {
+            fs::write(&path, &whole[..length]).unwrap();
+            match decode(&path) {
+                Err(error) => assert!(!format!("{error:#}").contains('\n')),
+                // Only what follows the pixels is missing.
+                Ok(decoded) => assert!(decoded == picture, "{name} cut to {length} bytes"),
+            }
+        }
+        fs::write(&path, &whole[..whole.len() / 3]).unwrap();
+        let line = complaint(decode(&path));
+        println!("{line}");
+        assert!(line.contains(name), "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_image_is_named_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let in_folder = folder.path().join("folder.jpg");
+    fs::create_dir(&in_folder).unwrap();
+    let bomb = b"P6 65536 65536 255\n";
+    for (path, reason) in [
+        (write("empty.jpg", b""), "the file is empty"),
+        (
+            write("text.jpg", b"hello, world\n"),
+            "no known image format",
+        ),
+        (
+            write("text.tga", b"hello, world\n"),
+            "cannot read the image",
+        ),
+        (write("short.jpg", b"\xff\xd8\xff"), "cannot read the image"),
+        (write("none.ppm", b"P6 0 0 255\n"), "cannot read the image"),
+        (write("bomb.ppm", bomb), "too large (65536x65536"),
+        (
+            write("a.avif", b"\0\0\0\x1cftypavif\0\0\0\0"),
+            "not supported",
+        ),
+        (in_folder, "it is a folder"),
+        (folder.path().join("missing.jpg"), "no such file"),
+    ] {
+        for line in [complaint(check_header(&path)), complaint(decode(&path))] {
+            println!("{line}");
+            assert!(line.contains(reason), "{line}");
+            assert!(line.contains(path.to_str().unwrap()), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_header_alone_is_checked_first() {
+    let folder = TempDir::new().unwrap();
+    for name in ["plain.jpg", "rgba8.png"] {
+        let path = folder.path().join(name);
+        let whole = fs::read(data(name)).unwrap();
+        fs::write(&path, &whole[..whole.len() - 200]).unwrap();
+        check_header(&path).unwrap();
+        decode(&path).unwrap_err();
+    }
+}
+
+#[test]
+fn resizing_is_within_one_level_of_pillow() {
+    let photo = decode(&data("photo.png")).unwrap();
+    let column = image::imageops::crop_imm(&photo, 40, 0, 1, 72).to_image();
+    let row = image::imageops::crop_imm(&photo, 0, 30, 96, 1).to_image();
+    let formula = RgbImage::from_fn(2000, 1500, |x, y| {
+        image::Rgb([x * 7 + y * 13, x * y / 64, (x / 3) ^ (y / 5)].map(|v| (v % 256) as u8))
+    });
+    for (source, name) in [
+        (&photo, "photo_33x21.png"),
+        (&photo, "photo_64x64.png"),
+        (&photo, "photo_131x97.png"),
+        (&photo, "photo_7x200.png"),
+        (&photo, "photo_1x1.png"),
+        (&column, "column_5x40.png"),
+        (&row, "row_41x3.png"),
+        (&formula, "formula_24x20.png"),
+    ] {
+        let expected = reference(name);
+        let resized = resize(source, expected.height(), expected.width()).unwrap();
+        let (largest, share) = difference(&resized, &expected);
+        println!("{name}: at most {largest}/255, on {:.1} %", share * 100.0);
+        assert!(largest <= 1, "{name} is off by {largest}/255");
+    }
+}
+
+#[test]
+fn resizing_keeps_the_size_and_a_single_pixel() {
+    let photo = decode(&data("photo.png")).unwrap();
+    assert_eq!(resize(&photo, 72, 96).unwrap(), photo);
+    let pixel = RgbImage::from_pixel(1, 1, image::Rgb([1, 128, 255]));
+    let wide = resize(&pixel, 5, 9).unwrap();
+    assert_eq!(wide, RgbImage::from_pixel(9, 5, image::Rgb([1, 128, 255])));
+    assert!(resize(&photo, 0, 5).is_err());
+    assert!(resize(&RgbImage::new(0, 3), 5, 5).is_err());
+}
+
+/// A folder with files of these names, each empty: finding opens none.
+fn folder_with(names: &[&str]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for name in names {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    folder
+}
+
+/// The names under the folder that the values find.
+fn found(folder: &TempDir, values: &[&str]) -> Vec<String> {
+    let values: Vec<_> = values.iter().map(|v| folder.path().join(v)).collect();
+    let names = find_images(&values).unwrap().into_iter().map(|path| {
+        let name = path.strip_prefix(folder.path()).unwrap();
+        name.to_str().unwrap().to_string()
+    });
+    names.collect()
+}
+
+#[test]
+fn files_folders_and_globs_are_found_sorted() {
+    let folder = folder_with(&[
+        "b.jpg",
+        "a.JPG",
+        "c.txt",
+        "d.webp",
+        ".hidden.jpg",
+        "sub/e.png",
+        "sub/deep/f.jpg",
+    ]);
+    fs::create_dir(folder.path().join("g.jpg")).unwrap();
+    assert_eq!(found(&folder, &["d.webp", "b.jpg"]), ["b.jpg", "d.webp"]);
+    assert_eq!(found(&folder, &[""]), ["a.JPG", "b.jpg", "d.webp"]);
+    assert_eq!(found(&folder, &["*.jpg"]), ["b.jpg"]);
+    assert_eq!(found(&folder, &["**/*.jpg"]), ["b.jpg", "sub/deep/f.jpg"]);
+    assert_eq!(
+        found(&folder, &["[ab].*", "sub"]),
+        ["a.JPG", "b.jpg", "sub/e.png"]
+    );
+    // A glob is the user's word: it is not filtered by extension.
+    assert_eq!(found(&folder, &["c.*"]), ["c.txt"]);
+}
+
+#[test]
+fn an_equal_absolute_path_counts_once() {
+    let folder = folder_with(&["a.jpg", "b.jpg"]);
+    assert_eq!(
+        found(&folder, &["a.jpg", "", "*.jpg", "a.jpg"]),
+        ["a.jpg", "b.jpg"]
+    );
+    let twice = find_images(&["Cargo.toml".into(), "./Cargo.toml".into()]).unwrap();
+    assert_eq!(twice, [PathBuf::from("Cargo.toml")]);
+    let absolute = std::path::absolute("Cargo.toml").unwrap();
+    let twice = find_images(&["Cargo.toml".into(), absolute]).unwrap();
+    assert_eq!(twice, [PathBuf::from("Cargo.toml")]);
+}
+
+#[test]
+fn an_existing_path_is_no_glob() {
+    let folder = folder_with(&["a[1].jpg", "a1.jpg", "set*/b.jpg", "sets/c.jpg"]);
+    assert_eq!(found(&folder, &["a[1].jpg"]), ["a[1].jpg"]);
+    assert_eq!(found(&folder, &["set*"]), ["set*/b.jpg"]);
+}
+
+#[test]
+fn a_value_that_yields_no_image_is_named() {
+    let folder = folder_with(&["notes/a.txt", "jpgs/x.jpg/a.txt"]);
+    for (value, reason) in [
+        ("missing.jpg", "no such file or folder"),
+        ("*.jpg", "no file matches this glob"),
+        ("jpg*/*", "no file matches this glob"),
+        ("notes", "holds no image"),
+        ("jpgs", "holds no image"),
+        ("a[", "no valid glob"),
+        ("notes/a.txt/b", "Not a directory"),
+    ] {
+        let value = folder.path().join(value);
+        let line = complaint(find_images(std::slice::from_ref(&value)));
+        println!("{line}");
+        assert!(line.contains(reason), "{line}");
+        assert!(line.contains(value.to_str().unwrap()), "{line}");
+    }
+    complaint(find_images(&[]));
+    complaint(find_images(&[PathBuf::new()]));
+}
+
+#[test]
+fn paths_need_not_be_unicode() {
+    let folder = TempDir::new().unwrap();
+    let name = |bytes: &'static [u8]| folder.path().join(OsStr::from_bytes(bytes));
+    fs::create_dir(name(b"caf\xe9")).unwrap();
+    let path = name(b"caf\xe9/\xe4.jpg");
+    fs::copy(data("plain.jpg"), &path).unwrap();
+    for value in [&path, &name(b"caf\xe9")] {
+        let found = find_images(std::slice::from_ref(value)).unwrap();
+        assert!(found.iter().eq([&path]));
+    }
+    decode(&path).unwrap();
+    let line = complaint(find_images(&[name(b"\xe9*.jpg")]));
+    assert!(line.contains("must be valid UTF-8"), "{line}");
+}
+
+#[test]
+fn thousands_of_files_are_found() {
+    let names: Vec<String> = (0..5000).map(|n| format!("{n:04}.png")).collect();
+    let folder = folder_with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(found(&folder, &["*.png", ""]), names);
+}

@@ -1,0 +1,232 @@
+//! The whole path from a TorchScript file to a map, against an independent
+//! PyTorch implementation (tests/reference): the tiny networks of every family,
+//! scripted and traced.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Npz, largest_difference};
+use prism::hooks::{HookedModel, NetworkGraph, Rule};
+use prism::map::{Collector, MapOptions, Maps};
+use tch::{Device, Tensor};
+
+const NETWORKS: [(&str, &[&str]); 7] = [
+    ("tiny_vgg", &["scripted", "traced"]),
+    ("tiny_resnet", &["scripted", "traced"]),
+    ("tiny_bottleneck", &["scripted", "traced"]),
+    ("tiny_inception", &["scripted", "traced"]),
+    ("tiny_mobilenet", &["scripted", "traced"]),
+    ("tiny_squeezenet", &["scripted", "traced"]),
+    ("tiny_dict", &["scripted"]),
+];
+
+/// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
+const WORST: f64 = 1e-3;
+const MEAN: f64 = 1e-4;
+
+fn hook(file: &str, rule: Rule) -> HookedModel {
+    let path = Path::new("tests/data/networks").join(file);
+    let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
+    HookedModel::new(&network, (64, 64), rule, None).unwrap()
+}
+
+fn maps(model: &HookedModel, input: &Tensor, chunk: i64, extrapolate: bool) -> Maps {
+    let mut collector = Collector::default();
+    for batch in input.split(chunk, 0) {
+        collector.add(model.forward(&batch).unwrap()).unwrap();
+    }
+    collector
+        .finish(MapOptions {
+            gradual_extrapolation: extrapolate,
+            to_size: model.to_input_size().then_some((64, 64)),
+        })
+        .unwrap()
+}
+
+fn all(maps: &Maps) -> Tensor {
+    maps.map(0..maps.len()).unwrap()
+}
+
+fn each(mut check: impl FnMut(&str, &str, &Npz)) {
+    for (network, kinds) in NETWORKS {
+        let expected = Npz::open(&format!("tests/data/expected/{network}.npz"));
+        for kind in kinds {
+            check(network, &format!("{network}_{kind}.pt"), &expected);
+        }
+    }
+}
+
+#[test]
+fn scores_features_and_variances_are_those_of_pytorch() {
+    each(|_, file, expected| {
+        let input = expected.tensor("input");
+        for (rule, suffix) in [(Rule::Torchprism, ""), (Rule::Auto, "_auto")] {
+            let maps = maps(&hook(file, rule), &input, 3, true);
+            let logits = expected.tensor("logits");
+            let scale = logits.abs().max().double_value(&[]);
+            assert!(
+                largest_difference(&maps.logits, &logits) < 1e-3 * scale,
+                "{file}"
+            );
+
+            let features = expected.tensor(&format!("features{suffix}"));
+            let scale = features.abs().max().double_value(&[]);
+            assert!(
+                largest_difference(&maps.features, &features) < 1e-3 * scale,
+                "{file} {rule:?}: features"
+            );
+            let variances = Tensor::from_slice(&maps.variance_ratio);
+            let expected = expected.tensor(&format!("variance_ratio{suffix}"));
+            assert!(
+                largest_difference(&variances, &expected) < 1e-3,
+                "{file} {rule:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn maps_are_those_of_pytorch_by_both_rules() {
+    each(|_, file, expected| {
+        let input = expected.tensor("input");
+        for (rule, name) in [(Rule::Torchprism, "torchprism"), (Rule::Auto, "auto")] {
+            for (extrapolate, suffix) in [(true, ""), (false, "_no_ge")] {
+                let ours = all(&maps(&hook(file, rule), &input, 3, extrapolate));
+                let theirs = expected.tensor(&format!("maps_{name}{suffix}"));
+                let difference = (&ours - &theirs).abs();
+                let worst = difference.max().double_value(&[]);
+                let mean = difference.mean(tch::Kind::Double).double_value(&[]);
+                assert!(
+                    worst <= WORST && mean <= MEAN,
+                    "{file} {name}{suffix}: {worst} at worst, {mean} in the mean"
+                );
+            }
+        }
+    });
+}
+
+/// What the reference's hand-written reading of each rule captured: sizes, and
+/// the mean of each tensor to tell it from others of its size.
+#[test]
+fn the_rules_capture_what_a_person_would() {
+    each(|_, file, expected| {
+        let input = expected.tensor("input");
+        let layers = expected.json("layers");
+        for (rule, name) in [(Rule::Torchprism, "torchprism"), (Rule::Auto, "auto")] {
+            let seen = hook(file, rule).forward(&input).unwrap();
+            let mut captured: Vec<&Tensor> = seen.guides.iter().collect();
+            captured.push(&seen.excitation);
+            let expected = layers[name].as_array().unwrap();
+            assert_eq!(captured.len(), expected.len(), "{file} {name}");
+            for (tensor, layer) in captured.into_iter().zip(expected) {
+                let shape: Vec<i64> = layer["shape"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|n| n.as_i64().unwrap())
+                    .collect();
+                let mean = layer["mean"].as_f64().unwrap();
+                let what = format!("{file} {name}: {}", layer["name"]);
+                assert_eq!(tensor.size()[2..], shape[1..], "{what}");
+                let ours = tensor.mean(tch::Kind::Double).double_value(&[]);
+                assert!(
+                    (ours - mean).abs() < 1e-4 * mean.abs().max(1.0),
+                    "{what}: {ours}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn scripted_and_traced_files_name_their_layers_alike() {
+    for (network, kinds) in NETWORKS {
+        // The traced Inception stands inside another module.
+        if kinds.len() < 2 || network == "tiny_inception" {
+            continue;
+        }
+        let names = |kind: &str| {
+            let model = hook(&format!("{network}_{kind}.pt"), Rule::Auto);
+            let guides: Vec<String> = model.guide_names().iter().map(|n| n.to_string()).collect();
+            (model.excitation_name().to_string(), guides)
+        };
+        assert_eq!(names("scripted"), names("traced"), "{network}");
+    }
+    let names: Vec<String> = hook("tiny_resnet_scripted.pt", Rule::Auto)
+        .layers()
+        .into_iter()
+        .map(|layer| layer.name)
+        .collect();
+    for name in [
+        "conv1",
+        "layer1.0.bn2",
+        "layer2.0.downsample.0",
+        "layer2.1.add",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{name} in {names:?}");
+    }
+    let mut unique = names.clone();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), names.len());
+}
+
+/// The map is of the batch as a whole, in whatever chunks it was seen.
+#[test]
+fn the_size_of_the_chunks_does_not_change_the_map() {
+    each(|_, file, expected| {
+        let input = expected.tensor("input");
+        let input = Tensor::cat(&[&input, &input.flip([3]), &input.flip([2])], 0);
+        let model = hook(file, Rule::Auto);
+        let whole = maps(&model, &input, 9, true);
+        for chunk in [1, 4] {
+            let chunked = maps(&model, &input, chunk, true);
+            let difference = largest_difference(&all(&chunked), &all(&whole));
+            assert!(
+                difference < 1e-4,
+                "{file} in chunks of {chunk}: {difference}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
+    let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
+    let network = NetworkGraph::load(path, Device::Cpu).unwrap();
+    let hooked = |layer| HookedModel::new(&network, (64, 64), Rule::Auto, Some(layer)).unwrap();
+    let model = hooked("layer1.1.bn2");
+    assert_eq!(model.excitation_name(), "layer1.1.bn2");
+    assert_eq!(model.guide_names(), ["relu"]);
+    // A module's name means what it computes last.
+    assert_eq!(hooked("layer1").excitation_name(), "layer1.1.relu.relu_2");
+    let error = HookedModel::new(&network, (64, 64), Rule::Auto, Some("layer1.1.bn3")).unwrap_err();
+    assert!(error.downcast_ref::<prism::error::Usage>().is_some());
+    assert!(error.to_string().contains("layer1.1.bn2"), "{error}");
+}
+
+/// A captured tensor must be the layer's own, even where the network goes on to
+/// change it in place (the residual sum and the ReLU after it do).
+#[test]
+fn later_in_place_operators_do_not_reach_what_was_captured() {
+    let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
+    let network = NetworkGraph::load(path, Device::Cpu).unwrap();
+    let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
+    let excitation = |layer| {
+        HookedModel::new(&network, (64, 64), Rule::Auto, Some(layer))
+            .unwrap()
+            .forward(&input)
+            .unwrap()
+            .excitation
+    };
+    let (normalised, sum) = (excitation("layer1.0.bn2"), excitation("layer1.0.add"));
+    let activated = excitation("layer1.0.relu.relu_2");
+    assert!(
+        sum.min().double_value(&[]) < 0.0,
+        "before the ReLU there are negative values"
+    );
+    assert_eq!(largest_difference(&sum.relu(), &activated), 0.0);
+    let stream = excitation("maxpool");
+    assert!(largest_difference(&(normalised + stream), &sum) < 1e-5);
+}
