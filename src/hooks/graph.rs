@@ -216,18 +216,19 @@ impl Graph {
             .values()
             .flat_map(|name| prefixes(parent(name)))
             .collect();
-        // Modules whose children are all numbered (0, 1, ... or layer1, layer2,
-        // ...) hold no operators themselves.
+        // Modules whose children are all numbered hold no operators themselves.
         let mut children: HashMap<&str, Vec<&str>> = HashMap::new();
         for &module in &modules {
-            children.entry(parent(module)).or_default().push(last(module));
+            children
+                .entry(parent(module))
+                .or_default()
+                .push(last(module));
         }
         let is_sequential = |module: &str| {
-            let stem = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-            children.get(module).is_some_and(|names| {
-                let first = &names[0][..stem(names[0])];
-                names.iter().all(|name| stem(name) < name.len() && name[..stem(name)] == *first)
-            })
+            let numbered = |name: &&str| name.parse::<usize>().is_ok();
+            children
+                .get(module)
+                .is_some_and(|names| names.iter().all(numbered))
         };
         let next_in_sequence = |path: &str| -> Option<String> {
             let number: usize = last(path).parse().ok()?;
@@ -272,16 +273,30 @@ impl Graph {
                         before.to_string()
                     }
                 }
-                // A sum or concatenation: the module in which its inputs meet, else
-                // (one came from outside) the one that made the latest.
+                // A sum or concatenation: the module that made all its inputs, but
+                // for one that may have come from before it (a shortcut).
                 (None, [.., latest]) => {
                     let latest = paths[*latest].as_str();
-                    let own = if children.contains_key(latest) { latest } else { parent(latest) };
-                    let mut around = prefixes(own).filter(|module| !is_sequential(module));
-                    let meet = around.clone().find(|module| {
-                        makers.iter().filter(|&&maker| is_inside(&paths[maker], module)).count() > 1
-                    });
-                    meet.or_else(|| around.next()).unwrap_or_default().to_string()
+                    let own = if children.contains_key(latest) {
+                        latest
+                    } else {
+                        parent(latest)
+                    };
+                    let joins = |module: &&str| {
+                        let outside = |&&maker: &&usize| !is_inside(&paths[maker], module);
+                        let begin = paths.iter().position(|path| is_inside(path, module));
+                        let mut outsiders = makers.iter().filter(outside);
+                        match (outsiders.next(), outsiders.next()) {
+                            (None, _) => true,
+                            (Some(maker), None) => begin.is_some_and(|begin| *maker < begin),
+                            _ => false,
+                        }
+                    };
+                    prefixes(own)
+                        .filter(|module| !is_sequential(module))
+                        .find(joins)
+                        .unwrap_or_default()
+                        .to_string()
                 }
             };
             paths.push(path);
@@ -359,8 +374,8 @@ fn join(parent: &str, name: &str) -> String {
 }
 
 /// `a.b.c` -> `a.b.c`, `a.b`, `a`.
-fn prefixes(path: &str) -> impl Iterator<Item = &str> + Clone {
-    std::iter::successors(Some(path), |path: &&str| Some(parent(path))).take_while(|p| !p.is_empty())
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| Some(parent(path))).take_while(|p| !p.is_empty())
 }
 
 /// Whether a path is that of the module, or of something in it.

@@ -1,11 +1,11 @@
 //! Fetching torchvision's official weights.
 
 use super::locate::SearchPath;
+use crate::output::{Pending, temporary_file};
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
-use crate::output::{Pending, temporary_file};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
