@@ -48,7 +48,9 @@ $(VENV)/ready:
 parity: setup $(VENV)/ready
 	@test -n "$(REFERENCE)" || { echo "make parity REFERENCE=FOLDER: the folder of TorchPRISM's arrays" >&2; exit 2; }
 	test -e target/parity/made || { $(VENV_PYTHON) "$(REFERENCE)/make_weights.py" target/parity && touch target/parity/made; }
-	TORCH_HOME=$(CURDIR)/target/parity PRISM_REFERENCE="$(abspath $(REFERENCE))" \
+	test -e target/parity/arrays/mobilenet_v2.npz || \
+		$(VENV_PYTHON) tests/reference/make_parity.py "$(REFERENCE)" target/parity target/parity/arrays
+	TORCH_HOME=$(CURDIR)/target/parity PRISM_REFERENCE="$(abspath $(REFERENCE))" PRISM_PARITY=$(CURDIR)/target/parity/arrays \
 		$(CARGO) test --release --test parity -- --ignored --nocapture
 
 zoo: setup

@@ -6,14 +6,17 @@ use prism::{output, run};
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
-    let result = cli::parse(std::env::args_os())
-        .map_err(anyhow::Error::new)
-        .and_then(|request| match request {
-            Request::Run(options) => run::run(&options, &mut std::io::stdout()),
-            Request::Layers(options, quiet) => {
-                run::print_layers(&options, quiet, &mut std::io::stdout())
-            }
-        });
+    // A panic is a bug, or libtorch out of memory; either way a line is enough.
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = std::panic::catch_unwind(respond).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no reason given");
+        let reason = text.lines().next().unwrap_or_default();
+        Err(anyhow::anyhow!("prism has failed within itself: {reason}"))
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -24,6 +27,15 @@ fn main() -> ExitCode {
                 ExitCode::from(1)
             }
         }
+    }
+}
+
+/// Does what the command line asks for.
+fn respond() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    match cli::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
+        Request::Run(options) => run::run(&options, &mut stdout),
+        Request::Layers(options, quiet) => run::print_layers(&options, quiet, &mut stdout),
     }
 }
 

@@ -29,7 +29,7 @@ const BLOCK_GAP: i32 = 56;
 
 /// From the baseline of the last title line to the panel, and between title lines.
 const TITLE_GAP: i32 = 16;
-const TITLE_PITCH: i32 = 31;
+const TITLE_PITCH: f32 = 31.0;
 
 /// From the baseline of a row's name (it reads upwards) to its panels.
 const NAME_GAP: i32 = 18;
@@ -44,7 +44,7 @@ const SMALLEST_TITLE: f32 = 0.78;
 /// Part of the cell's width that a title may fill. The viewer of an SVG may
 /// have none but a wider font.
 const TITLE_ROOM: f32 = 1.0;
-const TITLE_ROOM_SVG: f32 = 0.86;
+const TITLE_ROOM_SVG: f32 = 0.82;
 
 const INK: Rgb = [26, 26, 28];
 const SOFT_INK: Rgb = [92, 94, 100];
@@ -96,17 +96,19 @@ fn compose(figure: &MapFigure, format: FigureFormat) -> Result<Sheet<'_>> {
     let cell_width = largest(sizes.iter().map(|size| size.0), PANEL_SIDE as i32);
     let cell_height = largest(sizes.iter().map(|size| size.1), 1);
     let lines = largest(figure.columns.iter().map(|c| c.title.len() as i32), 0);
-    let title_height = match lines {
-        0 => 0,
-        _ => (lines - 1) * TITLE_PITCH + TITLE_EM as i32 + TITLE_GAP,
-    };
-    let row_pitch = cell_height + ROW_GAP;
-    let block_pitch = title_height + rows as i32 * row_pitch - ROW_GAP + BLOCK_GAP;
     let room = cell_width as f32
         * match format {
             FigureFormat::Svg => TITLE_ROOM_SVG,
             FigureFormat::Jpg | FigureFormat::Png => TITLE_ROOM,
         };
+    let scale = title_scale(figure, room);
+    let title_pitch = (TITLE_PITCH * scale).round() as i32;
+    let title_height = match lines {
+        0 => 0,
+        _ => (lines - 1) * title_pitch + TITLE_EM as i32 + TITLE_GAP,
+    };
+    let row_pitch = cell_height + ROW_GAP;
+    let block_pitch = title_height + rows as i32 * row_pitch - ROW_GAP + BLOCK_GAP;
 
     let mut sheet = Sheet::default();
     let mut columns = figure.columns.iter().zip(&sizes);
@@ -122,7 +124,12 @@ fn compose(figure: &MapFigure, format: FigureFormat) -> Result<Sheet<'_>> {
         }
         for (place, (column, &(width, height))) in columns.by_ref().take(filled).enumerate() {
             let left = place as i32 * (cell_width + COLUMN_GAP);
-            place_title(&mut sheet, &column.title, (left, top - TITLE_GAP), room);
+            for (line, text) in column.title.iter().enumerate() {
+                let style = title_style(line, scale);
+                let text = style.shortened(&one_line(text), room);
+                let above = (column.title.len() - 1 - line) as i32 * title_pitch;
+                sheet.text(&text, (left, top - TITLE_GAP - above), style);
+            }
             for (row, panel) in column.panels.iter().enumerate() {
                 let top = top + row as i32 * row_pitch;
                 let area = Bounds {
@@ -139,30 +146,24 @@ fn compose(figure: &MapFigure, format: FigureFormat) -> Result<Sheet<'_>> {
     Ok(sheet)
 }
 
-/// Sets the lines of a title, the last one with its baseline through `at`.
-fn place_title(sheet: &mut Sheet<'_>, title: &[String], (left, base): (i32, i32), room: f32) {
-    let title: Vec<String> = title.iter().map(|line| one_line(line)).collect();
-    let styles: Vec<Lettering> = (0..title.len())
-        .map(|line| match line {
-            0 => Lettering::new(Weight::Semibold, TITLE_EM, INK),
-            _ => Lettering::new(Weight::Regular, FURTHER_EM, SOFT_INK),
-        })
-        .collect();
-    // All lines of a title shrink together, or their order of size would turn.
-    let longest = title
+/// The part of their full size at which the titles of the figure are set: one for
+/// all, so that none looks more important than another.
+fn title_scale(figure: &MapFigure, room: f32) -> f32 {
+    let longest = figure
+        .columns
         .iter()
-        .zip(&styles)
-        .map(|(text, style)| style.length(text))
-        .fold(0.0, f32::max);
-    let scale = (room / longest).clamp(SMALLEST_TITLE, 1.0);
-    for (line, (text, style)) in title.iter().zip(styles).enumerate() {
-        let style = Lettering {
-            em: style.em * scale,
-            ..style
-        };
-        let above = (title.len() - 1 - line) as i32 * TITLE_PITCH;
-        sheet.text(&style.shortened(text, room), (left, base - above), style);
-    }
+        .flat_map(|column| column.title.iter().enumerate())
+        .map(|(line, text)| title_style(line, 1.0).length(&one_line(text)))
+        .fold(room, f32::max);
+    (room / longest).max(SMALLEST_TITLE)
+}
+
+fn title_style(line: usize, scale: f32) -> Lettering {
+    let (weight, em, colour) = match line {
+        0 => (Weight::Semibold, TITLE_EM, INK),
+        _ => (Weight::Regular, FURTHER_EM, SOFT_INK),
+    };
+    Lettering::new(weight, em * scale, colour)
 }
 
 /// The number of panels in each column, if the figure can be drawn.
@@ -237,5 +238,234 @@ fn outline(area: Bounds) -> Bounds {
         top: area.top - 1,
         right: area.right + 1,
         bottom: area.bottom + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PANEL: [u8; 3] = [40, 60, 90];
+
+    fn column(title: &[&str], rows: usize) -> Column {
+        let panel = Panel {
+            image: RgbImage::from_pixel(2, 2, image::Rgb(PANEL)),
+            scaling: Scaling::Blocks,
+        };
+        Column {
+            title: title.iter().map(|line| (*line).to_owned()).collect(),
+            panels: vec![panel; rows],
+        }
+    }
+
+    fn figure(images: usize, rows: usize) -> MapFigure {
+        let title = ["timber_wolf: 0.91", "white_wolf: 0.05", "malamute: 0.01"];
+        MapFigure {
+            columns: vec![column(&title, rows); images],
+            row_names: Vec::new(),
+        }
+    }
+
+    fn pixels(figure: &MapFigure) -> RgbImage {
+        compose(figure, FigureFormat::Png).unwrap().pixels()
+    }
+
+    /// Start and end of the runs of panel pixels on a line through the picture.
+    fn runs(line: impl Iterator<Item = image::Rgb<u8>>) -> Vec<(usize, usize)> {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for (at, pixel) in line.enumerate() {
+            if pixel.0 == PANEL {
+                match runs.last_mut() {
+                    Some(run) if run.1 == at => run.1 = at + 1,
+                    _ => runs.push((at, at + 1)),
+                }
+            }
+        }
+        runs
+    }
+
+    fn panels_across(pixels: &RgbImage, y: usize) -> Vec<(usize, usize)> {
+        runs((0..pixels.width()).map(|x| *pixels.get_pixel(x, y as u32)))
+    }
+
+    fn panels_down(pixels: &RgbImage, x: usize) -> Vec<(usize, usize)> {
+        runs((0..pixels.height()).map(|y| *pixels.get_pixel(x as u32, y)))
+    }
+
+    #[test]
+    fn images_wrap_into_even_blocks() {
+        for (images, expected) in [
+            (1, vec![1]),
+            (4, vec![4]),
+            (8, vec![8]),
+            (9, vec![5, 4]),
+            (17, vec![6, 6, 5]),
+            (40, vec![8; 5]),
+            (64, vec![8; 8]),
+        ] {
+            let pixels = pixels(&figure(images, 2));
+            let down = panels_down(&pixels, 100);
+            assert_eq!(down.len(), 2 * expected.len(), "{images} images");
+            assert!(down.iter().all(|(from, to)| to - from == 448));
+            for (row, (top, _)) in down.iter().enumerate() {
+                let across = panels_across(&pixels, top + 9);
+                assert_eq!(across.len(), expected[row / 2], "{images} images");
+                assert!(across.iter().all(|(from, to)| to - from == 448));
+                let gaps: Vec<usize> = across.windows(2).map(|p| p[1].0 - p[0].1).collect();
+                assert!(gaps.iter().all(|gap| *gap == COLUMN_GAP as usize));
+            }
+        }
+    }
+
+    #[test]
+    fn margins_are_equal_on_all_sides() {
+        for (images, rows, names) in [(1, 2, 0), (9, 2, 0), (4, 6, 6)] {
+            let mut figure = figure(images, rows);
+            figure.row_names = (0..names).map(|row| format!("gradient {row}")).collect();
+            super::super::sheet::assert_equal_margins(&pixels(&figure));
+        }
+        let mut low = figure(2, 2);
+        low.columns
+            .iter_mut()
+            .for_each(|c| c.title = vec!["son: …".to_owned()]);
+        super::super::sheet::assert_equal_margins(&pixels(&low));
+        low.columns.iter_mut().for_each(|c| c.title.clear());
+        super::super::sheet::assert_equal_margins(&pixels(&low));
+    }
+
+    #[test]
+    fn titles_stay_above_their_own_column() {
+        let titles = [
+            "black-and-tan_coonhound: 0.05",
+            "a_custom_label_of_exactly_forty_letters_: 0.91",
+            "WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW: 0.01",
+            "Größe <&> \"ψυχή\" Жираф 狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼狼: 1.00",
+        ];
+        let figure = MapFigure {
+            columns: vec![column(&titles, 2); 3],
+            row_names: Vec::new(),
+        };
+        let pixels = pixels(&figure);
+        let first = panels_down(&pixels, 100)[0];
+        let across = panels_across(&pixels, first.0 + 9);
+        for pair in across.windows(2) {
+            // The letters' rims and the panels' hairlines take a pixel or two.
+            for x in pair[0].1 + 2..pair[1].0 - 2 {
+                for y in 0..pixels.height() {
+                    let pixel = pixels.get_pixel(x as u32, y).0;
+                    assert_eq!(pixel, [255; 3], "ink in the gutter at {x} {y}");
+                }
+            }
+        }
+        for (from, to) in across {
+            let dark = |y: usize| {
+                (from..to).any(|x| {
+                    pixels
+                        .get_pixel(x as u32, y as u32)
+                        .0
+                        .iter()
+                        .all(|v| *v < 130)
+                })
+            };
+            let above = (0..first.0 - 2).filter(|y| dark(*y)).count();
+            assert!(above > 40, "only {above} rows of title ink");
+        }
+    }
+
+    #[test]
+    fn a_label_of_forty_letters_is_not_cut() {
+        let title = ["a_custom_label_of_exactly_forty_letters_: 0.91"];
+        let figure = MapFigure {
+            columns: vec![column(&title, 1)],
+            row_names: Vec::new(),
+        };
+        let file = draw_maps(&figure, FigureFormat::Svg).unwrap();
+        assert!(pixels(&figure).width() >= 448);
+        let room = PANEL_SIDE as f32;
+        let style = title_style(0, title_scale(&figure, room));
+        assert_eq!(style.shortened(title[0], room), title[0]);
+        assert!(String::from_utf8(file).unwrap().contains(": 0.91"));
+    }
+
+    #[test]
+    fn other_aspect_ratios_are_kept() {
+        for (size, drawn) in [
+            ((64, 32), (896, 448)),
+            ((32, 64), (448, 896)),
+            ((600, 600), (448, 448)),
+            ((1000, 10), (1344, 13)),
+        ] {
+            let mut figure = figure(2, 2);
+            for column in &mut figure.columns {
+                let image = RgbImage::from_pixel(size.0, size.1, image::Rgb(PANEL));
+                column.panels[0].image = image;
+            }
+            let pixels = pixels(&figure);
+            let down = panels_down(&pixels, 100);
+            // The map takes the size of the input, whatever its own.
+            assert!(
+                down.iter().all(|(from, to)| to - from == drawn.1),
+                "{down:?}"
+            );
+            let across = panels_across(&pixels, down[0].0 + 5);
+            assert!(
+                across.iter().all(|(from, to)| to - from == drawn.0),
+                "{across:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_top_class_is_the_strongest() {
+        let title = ["nnnnnn: 0.91", "nnnnnn: 0.91"];
+        let figure = MapFigure {
+            columns: vec![column(&title, 1)],
+            row_names: Vec::new(),
+        };
+        let pixels = pixels(&figure);
+        let panel = panels_down(&pixels, 100)[0].0;
+        let ink = |rows: std::ops::Range<usize>| -> u64 {
+            rows.flat_map(|y| (0..pixels.width()).map(move |x| (x, y as u32)))
+                .map(|(x, y)| u64::from(255 - pixels.get_pixel(x, y).0[0]))
+                .sum()
+        };
+        let between = panel - TITLE_GAP as usize - 24;
+        assert!(ink(0..between) > 3 * ink(between..panel - 2) / 2);
+    }
+
+    #[test]
+    fn figures_that_cannot_be_are_errors() {
+        let error = |figure: &MapFigure| {
+            let result = draw_maps(figure, FigureFormat::Svg);
+            result.unwrap_err().to_string()
+        };
+        assert!(error(&MapFigure::default()).contains("at least one image"));
+        assert!(error(&figure(65, 2)).contains("at most 64"));
+        assert!(error(&figure(2, 0)).contains("at least one panel"));
+        let mut uneven = figure(3, 2);
+        uneven.columns[1].panels.pop();
+        assert!(error(&uneven).contains("image 2"));
+        let mut empty = figure(3, 2);
+        empty.columns[2].panels[1].image = RgbImage::new(0, 5);
+        assert!(error(&empty).contains("panel 2 of image 3"));
+        let mut names = figure(3, 2);
+        names.row_names = vec!["input".to_owned()];
+        assert!(error(&names).contains("row names"));
+    }
+
+    #[test]
+    fn an_svg_holds_each_title_and_panel() {
+        let mut figure = figure(9, 2);
+        figure.row_names = vec!["input".to_owned(), "PRISM <map>".to_owned()];
+        let file = draw_maps(&figure, FigureFormat::Svg).unwrap();
+        let svg = String::from_utf8(file).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let count = |name: &str| {
+            let nodes = document.descendants();
+            nodes.filter(|node| node.tag_name().name() == name).count()
+        };
+        assert_eq!(count("image"), 18);
+        // Three lines above each image; the row names beside both blocks.
+        assert_eq!(count("text"), 27 + 4);
     }
 }

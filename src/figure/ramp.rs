@@ -91,8 +91,8 @@ pub fn magma(v: f32) -> Rgb {
 /// The colour at `v` on the line through equally spaced `anchors`.
 fn interpolate(anchors: &[Rgb], v: f32) -> Rgb {
     let steps = anchors.len() - 1;
-    // `max` before `min`: it turns NaN into 0.
-    let position = v.max(0.0).min(1.0) * steps as f32;
+    let v = if v.is_nan() { 0.0 } else { v.clamp(0.0, 1.0) };
+    let position = v * steps as f32;
     let below = (position as usize).min(steps - 1);
     let fraction = position - below as f32;
     std::array::from_fn(|channel| {

@@ -327,3 +327,178 @@ fn png(pixels: &[u8], width: u32, height: u32, with_density: bool) -> Result<Vec
     writer.finish()?;
     Ok(file)
 }
+
+#[cfg(test)]
+impl Sheet<'_> {
+    /// The page before it is encoded.
+    pub fn pixels(&self) -> RgbImage {
+        let page = self.page().unwrap();
+        let pixels = self.bitmap(&page).unwrap();
+        RgbImage::from_raw(page.width, page.height, pixels).unwrap()
+    }
+
+    /// Where each text leaves ink.
+    pub fn inks(&self) -> Vec<Bounds> {
+        let ink = |mark: &Mark<'_>| match mark {
+            Mark::Text {
+                text,
+                at,
+                lettering,
+            } => lettering.ink(text, *at),
+            _ => None,
+        };
+        self.marks.iter().filter_map(ink).collect()
+    }
+}
+
+/// Measures the white around all other pixels. A letter's rim may be too faint to see.
+#[cfg(test)]
+pub fn assert_equal_margins(pixels: &RgbImage) {
+    let inked = |&(_, _, pixel): &(u32, u32, &image::Rgb<u8>)| pixel.0 != WHITE;
+    let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
+    for (x, y, _) in pixels.enumerate_pixels().filter(inked) {
+        (left, top) = (left.min(x), top.min(y));
+        (right, bottom) = (right.max(x), bottom.max(y));
+    }
+    let margins = [
+        left,
+        top,
+        pixels.width() - 1 - right,
+        pixels.height() - 1 - bottom,
+    ];
+    let least = MARGIN as u32;
+    let equal = margins.iter().all(|m| (least..=least + 1).contains(m));
+    assert!(equal, "left, top, right, bottom: {margins:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::Weight;
+    use super::*;
+
+    fn area(left: i32, top: i32, right: i32, bottom: i32) -> Bounds {
+        Bounds {
+            left,
+            top,
+            right,
+            bottom,
+        }
+    }
+
+    fn sheet() -> Sheet<'static> {
+        let mut sheet = Sheet::default();
+        sheet.fill(area(-30, 5, 90, 45), [180, 20, 20]);
+        sheet
+    }
+
+    #[test]
+    fn a_jpeg_has_its_size_density_and_full_chroma() {
+        let file = sheet().encode(FigureFormat::Jpg).unwrap();
+        // JFIF: density unit 1 (per inch), then 150 x 150.
+        assert_eq!(&file[6..11], b"JFIF\0");
+        assert_eq!(file[13..18], [1, 0, 150, 0, 150]);
+        let frame = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+        let (height, width) = (120u16.to_be_bytes(), 200u16.to_be_bytes());
+        assert_eq!(file[frame + 5..frame + 7], height);
+        assert_eq!(file[frame + 7..frame + 9], width);
+        // Three components, each sampled 1x1.
+        let sampling: Vec<u8> = (0..3).map(|c| file[frame + 11 + 3 * c]).collect();
+        assert_eq!(sampling, [0x11; 3]);
+        let decoded = image::load_from_memory(&file).unwrap().to_rgb8();
+        let inside = decoded.get_pixel(100, 60).0;
+        assert!(
+            inside
+                .iter()
+                .zip([180, 20, 20])
+                .all(|(a, b)| a.abs_diff(b) < 4)
+        );
+    }
+
+    #[test]
+    fn a_png_has_its_size_and_density() {
+        let file = sheet().encode(FigureFormat::Png).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(&file))
+            .read_info()
+            .unwrap();
+        let info = reader.info();
+        assert_eq!((info.width, info.height), (200, 120));
+        // 150 / 0.0254 = 5905.5
+        let density = info.pixel_dims.unwrap();
+        assert_eq!((density.xppu, density.yppu), (5906, 5906));
+        assert_eq!(density.unit, png::Unit::Meter);
+    }
+
+    #[test]
+    fn an_svg_escapes_its_text_and_holds_its_pictures() {
+        let picture = RgbImage::from_fn(3, 2, |x, y| image::Rgb([x as u8, y as u8, 9]));
+        let mut sheet = sheet();
+        let title = "<a> & \"b\"\u{1}ψ: 0.91";
+        let style = Lettering::new(Weight::Regular, 20.0, [0, 0, 0]);
+        sheet.text(title, (0, 0), style);
+        sheet.picture(area(0, 50, 60, 90), &picture, Scaling::Smooth);
+        sheet.picture(area(0, 100, 60, 140), &picture, Scaling::Blocks);
+        let file = sheet.encode(FigureFormat::Svg).unwrap();
+        let svg = String::from_utf8(file).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let named = |name| {
+            document
+                .descendants()
+                .filter(move |node| node.tag_name().name() == name)
+        };
+        let text = named("text").next().unwrap();
+        assert_eq!(text.text().unwrap().trim(), "<a> & \"b\" ψ: 0.91");
+        let sizes: Vec<(u32, u32)> = named("image")
+            .map(|node| {
+                assert_eq!(node.attribute("width"), Some("60"));
+                let link = node
+                    .attribute(("http://www.w3.org/1999/xlink", "href"))
+                    .unwrap();
+                let data = link.strip_prefix("data:image/png;base64,").unwrap();
+                let data = base64::engine::general_purpose::STANDARD
+                    .decode(data)
+                    .unwrap();
+                image::load_from_memory(&data)
+                    .unwrap()
+                    .to_rgb8()
+                    .dimensions()
+            })
+            .collect();
+        assert_eq!(sizes, [(3, 2), (60, 40)]);
+    }
+
+    /// Pillow 12: `Image.resize((8, 1), Image.BICUBIC)` of the row 10, 250, 30, 120;
+    /// its bicubic kernel (a = -0.5) is Catmull-Rom's.
+    #[test]
+    fn smooth_enlargement_is_catmull_rom() {
+        let row = [10, 250, 30, 120].map(|v| [v; 3]).concat();
+        let image = RgbImage::from_raw(4, 1, row).unwrap();
+        let scaled = resized(&mut Resizer::new(), &image, (8, 1), Scaling::Smooth).unwrap();
+        let expected = [0, 60, 212, 220, 74, 35, 98, 128];
+        for (pixel, value) in scaled.chunks(3).zip(expected) {
+            assert!(pixel[0].abs_diff(value) <= 1, "{scaled:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_keep_their_colours_and_edges() {
+        let image = RgbImage::from_fn(7, 7, |x, y| image::Rgb([x as u8 * 30, y as u8 * 30, 77]));
+        let mut resizer = Resizer::new();
+        let scaled = resized(&mut resizer, &image, (448, 448), Scaling::Blocks).unwrap();
+        let scaled = RgbImage::from_raw(448, 448, scaled).unwrap();
+        for (x, y, pixel) in scaled.enumerate_pixels() {
+            assert_eq!(pixel, image.get_pixel(x / 64, y / 64), "{x} {y}");
+        }
+    }
+
+    #[test]
+    fn pages_that_cannot_be_are_errors() {
+        assert!(Sheet::default().encode(FigureFormat::Png).is_err());
+        let mut long = Sheet::default();
+        long.fill(area(0, 0, 65_500, 1), [0, 0, 0]);
+        let error = long.encode(FigureFormat::Jpg).unwrap_err().to_string();
+        assert!(error.contains("65580x81"), "{error}");
+        assert!(long.encode(FigureFormat::Svg).is_ok());
+        long.fill(area(0, 0, 65_500, 65_500), [0, 0, 0]);
+        assert!(long.encode(FigureFormat::Png).is_err());
+    }
+}

@@ -16,10 +16,13 @@ const PLOT_HEIGHT: i32 = 810;
 /// wide for the components that matter, and still shows all of them.
 const MOST_EQUAL_BARS: usize = 60;
 
+/// With more equal bars only every fifth carries its number.
+const MOST_LABELLED_BARS: usize = 24;
+
 const WIDEST_BAR: f64 = 150.0;
 
 /// Bars narrower than this touch each other.
-const NARROWEST_WITH_GAP: f64 = 4.0;
+const NARROWEST_WITH_GAP: f64 = 6.0;
 
 /// The first three components, as they colour the maps.
 const COLOURS: [Rgb; 3] = [[205, 68, 72], [72, 158, 92], [62, 112, 182]];
@@ -39,7 +42,7 @@ const AXIS_WIDTH: i32 = 2;
 const TICK_LENGTH: i32 = 9;
 
 /// The box and what is in it, in pixels.
-const BOX_WIDTH: i32 = 330;
+const BOX_WIDTH: i32 = 396;
 const BOX_PADDING: i32 = 24;
 const BOX_PITCH: i32 = 42;
 const SWATCH: i32 = 22;
@@ -162,14 +165,15 @@ impl ComponentAxis {
                     .map(|d| 10usize.pow(d))
                     .take_while(|d| *d <= self.count)
             };
-            for lead in [1, 2, 5, 3, 4, 6, 7, 8, 9] {
+            for lead in [1, 2, 5, 3] {
                 numbers.extend(decades().map(|decade| lead * decade));
             }
         } else {
-            let step = [1, 2, 5, 10]
-                .into_iter()
-                .find(|step| self.count.div_ceil(*step) <= 25)
-                .unwrap_or(10);
+            let step = if self.count <= MOST_LABELLED_BARS {
+                1
+            } else {
+                5
+            };
             numbers.extend((step..).step_by(step).take_while(|n| *n <= self.count));
         }
         numbers.retain(|n| *n <= self.count);
@@ -224,7 +228,7 @@ impl ShareScale {
     }
 
     fn label(&self, share: f64) -> String {
-        let decimals = (-(self.step * 100.0).log10() + 1e-9).ceil().max(0.0);
+        let decimals = (-(self.step * 100.0).log10() - 1e-9).ceil().max(0.0);
         // A step of 2.5 needs a decimal more than one of 2 or 5.
         let uneven = ((self.step * 100.0) * 10f64.powf(decimals)).fract();
         let decimals = decimals as usize + usize::from((0.1..0.9).contains(&uneven));
@@ -359,5 +363,177 @@ fn line(left: i32, y: i32, right: i32, width: i32) -> Bounds {
         top: y,
         right,
         bottom: y + width,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ratios proportional to `k^-decay`.
+    fn spectrum(count: usize, decay: f64) -> Vec<f64> {
+        let powers: Vec<f64> = (1..=count).map(|k| (k as f64).powf(-decay)).collect();
+        let sum: f64 = powers.iter().sum();
+        powers.into_iter().map(|power| power / sum).collect()
+    }
+
+    const COUNTS: [usize; 8] = [1, 2, 3, 24, 49, 61, 512, 2048];
+
+    struct Rect {
+        x: i32,
+        y: i32,
+        width: i32,
+        height: i32,
+    }
+
+    fn hex([r, g, b]: Rgb) -> String {
+        format!("#{r:02X}{g:02X}{b:02X}")
+    }
+
+    /// The filled rectangles of a colour in an SVG, in the order of drawing.
+    fn rects(svg: &str, colour: Rgb) -> Vec<Rect> {
+        let document = roxmltree::Document::parse(svg).unwrap();
+        document
+            .descendants()
+            .filter(|node| node.attribute("fill") == Some(&hex(colour)))
+            .filter(|node| node.tag_name().name() == "rect")
+            .map(|node| {
+                let number = |name| node.attribute(name).unwrap().parse().unwrap();
+                Rect {
+                    x: number("x"),
+                    y: number("y"),
+                    width: number("width"),
+                    height: number("height"),
+                }
+            })
+            .collect()
+    }
+
+    fn texts(svg: &str) -> Vec<String> {
+        let document = roxmltree::Document::parse(svg).unwrap();
+        document
+            .descendants()
+            .filter(|node| node.tag_name().name() == "text")
+            .map(|node| node.text().unwrap().trim().to_owned())
+            .collect()
+    }
+
+    fn svg(ratios: &[f64]) -> String {
+        String::from_utf8(draw_variance(ratios, FigureFormat::Svg).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_component_has_its_bar_in_order() {
+        for count in [4, 49, 512, 2048] {
+            let svg = svg(&spectrum(count, 0.7));
+            let further = rects(&svg, FURTHER);
+            assert_eq!(further.len(), count - 3);
+            assert!(further.windows(2).all(|pair| pair[0].x <= pair[1].x));
+            assert!(further.iter().all(|bar| bar.width >= 1 && bar.height >= 1));
+            for colour in COLOURS {
+                // A bar and a square in the box.
+                assert_eq!(rects(&svg, colour).len(), 2, "{count} {colour:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn heights_are_proportional_to_the_ratios() {
+        for count in [3, 49, 512] {
+            let ratios = spectrum(count, 0.5);
+            let svg = svg(&ratios);
+            let [red, green, blue] = COLOURS.map(|colour| rects(&svg, colour)[0].height);
+            assert!((f64::from(green) / f64::from(red) - 0.5f64.sqrt()).abs() < 0.005);
+            assert!((f64::from(blue) / f64::from(red) - (1.0 / 3.0f64).sqrt()).abs() < 0.005);
+            assert!(red > PLOT_HEIGHT / 2, "the scale wastes the plot");
+        }
+    }
+
+    #[test]
+    fn the_box_names_three_shares_and_their_sum() {
+        let texts = texts(&svg(&[0.5, 0.25, 0.125, 0.0625, 0.0625]));
+        for expected in ["50.0 %", "25.0 %", "12.5 %", "87.5 %", "component 3", "sum"] {
+            assert!(
+                texts.iter().any(|text| text == expected),
+                "{expected}: {texts:?}"
+            );
+        }
+        let one = self::texts(&svg(&[1.0]));
+        assert!(one.iter().any(|text| text == "100.0 %"));
+        assert!(!one.iter().any(|text| text == "component 2"));
+    }
+
+    #[test]
+    fn no_bar_reaches_the_box_and_no_text_another() {
+        for count in COUNTS {
+            for decay in [0.0, 0.5, 1.5] {
+                let ratios = spectrum(count, decay);
+                let svg = svg(&ratios);
+                let frame = &rects(&svg, BOX_LINE)[0];
+                let bars = COLOURS.iter().map(|c| rects(&svg, *c).remove(0));
+                for bar in bars.take(count).chain(rects(&svg, FURTHER)) {
+                    let beside = bar.x + bar.width < frame.x;
+                    let below = bar.y > frame.y + frame.height;
+                    assert!(beside || below, "{count} components, decay {decay}");
+                }
+                let sheet = compose(&ratios).unwrap();
+                let inks = sheet.inks();
+                for (index, a) in inks.iter().enumerate() {
+                    for b in &inks[..index] {
+                        let apart = a.right <= b.left
+                            || b.right <= a.left
+                            || a.bottom <= b.top
+                            || b.bottom <= a.top;
+                        assert!(apart, "{count} components, decay {decay}: {a:?} {b:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn margins_are_equal_and_the_size_is_that_of_a_screen() {
+        for count in COUNTS {
+            let pixels = compose(&spectrum(count, 1.0)).unwrap().pixels();
+            let (width, height) = pixels.dimensions();
+            assert!((1500..=1700).contains(&width), "{width}");
+            assert!((940..=1040).contains(&height), "{height}");
+            super::super::sheet::assert_equal_margins(&pixels);
+        }
+    }
+
+    #[test]
+    fn grid_labels_are_round_and_distinct() {
+        for (largest, expected) in [
+            (1.0, "80 %"),
+            (0.108, "12 %"),
+            (0.12, "8 %"),
+            (0.14, "7.5 %"),
+            (0.006, "0.4 %"),
+            (0.0006, "0.06 %"),
+        ] {
+            let ratios = [largest, 0.0, 0.0];
+            let frame = Bounds {
+                left: PLOT_WIDTH,
+                top: 0,
+                right: PLOT_WIDTH,
+                bottom: 0,
+            };
+            let scale = ShareScale::new(&ratios, &ComponentAxis::new(3), frame);
+            let labels: Vec<String> = scale.ticks().iter().map(|t| scale.label(*t)).collect();
+            assert!(labels.iter().any(|l| l == expected), "{labels:?}");
+            assert!((4..=9).contains(&labels.len()), "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_share_is_an_error() {
+        assert!(draw_variance(&[], FigureFormat::Png).is_err());
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1, 1.1] {
+            let error = draw_variance(&[0.5, wrong], FigureFormat::Png).unwrap_err();
+            assert!(error.to_string().contains("component 2"), "{error}");
+        }
+        assert!(draw_variance(&[0.0, 0.0], FigureFormat::Svg).is_ok());
+        assert!(draw_variance(&[1.0, -1e-17], FigureFormat::Svg).is_ok());
     }
 }

@@ -63,33 +63,18 @@ pub fn entries() -> &'static [ZooEntry] {
 /// Names of the zoo that resemble `name`, the most similar first, at most four.
 pub fn nearest(name: &str) -> Vec<&'static str> {
     // Case and separators are what people vary: VGG-16, ResNet50, mobilenetv2.
-    let plain = |text: &str| -> Vec<char> {
+    let plain = |text: &str| -> String {
         let kept = text.chars().filter(|c| c.is_alphanumeric());
         kept.flat_map(char::to_lowercase).collect()
     };
     let wanted = plain(name);
     let mut found: Vec<(usize, &str)> = ENTRIES
         .iter()
-        .map(|entry| (edit_distance(&wanted, &plain(entry.name)), entry.name))
+        .map(|entry| (strsim::levenshtein(&wanted, &plain(entry.name)), entry.name))
         .filter(|&(distance, name)| distance <= (name.len() / 3).max(2))
         .collect();
     found.sort_by_key(|&(distance, _)| distance);
     found.into_iter().take(4).map(|(_, name)| name).collect()
-}
-
-/// Levenshtein's distance: the fewest insertions, deletions and replacements.
-fn edit_distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 const fn entry(

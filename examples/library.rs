@@ -1,0 +1,69 @@
+//! Hooks on a network, maps of two photographs, and a figure:
+//! `cargo run --release --example library`.
+
+use std::path::Path;
+
+use prism::batch::{to_batch, to_picture};
+use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
+use prism::map::{Collector, MapOptions};
+use prism::model::Network;
+use prism::notices::Notices;
+use prism::options::ModelOptions;
+use prism::{classes, images};
+
+fn main() -> anyhow::Result<()> {
+    // A network by name, or "./my_network.pt": any TorchScript file.
+    let options = ModelOptions {
+        model: "efficientnet_lite0".into(),
+        ..ModelOptions::default()
+    };
+    let network = Network::load(&options, Notices { quiet: false })?;
+    let model = network.hook(network.input_size, &options)?;
+    println!(
+        "{} guided by {:?}",
+        model.excitation_name(),
+        model.guide_names()
+    );
+
+    let (height, width) = model.input_size();
+    let pictures = ["samples/dog.jpg", "samples/cat.jpg"]
+        .iter()
+        .map(|file| {
+            images::resize(
+                &images::decode(Path::new(file))?,
+                height as u32,
+                width as u32,
+            )
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+
+    // As many batches as you like: the maps are of all of them together.
+    let mut collector = Collector::default();
+    collector.add(model.forward(&to_batch(&pictures, &network.normalisation)?)?)?;
+    let maps = collector.finish(MapOptions {
+        gradual_extrapolation: true,
+        to_size: model.to_input_size().then_some(model.input_size()),
+    })?;
+
+    let names = classes::names(model.classes());
+    let top = classes::top_classes(&maps.logits, names.as_deref(), 3)?;
+    let mut figure = MapFigure::default();
+    for (index, (picture, top)) in pictures.into_iter().zip(&top).enumerate() {
+        let map = to_picture(&maps.map(index..index + 1)?.get(0))?;
+        figure.columns.push(Column {
+            title: top.iter().map(ToString::to_string).collect(),
+            panels: [picture, map]
+                .map(|image| Panel {
+                    image,
+                    scaling: Scaling::Smooth,
+                })
+                .into(),
+        });
+    }
+    std::fs::create_dir_all("results")?;
+    std::fs::write(
+        "results/library.png",
+        draw_maps(&figure, FigureFormat::Png)?,
+    )?;
+    Ok(())
+}
