@@ -4,7 +4,24 @@ use anyhow::{Result, bail, ensure};
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
-use crate::options::Normalisation;
+/// Preprocessing: channels are scaled to [0, 1], then `(x - mean) / std`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalisation {
+    /// Of red, green and blue.
+    pub mean: [f64; 3],
+    /// Of red, green and blue.
+    pub std: [f64; 3],
+}
+
+impl Default for Normalisation {
+    /// That of ImageNet's photographs, which the zoo's networks were trained with.
+    fn default() -> Self {
+        Normalisation {
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+}
 
 /// A batch `[N,3,H,W]` float32 of pictures of one size: channels scaled to
 /// [0, 1], then `(x - mean) / std`.

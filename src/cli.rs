@@ -1,6 +1,6 @@
 //! The command line: flags in, [`Options`] out. Nothing else knows clap.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -29,7 +29,6 @@ Examples:
     name = "prism",
     version,
     after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true,
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -185,13 +184,19 @@ pub enum Request {
 /// A [`Usage`] error, on one line, for anything that it cannot mean. `--help`
 /// and `--version` print and end the process.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage> {
+    let words: Vec<OsString> = words.into_iter().collect();
     let cli = Cli::command()
-        .try_get_matches_from(words)
+        .try_get_matches_from(&words)
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
             _ => Usage(one_line(&error)),
         })?;
+    if cli.command.is_some() && words.get(1).is_none_or(|word| !is_command(word)) {
+        return Err(Usage(
+            "a command comes first, before its options: prism layers --model NAME".to_string(),
+        ));
+    }
     Ok(match cli.command {
         Some(CommandArgs::Layers(layers)) => Request::Layers(
             Box::new(layers.model.into_options(&layers.compute)),
@@ -236,6 +241,12 @@ impl RunArgs {
     }
 }
 
+fn is_command(word: &OsStr) -> bool {
+    Cli::command()
+        .get_subcommands()
+        .any(|command| command.get_name() == word)
+}
+
 fn parse_count(text: &str) -> anyhow::Result<usize> {
     text.parse()
         .ok()
@@ -244,7 +255,7 @@ fn parse_count(text: &str) -> anyhow::Result<usize> {
 }
 
 /// A parser of clap's from one of ours.
-fn parsed<T>(parse: fn(&str) -> anyhow::Result<T>) -> impl TypedValueParser<Value = T> + Clone
+fn parsed<T>(parse: fn(&str) -> anyhow::Result<T>) -> impl TypedValueParser<Value = T>
 where
     T: Clone + Send + Sync + 'static,
 {
@@ -252,7 +263,7 @@ where
 }
 
 /// A parser of one of some names, which `--help` lists.
-fn named<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T> + Clone
+fn named<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err = anyhow::Error> + Clone + Send + Sync + 'static,
 {
@@ -279,9 +290,6 @@ fn one_line(error: &clap::Error) -> String {
         return format!(
             "there is no command '{word}'; images go after --input: prism --input {word}"
         );
-    }
-    if error.kind() == ErrorKind::ArgumentConflict && error.to_string().contains("subcommand") {
-        return "a command comes first, before its options: prism layers --model NAME".to_string();
     }
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -10,7 +10,6 @@ use tch::Device;
 use crate::error::usage;
 use crate::figure::FigureFormat;
 use crate::hooks::Rule;
-use crate::model::zoo;
 
 /// Everything that one run of `prism` needs to know.
 #[derive(Debug, Clone)]
@@ -80,24 +79,6 @@ impl Default for ModelOptions {
             std: None,
             device: DeviceChoice::Auto,
             threads: None,
-        }
-    }
-}
-
-/// Preprocessing: channels are scaled to [0, 1], then `(x - mean) / std`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalisation {
-    /// Of red, green and blue.
-    pub mean: [f64; 3],
-    /// Of red, green and blue.
-    pub std: [f64; 3],
-}
-
-impl Default for Normalisation {
-    fn default() -> Self {
-        Normalisation {
-            mean: zoo::MEAN,
-            std: zoo::STD,
         }
     }
 }

@@ -8,7 +8,7 @@ use image::RgbImage;
 use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
-use crate::batch::{stretched_picture, to_batch, to_picture};
+use crate::batch::{Normalisation, stretched_picture, to_batch, to_picture};
 use crate::classes::{self, Class};
 use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling};
 use crate::hooks::HookedModel;
@@ -16,7 +16,7 @@ use crate::images;
 use crate::map::{Collector, MapOptions, Maps};
 use crate::model::Network;
 use crate::notices::Notices;
-use crate::options::{ModelOptions, Normalisation, Options};
+use crate::options::{ModelOptions, Options};
 use crate::output::{Outputs, folder_of};
 
 /// Classes named over an image and on stdout.

@@ -50,7 +50,7 @@ fn all(maps: &Maps) -> Tensor {
 
 fn each(mut check: impl FnMut(&str, &str, &Npz)) {
     for (network, kinds) in NETWORKS {
-        let expected = Npz::open(&format!("tests/data/expected/{network}.npz"));
+        let expected = Npz::open(format!("tests/data/expected/{network}.npz"));
         for kind in kinds {
             check(network, &format!("{network}_{kind}.pt"), &expected);
         }

@@ -4,10 +4,12 @@
 //! calls `C_tensor`. A failure comes back as a message that libtorch worded
 //! for programmers over many lines; [`one_line`] keeps the line that says why.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::sync::Once;
 
 use anyhow::{Result, anyhow, ensure};
 use tch::{Device, Tensor};
@@ -234,27 +236,42 @@ fn take_string(text: *mut c_char) -> Option<String> {
 /// TorchScript's interpreter puts a traceback before the reason, the loader
 /// puts one after it; both end up as one line without either.
 pub fn one_line(message: &str) -> String {
+    const RAISED: &str = "builtins.";
     let lines = || message.lines().map(str::trim).filter(|l| !l.is_empty());
+    let is_reason = |line: &&str| line.starts_with("RuntimeError: ") || line.starts_with(RAISED);
     let line = if message.contains("Traceback of TorchScript") {
-        lines().rfind(|line| !line.starts_with('~') && !line.contains("<--- HERE"))
+        lines().rfind(is_reason).or_else(|| lines().next_back())
     } else {
         lines().next()
     };
     let line = line.unwrap_or("libtorch gave no reason");
-    let line = ["RuntimeError: ", "Error: "]
+    let line = ["RuntimeError: ", "Error: ", RAISED]
         .iter()
         .find_map(|prefix| line.strip_prefix(prefix))
         .unwrap_or(line);
     line.trim_end_matches('.').to_string()
 }
 
+thread_local! {
+    /// Whether a panic of this thread is expected, and caught.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs `body`, turning a panic of tch (an operator that libtorch refused) into
 /// an error, without the panic's own print.
-pub fn silent_panics<T>(body: impl FnOnce() -> T) -> Result<T> {
-    let loud = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+fn silent_panics<T>(body: impl FnOnce() -> T) -> Result<T> {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let otherwise = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !EXPECTED.get() {
+                otherwise(panic);
+            }
+        }));
+    });
+    EXPECTED.set(true);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-    std::panic::set_hook(loud);
+    EXPECTED.set(false);
     result.map_err(|payload| {
         let text = payload
             .downcast_ref::<String>()
@@ -279,6 +296,8 @@ mod tests {
             one_line(message),
             "expected 3 channels, but got 1 channels instead"
         );
+        let raised = "Traceback of TorchScript\nbuiltins.ValueError: too small\nand more\n";
+        assert_eq!(one_line(raised), "ValueError: too small");
         assert_eq!(one_line("first\nsecond"), "first");
         assert_eq!(one_line(""), "libtorch gave no reason");
     }

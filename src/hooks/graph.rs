@@ -115,6 +115,9 @@ pub struct Graph {
     sizes: Vec<Option<Vec<i64>>>,
     maker: Vec<Option<usize>>,
     users: Vec<Vec<usize>>,
+    /// Whether a value still has the image's pixels: after pooling to one, a
+    /// tensor [N,1,1,C] is no activation.
+    spatial: Vec<bool>,
 }
 
 impl Graph {
@@ -147,7 +150,9 @@ impl Graph {
             sizes: description.sizes,
             maker,
             users,
+            spatial: vec![false; count],
         };
+        graph.find_spatial();
         if !parameter_names.is_empty() {
             graph.name_modules_after(parameter_names);
         }
@@ -163,9 +168,28 @@ impl Graph {
     /// `(C, h, w)` of an activation: a 4-d tensor of more than one pixel.
     pub fn activation(&self, value: ValueId) -> Option<(i64, i64, i64)> {
         match self.sizes(value) {
-            Some(&[_, c, h, w]) if h * w > 1 => Some((c, h, w)),
+            Some(&[_, c, h, w]) if self.spatial[value] => Some((c, h, w)),
             _ => None,
         }
+    }
+
+    fn find_spatial(&mut self) {
+        self.spatial[self.input] = self.more_than_a_pixel(self.input);
+        for node in &self.nodes {
+            if node.kind() == "size" || !node.inputs.iter().any(|&input| self.spatial[input]) {
+                continue;
+            }
+            for &output in &node.outputs {
+                // A list holds pixels if one of its tensors does.
+                self.spatial[output] =
+                    self.sizes[output].is_none() || self.more_than_a_pixel(output);
+            }
+        }
+    }
+
+    fn more_than_a_pixel(&self, value: ValueId) -> bool {
+        // Five: a channel shuffle on its way.
+        matches!(self.sizes(value), Some(&[_, _, h, w] | &[_, _, _, h, w]) if h * w > 1)
     }
 
     /// The index of the operator that makes a value; none for the input.
@@ -202,7 +226,7 @@ impl Graph {
         self.outputs
             .iter()
             .copied()
-            .find(|&value| self.sizes(value).is_some_and(|sizes| sizes.len() == 2))
+            .find(|&value| matches!(self.sizes(value), Some(&[_, classes]) if classes > 0))
     }
 
     /// Gives every operator of a traced network the path of a module.

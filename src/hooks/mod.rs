@@ -11,8 +11,8 @@ mod rule;
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use tch::{Device, Tensor};
+use anyhow::{Context, Result, bail, ensure};
+use tch::{Device, Kind, Tensor};
 
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Rule, Selection};
@@ -124,6 +124,26 @@ pub struct Excitations {
     pub guides: Vec<Tensor>,
 }
 
+impl Excitations {
+    /// Those of several batches, in order, as those of one.
+    ///
+    /// # Errors
+    /// Where their tensors do not fit.
+    pub fn cat(parts: &[Excitations]) -> Result<Excitations> {
+        let join = |of: &dyn Fn(&Excitations) -> Tensor| {
+            Tensor::f_cat(&parts.iter().map(of).collect::<Vec<_>>(), 0)
+        };
+        let levels = parts.first().map_or(0, |part| part.guides.len());
+        Ok(Excitations {
+            logits: join(&|part| part.logits.shallow_clone())?,
+            excitation: join(&|part| part.excitation.shallow_clone())?,
+            guides: (0..levels)
+                .map(|level| join(&|part| part.guides[level].shallow_clone()))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// A network whose excitations can be read.
 #[derive(Debug)]
 pub struct HookedModel {
@@ -148,6 +168,15 @@ impl HookedModel {
         layer: Option<&str>,
     ) -> Result<HookedModel> {
         let graph = network.describe(size)?;
+        if graph
+            .nodes
+            .iter()
+            .any(|node| node.operator.starts_with("quantized::"))
+        {
+            bail!(
+                "this is a quantised network, whose activations are no floating-point numbers; export the network that it was made from"
+            );
+        }
         let logits = rule::logits(&graph)?;
         let selection = rule.select(&graph, logits, layer)?;
         let mut outputs = vec![whole(logits), whole(selection.excitation)];
@@ -172,24 +201,48 @@ impl HookedModel {
     /// With libtorch's reason, on one line.
     pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
         let images = batch.size()[0];
+        self.run(batch).or_else(|error| {
+            if images < 2 {
+                return Err(error);
+            }
+            // A network traced with its batch size turned into a number takes
+            // one image at a time.
+            let single: Vec<Excitations> = batch
+                .split(1, 0)
+                .iter()
+                .map(|image| self.run(image))
+                .collect::<Result<_>>()?;
+            Excitations::cat(&single)
+        })
+    }
+
+    fn run(&self, batch: &Tensor) -> Result<Excitations> {
+        let images = batch.size()[0];
         let mut tensors = self
             .program
-            .run(&batch.to_device(self.device))
+            .run(&batch.f_to_device(self.device)?)
             .context("running the network")?
             .into_iter()
-            .map(|tensor| tensor.to_device(Device::Cpu).to_kind(tch::Kind::Float));
+            .map(|tensor| Ok(tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?))
+            .collect::<Result<Vec<Tensor>>>()?
+            .into_iter();
         let (Some(logits), Some(excitation)) = (tensors.next(), tensors.next()) else {
-            anyhow::bail!("running the network: it returned nothing");
+            bail!("running the network: it returned nothing");
         };
+        let guides: Vec<Tensor> = tensors.collect();
         ensure!(
-            logits.size() == [images, self.classes] && excitation.size()[0] == images,
-            "running the network: for {images} images it returned class scores {:?}; it may have been traced for a batch of one: export it with `torch.jit.script`, or without sizes turned into numbers",
+            logits.size() == [images, self.classes]
+                && guides
+                    .iter()
+                    .chain([&excitation])
+                    .all(|tensor| tensor.size()[0] == images),
+            "running the network: for {images} images it returned class scores {:?}",
             logits.size()
         );
         Ok(Excitations {
             logits,
             excitation,
-            guides: tensors.collect(),
+            guides,
         })
     }
 

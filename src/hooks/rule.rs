@@ -108,7 +108,7 @@ pub fn find_layer(graph: &Graph, name: &str) -> Result<ValueId> {
     let inside = |node: &&Node| is_inside(&node.path, name);
     if let Some(node) = layers()
         .find(|node| node.name == name)
-        .or_else(|| layers().filter(inside).last())
+        .or_else(|| layers().rfind(inside))
         && let Some(value) = layer_output(graph, node)
     {
         return Ok(value);
@@ -191,10 +191,10 @@ fn last_activation(graph: &Graph, logits: ValueId) -> Option<ValueId> {
         .filter_map(|index| layer_output(graph, &graph.nodes[index]))
         .next()?;
     let value = before_pooling(graph, last)?;
-    let value = match classifier_convolution(graph, logits, value) {
-        Some(conv) => before_pooling(graph, graph.nodes[conv].inputs[0])?,
-        None => value,
-    };
+    let value = classifier_convolution(graph, logits, value)
+        .and_then(|conv| before_pooling(graph, graph.nodes[conv].inputs[0]))
+        .filter(|&input| sees_a_convolution(graph, input))
+        .unwrap_or(value);
     // An activation is made by some convolution; pixels alone are not one.
     sees_a_convolution(graph, value).then_some(value)
 }

@@ -17,6 +17,9 @@
 #include <torch/csrc/jit/passes/lower_tuples.h>
 #include <torch/csrc/jit/passes/normalize_ops.h>
 #include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/passes/peephole_list_idioms.h>
+#include <torch/csrc/jit/passes/remove_mutation.h>
+#include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/library.h>
@@ -53,6 +56,7 @@ struct prism_program {
   std::vector<IValue> fixed_inputs;
   size_t batch_input = 0;
   size_t count = 0;
+  bool writes_input = false; // an in-place operator would change the caller's batch
 };
 
 namespace {
@@ -61,9 +65,16 @@ char *message(const char *text) {
   return strdup(text && *text ? text : "libtorch gave no reason");
 }
 
+// libtorch's warnings are for those who write networks.
+struct Silence : c10::WarningHandler {
+  void process(const c10::Warning &) override {}
+};
+
 // The border that no exception crosses.
 template <typename F> char *guarded(F &&body) {
   try {
+    Silence silence;
+    c10::WarningUtils::WarningHandlerGuard quiet(&silence);
     body();
     return nullptr;
   } catch (const c10::Error &error) {
@@ -84,9 +95,13 @@ at::Tensor convolution_size(const at::Tensor &input, const at::Tensor &weight,
               " cannot take ", input.sizes());
   TORCH_CHECK(input.size(1) == weight.size(1) * groups, "a convolution expects ",
               weight.size(1) * groups, " channels, but gets ", input.size(1));
+  for (at::IntArrayRef values : {stride, padding, dilation})
+    TORCH_CHECK(values.size() == 1 || static_cast<int64_t>(values.size()) == input.dim() - 2,
+                "a convolution over ", input.dim() - 2, " dimensions has the arguments ", values);
   auto at = [](at::IntArrayRef values, int64_t i) { return values[values.size() == 1 ? 0 : i]; };
   std::vector<int64_t> size{input.size(0), weight.size(0)};
   for (int64_t i = 0; i + 2 < input.dim(); i++) {
+    TORCH_CHECK(at(stride, i) > 0, "a convolution has the stride ", at(stride, i));
     const int64_t room = input.size(i + 2) + 2 * at(padding, i) -
                          at(dilation, i) * (weight.size(i + 2) - 1) - 1;
     TORCH_CHECK(room >= 0, "a convolution with weights ", weight.sizes(),
@@ -101,6 +116,17 @@ TORCH_LIBRARY(prism, library) {
               "int[] dilation, int groups) -> Tensor",
               &convolution_size);
 }
+
+// The sizes of a value, or [-1] where it holds no tensor: what a branch that was
+// not taken leaves (prim::Uninitialized).
+const torch::jit::RegisterOperators sizes_or_none({torch::jit::Operator(
+    "prism::sizes(Any value) -> int[]",
+    [](Stack &stack) {
+      const IValue value = torch::jit::pop(stack);
+      const bool tensor = value.isTensor() && value.toTensor().defined();
+      torch::jit::push(stack, tensor ? value.toTensor().sizes().vec() : std::vector<int64_t>{-1});
+    },
+    c10::AliasAnalysisKind::FROM_SCHEMA)});
 
 c10::Device device_of(int index) {
   return index < 0 ? c10::Device(c10::kCPU)
@@ -118,6 +144,8 @@ void simplify(std::shared_ptr<Graph> &graph) {
   torch::jit::Inline(*graph);
   torch::jit::LowerSimpleTuples(graph);
   torch::jit::ConstantPropagation(graph);
+  torch::jit::RemoveListMutation(graph);
+  torch::jit::PeepholeOptimizeListIdioms(graph);
   torch::jit::PeepholeOptimize(graph);
   torch::jit::EliminateDeadCode(graph);
 }
@@ -225,6 +253,9 @@ void returned_tensors(const Value *value, std::vector<const Value *> &leaves) {
   } else if (kind == c10::prim::DictConstruct) { // key, value, key, value, ...
     for (size_t i = 1; i < value->node()->inputs().size(); i += 2)
       returned_tensors(value->node()->input(i), leaves);
+    for (const auto &use : value->uses()) // d["scores"] = ...
+      if (use.user->kind() == c10::aten::_set_item && use.offset == 0)
+        returned_tensors(use.user->input(2), leaves);
   } else if (value->type()->isSubtypeOf(*c10::TensorType::get())) {
     leaves.push_back(value);
   }
@@ -280,7 +311,7 @@ sizes_of_values(const prism_graph &source, at::IntArrayRef shape, c10::Device de
     Node *next = maker->kind() == c10::prim::Param ? *graph->nodes().begin() : maker->next();
     torch::jit::WithInsertPoint after(next);
     read.push_back(i);
-    sizes.push_back(graph->insert(c10::aten::size, {values[i]}));
+    sizes.push_back(graph->insert(c10::Symbol::fromQualString("prism::sizes"), {values[i]}));
   }
   for (Value *size : sizes)
     graph->registerOutput(size);
@@ -295,7 +326,8 @@ sizes_of_values(const prism_graph &source, at::IntArrayRef shape, c10::Device de
   torch::jit::InterpreterState(code).run(stack);
   std::vector<std::optional<std::vector<int64_t>>> result(values.size());
   for (size_t i = 0; i < read.size(); i++)
-    result[read[i]] = stack.at(i).toIntVector();
+    if (auto size = stack.at(i).toIntVector(); size != std::vector<int64_t>{-1})
+      result[read[i]] = std::move(size);
   return result;
 }
 
@@ -369,23 +401,33 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, c10::Devi
   return json.str();
 }
 
-// The node after which a value is what the network's author means by it: its
-// maker, or an in-place operator whose own result nobody uses (`relu_(x)` as a
-// statement), so that x itself is read on.
-Node *last_writer(Value *value) {
-  Node *writer = value->node();
-  for (const auto &use : value->uses()) {
-    Node *user = use.user;
-    const auto *schema = user->maybeSchema();
-    const bool in_place = schema && schema->is_mutable() && use.offset == 0;
-    const bool statement =
-        in_place && std::all_of(user->outputs().begin(), user->outputs().end(),
-                                [](const Value *output) { return !output->hasUses(); });
-    if (statement && user->owningBlock() == writer->owningBlock() &&
-        (writer->kind() == c10::prim::Param || user->isAfter(writer)))
-      writer = user;
+bool reads(const Node *node, const Value *value) {
+  const auto inputs = node->inputs();
+  if (std::find(inputs.begin(), inputs.end(), value) != inputs.end())
+    return true;
+  for (const Block *block : node->blocks())
+    for (const Node *inner : block->nodes())
+      if (reads(inner, value))
+        return true;
+  return false;
+}
+
+// Where a value is what the network's author means by it: before the first
+// operator that reads it, changing nothing and making no view of it (in-place
+// operators before that one, also through a view, are part of it), else right
+// where it is made.
+Node *reading_point(Graph &graph, Value *value, const torch::jit::AliasDb &aliases) {
+  Node *maker = value->node();
+  Node *next = maker->kind() == c10::prim::Param ? *graph.nodes().begin() : maker->next();
+  for (Node *node = next; node != graph.return_node(); node = node->next()) {
+    if (!reads(node, value) || aliases.writesToAlias(node, {value}))
+      continue;
+    const auto outputs = node->outputs();
+    if (std::none_of(outputs.begin(), outputs.end(),
+                     [&](Value *output) { return aliases.mayAlias(output, value); }))
+      return node;
   }
-  return writer;
+  return next;
 }
 
 // ------------------------------------------------------------------- creation
@@ -410,7 +452,11 @@ void bind_inputs(prism_graph &result, const torch::jit::Module *module,
       TORCH_CHECK(argument && argument->default_value(), "its forward takes more than one input (",
                   argument ? argument->name() : input->debugName(),
                   " has no default); prism gives it one batch of images [N,3,H,W]");
-      result.fixed_inputs.back() = *argument->default_value();
+      const IValue &value = *argument->default_value();
+      torch::jit::WithInsertPoint here(*graph.nodes().begin());
+      if (auto constant = torch::jit::tryInsertConstant(graph, value))
+        graph.inputs()[i]->replaceAllUsesWith(*constant);
+      result.fixed_inputs.back() = value;
     }
   }
   TORCH_CHECK(batch, "its forward takes no input; prism gives it one batch of images [N,3,H,W]");
@@ -441,6 +487,18 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
     auto module = torch::jit::load(path, device_of(device));
     TORCH_CHECK(module.find_method("forward"), "it has no forward method");
     module.eval();
+    {
+      torch::NoGradGuard no_grad;
+      // Half and double precision: the images are float32.
+      auto to_float = [](at::Tensor tensor) {
+        if (tensor.is_floating_point() && tensor.scalar_type() != at::kFloat)
+          tensor.set_data(tensor.to(at::kFloat));
+      };
+      for (const auto &parameter : module.parameters())
+        to_float(parameter);
+      for (const auto &buffer : module.buffers())
+        to_float(buffer);
+    }
     // Freezing throws away the methods that it has inlined, to which the
     // operators still point; inlined before, they point to `module`'s, which
     // stay.
@@ -451,21 +509,24 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
         std::vector<torch::jit::Module>{module, frozen});
     auto forward = frozen.get_method("forward");
     result->graph = forward.graph()->copy();
-    simplify(result->graph);
     const auto schema = module.get_method("forward").function().getSchema();
     bind_inputs(*result, &frozen, &schema);
+    simplify(result->graph);
     *out = result.release();
   });
 }
 
 char *prism_trace_begin(const void *input) {
-  return guarded([&] {
+  char *failure = guarded([&] {
     auto state = std::make_shared<torch::jit::tracer::TracingState>();
     torch::jit::tracer::setTracingState(state);
     Value *value = state->graph->addInput();
     value->setType(c10::TensorType::get());
     state->setValue(*static_cast<const at::Tensor *>(input), value);
   });
+  if (failure)
+    prism_trace_abandon();
+  return failure;
 }
 
 char *prism_trace_end(const void *output, prism_graph **out) {
@@ -503,12 +564,15 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     for (size_t i = graph->outputs().size(); i-- > 0;)
       graph->eraseOutput(i);
     torch::jit::AliasDb aliases(graph);
+    std::vector<Node *> points;
+    for (size_t i = 0; i < count; i++) {
+      Value *value = values.at(static_cast<size_t>(outputs[i].value));
+      points.push_back(reading_point(*graph, value, aliases));
+    }
     std::vector<Value *> read;
     for (size_t i = 0; i < count; i++) {
       Value *value = values.at(static_cast<size_t>(outputs[i].value));
-      Node *writer = last_writer(value);
-      Node *next = writer->kind() == c10::prim::Param ? *graph->nodes().begin() : writer->next();
-      torch::jit::WithInsertPoint after(next);
+      torch::jit::WithInsertPoint here(points[i]);
       if (outputs[i].reading == PRISM_CHANNEL_MEAN)
         read.push_back(graph->insert(c10::aten::mean, {value, std::vector<int64_t>{1}, true}));
       else if (aliases.hasWriters(value)) // or a later in-place operator would change it
@@ -525,6 +589,7 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     program->fixed_inputs = source->fixed_inputs;
     program->batch_input = source->batch_input;
     program->count = count;
+    program->writes_input = aliases.hasWriters(graph->inputs()[source->batch_input]);
     *out = program.release();
   });
 }
@@ -534,7 +599,8 @@ char *prism_program_run(prism_program *program, const void *input, void **result
     torch::NoGradGuard no_grad;
     Stack stack;
     fill_stack(stack, program->fixed_inputs, program->batch_input,
-               *static_cast<const at::Tensor *>(input));
+               program->writes_input ? static_cast<const at::Tensor *>(input)->clone()
+                                     : *static_cast<const at::Tensor *>(input));
     torch::jit::InterpreterState(program->code).run(stack);
     TORCH_CHECK(stack.size() == program->count, "the graph returned ", stack.size(), " values for ",
                 program->count);

@@ -67,26 +67,11 @@ impl Collector {
             .iter()
             .map(|chunk| pca.project(&chunk.excitation))
             .collect();
-        let logits: Vec<Tensor> = self
-            .chunks
-            .iter()
-            .map(|c| c.logits.shallow_clone())
-            .collect();
-        let levels = self.chunks.first().map_or(0, |chunk| chunk.guides.len());
-        let guides: Vec<Tensor> = (0..levels)
-            .map(|level| {
-                let of_level: Vec<&Tensor> = self
-                    .chunks
-                    .iter()
-                    .map(|chunk| &chunk.guides[level])
-                    .collect();
-                Tensor::cat(&of_level, 0)
-            })
-            .collect();
+        let Excitations { logits, guides, .. } = Excitations::cat(&self.chunks)?;
         let mut maps = Maps {
             features: with_sign(&Tensor::cat(&scores, 0)),
             variance_ratio: pca.variance_ratio,
-            logits: Tensor::cat(&logits, 0),
+            logits,
             guides,
             options,
             norm: NormAccumulator::default().finish(),
@@ -96,6 +81,10 @@ impl Collector {
             norm.add(&maps.extrapolated(chunk));
         }
         maps.norm = norm.finish();
+        ensure!(
+            maps.norm.is_finite(),
+            "the network's activations are not finite (NaN or infinity); are its weights?"
+        );
         Ok(maps)
     }
 }

@@ -97,6 +97,11 @@ impl Norm {
         self.std == 0.0
     }
 
+    /// Whether all values were finite.
+    pub fn is_finite(&self) -> bool {
+        [self.mean, self.std].iter().all(|value| value.is_finite())
+    }
+
     /// `z = (f - mean) / std`, cut to [-1, 1], then `(z - min) / (max - min)`:
     /// float32 in [0, 1], of the shape of `values`.
     pub fn apply(&self, values: &Tensor) -> Tensor {

@@ -166,18 +166,29 @@ impl PcaAccumulator {
                 // X X^T = U S^2 U^T, and the components are V = X^T U / S.
                 let (eigenvalues, left) = eigen(&centred.matmul(&centred.tr()))?;
                 let components = left.matmul(&centred);
-                Pca::new(mean, components, eigenvalues, count)
+                Pca::new(mean, components, eigenvalues, self.rows, count)
             }
             State::Moments { mean, scatter } => {
                 let (eigenvalues, components) = eigen(&scatter)?;
-                Pca::new(mean, components, eigenvalues, count)
+                Pca::new(mean, components, eigenvalues, self.rows, count)
             }
         }
     }
 }
 
 impl Pca {
-    fn new(mean: Tensor, components: Tensor, eigenvalues: Vec<f64>, count: usize) -> Result<Pca> {
+    fn new(
+        mean: Tensor,
+        components: Tensor,
+        mut eigenvalues: Vec<f64>,
+        rows: i64,
+        count: usize,
+    ) -> Result<Pca> {
+        // Rows that differ from their mean by float32's rounding alone are constant.
+        let rounding = f64::from(f32::EPSILON) * mean.norm().double_value(&[]);
+        if eigenvalues.iter().sum::<f64>() <= rows as f64 * rounding * rounding {
+            eigenvalues.fill(0.0);
+        }
         let total: f64 = eigenvalues.iter().sum();
         let largest = eigenvalues.first().copied().unwrap_or(0.0);
         let mut kept = components.size()[0];

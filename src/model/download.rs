@@ -1,6 +1,6 @@
 //! Fetching torchvision's official weights.
 
-use super::locate::SearchPath;
+use super::search_path::SearchPath;
 use crate::output::{Pending, temporary_file};
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -297,18 +297,6 @@ mod tests {
         assert!(outcome.unwrap().ends_with(FILE));
         assert_eq!(left, [FILE]);
         assert_eq!(request, format!("GET /{FILE} HTTP/1.1"));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn its_permissions_are_those_of_an_ordinary_file() {
-        use std::os::unix::fs::PermissionsExt;
-        let root = TempDir::new().unwrap();
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
-        let ordinary = root.path().join("ordinary");
-        std::fs::write(&ordinary, "").unwrap();
-        let part = temporary("x", root.path()).unwrap();
-        assert_eq!(mode(part.path()), mode(&ordinary));
     }
 
     #[test]

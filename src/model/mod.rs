@@ -9,6 +9,7 @@ pub mod labels;
 mod layers;
 pub mod locate;
 mod network;
+pub mod search_path;
 mod transform_input;
 pub mod vgg;
 pub mod weights;

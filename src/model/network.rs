@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail};
 use tch::Tensor;
 
 use super::download::{Bar, Progress, Silent};
-use super::locate::{self, Located, SearchPath};
+use super::locate::{self, Located};
+use super::search_path::SearchPath;
 use super::weights;
 use super::zoo::{self, ZooEntry};
+use crate::batch::Normalisation;
 use crate::error::usage;
 use crate::hooks::{HookedModel, NetworkGraph};
 use crate::notices::Notices;
-use crate::options::{ModelOptions, Normalisation};
+use crate::options::ModelOptions;
 
 /// Input size where nothing else is said, pixels.
 const DEFAULT_SIZE: (i64, i64) = (224, 224);

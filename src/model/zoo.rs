@@ -6,11 +6,6 @@ use std::fmt;
 use tch::nn::{self, ModuleT};
 use tch::vision::{inception, mobilenet, resnet, squeezenet};
 
-/// Mean of the red, green and blue channel that every zoo network expects to be subtracted.
-pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation by which every zoo network expects the channels to be divided.
-pub const STD: [f64; 3] = [0.229, 0.224, 0.225];
-
 /// One network of the zoo.
 pub struct ZooEntry {
     /// torchvision's name, `vgg16`.
@@ -159,17 +154,6 @@ mod tests {
         assert_eq!(nearest("mobilenetv2")[0], "mobilenet_v2");
         assert_eq!(nearest("squeeznet1_0")[0], "squeezenet1_0");
         assert!(nearest("a picture of my cat").is_empty());
-    }
-
-    #[test]
-    fn the_distance_counts_single_edits() {
-        let distance = |a: &str, b: &str| {
-            let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            edit_distance(&chars(a), &chars(b))
-        };
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("flaw", "lawn"), 2);
     }
 
     #[test]
