@@ -184,8 +184,10 @@ fn list(names: impl IntoIterator<Item = String>) -> String {
 
 fn opened(path: &Path) -> Result<std::fs::File> {
     use std::io::ErrorKind;
-    std::fs::File::open(path).map_err(|error| match error.kind() {
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow!("no such file"),
         _ => anyhow!("{error}"),
-    })
+    })?;
+    ensure!(!file.metadata()?.is_dir(), "it is a folder");
+    Ok(file)
 }

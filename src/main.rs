@@ -1,8 +1,9 @@
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use prism::cli::{self, Request};
 use prism::error::Usage;
-use prism::{output, run};
+use prism::{notices, output, run};
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("prism: error: {error:#}");
+            notices::say(&format!("error: {error:#}"));
             if error.downcast_ref::<Usage>().is_some() {
                 ExitCode::from(2)
             } else {
@@ -41,8 +42,15 @@ fn respond() -> anyhow::Result<()> {
 
 /// Ctrl-C and its like end the process at once, with nothing half-written left.
 fn end_cleanly_on_signals() {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    // A file beyond the caller's limit then cannot be written, which is an error
+    // like any other; unhandled the signal kills.
+    static REACHED: AtomicBool = AtomicBool::new(false);
+    let _ = signal_hook::flag::register(SIGXFSZ, &REACHED);
+    let heeded = [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(|&signal| !is_ignored(signal));
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(heeded) else {
         return; // without it a signal still ends the process, less cleanly
     };
     std::thread::spawn(move || {
@@ -53,4 +61,15 @@ fn end_cleanly_on_signals() {
             signal_hook::low_level::exit(128 + signal);
         }
     });
+}
+
+/// Whether the caller has this process ignore the signal, as `nohup` does, and
+/// a shell's `&` in a script.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -1,8 +1,24 @@
 //! What a run says on stderr beside errors: notes, warnings and progress.
 
+use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Writes one line to stderr, after the program's name: a path may hold line
+/// breaks and a terminal's commands, which are shown as `\n` and `\u{1b}`.
+///
+/// A stderr that cannot be written (`prism 2>&1 | head -1`) is no reason to stop.
+pub fn say(text: &str) {
+    let mut line = String::from("prism: ");
+    for c in text.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// Says things on stderr, or nothing where it is quiet. Bars move on a
 /// terminal only.
@@ -16,14 +32,14 @@ impl Notices {
     /// Something that does not change the result.
     pub fn note(self, text: &str) {
         if !self.quiet {
-            eprintln!("prism: {text}");
+            say(text);
         }
     }
 
     /// Something that the user should look at.
     pub fn warn(self, text: &str) {
         if !self.quiet {
-            eprintln!("prism: warning: {text}");
+            say(&format!("warning: {text}"));
         }
     }
 

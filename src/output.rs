@@ -9,15 +9,17 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail};
 use tempfile::{NamedTempFile, TempPath};
 
-/// Temporary files that exist right now, for a signal to clear.
+/// Temporary files, and folders made for them, that exist right now, for a
+/// signal to clear.
 static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// A temporary file that a signal should clear, for as long as this lives.
+/// A temporary file or new folder that a signal should clear, for as long as this
+/// lives.
 #[derive(Debug)]
 pub struct Pending(PathBuf);
 
 impl Pending {
-    /// Remembers the file.
+    /// Remembers the file or folder.
     pub fn new(path: &Path) -> Pending {
         with_pending(|all| all.push(path.to_path_buf()));
         Pending(path.to_path_buf())
@@ -33,8 +35,9 @@ impl Drop for Pending {
 /// Removes whatever is half-written; for the end by a signal.
 pub fn clear_pending() {
     with_pending(|all| {
-        for path in all.drain(..) {
-            let _ = fs::remove_file(path);
+        // Files first, then the folders that were made before them, if empty.
+        for path in all.drain(..).rev() {
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
         }
     });
 }
@@ -60,7 +63,7 @@ struct Staged {
 pub struct Outputs {
     staged: Vec<Staged>,
     /// Folders made for this run, outermost first.
-    made: Vec<PathBuf>,
+    made: Vec<Pending>,
 }
 
 impl Outputs {
@@ -75,9 +78,15 @@ impl Outputs {
             .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err())
             .collect();
         for path in missing.into_iter().rev() {
-            fs::create_dir(path)
-                .with_context(|| format!("cannot make the folder {}", path.display()))?;
-            self.made.push(path.to_path_buf());
+            match fs::create_dir(path) {
+                Ok(()) => self.made.push(Pending::new(path)),
+                // by another run at this moment, or it is the `new/..` of `new/../other`
+                Err(_) if path.is_dir() => {}
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot make the folder {}", path.display()));
+                }
+            }
         }
         temporary(folder).map(drop)
     }
@@ -95,6 +104,13 @@ impl Outputs {
             bail!("cannot write {}: it is a folder", path.display());
         }
         let failed = || format!("cannot write {}", path.display());
+        // A name that cannot be (too long, say) is found out before any file has its own.
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(failed);
+            }
+            _ => {}
+        }
         let (file, temporary) = temporary(folder_of(path))?.into_parts();
         self.staged.push(Staged {
             _pending: Pending::new(&temporary),
@@ -131,7 +147,7 @@ impl Drop for Outputs {
     fn drop(&mut self) {
         self.staged.clear();
         for folder in self.made.iter().rev() {
-            let _ = fs::remove_dir(folder); // stays if somebody else uses it
+            let _ = fs::remove_dir(&folder.0); // stays if somebody else uses it
         }
     }
 }

@@ -203,7 +203,7 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     assert_eq!(hooked("layer1").excitation_name(), "layer1.1.relu.relu_2");
     let error = HookedModel::new(&network, (64, 64), Rule::Auto, Some("layer1.1.bn3")).unwrap_err();
     assert!(error.downcast_ref::<prism::error::Usage>().is_some());
-    assert!(error.to_string().contains("layer1.1.bn2"), "{error}");
+    assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
 
 /// A captured tensor must be the layer's own, even where the network goes on to
@@ -229,4 +229,55 @@ fn later_in_place_operators_do_not_reach_what_was_captured() {
     assert_eq!(largest_difference(&sum.relu(), &activated), 0.0);
     let stream = excitation("maxpool");
     assert!(largest_difference(&(normalised + stream), &sum) < 1e-5);
+}
+
+/// Networks that compute the same by odd roads: what is captured must be what
+/// the network's author would point at (tests/reference/make_odd_networks.py).
+#[test]
+fn odd_ways_of_writing_a_network_are_captured_alike() {
+    let folder = Path::new("tests/data/odd_networks");
+    let expected = Npz::open(folder.join("expected.npz"));
+    let input = expected.tensor("input");
+    for (file, road, tolerance) in [
+        ("ReluThroughView", "plain", 1e-5),
+        ("ReluInBranch", "plain", 1e-5),
+        ("ErasedAfterUse", "plain", 1e-5),
+        ("ScalesItsInput", "scaled", 1e-5),
+        ("ByItem", "plain", 1e-5),
+        ("Appending", "plain", 1e-5),
+        ("OneImage", "plain", 1e-5),
+        ("PooledLayout", "plain", 1e-5),
+        ("Flag", "plain", 1e-5),
+        ("Half", "plain", 1e-2), // the weights were rounded
+    ] {
+        let path = folder.join(format!("{file}.pt"));
+        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
+        let model = HookedModel::new(&network, (32, 32), Rule::Auto, None).unwrap();
+        let before = input.copy();
+        let seen = model.forward(&input).unwrap();
+        assert_eq!(
+            largest_difference(&input, &before),
+            0.0,
+            "{file} changed its input"
+        );
+        assert_eq!(seen.guides.len(), 2, "{file}: {:?}", model.guide_names());
+        for (what, tensor) in [
+            ("logits", &seen.logits),
+            ("excitation", &seen.excitation),
+            ("guide_1", &seen.guides[0]),
+            ("guide_2", &seen.guides[1]),
+        ] {
+            let difference =
+                largest_difference(tensor, &expected.tensor(&format!("{road}_{what}")));
+            assert!(difference < tolerance, "{file} {what}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_stride_of_zero_is_an_error_and_no_crash() {
+    let path = Path::new("tests/data/odd_networks/NoStep.pt");
+    let network = NetworkGraph::load(path, Device::Cpu).unwrap();
+    let error = HookedModel::new(&network, (32, 32), Rule::Auto, None).unwrap_err();
+    assert!(format!("{error:#}").contains("stride 0"), "{error:#}");
 }

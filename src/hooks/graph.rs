@@ -90,6 +90,10 @@ impl Node {
             .unwrap_or(1)
     }
 
+    fn fills_a_container(&self) -> bool {
+        matches!(self.kind(), "append" | "extend" | "insert" | "set_item")
+    }
+
     fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
@@ -115,6 +119,8 @@ pub struct Graph {
     sizes: Vec<Option<Vec<i64>>>,
     maker: Vec<Option<usize>>,
     users: Vec<Vec<usize>>,
+    /// Operators that put something into a list or dictionary.
+    fillers: Vec<Vec<usize>>,
     /// Whether a value still has the image's pixels: after pooling to one, a
     /// tensor [N,1,1,C] is no activation.
     spatial: Vec<bool>,
@@ -135,12 +141,18 @@ impl Graph {
         let count = description.sizes.len();
         let mut maker = vec![None; count];
         let mut users = vec![Vec::new(); count];
+        let mut fillers = vec![Vec::new(); count];
         for (index, node) in description.nodes.iter().enumerate() {
             for &output in &node.outputs {
                 maker[output] = Some(index);
             }
             for &input in &node.inputs {
                 users[input].push(index);
+            }
+            if node.fills_a_container()
+                && let Some(&container) = node.inputs.first()
+            {
+                fillers[container].push(index);
             }
         }
         let mut graph = Graph {
@@ -150,6 +162,7 @@ impl Graph {
             sizes: description.sizes,
             maker,
             users,
+            fillers,
             spatial: vec![false; count],
         };
         graph.find_spatial();
@@ -178,6 +191,9 @@ impl Graph {
         for node in &self.nodes {
             if node.kind() == "size" || !node.inputs.iter().any(|&input| self.spatial[input]) {
                 continue;
+            }
+            if node.fills_a_container() {
+                self.spatial[node.inputs[0]] = true;
             }
             for &output in &node.outputs {
                 // A list holds pixels if one of its tensors does.
@@ -212,10 +228,10 @@ impl Graph {
         let mut found = HashSet::new();
         let mut open = vec![value];
         while let Some(value) = open.pop() {
-            if let Some(node) = self.maker[value]
-                && found.insert(node)
-            {
-                open.extend(&self.nodes[node].inputs);
+            for &node in self.maker[value].iter().chain(&self.fillers[value]) {
+                if found.insert(node) {
+                    open.extend(&self.nodes[node].inputs);
+                }
             }
         }
         found

@@ -22,6 +22,8 @@ use ffi::{Output, RawGraph, RawProgram, Reading};
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
 pub struct NetworkGraph {
+    /// For messages: its file, or its name.
+    origin: String,
     raw: RawGraph,
     device: Device,
     parameter_names: HashMap<usize, String>,
@@ -35,6 +37,7 @@ impl NetworkGraph {
     pub fn load(path: &Path, device: Device) -> Result<NetworkGraph> {
         Ok(NetworkGraph {
             raw: RawGraph::load(path, device)?,
+            origin: path.display().to_string(),
             device,
             parameter_names: HashMap::new(),
         })
@@ -43,12 +46,14 @@ impl NetworkGraph {
     /// Traces a network that lives in memory, such as one of `tch::vision`.
     ///
     /// `example` is `[1,3,H,W]` on the network's device; `parameters` are the
-    /// network's tensors by name, after which its layers are called.
+    /// network's tensors by name, after which its layers are called; `name` is
+    /// for messages.
     ///
     /// # Errors
     /// With libtorch's reason, on one line, where the network cannot take the
     /// example (an image too small for its strides, say).
     pub fn trace(
+        name: &str,
         example: &Tensor,
         parameters: &HashMap<String, Tensor>,
         forward: impl FnOnce(&Tensor) -> Tensor,
@@ -59,6 +64,7 @@ impl NetworkGraph {
             .map(|(name, tensor)| (tensor.data_ptr() as usize, name.clone()))
             .collect();
         Ok(NetworkGraph {
+            origin: name.to_string(),
             raw,
             device: example.device(),
             parameter_names,
@@ -73,7 +79,12 @@ impl NetworkGraph {
         let json = self
             .raw
             .describe([1, 3, size.0, size.1], self.device)
-            .with_context(|| format!("it cannot take images [N,3,{},{}]", size.0, size.1))?;
+            .with_context(|| {
+                format!(
+                    "it cannot take images [N,3,{},{}] (--image-size sets another size)",
+                    size.0, size.1
+                )
+            })?;
         Graph::parse(&json, &self.parameter_names)
     }
 }
@@ -147,6 +158,7 @@ impl Excitations {
 /// A network whose excitations can be read.
 #[derive(Debug)]
 pub struct HookedModel {
+    origin: String,
     program: RawProgram,
     graph: Graph,
     selection: Selection,
@@ -162,6 +174,15 @@ impl HookedModel {
     /// Where the network cannot take such images, returns no class scores
     /// `[N,K]` or has nothing to hook; a usage error where `layer` is unknown.
     pub fn new(
+        network: &NetworkGraph,
+        size: (i64, i64),
+        rule: Rule,
+        layer: Option<&str>,
+    ) -> Result<HookedModel> {
+        HookedModel::hook(network, size, rule, layer).with_context(|| network.origin.clone())
+    }
+
+    fn hook(
         network: &NetworkGraph,
         size: (i64, i64),
         rule: Rule,
@@ -186,6 +207,7 @@ impl HookedModel {
         }));
         let classes = graph.sizes(logits).map_or(0, |sizes| sizes[1]);
         Ok(HookedModel {
+            origin: network.origin.clone(),
             program: network.raw.program(&outputs)?,
             graph,
             selection,
@@ -201,7 +223,7 @@ impl HookedModel {
     /// With libtorch's reason, on one line.
     pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
         let images = batch.size()[0];
-        self.run(batch).or_else(|error| {
+        let seen = self.run(batch).or_else(|error| {
             if images < 2 {
                 return Err(error);
             }
@@ -213,21 +235,21 @@ impl HookedModel {
                 .map(|image| self.run(image))
                 .collect::<Result<_>>()?;
             Excitations::cat(&single)
-        })
+        });
+        seen.with_context(|| format!("{}: running the network", self.origin))
     }
 
     fn run(&self, batch: &Tensor) -> Result<Excitations> {
         let images = batch.size()[0];
         let mut tensors = self
             .program
-            .run(&batch.f_to_device(self.device)?)
-            .context("running the network")?
+            .run(&batch.f_to_device(self.device)?)?
             .into_iter()
             .map(|tensor| Ok(tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?))
             .collect::<Result<Vec<Tensor>>>()?
             .into_iter();
         let (Some(logits), Some(excitation)) = (tensors.next(), tensors.next()) else {
-            bail!("running the network: it returned nothing");
+            bail!("it returned nothing");
         };
         let guides: Vec<Tensor> = tensors.collect();
         ensure!(
@@ -236,7 +258,7 @@ impl HookedModel {
                     .iter()
                     .chain([&excitation])
                     .all(|tensor| tensor.size()[0] == images),
-            "running the network: for {images} images it returned class scores {:?}",
+            "for {images} images it returned class scores {:?}",
             logits.size()
         );
         Ok(Excitations {

@@ -89,7 +89,7 @@ impl Rule {
 
 fn nothing_to_hook() -> anyhow::Error {
     anyhow!(
-        "the network has nothing to hook: no convolution makes an activation [N,C,h,w] on the way to its class scores"
+        "the network has nothing to hook: no convolution makes an activation [N,C,h,w] of more than one pixel on the way to its class scores (a larger --image-size makes larger ones)"
     )
 }
 
@@ -105,7 +105,7 @@ pub fn find_layer(graph: &Graph, name: &str) -> Result<ValueId> {
             .iter()
             .filter(|node| layer_output(graph, node).is_some())
     };
-    let inside = |node: &&Node| is_inside(&node.path, name);
+    let inside = |node: &&Node| !name.is_empty() && is_inside(&node.path, name);
     if let Some(node) = layers()
         .find(|node| node.name == name)
         .or_else(|| layers().rfind(inside))
@@ -113,7 +113,10 @@ pub fn find_layer(graph: &Graph, name: &str) -> Result<ValueId> {
     {
         return Ok(value);
     }
-    if let Some(node) = graph.nodes.iter().find(|node| node.name == name) {
+    // Operators that make no tensor have no name.
+    if !name.is_empty()
+        && let Some(node) = graph.nodes.iter().find(|node| node.name == name)
+    {
         let sizes = graph.sizes(node.outputs[0]).unwrap_or_default();
         return Err(usage(format!(
             "layer '{name}' makes a tensor {sizes:?}, not an activation [N,C,h,w] with more than one pixel; `prism layers` lists those"

@@ -412,10 +412,16 @@ bool reads(const Node *node, const Value *value) {
   return false;
 }
 
+bool holds_tensor(const c10::TypePtr &type) {
+  const auto inner = type->containedTypes();
+  return type->isSubtypeOf(*c10::TensorType::get()) ||
+         std::any_of(inner.begin(), inner.end(), holds_tensor);
+}
+
 // Where a value is what the network's author means by it: before the first
-// operator that reads it, changing nothing and making no view of it (in-place
-// operators before that one, also through a view, are part of it), else right
-// where it is made.
+// operator that computes with it, changing nothing and making no view of it
+// (in-place operators before that one, also through a view, are part of it),
+// else right where it is made.
 Node *reading_point(Graph &graph, Value *value, const torch::jit::AliasDb &aliases) {
   Node *maker = value->node();
   Node *next = maker->kind() == c10::prim::Param ? *graph.nodes().begin() : maker->next();
@@ -423,8 +429,10 @@ Node *reading_point(Graph &graph, Value *value, const torch::jit::AliasDb &alias
     if (!reads(node, value) || aliases.writesToAlias(node, {value}))
       continue;
     const auto outputs = node->outputs();
-    if (std::none_of(outputs.begin(), outputs.end(),
-                     [&](Value *output) { return aliases.mayAlias(output, value); }))
+    const auto computed = [&](Value *output) {
+      return holds_tensor(output->type()) && !aliases.mayAlias(output, value);
+    };
+    if (std::any_of(outputs.begin(), outputs.end(), computed))
       return node;
   }
   return next;

@@ -11,7 +11,7 @@ mod pca;
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub use extrapolation::{gradual_extrapolation, resize};
 pub use normalise::{Norm, NormAccumulator};
@@ -21,6 +21,14 @@ use crate::hooks::Excitations;
 
 /// Images whose maps are made at once where all of them are gone through.
 const CHUNK: usize = 8;
+
+const NOT_FINITE: &str =
+    "the network's activations are not finite (NaN or infinity); are its weights?";
+
+/// Whether a tensor is free of NaN and infinities: one sum finds every one.
+fn is_finite(tensor: &Tensor) -> bool {
+    tensor.sum(Kind::Double).double_value(&[]).is_finite()
+}
 
 /// How excitations become maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +53,9 @@ impl Collector {
     /// # Errors
     /// Where they do not fit those before, or are not finite.
     pub fn add(&mut self, excitations: Excitations) -> Result<()> {
+        for tensor in [&excitations.logits].into_iter().chain(&excitations.guides) {
+            ensure!(is_finite(tensor), NOT_FINITE);
+        }
         let channels = excitations.excitation.size()[1];
         self.pca
             .get_or_insert_with(|| PcaAccumulator::new(channels))

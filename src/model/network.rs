@@ -35,8 +35,6 @@ pub struct Network {
     /// How the images are to be normalised.
     pub normalisation: Normalisation,
     graph: NetworkGraph,
-    /// For messages: the file, or the name.
-    origin: String,
 }
 
 impl Network {
@@ -49,26 +47,16 @@ impl Network {
             tch::set_num_threads(threads as i32);
         }
         let device = options.device.device()?;
-        let (name, origin, graph, input_size) = match find(options, notices)? {
+        let (name, graph, input_size) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
-                (
-                    stem.to_string_lossy().into_owned(),
-                    file.display().to_string(),
-                    graph,
-                    DEFAULT_SIZE,
-                )
+                (stem.to_string_lossy().into_owned(), graph, DEFAULT_SIZE)
             }
             Located::StateDict(entry, file) => {
                 let graph = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
-                (
-                    entry.name.to_string(),
-                    entry.name.to_string(),
-                    graph,
-                    entry.input,
-                )
+                (entry.name.to_string(), graph, entry.input)
             }
         };
         let default = Normalisation::default();
@@ -80,7 +68,6 @@ impl Network {
                 std: options.std.unwrap_or(default.std),
             },
             graph,
-            origin,
         })
     }
 
@@ -91,7 +78,6 @@ impl Network {
     /// As [`HookedModel::new`], with the network's name.
     pub fn hook(&self, size: (i64, i64), options: &ModelOptions) -> Result<HookedModel> {
         HookedModel::new(&self.graph, size, options.hooks, options.layer.as_deref())
-            .with_context(|| self.origin.clone())
     }
 }
 
@@ -135,7 +121,7 @@ fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGr
     let (variables, module) = weights::network(entry, file, device)?;
     let (height, width) = entry.input;
     let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
-    NetworkGraph::trace(&example, &variables.variables(), |images| {
+    NetworkGraph::trace(entry.name, &example, &variables.variables(), |images| {
         module.forward_t(images, false)
     })
 }

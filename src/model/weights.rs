@@ -293,10 +293,11 @@ pub fn network(
     let state = read_state_dict(file)?;
     let Some(classes) = classes(entry, &state) else {
         bail!(
-            "{}: these are not weights of {}: missing {}.weight",
+            "{}: these are not weights of {}: missing {}.weight; it holds {}",
             file.display(),
             entry.name,
-            entry.last_layer
+            entry.last_layer,
+            first_few(&state.iter().map(|(name, _)| name).collect::<Vec<_>>())
         );
     };
     let mut vs = nn::VarStore::new(device);

@@ -1,0 +1,454 @@
+//! The mathematics of a map against figures that NumPy and written-out formulas
+//! gave (tests/reference/make_expected.py): PCA, norm, resize and gradual
+//! extrapolation; and that what is streamed or shared ends in the same figures.
+
+mod common;
+
+use std::fs;
+
+use common::largest_difference;
+use prism::hooks::Excitations;
+use prism::map::{
+    COMPONENTS, Collector, Norm, NormAccumulator, Pca, PcaAccumulator, gradual_extrapolation,
+    resize, with_sign,
+};
+use serde_json::Value;
+use tch::Tensor;
+
+type Rows = Vec<Vec<f64>>;
+
+fn expected(key: &str) -> Value {
+    let text = fs::read_to_string("tests/data/expected/units.json").unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()[key].clone()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn rows(value: &Value) -> Rows {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// `[h][w]` as `[1,1,h,w]` float32.
+fn plane(rows: &[Vec<f64>]) -> Tensor {
+    floats(&rows.concat()).reshape([1, 1, rows.len() as i64, rows[0].len() as i64])
+}
+
+fn floats(values: &[f64]) -> Tensor {
+    Tensor::from_slice(values).to_kind(tch::Kind::Float)
+}
+
+/// Rows `[m][C]` as an excitation `[m,C,1,1]`.
+fn excitation(rows: &[Vec<f64>]) -> Tensor {
+    floats(&rows.concat()).reshape([rows.len() as i64, rows[0].len() as i64, 1, 1])
+}
+
+/// The rows with zeros appended to each: more channels, the same scores.
+fn widened(rows: &Rows, channels: usize) -> Rows {
+    let mut rows = rows.clone();
+    rows.iter_mut().for_each(|row| row.resize(channels, 0.0));
+    rows
+}
+
+fn accumulated(rows: &[Vec<f64>]) -> PcaAccumulator {
+    let mut pca = PcaAccumulator::new(rows[0].len() as i64);
+    pca.add(&excitation(rows)).unwrap();
+    pca
+}
+
+/// Scores `[m][3]` of a fitted basis, signs fixed.
+fn scores(pca: &Pca, rows: &[Vec<f64>]) -> Tensor {
+    with_sign(&pca.project(&excitation(rows))).reshape([-1, COMPONENTS])
+}
+
+fn assert_scores(found: &Tensor, expected: &[Vec<f64>], what: &str) {
+    let expected = floats(&expected.concat()).reshape([-1, COMPONENTS]);
+    let off = largest_difference(found, &expected);
+    assert!(off < 2e-5, "{what}: scores off by {off}");
+}
+
+/// `expected`, and zeros for components that widening has added.
+fn assert_ratio(found: &[f64], expected: &[f64], count: usize, what: &str) {
+    assert_eq!(found.len(), count, "{what}: number of components");
+    for (k, found) in found.iter().enumerate() {
+        let expected = expected.get(k).copied().unwrap_or(0.0);
+        assert!(
+            (found - expected).abs() < 1e-7,
+            "{what}: ratio {k} is {found}, not {expected}"
+        );
+    }
+}
+
+fn normed(values: &Tensor) -> (Norm, Tensor) {
+    let mut accumulator = NormAccumulator::default();
+    accumulator.add(values);
+    let norm = accumulator.finish();
+    let result = norm.apply(values);
+    (norm, result)
+}
+
+fn is_zero(tensor: &Tensor) -> bool {
+    tensor.abs().max().double_value(&[]) == 0.0
+}
+
+#[test]
+fn scores_and_variance_ratios_are_numpys() {
+    for key in ["pca", "pca_two_columns"] {
+        let case = expected(key);
+        let rows = rows(&case["rows"]);
+        let pca = accumulated(&rows).finish().unwrap();
+        let count = rows.len().min(rows[0].len());
+        let ratio = numbers(&case["variance_ratio"]);
+        assert_ratio(&pca.variance_ratio, &ratio, count, key);
+        assert_scores(&scores(&pca, &rows), &self::rows(&case["scores"]), key);
+    }
+}
+
+#[test]
+fn every_pixel_of_every_image_is_a_row() {
+    let case = expected("pca");
+    let rows = rows(&case["rows"]);
+    // [m,C] as two images of 2x3 pixels
+    let images = excitation(&rows)
+        .reshape([2, 2, 3, 4])
+        .permute([0, 3, 1, 2]);
+    let mut pca = PcaAccumulator::new(4);
+    pca.add(&images).unwrap();
+    let scores = with_sign(&pca.finish().unwrap().project(&images));
+    assert_eq!(scores.size(), [2, 3, 2, 3]);
+    let as_rows = scores.permute([0, 2, 3, 1]).reshape([-1, COMPONENTS]);
+    assert_scores(&as_rows, &self::rows(&case["scores"]), "2x3 pixels");
+}
+
+#[test]
+fn fewer_than_three_components_give_zeros() {
+    let case = expected("pca_two_rows_either_sign");
+    let rows = rows(&case["rows"]);
+    let pca = accumulated(&rows).finish().unwrap();
+    let ratio = numbers(&case["variance_ratio"]);
+    assert_ratio(&pca.variance_ratio, &ratio, 2, "two rows");
+    // The two lie equally far from their mean: either may be the positive one.
+    let found = scores(&pca, &rows).abs();
+    let expected: Rows = self::rows(&case["scores"])
+        .iter()
+        .map(|row| row.iter().map(|score| score.abs()).collect())
+        .collect();
+    assert_scores(&found, &expected, "two rows");
+
+    // One row, and one channel.
+    let pca = accumulated(&[vec![3.0, -1.0, 2.0]]).finish().unwrap();
+    assert_eq!(pca.variance_ratio, [0.0]);
+    assert!(is_zero(&scores(&pca, &[vec![3.0, -1.0, 2.0]])));
+    let column = [vec![1.0], vec![2.0], vec![6.0]];
+    let pca = accumulated(&column).finish().unwrap();
+    assert_eq!(pca.variance_ratio, [1.0]);
+    let expected = [[-2.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [3.0, 0.0, 0.0]].map(Vec::from);
+    assert_scores(&scores(&pca, &column), &expected, "one channel");
+}
+
+#[test]
+fn the_score_of_largest_magnitude_is_positive() {
+    let scores = floats(&[1.0, -3.0, 2.0, -1.0, 0.0, 0.0]).reshape([2, 3, 1, 1]);
+    let signed = with_sign(&scores).reshape([2, 3]);
+    let expected = floats(&[1.0, 3.0, 2.0, -1.0, 0.0, 0.0]).reshape([2, 3]);
+    assert_eq!(largest_difference(&signed, &expected), 0.0);
+    let flipped = with_sign(&-scores).reshape([2, 3]);
+    assert_eq!(largest_difference(&flipped, &expected), 0.0);
+}
+
+#[test]
+fn constant_excitations_have_no_variance_and_no_scores() {
+    let case = expected("pca_constant");
+    let rows = rows(&case["rows"]);
+    let pca = accumulated(&rows).finish().unwrap();
+    let ratio = numbers(&case["variance_ratio"]);
+    assert_ratio(&pca.variance_ratio, &ratio, 3, "constant");
+    assert!(is_zero(&scores(&pca, &rows)));
+}
+
+/// Numbers whose mean is not to be had exactly leave rounding noise, which must
+/// not pass for a component.
+#[test]
+fn constant_excitations_are_constant_whatever_the_numbers() {
+    for count in [3, 10, 49, 147, 1001] {
+        for channels in [2, 3, 8, 64, 2048] {
+            if count > 147 && channels > 64 {
+                continue;
+            }
+            let row: Vec<f64> = (0..channels)
+                .map(|c| 0.1 + 0.7 * (c as f64).sin())
+                .collect();
+            let rows = vec![row; count];
+            for first in [1, count / 2, count] {
+                let mut pca = accumulated(&rows[..first]);
+                if first < count {
+                    pca.merge(accumulated(&rows[first..])).unwrap();
+                }
+                let pca = pca.finish().unwrap();
+                let what = format!("{count} rows of {channels}, {first} first");
+                assert!(
+                    pca.variance_ratio.iter().all(|&ratio| ratio == 0.0),
+                    "{what}: {:?}",
+                    &pca.variance_ratio[..2]
+                );
+                let (norm, _) = normed(&pca.project(&excitation(&rows)));
+                assert!(norm.is_constant(), "{what}");
+            }
+        }
+    }
+}
+
+/// `rows` accumulated in the parts that `cuts` make, each by an accumulator of
+/// its own, merged from the left.
+fn merged(rows: &Rows, cuts: &[usize]) -> Pca {
+    let mut whole = PcaAccumulator::new(rows[0].len() as i64);
+    let mut start = 0;
+    for &end in cuts.iter().chain([&rows.len()]) {
+        whole.merge(accumulated(&rows[start..end])).unwrap();
+        start = end;
+    }
+    whole.finish().unwrap()
+}
+
+/// The same, one accumulator for all parts.
+fn streamed(rows: &Rows, cuts: &[usize]) -> Pca {
+    let mut whole = PcaAccumulator::new(rows[0].len() as i64);
+    let mut start = 0;
+    for &end in cuts.iter().chain([&rows.len()]) {
+        whole.add(&excitation(&rows[start..end])).unwrap();
+        start = end;
+    }
+    whole.finish().unwrap()
+}
+
+/// With few channels an accumulator holds moments, with many it holds the rows,
+/// in between the parts are of both kinds.
+#[test]
+fn any_split_of_the_rows_gives_the_same_components() {
+    let case = expected("pca");
+    let narrow = rows(&case["rows"]);
+    let ratio = numbers(&case["variance_ratio"]);
+    let expected = rows(&case["scores"]);
+    let all = narrow.len();
+    for channels in [4, 6, 8, 11, 12, 13, 24] {
+        let rows = widened(&narrow, channels);
+        let mut splits = vec![
+            vec![],
+            vec![4, 8],
+            vec![1, 2, 11],
+            (1..all).collect::<Vec<_>>(),
+        ];
+        splits.extend((1..all).map(|cut| vec![cut]));
+        for cuts in splits {
+            for (how, pca) in [
+                ("merged", merged(&rows, &cuts)),
+                ("streamed", streamed(&rows, &cuts)),
+            ] {
+                let what = format!("{channels} channels, {how} at {cuts:?}");
+                assert_ratio(&pca.variance_ratio, &ratio, all.min(channels), &what);
+                assert_scores(&scores(&pca, &rows), &expected, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_accumulator_merges_either_way() {
+    let case = expected("pca");
+    let rows = rows(&case["rows"]);
+    let ratio = numbers(&case["variance_ratio"]);
+    let mut left = accumulated(&rows);
+    left.merge(PcaAccumulator::new(4)).unwrap();
+    let mut right = PcaAccumulator::new(4);
+    right.merge(accumulated(&rows)).unwrap();
+    for pca in [left, right] {
+        let pca = pca.finish().unwrap();
+        assert_ratio(&pca.variance_ratio, &ratio, 4, "beside an empty one");
+    }
+    assert!(PcaAccumulator::new(4).finish().is_err());
+}
+
+/// Far from zero the scatter must not be the difference of two large numbers.
+#[test]
+fn a_large_mean_costs_no_precision() {
+    let case = expected("pca");
+    let mut rows = rows(&case["rows"]);
+    for row in &mut rows {
+        // exact in float32: hundredths become multiples of 1/64 below 2^17
+        row.iter_mut()
+            .for_each(|value| *value = (*value * 64.0).round() / 64.0);
+    }
+    let near = accumulated(&rows).finish().unwrap();
+    let far: Rows = rows
+        .iter()
+        .map(|row| row.iter().map(|value| value + 65536.0).collect())
+        .collect();
+    for cuts in [&[][..], &[5], &[1, 7]] {
+        let pca = merged(&far, cuts);
+        assert_ratio(&pca.variance_ratio, &near.variance_ratio, 4, "far away");
+        let off = largest_difference(&scores(&pca, &far), &scores(&near, &rows));
+        assert!(off < 2e-5, "scores off by {off}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_an_error_and_no_panic() {
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        for channels in [2, 16] {
+            let mut rows = vec![vec![0.5; channels]; 4];
+            rows[2][1] = bad;
+            let error = PcaAccumulator::new(channels as i64)
+                .add(&excitation(&rows))
+                .unwrap_err();
+            let line = format!("{error:#}");
+            assert!(line.contains("not finite"), "{line}");
+            assert_eq!(line.lines().count(), 1);
+        }
+    }
+    // Two that cancel in a sum.
+    let rows = [vec![f64::INFINITY, 1.0], vec![f64::NEG_INFINITY, 1.0]];
+    assert!(PcaAccumulator::new(2).add(&excitation(&rows)).is_err());
+}
+
+/// Scores and guides come from further layers than the final excitation.
+#[test]
+fn scores_and_guides_that_are_not_finite_are_an_error() {
+    let tensor = |size: &[i64], value: f64| Tensor::full(size, value, tch::kind::FLOAT_CPU);
+    for (score, guide, fits) in [
+        (1.0, 1.0, true),
+        (f64::NAN, 1.0, false),
+        (1.0, f64::INFINITY, false),
+    ] {
+        let added = Collector::default().add(Excitations {
+            logits: tensor(&[1, 5], score),
+            excitation: tensor(&[1, 4, 2, 2], 1.0),
+            guides: vec![tensor(&[1, 1, 4, 4], guide)],
+        });
+        assert_eq!(added.is_ok(), fits, "{score} {guide}");
+    }
+}
+
+#[test]
+fn channels_that_differ_are_an_error() {
+    let mut pca = accumulated(&[vec![1.0, 2.0]]);
+    assert!(pca.add(&excitation(&[vec![1.0]])).is_err());
+    assert!(pca.merge(PcaAccumulator::new(3)).is_err());
+}
+
+#[test]
+fn the_norm_is_that_of_the_formula() {
+    for key in ["norm", "norm_unclipped_below"] {
+        let case = expected(key);
+        let values = floats(&numbers(&case["values"]));
+        let (norm, result) = normed(&values);
+        assert!(!norm.is_constant());
+        let off = largest_difference(&result, &floats(&numbers(&case["result"])));
+        assert!(off < 1e-6, "{key} off by {off}");
+    }
+}
+
+#[test]
+fn any_split_of_the_values_gives_the_same_norm() {
+    let case = expected("norm");
+    let numbers = numbers(&case["values"]);
+    let result = floats(&self::numbers(&case["result"]));
+    for cut in 0..=numbers.len() {
+        let (mut left, mut right) = (NormAccumulator::default(), NormAccumulator::default());
+        left.add(&floats(&numbers[..cut]));
+        right.add(&floats(&numbers[cut..]));
+        let mut streamed = left;
+        streamed.add(&floats(&numbers[cut..]));
+        left.merge(right);
+        for accumulator in [left, streamed] {
+            let found = accumulator.finish().apply(&floats(&numbers));
+            let off = largest_difference(&found, &result);
+            assert!(off < 1e-6, "cut at {cut}: off by {off}");
+        }
+    }
+}
+
+/// The whole tensor has one norm, whatever part of it is asked for.
+#[test]
+fn a_part_has_the_norm_of_the_whole() {
+    let case = expected("norm");
+    let values = numbers(&case["values"]);
+    let (norm, _) = normed(&floats(&values));
+    let part = norm.apply(&floats(&values[3..]));
+    let result = &numbers(&case["result"])[3..];
+    assert!(largest_difference(&part, &floats(result)) < 1e-6);
+}
+
+#[test]
+fn the_norm_of_a_constant_is_zeros() {
+    // 0.1 is no binary fraction: its mean over 7 values may not be 0.1.
+    for value in [0.0, 1.0, -3.5, 0.1, 1e-30, 1e30] {
+        for shape in [[1, 1, 1, 1], [1, 3, 1, 7], [2, 3, 5, 5]] {
+            let values = Tensor::full(shape, value, tch::kind::FLOAT_CPU);
+            let (norm, result) = normed(&values);
+            assert!(norm.is_constant(), "{value} {shape:?}");
+            assert!(is_zero(&result), "{value} {shape:?}");
+            assert_eq!(result.size(), shape);
+        }
+    }
+}
+
+/// Of a small spread too: it is the values' own scale that counts.
+#[test]
+fn small_values_are_not_constant() {
+    let case = expected("norm");
+    let small: Vec<f64> = numbers(&case["values"]).iter().map(|v| v * 1e-25).collect();
+    let (norm, result) = normed(&floats(&small));
+    assert!(!norm.is_constant());
+    let off = largest_difference(&result, &floats(&numbers(&case["result"])));
+    assert!(off < 1e-5, "off by {off}");
+}
+
+#[test]
+fn resize_is_bilinear_between_pixel_centres() {
+    let cases = expected("resize");
+    for case in cases.as_array().unwrap() {
+        let size: (i64, i64) = serde_json::from_value(case["size"].clone()).unwrap();
+        let found = resize(&plane(&rows(&case["array"])), size);
+        let off = largest_difference(&found, &plane(&rows(&case["result"])));
+        assert!(off < 1e-5, "{size:?}: off by {off}");
+    }
+    assert!(cases.as_array().unwrap().len() > 3);
+}
+
+#[test]
+fn extrapolation_goes_from_the_deepest_guide_to_the_shallowest() {
+    let case = expected("gradual_extrapolation");
+    let feature = plane(&rows(&case["feature"]));
+    let guides: Vec<Tensor> = case["guides"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|guide| {
+            let planes: Vec<Tensor> = guide
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|channel| plane(&rows(channel)))
+                .collect();
+            Tensor::cat(&planes, 1).mean_dim(Some([1i64].as_slice()), true, tch::Kind::Float)
+        })
+        .collect();
+    let steps = case["steps"].as_array().unwrap();
+    for (step, levels) in steps.iter().zip(1..) {
+        let mean = plane(&rows(&step["channel_mean"]));
+        assert!(largest_difference(&guides[guides.len() - levels], &mean) < 1e-6);
+        let found = gradual_extrapolation(&feature, &guides[guides.len() - levels..]);
+        let off = largest_difference(&found, &plane(&rows(&step["result"])));
+        assert!(off < 1e-5, "{levels} guides: off by {off}");
+    }
+    assert_eq!(steps.len(), guides.len());
+    // Every channel of the features is carried alike.
+    let three = Tensor::cat(&[&feature, &(&feature * -2.0), &(&feature + 1.0)], 1);
+    let found = gradual_extrapolation(&three, &guides);
+    let first = gradual_extrapolation(&feature, &guides);
+    assert!(largest_difference(&found.narrow(1, 0, 1), &first) < 1e-6);
+    assert!(largest_difference(&found.narrow(1, 1, 1), &(&first * -2.0)) < 1e-5);
+    let none = gradual_extrapolation(&feature, &[]);
+    assert_eq!(largest_difference(&none, &feature), 0.0);
+}
