@@ -108,7 +108,7 @@ impl DeviceChoice {
             DeviceChoice::Cuda(index) if index < count() => Ok(Device::Cuda(index)),
             DeviceChoice::Cuda(index) => match count() {
                 0 => bail!(
-                    "--device cuda: no CUDA device can be used here (no GPU or driver, or a libtorch without CUDA: `make build CUDA=1`); use --device cpu"
+                    "--device cuda:{index}: no CUDA device can be used here (no GPU or driver, or a libtorch without CUDA: `make build CUDA=1`); use --device cpu"
                 ),
                 count => {
                     bail!("--device cuda:{index}: there are only {count} CUDA devices, from cuda:0")

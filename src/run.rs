@@ -10,6 +10,7 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
 use crate::batch::{Normalisation, stretched_picture, to_batch, to_picture};
 use crate::classes::{self, Class};
+use crate::error::usage;
 use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling};
 use crate::hooks::HookedModel;
 use crate::images;
@@ -29,7 +30,8 @@ const PICTURE_SIDE: u32 = 448;
 /// per image to `stdout`.
 ///
 /// # Errors
-/// With one line for a person; nothing is written then.
+/// With one line for a person; no file is written then (but where only `stdout`
+/// fails, which comes last).
 pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let notices = Notices {
         quiet: options.quiet,
@@ -133,6 +135,17 @@ impl Source {
         if let [only] = options.input.as_slice()
             && ArrayFormat::from_path(only).is_ok()
         {
+            let preprocessing = &options.model;
+            if options.skip_bad_images
+                || preprocessing.image_size.is_some()
+                || preprocessing.mean.is_some()
+                || preprocessing.std.is_some()
+            {
+                return Err(usage(format!(
+                    "{}: an array is taken as it is, so --image-size, --mean, --std and --skip-bad-images say nothing about it",
+                    only.display()
+                )));
+            }
             let array = arrays::read_input(only)?;
             let tensor = Tensor::try_from(array).context("reading the array `input`")?;
             return Ok(Source::Array(only.clone(), tensor));

@@ -87,7 +87,7 @@ pub(super) fn unknown(name: &str) -> String {
         );
     }
     format!(
-        "unknown network '{name}': did you mean {}? (prism models lists all); {hint}",
+        "unknown network '{name}': did you mean {}? {hint}",
         near.join(", ")
     )
 }
