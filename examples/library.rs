@@ -41,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     let mut collector = Collector::default();
     collector.add(model.forward(&to_batch(&pictures, &network.normalisation)?)?)?;
     let maps = collector.finish(MapOptions {
+        keep: None,
         gradual_extrapolation: true,
         to_size: model.to_input_size().then_some(model.input_size()),
     })?;

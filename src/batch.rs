@@ -94,6 +94,30 @@ pub fn stretched_picture(image: &Tensor) -> Result<RgbImage> {
     to_picture(&((image - low) / range))
 }
 
+/// One picture of a channel `[H,W]`, its own range spread over a colour ramp; a
+/// constant channel takes the ramp's beginning.
+///
+/// # Errors
+/// Where the tensor has another shape.
+pub fn ramp_picture(channel: &Tensor, ramp: impl Fn(f32) -> [u8; 3]) -> Result<RgbImage> {
+    let size = channel.size();
+    let &[height, width] = size.as_slice() else {
+        bail!("a channel is [H,W], not {size:?}");
+    };
+    let values = Vec::<f32>::try_from(channel.to_kind(Kind::Float).contiguous().view([-1]))?;
+    let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let range = if high > low { high - low } else { 1.0 };
+    let bytes = values
+        .iter()
+        .flat_map(|value| ramp((value - low) / range))
+        .collect();
+    match RgbImage::from_raw(width as u32, height as u32, bytes) {
+        Some(picture) => Ok(picture),
+        None => bail!("a picture of {width}x{height} pixels is incomplete"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +149,15 @@ mod tests {
         assert_eq!(picture.get_pixel(0, 0).0, [0, 255, 255]);
         assert_eq!(picture.get_pixel(1, 0).0, [128, 1, 0]);
         assert!(to_picture(&Tensor::zeros([2, 2], tch::kind::FLOAT_CPU)).is_err());
+    }
+
+    #[test]
+    fn a_channel_is_spread_over_its_own_range() {
+        let channel = Tensor::from_slice(&[2.0f32, 4.0, 3.0, 2.0]).reshape([2, 2]);
+        let picture = ramp_picture(&channel, |v| [(v * 200.0) as u8, 0, 7]).unwrap();
+        let red = |x, y| picture.get_pixel(x, y).0;
+        assert_eq!((red(0, 0), red(1, 0)), ([0, 0, 7], [200, 0, 7]));
+        assert_eq!((red(0, 1), red(1, 1)), ([100, 0, 7], [0, 0, 7]));
     }
 
     #[test]

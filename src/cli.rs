@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Usage, usage};
 use crate::figure::FigureFormat;
 use crate::hooks::Rule;
+use crate::map::Keep;
 use crate::options::{
     DeviceChoice, ModelOptions, Options, OutputOptions, parse_image_size, parse_mean, parse_std,
 };
@@ -127,9 +128,22 @@ struct ModelArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Map")]
 struct MapArgs {
+    /// Show only the features that all images have (quantised to 27 colours)
+    #[arg(long)]
+    inclusive: bool,
+
+    /// Show only the features that not all images have; with --inclusive: all of
+    /// them, quantised
+    #[arg(long)]
+    exclusive: bool,
+
     /// Keep the map at the resolution of the last activation
     #[arg(long)]
     no_gradual_extrapolation: bool,
+
+    /// Draw the red, green and blue channel below the map
+    #[arg(long)]
+    split_rgb: bool,
 }
 
 #[derive(Debug, Args)]
@@ -228,11 +242,18 @@ impl RunArgs {
         Options {
             input: self.input.input,
             skip_bad_images: self.input.skip_bad_images,
+            keep: match (self.map.inclusive, self.map.exclusive) {
+                (true, true) => Some(Keep::All),
+                (true, false) => Some(Keep::Common),
+                (false, true) => Some(Keep::Unique),
+                (false, false) => None,
+            },
             gradual_extrapolation: !self.map.no_gradual_extrapolation,
             batch_size: self.compute.batch_size,
             output: OutputOptions {
                 folder: self.output.output_dir,
                 format: self.output.format,
+                split_rgb: self.map.split_rgb,
                 arrays: self.output.save_arrays,
             },
             quiet: self.output.quiet,

@@ -10,6 +10,7 @@ use tch::Device;
 use crate::error::usage;
 use crate::figure::FigureFormat;
 use crate::hooks::Rule;
+use crate::map::Keep;
 
 /// Everything that one run of `prism` needs to know.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Options {
     pub skip_bad_images: bool,
     /// Which network, and what is read from it.
     pub model: ModelOptions,
+    /// Which quantised colours are shown; all unquantised ones where none.
+    pub keep: Option<Keep>,
     /// Whether the features are brought up through the guides.
     pub gradual_extrapolation: bool,
     /// Images forwarded at once; never changes the map.
@@ -62,6 +65,8 @@ pub struct OutputOptions {
     pub folder: PathBuf,
     /// Kind of the figures.
     pub format: FigureFormat,
+    /// Whether each channel of the map has a row of its own.
+    pub split_rgb: bool,
     /// File for the arrays.
     pub arrays: Option<PathBuf>,
 }

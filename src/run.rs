@@ -8,10 +8,10 @@ use image::RgbImage;
 use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
-use crate::batch::{Normalisation, stretched_picture, to_batch, to_picture};
+use crate::batch::{Normalisation, ramp_picture, stretched_picture, to_batch, to_picture};
 use crate::classes::{self, Class};
 use crate::error::usage;
-use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling};
+use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling, ramp};
 use crate::hooks::HookedModel;
 use crate::images;
 use crate::map::{Collector, MapOptions, Maps};
@@ -49,10 +49,13 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let model = network.hook(size, &options.model)?;
     let seen = look(&source, &model, &network.normalisation, options, notices)?;
     let maps = seen.collector.finish(MapOptions {
+        keep: options.keep,
         gradual_extrapolation: options.gradual_extrapolation,
         to_size: model.to_input_size().then_some(size),
     })?;
-    if maps.is_constant() {
+    if let Some(note) = maps.note() {
+        notices.note(note);
+    } else if maps.is_constant() {
         notices.warn("all features are the same in all images, so the map is black");
     }
 
@@ -135,19 +138,22 @@ impl Source {
         if let [only] = options.input.as_slice()
             && ArrayFormat::from_path(only).is_ok()
         {
-            let preprocessing = &options.model;
-            if options.skip_bad_images
-                || preprocessing.image_size.is_some()
-                || preprocessing.mean.is_some()
-                || preprocessing.std.is_some()
-            {
-                return Err(usage(format!(
-                    "{}: an array is taken as it is, so --image-size, --mean, --std and --skip-bad-images say nothing about it",
-                    only.display()
-                )));
-            }
             let array = arrays::read_input(only)?;
             let tensor = Tensor::try_from(array).context("reading the array `input`")?;
+            let size = (tensor.size()[2], tensor.size()[3]);
+            let asked = &options.model;
+            if options.skip_bad_images
+                || asked.image_size.is_some_and(|asked| asked != size)
+                || asked.mean.is_some()
+                || asked.std.is_some()
+            {
+                return Err(usage(format!(
+                    "{}: its images of {}x{} pixels are taken as they are; --image-size, --mean, --std and --skip-bad-images do not apply to them",
+                    only.display(),
+                    size.0,
+                    size.1
+                )));
+            }
             return Ok(Source::Array(only.clone(), tensor));
         }
         if let Some(file) = options
@@ -303,19 +309,26 @@ fn draw(
         let end = (start + MOST_IMAGES).min(maps.len());
         let mut columns = Vec::new();
         for image in start..end {
-            let map = to_picture(&maps.map(image..image + 1)?.get(0))?;
+            let map = maps.map(image..image + 1)?.get(0);
+            let mut panels = vec![
+                Panel {
+                    image: pictures[image].clone(),
+                    scaling: Scaling::Smooth,
+                },
+                Panel {
+                    image: to_picture(&map)?,
+                    scaling,
+                },
+            ];
+            if options.output.split_rgb {
+                for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
+                    let image = ramp_picture(&map.get(channel), ramp)?;
+                    panels.push(Panel { image, scaling });
+                }
+            }
             columns.push(Column {
                 title: classes[image].iter().map(Class::to_string).collect(),
-                panels: vec![
-                    Panel {
-                        image: pictures[image].clone(),
-                        scaling: Scaling::Smooth,
-                    },
-                    Panel {
-                        image: map,
-                        scaling,
-                    },
-                ],
+                panels,
             });
             bar.inc(1);
         }

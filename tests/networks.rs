@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Npz, largest_difference};
 use prism::hooks::{HookedModel, NetworkGraph, Rule};
-use prism::map::{Collector, MapOptions, Maps};
+use prism::map::{Collector, Keep, MapOptions, Maps};
 use tch::{Device, Tensor};
 
 const NETWORKS: [(&str, &[&str]); 7] = [
@@ -32,12 +32,23 @@ fn hook(file: &str, rule: Rule) -> HookedModel {
 }
 
 fn maps(model: &HookedModel, input: &Tensor, chunk: i64, extrapolate: bool) -> Maps {
+    kept_maps(model, input, chunk, extrapolate, None)
+}
+
+fn kept_maps(
+    model: &HookedModel,
+    input: &Tensor,
+    chunk: i64,
+    extrapolate: bool,
+    keep: Option<Keep>,
+) -> Maps {
     let mut collector = Collector::default();
     for batch in input.split(chunk, 0) {
         collector.add(model.forward(&batch).unwrap()).unwrap();
     }
     collector
         .finish(MapOptions {
+            keep,
             gradual_extrapolation: extrapolate,
             to_size: model.to_input_size().then_some((64, 64)),
         })
@@ -104,6 +115,57 @@ fn maps_are_those_of_pytorch_by_both_rules() {
             }
         }
     });
+}
+
+/// Common, unique and all quantised colours; a pixel may lie so near to the
+/// border of two colours that rounding decides: one at feature resolution, half
+/// a percent above.
+#[test]
+fn quantised_maps_are_those_of_pytorch() {
+    for file in ["tiny_vgg_scripted.pt", "tiny_resnet_traced.pt"] {
+        let network = file.rsplit_once('_').unwrap().0;
+        let expected = Npz::open(format!("tests/data/expected/{network}.npz"));
+        let (input, model) = (expected.tensor("input"), hook(file, Rule::Torchprism));
+        for (keep, name) in [
+            (Keep::Common, "inclusive"),
+            (Keep::Unique, "exclusive"),
+            (Keep::All, "both"),
+        ] {
+            for (extrapolate, suffix, allowed) in
+                [(true, "", 0.005 * 3.0 * 4096.0), (false, "_no_ge", 1.0)]
+            {
+                let ours = all(&kept_maps(&model, &input, 2, extrapolate, Some(keep)));
+                let theirs = expected.tensor(&format!("maps_{name}{suffix}"));
+                assert_eq!(ours.size(), theirs.size(), "{file} {name}{suffix}");
+                let off = (&ours - &theirs)
+                    .abs()
+                    .amax([1i64].as_slice(), false)
+                    .gt(WORST);
+                let off = off
+                    .to_kind(tch::Kind::Double)
+                    .sum(tch::Kind::Double)
+                    .double_value(&[]);
+                assert!(off <= allowed, "{file} {name}{suffix}: {off} pixels");
+            }
+        }
+    }
+}
+
+/// The notes and maps of batches in which the choice of colours leaves nothing,
+/// or everything.
+#[test]
+fn a_choice_that_leaves_nothing_is_black_and_said() {
+    let model = hook("tiny_vgg_scripted.pt", Rule::Auto);
+    let input = Npz::open("tests/data/expected/tiny_vgg.npz").tensor("input");
+    let one = input.narrow(0, 0, 1);
+    let unique = kept_maps(&model, &one, 1, true, Some(Keep::Unique));
+    assert!(unique.note().unwrap().contains("every colour is common"));
+    assert_eq!(all(&unique).abs().max().double_value(&[]), 0.0);
+    let common = kept_maps(&model, &one, 1, true, Some(Keep::Common));
+    assert!(common.note().unwrap().contains("none was left out"));
+    let quantised = kept_maps(&model, &one, 1, true, Some(Keep::All));
+    assert_eq!(largest_difference(&all(&common), &all(&quantised)), 0.0);
+    assert!(quantised.note().is_none());
 }
 
 /// What the reference's hand-written reading of each rule captured: sizes, and

@@ -7,6 +7,7 @@
 mod extrapolation;
 mod normalise;
 mod pca;
+mod quantise;
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ use tch::{Kind, Tensor};
 pub use extrapolation::{gradual_extrapolation, resize};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{COMPONENTS, Pca, PcaAccumulator, with_sign};
+pub use quantise::{ColourAccumulator, ColourSet, Keep, quantise, select};
 
 use crate::hooks::Excitations;
 
@@ -33,6 +35,8 @@ fn is_finite(tensor: &Tensor) -> bool {
 /// How excitations become maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapOptions {
+    /// Quantise the features, and keep some of their colours.
+    pub keep: Option<Keep>,
     /// Bring the features to the guides' resolutions (else the map keeps
     /// theirs).
     pub gradual_extrapolation: bool,
@@ -79,8 +83,18 @@ impl Collector {
             .map(|chunk| pca.project(&chunk.excitation))
             .collect();
         let Excitations { logits, guides, .. } = Excitations::cat(&self.chunks)?;
+        let features = with_sign(&Tensor::cat(&scores, 0));
+        let (shown, colours) = match options.keep {
+            Some(keep) => {
+                let (kept, colours) = kept_colours(&features, keep)?;
+                (kept, Some(colours))
+            }
+            None => (features.shallow_clone(), None),
+        };
         let mut maps = Maps {
-            features: with_sign(&Tensor::cat(&scores, 0)),
+            features,
+            shown,
+            colours,
             variance_ratio: pca.variance_ratio,
             logits,
             guides,
@@ -92,12 +106,20 @@ impl Collector {
             norm.add(&maps.extrapolated(chunk));
         }
         maps.norm = norm.finish();
-        ensure!(
-            maps.norm.is_finite(),
-            "the network's activations are not finite (NaN or infinity); are its weights?"
-        );
+        ensure!(maps.norm.is_finite(), NOT_FINITE);
         Ok(maps)
     }
+}
+
+/// Quantised features of which only the colours that `keep` names are left, and
+/// the colours that there were.
+fn kept_colours(features: &Tensor, keep: Keep) -> Result<(Tensor, ColourAccumulator)> {
+    let mut norm = NormAccumulator::default();
+    norm.add(features);
+    let quantised = quantise(&norm.finish().apply(features));
+    let mut colours = ColourAccumulator::default();
+    colours.add(&quantised)?;
+    Ok((select(&quantised, colours.common, keep), colours))
 }
 
 /// The maps of a batch, made when they are asked for.
@@ -109,6 +131,10 @@ pub struct Maps {
     pub variance_ratio: Vec<f64>,
     /// Class scores before softmax, `[N,K]` float32.
     pub logits: Tensor,
+    /// What is extrapolated: the features, or their quantised colours.
+    shown: Tensor,
+    /// The quantised colours of the images, where they were asked for.
+    colours: Option<ColourAccumulator>,
     guides: Vec<Tensor>,
     options: MapOptions,
     norm: Norm,
@@ -141,6 +167,28 @@ impl Maps {
         self.norm.is_constant()
     }
 
+    /// What a person should know of the choice of colours, where it left
+    /// nothing or everything.
+    pub fn note(&self) -> Option<&'static str> {
+        let colours = self.colours?;
+        let all_common = colours.common.contains_all(colours.any);
+        match self.options.keep? {
+            Keep::Common if colours.common.is_empty() => {
+                Some("no colour is common to all images, so the map of the common ones is black")
+            }
+            Keep::Common if all_common => {
+                Some("every colour is common to all images, so none was left out")
+            }
+            Keep::Unique if all_common => {
+                Some("every colour is common to all images, so the map of the unique ones is black")
+            }
+            Keep::Unique if colours.common.is_empty() => {
+                Some("no colour is common to all images, so none was left out")
+            }
+            _ => None,
+        }
+    }
+
     /// The maps of some images, `[n,3,H,W]` float32 in [0, 1]: red, green and
     /// blue.
     ///
@@ -169,7 +217,7 @@ impl Maps {
         let of = |tensor: &Tensor| {
             tensor.narrow(0, images.start as i64, (images.end - images.start) as i64)
         };
-        let features = of(&self.features);
+        let features = of(&self.shown);
         if !self.options.gradual_extrapolation {
             return features;
         }

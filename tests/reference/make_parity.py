@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import torch
 
-from prism_reference import features_of, prism_map, torchprism_excitations, torchvision_network
+from prism_reference import MODES, features_of, prism_map, torchprism_excitations, torchvision_network
 
 NAMES = ["vgg11", "vgg19", "resnet50", "resnet101", "mobilenet_v2"]
 
@@ -25,7 +25,6 @@ for name in NAMES:
         input=images,
         logits=excitations.logits.numpy(),
         variance_ratio=features_of(excitations.final.tensor)[1].astype(np.float32),
-        maps_default=prism_map(excitations).numpy(),
-        maps_no_ge=prism_map(excitations, extrapolate=False).numpy(),
+        **{mode: prism_map(excitations, **options).numpy() for mode, options in MODES.items()},
     )
     print(name)

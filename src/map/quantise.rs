@@ -1,0 +1,237 @@
+//! Quantised colours, and which of them the images of a batch share
+//! (TorchPRISM's *inclusive* and *exclusive* features).
+
+use anyhow::Result;
+use tch::{Kind, Tensor};
+
+/// Values that a component can take after quantising: 0, 0.5 and 1.
+const LEVELS: i64 = 3;
+
+/// Which pixels keep their quantised colour; the others become zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Those whose colour every image has.
+    Common,
+    /// Those whose colour not every image has.
+    Unique,
+    /// All of them.
+    All,
+}
+
+/// A set of the 27 quantised colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColourSet(u32);
+
+impl ColourSet {
+    /// No colour.
+    pub const NONE: ColourSet = ColourSet(0);
+    /// Every colour.
+    pub const ALL: ColourSet = ColourSet((1 << (LEVELS * LEVELS * LEVELS)) - 1);
+
+    /// The colours that are in both.
+    pub fn intersection(self, other: ColourSet) -> ColourSet {
+        ColourSet(self.0 & other.0)
+    }
+
+    /// The colours that are in one of them.
+    pub fn union(self, other: ColourSet) -> ColourSet {
+        ColourSet(self.0 | other.0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self == ColourSet::NONE
+    }
+
+    /// Whether every colour of `other` is in it.
+    pub fn contains_all(self, other: ColourSet) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    fn with(self, code: i64) -> ColourSet {
+        ColourSet(self.0 | 1 << code)
+    }
+
+    /// 1 for each code `0..27` that is in it, else 0, as the kind of `like`.
+    fn membership(self, like: &Tensor) -> Tensor {
+        let bits: Vec<f32> = (0..LEVELS.pow(3))
+            .map(|code| (self.0 >> code & 1) as f32)
+            .collect();
+        Tensor::from_slice(&bits).to_kind(like.kind())
+    }
+}
+
+/// The colours that all images seen so far share, and those that any has; adds
+/// and merges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColourAccumulator {
+    /// In every image; all 27 before the first.
+    pub common: ColourSet,
+    /// In any image.
+    pub any: ColourSet,
+}
+
+impl Default for ColourAccumulator {
+    fn default() -> Self {
+        ColourAccumulator {
+            common: ColourSet::ALL,
+            any: ColourSet::NONE,
+        }
+    }
+}
+
+impl ColourAccumulator {
+    /// Adds quantised images `[n,3,h,w]`.
+    ///
+    /// # Errors
+    /// Where that is no such tensor.
+    pub fn add(&mut self, quantised: &Tensor) -> Result<()> {
+        let codes = codes(quantised);
+        for image in 0..codes.size()[0] {
+            let codes = Vec::<i64>::try_from(codes.get(image).reshape([-1]))?;
+            let colours = codes.into_iter().fold(ColourSet::NONE, ColourSet::with);
+            self.merge(ColourAccumulator {
+                common: colours,
+                any: colours,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds everything that `other` has seen.
+    pub fn merge(&mut self, other: ColourAccumulator) {
+        self.common = self.common.intersection(other.common);
+        self.any = self.any.union(other.any);
+    }
+}
+
+/// `q = 0.5 * round_half_to_even(f / 0.5)` of normalised features in [0, 1].
+pub fn quantise(normalised: &Tensor) -> Tensor {
+    let steps = (LEVELS - 1) as f64;
+    (normalised * steps).round() / steps
+}
+
+/// Zeroes the pixels of quantised images `[n,3,h,w]` that `keep` leaves out,
+/// where `common` are the colours of every image of the batch.
+pub fn select(quantised: &Tensor, common: ColourSet, keep: Keep) -> Tensor {
+    let is_common = || {
+        let codes = codes(quantised);
+        common
+            .membership(quantised)
+            .index_select(0, &codes.reshape([-1]))
+            .reshape_as(&codes)
+            .unsqueeze(1)
+    };
+    match keep {
+        Keep::All => quantised.shallow_clone(),
+        Keep::Common => quantised * is_common(),
+        Keep::Unique => quantised * (1.0 - is_common()),
+    }
+}
+
+/// The number of each pixel's colour, in ascending order of (r, g, b):
+/// `[n,3,h,w]` -> `[n,h,w]` int64 in `0..27`.
+fn codes(quantised: &Tensor) -> Tensor {
+    let level = (quantised * (LEVELS - 1) as f64)
+        .round()
+        .to_kind(Kind::Int64);
+    level.select(1, 0) * (LEVELS * LEVELS) + level.select(1, 1) * LEVELS + level.select(1, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two images of 2x2 pixels. Colours as (r, g, b):
+    ///
+    /// ```text
+    /// first    (1,0,0) (0,.5,0)     second   (1,0,0) (1,0,0)
+    ///          (0,0,1) (1,0,0)               (0,.5,0) (1,1,1)
+    /// ```
+    ///
+    /// They share (1,0,0) and (0,.5,0); (0,0,1) and (1,1,1) are unique.
+    fn images() -> Tensor {
+        let pixels: [[[f32; 3]; 4]; 2] = [
+            [
+                [1.0, 0.0, 0.0],
+                [0.0, 0.5, 0.0],
+                [0.0, 0.0, 1.0],
+                [1.0, 0.0, 0.0],
+            ],
+            [
+                [1.0, 0.0, 0.0],
+                [1.0, 0.0, 0.0],
+                [0.0, 0.5, 0.0],
+                [1.0, 1.0, 1.0],
+            ],
+        ];
+        let flat: Vec<f32> = pixels.iter().flatten().flatten().copied().collect();
+        Tensor::from_slice(&flat)
+            .reshape([2, 2, 2, 3])
+            .permute([0, 3, 1, 2])
+    }
+
+    fn kept(keep: Keep) -> Vec<[f32; 3]> {
+        let mut colours = ColourAccumulator::default();
+        colours.add(&images()).unwrap();
+        let selected = select(&images(), colours.common, keep).permute([0, 2, 3, 1]);
+        Vec::<f32>::try_from(selected.contiguous().view([-1]))
+            .unwrap()
+            .chunks(3)
+            .map(|pixel| [pixel[0], pixel[1], pixel[2]])
+            .collect()
+    }
+
+    const RED: [f32; 3] = [1.0, 0.0, 0.0];
+    const GREEN: [f32; 3] = [0.0, 0.5, 0.0];
+    const BLUE: [f32; 3] = [0.0, 0.0, 1.0];
+    const WHITE: [f32; 3] = [1.0, 1.0, 1.0];
+    const ZERO: [f32; 3] = [0.0, 0.0, 0.0];
+
+    #[test]
+    fn common_colours_stay_where_every_image_has_them() {
+        assert_eq!(
+            kept(Keep::Common),
+            [RED, GREEN, ZERO, RED, RED, RED, GREEN, ZERO]
+        );
+    }
+
+    #[test]
+    fn unique_colours_stay_where_an_image_lacks_them() {
+        assert_eq!(
+            kept(Keep::Unique),
+            [ZERO, ZERO, BLUE, ZERO, ZERO, ZERO, ZERO, WHITE]
+        );
+    }
+
+    #[test]
+    fn both_keep_every_quantised_colour() {
+        assert_eq!(
+            kept(Keep::All),
+            [RED, GREEN, BLUE, RED, RED, RED, GREEN, WHITE]
+        );
+    }
+
+    #[test]
+    fn halves_between_two_colours_go_to_the_even_one() {
+        // 0.25 / 0.5 = 0.5 -> 0 and 0.75 / 0.5 = 1.5 -> 2, half to even
+        let values = [0.0f32, 0.2, 0.25, 0.26, 0.5, 0.74, 0.75, 1.0];
+        let quantised = Vec::<f32>::try_from(quantise(&Tensor::from_slice(&values))).unwrap();
+        assert_eq!(quantised, [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn images_seen_apart_share_what_they_share_together() {
+        let mut together = ColourAccumulator::default();
+        together.add(&images()).unwrap();
+        let mut apart = ColourAccumulator::default();
+        for image in 0..2 {
+            let mut one = ColourAccumulator::default();
+            one.add(&images().narrow(0, image, 1)).unwrap();
+            apart.merge(one);
+        }
+        assert_eq!(apart, together);
+        assert!(together.any.contains_all(together.common));
+        assert!(!together.common.contains_all(together.any));
+    }
+}
