@@ -37,7 +37,7 @@ need_pip() {
 pip_download() {
     local deps=$1 platforms=() minor
     shift
-    for minor in 5 12 17 24 25 26 27 28; do
+    for minor in $(seq 5 28); do
         platforms+=(--platform "manylinux_2_${minor}_x86_64")
     done
     "$PYTHON" -m pip download --quiet --disable-pip-version-check $deps \
