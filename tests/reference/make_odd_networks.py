@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from make_networks import save_traced as save  # leaves out the paths of this machine
+
 FOLDER = os.path.join(os.path.dirname(__file__), "..", "data", "odd_networks")
 
 
@@ -144,9 +146,9 @@ os.makedirs(FOLDER, exist_ok=True)
 example = torch.rand(1, 3, 32, 32)
 scripted = [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep]
 for kind in scripted:
-    torch.jit.script(seeded(kind)).save(os.path.join(FOLDER, kind.__name__ + ".pt"))
-torch.jit.trace(seeded(OneImage), example, check_trace=False).save(os.path.join(FOLDER, "OneImage.pt"))
-torch.jit.script(seeded(Plain).half()).save(os.path.join(FOLDER, "Half.pt"))
+    save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
+save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
+save(torch.jit.script(seeded(Plain).half()), os.path.join(FOLDER, "Half.pt"))
 
 torch.manual_seed(8)
 images = torch.randn(2, 3, 32, 32)

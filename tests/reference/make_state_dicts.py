@@ -9,6 +9,8 @@ import os
 import struct
 import torch
 
+from make_networks import save_traced
+
 folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "state_dicts")
 os.makedirs(folder, exist_ok=True)
 
@@ -56,7 +58,7 @@ with torch.no_grad():
     net.fc.weight.copy_(state["fc.weight"])
     net.fc.bias.copy_(state["fc.bias"])
 torch.save(net, path("module.pth"))
-torch.jit.script(net).save(path("torchscript.pth"))
+save_traced(torch.jit.script(net), path("torchscript.pth"))  # no paths of this machine in it
 
 header, data = {"__metadata__": {"format": "pt"}}, b""
 for name, tensor, dtype in (
