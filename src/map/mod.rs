@@ -27,9 +27,11 @@ const CHUNK: usize = 8;
 const NOT_FINITE: &str =
     "the network's activations are not finite (NaN or infinity); are its weights?";
 
-/// Whether a tensor is free of NaN and infinities: one sum finds every one.
-fn is_finite(tensor: &Tensor) -> bool {
-    tensor.sum(Kind::Double).double_value(&[]).is_finite()
+/// Refuses NaN and infinities: one sum finds every one.
+fn ensure_finite(tensor: &Tensor) -> Result<()> {
+    let sum = tensor.sum(Kind::Double).double_value(&[]);
+    ensure!(sum.is_finite(), NOT_FINITE);
+    Ok(())
 }
 
 /// How excitations become maps.
@@ -58,7 +60,7 @@ impl Collector {
     /// Where they do not fit those before, or are not finite.
     pub fn add(&mut self, excitations: Excitations) -> Result<()> {
         for tensor in [&excitations.logits].into_iter().chain(&excitations.guides) {
-            ensure!(is_finite(tensor), NOT_FINITE);
+            ensure_finite(tensor)?;
         }
         let channels = excitations.excitation.size()[1];
         self.pca

@@ -10,6 +10,8 @@ use ndarray::{Array1, Array2, ArrayD};
 use ndarray_linalg::svddc::{JobSvd, SVDDCInto};
 use tch::{Kind, Tensor};
 
+use super::ensure_finite;
+
 /// Components that become colours: red, green and blue.
 pub const COMPONENTS: i64 = 3;
 
@@ -67,17 +69,13 @@ impl PcaAccumulator {
             rows.size()[1],
             self.channels
         );
-        // One sum finds every NaN and infinity.
-        ensure!(
-            rows.sum(Kind::Double).double_value(&[]).is_finite(),
-            "the network's activations are not finite (NaN or infinity); are its weights?"
-        );
+        ensure_finite(&rows)?;
         self.rows += rows.size()[0];
         match &mut self.state {
             State::Rows(kept) => {
                 kept.push(rows);
                 if self.rows > self.channels {
-                    self.state = self.moments();
+                    self.turn_into_moments();
                 }
             }
             State::Moments { .. } => {
@@ -103,40 +101,28 @@ impl PcaAccumulator {
         if other.rows == 0 {
             return Ok(());
         }
-        if let (State::Rows(mine), State::Rows(_)) = (&mut self.state, &other.state)
-            && self.rows + other.rows <= self.channels
-        {
-            let State::Rows(theirs) = other.state else {
-                return Ok(());
-            };
-            mine.extend(theirs);
-            self.rows += other.rows;
-            return Ok(());
-        }
-        let (before, added) = (self.rows, other.rows);
-        if before == 0 {
+        if self.rows == 0 {
             *self = other;
             return Ok(());
         }
-        self.state = self.moments();
+        let (before, added) = (self.rows, other.rows);
         self.rows += added;
-        if let State::Moments { mean, scatter } = other.moments() {
-            self.merge_moments(before, (mean, scatter), added);
+        match (&mut self.state, other.state) {
+            (State::Rows(mine), State::Rows(theirs)) if self.rows <= self.channels => {
+                mine.extend(theirs);
+            }
+            (_, theirs) => {
+                self.turn_into_moments();
+                self.merge_moments(before, theirs.into_moments(), added);
+            }
         }
         Ok(())
     }
 
-    fn moments(&self) -> State {
-        match &self.state {
-            State::Rows(rows) => {
-                let (mean, scatter) = moments_of(&Tensor::cat(rows, 0));
-                State::Moments { mean, scatter }
-            }
-            State::Moments { mean, scatter } => State::Moments {
-                mean: mean.shallow_clone(),
-                scatter: scatter.shallow_clone(),
-            },
-        }
+    fn turn_into_moments(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Rows(Vec::new()));
+        let (mean, scatter) = state.into_moments();
+        self.state = State::Moments { mean, scatter };
     }
 
     /// Chan, Golub and LeVeque's pairwise update of mean and scatter.
@@ -172,6 +158,15 @@ impl PcaAccumulator {
                 let (eigenvalues, components) = eigen(&scatter)?;
                 Pca::new(mean, components, eigenvalues, self.rows, count)
             }
+        }
+    }
+}
+
+impl State {
+    fn into_moments(self) -> (Tensor, Tensor) {
+        match self {
+            State::Rows(rows) => moments_of(&Tensor::cat(&rows, 0)),
+            State::Moments { mean, scatter } => (mean, scatter),
         }
     }
 }

@@ -179,29 +179,22 @@ fn check_file(file: &Path) -> Result<()> {
     let with_weights = named.map_or(String::new(), |entry| {
         format!(", or use --model {} --weights {show}", entry.name)
     });
-    match start.as_slice() {
-        // a zip archive or a pickle stream: what torch.save writes
-        [b'P', b'K', ..] if has_pickle(file) => bail!(
+    // a zip archive or a pickle stream: what torch.save writes
+    let is_zip = start.starts_with(b"PK");
+    let has_pickle = || {
+        weights::entries(file)
+            .iter()
+            .any(|name| name.ends_with("data.pkl"))
+    };
+    if matches!(start.as_slice(), [0x80, 1..=5, ..]) || is_zip && has_pickle() {
+        bail!(
             "{show}: this is a pickled state dict or module, which holds no code to run; {HOW_TO_EXPORT}{with_weights}"
-        ),
-        [0x80, 1..=5, ..] => bail!(
-            "{show}: this is a pickled state dict or module, which holds no code to run; {HOW_TO_EXPORT}{with_weights}"
-        ),
-        [b'P', b'K', ..] => bail!(
-            "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
-        ),
-        _ => bail!("{show}: this is not a TorchScript file; {HOW_TO_EXPORT}"),
+        );
     }
-}
-
-fn has_pickle(file: &Path) -> bool {
-    File::open(file)
-        .ok()
-        .and_then(|open| zip::ZipArchive::new(open).ok())
-        .is_some_and(|archive| {
-            archive
-                .file_names()
-                .flatten()
-                .any(|name| name.ends_with("data.pkl"))
-        })
+    if is_zip {
+        bail!(
+            "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
+        );
+    }
+    bail!("{show}: this is not a TorchScript file; {HOW_TO_EXPORT}")
 }

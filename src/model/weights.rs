@@ -94,16 +94,21 @@ fn read_pytorch(path: &Path) -> Result<Vec<(String, Tensor)>> {
 
 /// Whether the file is a TorchScript archive: a zip like a state dict's, but with code.
 pub fn is_torchscript(path: &Path) -> bool {
-    let Some(archive) = File::open(path)
-        .ok()
-        .and_then(|file| zip::ZipArchive::new(std::io::BufReader::new(file)).ok())
-    else {
-        return false;
-    };
-    archive
-        .file_names()
-        .flatten()
+    entries(path)
+        .iter()
         .any(|name| name.ends_with("/constants.pkl") || name.contains("/code/"))
+}
+
+/// The names of a zip archive's entries; none where the file is no such archive.
+pub(super) fn entries(path: &Path) -> Vec<String> {
+    let archive = File::open(path)
+        .ok()
+        .and_then(|file| zip::ZipArchive::new(std::io::BufReader::new(file)).ok());
+    let Some(archive) = archive else {
+        return Vec::new();
+    };
+    let names = archive.file_names().flatten();
+    names.map(|name| name.to_string()).collect()
 }
 
 fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
