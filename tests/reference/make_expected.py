@@ -1,6 +1,7 @@
 """Writes what PRISM must give for the tiny networks: tests/data/expected/NETWORK.npz, and units.json.
 
     python tests/reference/make_expected.py     # after make_networks.py, whose files it reads
+    python tests/reference/make_expected.py tiny_gated tiny_dense     # these networks alone
 
 Each NETWORK.npz holds for the scripted and the traced file alike: `input`, `logits`, and by the TorchPRISM
 rule `features`, `variance_ratio`, `maps_torchprism`, `maps_torchprism_no_ge` (tiny_vgg and tiny_resnet: also
@@ -66,6 +67,21 @@ AUTO = {
     ),
     # an average pooling reduces as well
     "tiny_dict": AutoLayers(final=("output", "relu3"), guides=(("input", "pool"), ("input", "conv2"))),
+    # expanded activations, before the gate; its pooling is no reduction of the features' way
+    "tiny_gated": AutoLayers(
+        final=("output", "head"), guides=(("input", "blocks.0.depthwise.0"), ("input", "blocks.2.depthwise.0"))
+    ),
+    # the transition's convolution goes into the average pooling; the last ReLU is functional
+    "tiny_dense": AutoLayers(
+        final=("input", "avgpool"), guides=(("input", "pool0"), ("input", "transition.3"))
+    ),
+    # of the two strided convolutions of a unit the second branch's runs last
+    "tiny_shuffle": AutoLayers(
+        final=("output", "conv5"),
+        guides=(("input", "maxpool"), ("input", "stage2.0.branch2.3"), ("input", "stage3.0.branch2.3")),
+    ),
+    # what enters the strided convolution is normalised; the stem sees the image, which is no guide
+    "tiny_convnext": AutoLayers(final=("output", "stage2"), guides=(("input", "downsample.1"),)),
 }
 
 
@@ -289,8 +305,10 @@ def main():
     os.makedirs(EXPECTED, exist_ok=True)
     torch.set_num_threads(1)  # sums in one order
     images = smooth_images()
-    for name in NETWORKS:
+    for name in sys.argv[1:] or NETWORKS:
         network_expected(name, images)
+    if sys.argv[1:]:
+        return
     path = os.path.join(EXPECTED, "units.json")
     with open(path, "w", encoding="utf-8") as out:
         out.write(readable(units()) + "\n")

@@ -1,14 +1,16 @@
 """Writes the tiny seeded TorchScript classifiers that the tests hook, and a few files that must be refused.
 
     python tests/reference/make_networks.py   # -> tests/data/networks/*.pt, tests/data/bad_models/*
+    python tests/reference/make_networks.py tiny_gated tiny_dense   # these networks alone
 
 Each network shows one habit of a family of CNNs on a 64x64 input (any size runs): in-place ReLU, ceil-mode
 and stride-1 pooling, a projection executed after the main path, padding made for one convolution, a
-convolution as classifier, outputs that are no plain tensor. Each is written scripted and traced with plain
-`torch.jit.save`, unfrozen. Needs torch 2.13.0.
+convolution as classifier, gates, concatenation, shuffled channels, outputs that are no plain tensor. Each
+is written scripted and traced with plain `torch.jit.save`, unfrozen. Needs torch 2.13.0.
 """
 import io
 import os
+import sys
 from typing import Dict, NamedTuple, Optional
 
 import torch
@@ -326,6 +328,222 @@ class TinyDict(nn.Module):
         return {"features": x, "logits": self.fc(torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1))}
 
 
+class Gate(nn.Module):
+    """Squeeze and excitation: a number per channel and image, between 0 and 1, times the features."""
+
+    def __init__(self, channels, c_squeeze):
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, c_squeeze, 1)
+        self.activation = nn.SiLU()
+        self.fc2 = nn.Conv2d(c_squeeze, channels, 1)
+        self.scale_activation = nn.Sigmoid()
+
+    def forward(self, x):
+        scale = self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
+        return scale * x
+
+
+class Swish(nn.Module):
+    """SiLU written out: a product of two tensors of one size."""
+
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+class MBConv(nn.Module):
+    """Expand, depthwise, gate, project (linear), residual sum where the shapes allow it."""
+
+    def __init__(self, c_in, c_out, stride, expand):
+        super().__init__()
+        c_mid = c_in * expand
+        self.residual = stride == 1 and c_in == c_out
+        self.expand = nn.Sequential(nn.Conv2d(c_in, c_mid, 1, bias=False), nn.BatchNorm2d(c_mid), Swish())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(c_mid, c_mid, 3, stride, 1, groups=c_mid, bias=False),
+            nn.BatchNorm2d(c_mid),
+            nn.SiLU(inplace=True),
+        )
+        self.gate = Gate(c_mid, 4)
+        self.project = nn.Sequential(nn.Conv2d(c_mid, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x):
+        out = self.project(self.gate(self.depthwise(self.expand(x))))
+        if self.residual:
+            out += x
+        return out
+
+
+class TinyGated(nn.Module):
+    """As EfficientNet: gated inverted residuals; the first non-linearity of each is written out."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), Swish())
+        self.blocks = nn.Sequential(
+            MBConv(8, 12, 2, 3), MBConv(12, 12, 1, 3), MBConv(12, 16, 2, 3), MBConv(16, 16, 1, 3)
+        )
+        self.head = nn.Sequential(nn.Conv2d(16, 40, 1, bias=False), nn.BatchNorm2d(40), nn.SiLU(inplace=True))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(40, CLASSES))
+
+    def forward(self, x):
+        x = self.avgpool(self.head(self.blocks(self.stem(x))))
+        return self.classifier(torch.flatten(x, 1))
+
+
+class DenseLayer(nn.Module):
+    """Normalisation before each convolution; the input is handed on beside the new channels."""
+
+    def __init__(self, c_in, growth):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv1 = nn.Conv2d(c_in, 2 * growth, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(2 * growth)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(2 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        new = self.conv1(self.relu1(self.norm1(x)))
+        new = self.conv2(self.relu2(self.norm2(new)))
+        return torch.cat([x, new], 1)
+
+
+class TinyDense(nn.Module):
+    """As DenseNet: two dense blocks, between them a transition whose convolution goes straight into an
+    average pooling; a last normalisation and a functional ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv0 = nn.Conv2d(3, 12, 7, 2, 3, bias=False)
+        self.norm0 = nn.BatchNorm2d(12)
+        self.relu0 = nn.ReLU(inplace=True)
+        self.pool0 = nn.MaxPool2d(3, 2, 1)
+        self.block1 = nn.Sequential(DenseLayer(12, 6), DenseLayer(18, 6), DenseLayer(24, 6))
+        self.transition = nn.Sequential(
+            nn.BatchNorm2d(30), nn.ReLU(inplace=True), nn.Conv2d(30, 16, 1, bias=False), nn.AvgPool2d(2, 2)
+        )
+        self.block2 = nn.Sequential(DenseLayer(16, 8), DenseLayer(24, 8))
+        self.norm5 = nn.BatchNorm2d(32)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.classifier = nn.Linear(32, CLASSES)
+
+    def forward(self, x):
+        x = self.pool0(self.relu0(self.norm0(self.conv0(x))))
+        x = self.norm5(self.block2(self.transition(self.block1(x))))
+        x = F.relu(x, inplace=True)
+        return self.classifier(torch.flatten(self.avgpool(x), 1))
+
+
+def channel_shuffle(x, groups: int):
+    batch, channels, height, width = x.size()
+    x = x.view(batch, groups, channels // groups, height, width)
+    x = torch.transpose(x, 1, 2).contiguous()
+    return x.view(batch, channels, height, width)
+
+
+class ShuffleUnit(nn.Module):
+    """Half of the channels pass by, or, with stride 2, both branches see all of them; then the channels of
+    the two are interleaved."""
+
+    def __init__(self, c_in, c_out, stride: int):
+        super().__init__()
+        self.stride = stride
+        half = c_out // 2
+        self.branch1 = nn.Sequential()
+        if stride > 1:
+            self.branch1 = nn.Sequential(
+                nn.Conv2d(c_in, c_in, 3, stride, 1, groups=c_in, bias=False),
+                nn.BatchNorm2d(c_in),
+                nn.Conv2d(c_in, half, 1, bias=False),
+                nn.BatchNorm2d(half),
+                nn.ReLU(inplace=True),
+            )
+        self.branch2 = nn.Sequential(
+            nn.Conv2d(c_in if stride > 1 else half, half, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(half, half, 3, stride, 1, groups=half, bias=False),
+            nn.BatchNorm2d(half),
+            nn.Conv2d(half, half, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x):
+        if self.stride == 1:
+            x1, x2 = x.chunk(2, dim=1)
+            out = torch.cat((x1, self.branch2(x2)), dim=1)
+        else:
+            out = torch.cat((self.branch1(x), self.branch2(x)), dim=1)
+        return channel_shuffle(out, 2)
+
+
+class TinyShuffle(nn.Module):
+    """As ShuffleNetV2."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(3, 12, 3, 2, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU(inplace=True)
+        )
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.stage2 = nn.Sequential(ShuffleUnit(12, 24, 2), ShuffleUnit(24, 24, 1))
+        self.stage3 = nn.Sequential(ShuffleUnit(24, 32, 2), ShuffleUnit(32, 32, 1))
+        self.conv5 = nn.Sequential(nn.Conv2d(32, 40, 1, bias=False), nn.BatchNorm2d(40), nn.ReLU(inplace=True))
+        self.fc = nn.Linear(40, CLASSES)
+
+    def forward(self, x):
+        x = self.stage3(self.stage2(self.maxpool(self.conv1(x))))
+        return self.fc(self.conv5(x).mean([2, 3]))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of [N, C, h, w]."""
+
+    def forward(self, x):
+        x = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class ConvNextBlock(nn.Module):
+    """Depthwise 7x7, then per pixel, channels last: normalise, expand, GELU, project; a scale per channel."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.expand = nn.Linear(channels, 3 * channels)
+        self.activation = nn.GELU()
+        self.project = nn.Linear(3 * channels, channels)
+        # both signs, as training leaves them
+        self.layer_scale = nn.Parameter(torch.empty(channels, 1, 1).uniform_(-1, 1))
+
+    def forward(self, x):
+        out = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        out = self.project(self.activation(self.expand(out)))
+        return x + self.layer_scale * out.permute(0, 3, 1, 2)
+
+
+class TinyConvnext(nn.Module):
+    """As ConvNeXt: patches as stem, no batch-norm, the features normalised again after the pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 18, 4, 4), ChannelNorm(18, eps=1e-6))
+        self.stage1 = nn.Sequential(ConvNextBlock(18), ConvNextBlock(18))
+        self.downsample = nn.Sequential(ChannelNorm(18, eps=1e-6), nn.Conv2d(18, 24, 2, 2))
+        self.stage2 = nn.Sequential(ConvNextBlock(24), ConvNextBlock(24))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(ChannelNorm(24, eps=1e-6), nn.Flatten(1), nn.Linear(24, CLASSES))
+
+    def forward(self, x):
+        x = self.stage2(self.downsample(self.stage1(self.stem(x))))
+        return self.classifier(self.avgpool(x))
+
+
 NETWORKS = {
     "tiny_vgg": TinyVgg,
     "tiny_resnet": tiny_resnet,
@@ -334,7 +552,14 @@ NETWORKS = {
     "tiny_mobilenet": TinyMobilenet,
     "tiny_squeezenet": TinySqueezenet,
     "tiny_dict": TinyDict,
+    "tiny_gated": TinyGated,
+    "tiny_dense": TinyDense,
+    "tiny_shuffle": TinyShuffle,
+    "tiny_convnext": TinyConvnext,
 }
+
+# Normalisations that have been trained: every third scale is negative, shifts are not zero.
+TRAINED_NORMS = {"tiny_gated", "tiny_dense", "tiny_shuffle", "tiny_convnext"}
 
 # Tracing refuses a dictionary output unless told strict=False.
 SCRIPTED_ONLY = {"tiny_dict"}
@@ -348,6 +573,11 @@ def build(name):
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if name in TRAINED_NORMS and isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            with torch.no_grad():
+                module.weight[::3] *= -1
     network.train()
     with torch.no_grad():
         for _ in range(20):
@@ -482,10 +712,12 @@ def main():
     bad_models = os.path.join(DATA, "bad_models")
     os.makedirs(networks, exist_ok=True)
     os.makedirs(bad_models, exist_ok=True)
-    for name in NETWORKS:
+    for name in sys.argv[1:] or NETWORKS:
         save_scripted(script(build(name)), os.path.join(networks, f"{name}_scripted.pt"))
         if name not in SCRIPTED_ONLY:
             save_traced(trace(name, build(name)), os.path.join(networks, f"{name}_traced.pt"))
+    if sys.argv[1:]:
+        return
     for name, network in BAD_MODELS.items():
         torch.manual_seed(500)
         save_scripted(script(network().eval()), os.path.join(bad_models, f"{name}.pt"))
