@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/hooks/shim.cpp");
-    println!("cargo:rerun-if-changed=src/hooks/shim.h");
+    for file in ["shim.cpp", "shim.h", "backprop.cpp", "backprop.h"] {
+        println!("cargo:rerun-if-changed=src/hooks/{file}");
+    }
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
 
@@ -25,6 +26,7 @@ fn main() {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .file("src/hooks/shim.cpp")
+        .file("src/hooks/backprop.cpp")
         .compile("prism_shim");
 
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());

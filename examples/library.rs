@@ -4,12 +4,14 @@
 use std::path::Path;
 
 use prism::batch::{to_batch, to_picture};
+use prism::classes::top_classes;
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
+use prism::images;
+use prism::labels::Labels;
 use prism::map::{Collector, MapOptions};
 use prism::model::Network;
 use prism::notices::Notices;
 use prism::options::ModelOptions;
-use prism::{classes, images};
 
 fn main() -> anyhow::Result<()> {
     // A network by name, or "./my_network.pt": any TorchScript file.
@@ -46,8 +48,8 @@ fn main() -> anyhow::Result<()> {
         to_size: model.to_input_size().then_some(model.input_size()),
     })?;
 
-    let names = classes::names(model.classes());
-    let top = classes::top_classes(&maps.logits, names.as_deref(), 3)?;
+    let labels = Labels::for_classes(model.classes());
+    let top = top_classes(&maps.logits, labels.as_ref(), 3)?;
     let mut figure = MapFigure::default();
     for (index, (picture, top)) in pictures.into_iter().zip(&top).enumerate() {
         let map = to_picture(&maps.map(index..index + 1)?.get(0))?;

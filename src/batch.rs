@@ -61,14 +61,20 @@ pub fn to_batch(pictures: &[RgbImage], normalisation: &Normalisation) -> Result<
     Ok(((scaled - per_channel(normalisation.mean)) / per_channel(normalisation.std)).contiguous())
 }
 
-/// One picture of an image `[3,H,W]` float32 in [0, 1].
+/// One picture of an image `[3,H,W]` float32 in [0, 1]; of `[4,H,W]`, whose
+/// last channel is alpha, over white.
 ///
 /// # Errors
 /// Where the tensor has another shape.
 pub fn to_picture(image: &Tensor) -> Result<RgbImage> {
     let size = image.size();
-    let &[3, height, width] = size.as_slice() else {
-        bail!("a picture is made of [3,H,W], not {size:?}");
+    let &[3 | 4, height, width] = size.as_slice() else {
+        bail!("a picture is made of [3,H,W] or [4,H,W], not {size:?}");
+    };
+    let colours = image.narrow(0, 0, 3);
+    let image = match size[0] {
+        4 => (colours - 1.0) * image.narrow(0, 3, 1) + 1.0,
+        _ => colours,
     };
     let bytes = (image * 255.0)
         .round()
@@ -149,6 +155,16 @@ mod tests {
         assert_eq!(picture.get_pixel(0, 0).0, [0, 255, 255]);
         assert_eq!(picture.get_pixel(1, 0).0, [128, 1, 0]);
         assert!(to_picture(&Tensor::zeros([2, 2], tch::kind::FLOAT_CPU)).is_err());
+    }
+
+    #[test]
+    fn alpha_shows_white_through() {
+        let image =
+            Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.5, 0.5, 1.0, 0.2]).reshape([4, 1, 2]);
+        let picture = to_picture(&image).unwrap();
+        // 255 (1 - a (1 - c)) by hand
+        assert_eq!(picture.get_pixel(0, 0).0, [255, 0, 128]);
+        assert_eq!(picture.get_pixel(1, 0).0, [255, 204, 230]);
     }
 
     #[test]

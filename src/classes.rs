@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use crate::model::labels;
+use crate::labels::Labels;
 
 /// One class of one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,31 +23,22 @@ impl std::fmt::Display for Class {
     }
 }
 
-/// Names of the classes of a network that tells `count` apart; none where they
-/// are not known.
-pub fn names(count: i64) -> Option<Vec<String>> {
-    let imagenet = labels::imagenet();
-    (count == imagenet.len() as i64)
-        .then(|| imagenet.iter().map(|label| labels::title(label)).collect())
-}
-
 /// The `top` most likely classes of every image, the likeliest first.
 ///
 /// `logits` is `[N,K]`; there are fewer where K is smaller.
 ///
 /// # Errors
 /// Where the logits are no such tensor.
-pub fn top_classes(logits: &Tensor, names: Option<&[String]>, top: i64) -> Result<Vec<Vec<Class>>> {
+pub fn top_classes(logits: &Tensor, labels: Option<&Labels>, top: i64) -> Result<Vec<Vec<Class>>> {
     let (images, count) = logits.size2()?;
     let top = top.min(count);
     let probabilities = logits.to_kind(Kind::Double).softmax(1, Kind::Double);
     let (values, ids) = probabilities.topk(top, 1, true, true);
     let class = |image: i64, rank: i64| {
         let id = ids.int64_value(&[image, rank]) as usize;
-        let name = names.and_then(|names| names.get(id));
         Class {
             id,
-            name: name.cloned().unwrap_or_else(|| id.to_string()),
+            name: labels.map_or_else(|| id.to_string(), |labels| labels.title(id)),
             probability: values.double_value(&[image, rank]),
         }
     };
@@ -64,19 +55,12 @@ mod tests {
     fn the_top_classes_are_softmaxed_and_named() {
         // exp: e, 1, e^2 -> shares 0.2447, 0.0900, 0.6652
         let logits = Tensor::from_slice(&[1.0f32, 0.0, 2.0]).reshape([1, 3]);
-        let named: Vec<String> = ["cat", "dog", "owl"].map(String::from).into();
+        let named = Labels::new(["cat", "dog", "owl"].map(String::from).into());
         let top = top_classes(&logits, Some(&named), 2).unwrap();
         let shown: Vec<String> = top[0].iter().map(Class::to_string).collect();
         assert_eq!(shown, ["owl: 0.67", "cat: 0.24"]);
         let top = top_classes(&logits, None, 5).unwrap();
         assert_eq!(top[0].len(), 3);
         assert_eq!(top[0][0].name, "2");
-    }
-
-    #[test]
-    fn a_network_of_1000_classes_speaks_of_imagenet() {
-        let names = names(1000).unwrap();
-        assert_eq!((names.len(), names[269].as_str()), (1000, "timber_wolf"));
-        assert!(super::names(10).is_none());
     }
 }

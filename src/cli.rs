@@ -10,11 +10,12 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Usage, usage};
 use crate::figure::FigureFormat;
-use crate::hooks::Rule;
+use crate::hooks::{Hooks, Rule, SaliencyHook};
 use crate::map::Keep;
 use crate::options::{
     DeviceChoice, ModelOptions, Options, OutputOptions, parse_image_size, parse_mean, parse_std,
 };
+use crate::saliency::Method;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,7 +66,11 @@ struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    classes: ClassArgs,
+    #[command(flatten)]
     map: MapArgs,
+    #[command(flatten)]
+    saliency: SaliencyArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -126,6 +131,55 @@ struct ModelArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Classes")]
+struct ClassArgs {
+    /// Names of the classes: one per line, or a .json as torchvision and Keras
+    /// ship it [default: ImageNet's for 1000 classes, else numbers]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// Classes named for each image
+    #[arg(long, value_name = "K", default_value = "3", value_parser = parsed(parse_count))]
+    top: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Saliency")]
+struct SaliencyArgs {
+    /// Fade the map where a class is not seen, and show where it is: Grad-CAM or
+    /// contrastive excitation backpropagation
+    #[arg(long, value_name = "METHOD", default_value = NO_SALIENCY, value_parser = named::<SaliencyChoice>(&SALIENCY_NAMES))]
+    saliency: SaliencyChoice,
+
+    /// Class to look for in all images [default: each image's own top class]
+    #[arg(long, value_name = "ID|NAME")]
+    target: Option<String>,
+
+    /// Layer at which the class is looked for [default: the one whose channels
+    /// are analysed]
+    #[arg(long, value_name = "NAME")]
+    saliency_layer: Option<String>,
+}
+
+const NO_SALIENCY: &str = "none";
+const SALIENCY_NAMES: [&str; 3] = [NO_SALIENCY, Method::NAMES[0], Method::NAMES[1]];
+
+/// A saliency method, or none.
+#[derive(Debug, Clone, Copy)]
+struct SaliencyChoice(Option<Method>);
+
+impl FromStr for SaliencyChoice {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> anyhow::Result<SaliencyChoice> {
+        match name {
+            NO_SALIENCY => Ok(SaliencyChoice(None)),
+            name => name.parse().map(Some).map(SaliencyChoice),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Map")]
 struct MapArgs {
     /// Show only the features that all images have (quantised to 27 colours)
@@ -157,10 +211,14 @@ struct OutputArgs {
     #[arg(long, value_name = "FORMAT", default_value = "jpg", value_parser = named::<FigureFormat>(&FigureFormat::NAMES))]
     format: FigureFormat,
 
-    /// Save maps, features, variance ratios, class scores and input (.npz or
-    /// .safetensors)
+    /// Save maps, features, variance ratios, class scores, input and saliency
+    /// (.npz or .safetensors)
     #[arg(long, value_name = "FILE")]
     save_arrays: Option<PathBuf>,
+
+    /// Write the colours that each image has to 2cluster.bin, for `prism som`
+    #[arg(long)]
+    cluster: bool,
 
     /// Nothing on stderr but errors
     #[arg(short, long)]
@@ -216,7 +274,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             Box::new(layers.model.into_options(&layers.compute)),
             layers.quiet,
         ),
-        None => Request::Run(Box::new(cli.run.into_options())),
+        None => Request::Run(Box::new(cli.run.into_options()?)),
     })
 }
 
@@ -226,8 +284,11 @@ impl ModelArgs {
             model: self.model,
             weights: self.weights,
             offline: self.offline,
-            hooks: self.hooks,
-            layer: self.layer,
+            hooks: Hooks {
+                rule: self.hooks,
+                layer: self.layer,
+                saliency: None,
+            },
             image_size: self.image_size,
             mean: self.mean,
             std: self.std,
@@ -238,10 +299,26 @@ impl ModelArgs {
 }
 
 impl RunArgs {
-    fn into_options(self) -> Options {
-        Options {
+    fn into_options(self) -> Result<Options, Usage> {
+        let asked = self.saliency;
+        let saliency = asked.saliency.0.map(|method| SaliencyHook {
+            method,
+            layer: asked.saliency_layer.clone(),
+        });
+        if saliency.is_none() && (asked.target.is_some() || asked.saliency_layer.is_some()) {
+            return Err(Usage(format!(
+                "--target and --saliency-layer choose what --saliency shows; add --saliency {}",
+                Method::NAMES.join(" or --saliency ")
+            )));
+        }
+        let mut model = self.model.into_options(&self.compute);
+        model.hooks.saliency = saliency;
+        Ok(Options {
             input: self.input.input,
             skip_bad_images: self.input.skip_bad_images,
+            target: asked.target,
+            labels: self.classes.labels,
+            top: self.classes.top,
             keep: match (self.map.inclusive, self.map.exclusive) {
                 (true, true) => Some(Keep::All),
                 (true, false) => Some(Keep::Common),
@@ -255,10 +332,11 @@ impl RunArgs {
                 format: self.output.format,
                 split_rgb: self.map.split_rgb,
                 arrays: self.output.save_arrays,
+                clusters: self.output.cluster,
             },
             quiet: self.output.quiet,
-            model: self.model.into_options(&self.compute),
-        }
+            model,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use tch::Device;
 
 use crate::error::usage;
 use crate::figure::FigureFormat;
-use crate::hooks::Rule;
+use crate::hooks::Hooks;
 use crate::map::Keep;
 
 /// Everything that one run of `prism` needs to know.
@@ -21,6 +21,13 @@ pub struct Options {
     pub skip_bad_images: bool,
     /// Which network, and what is read from it.
     pub model: ModelOptions,
+    /// Class whose saliency is shown, by number or name; each image's own top
+    /// class where none.
+    pub target: Option<String>,
+    /// File of the names of the classes.
+    pub labels: Option<PathBuf>,
+    /// Classes named for an image.
+    pub top: usize,
     /// Which quantised colours are shown; all unquantised ones where none.
     pub keep: Option<Keep>,
     /// Whether the features are brought up through the guides.
@@ -42,10 +49,8 @@ pub struct ModelOptions {
     pub weights: Option<PathBuf>,
     /// Never download.
     pub offline: bool,
-    /// Rule for the excitations.
-    pub hooks: Rule,
-    /// Final excitation by name.
-    pub layer: Option<String>,
+    /// What is read of it.
+    pub hooks: Hooks,
     /// Height and width, where not the network's own.
     pub image_size: Option<(i64, i64)>,
     /// Mean of the channels, where not the network's own.
@@ -69,6 +74,8 @@ pub struct OutputOptions {
     pub split_rgb: bool,
     /// File for the arrays.
     pub arrays: Option<PathBuf>,
+    /// Whether the colours of each image are written for clustering.
+    pub clusters: bool,
 }
 
 impl Default for ModelOptions {
@@ -77,8 +84,7 @@ impl Default for ModelOptions {
             model: PathBuf::from("vgg16"),
             weights: None,
             offline: false,
-            hooks: Rule::default(),
-            layer: None,
+            hooks: Hooks::default(),
             image_size: None,
             mean: None,
             std: None,

@@ -9,19 +9,17 @@ use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
 use crate::batch::{Normalisation, ramp_picture, stretched_picture, to_batch, to_picture};
-use crate::classes::{self, Class};
+use crate::classes::{Class, top_classes};
 use crate::error::usage;
 use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling, ramp};
 use crate::hooks::HookedModel;
 use crate::images;
+use crate::labels::Labels;
 use crate::map::{Collector, MapOptions, Maps};
 use crate::model::Network;
 use crate::notices::Notices;
 use crate::options::{ModelOptions, Options};
 use crate::output::{Outputs, folder_of};
-
-/// Classes named over an image and on stdout.
-const TOP: i64 = 3;
 
 /// Shorter side of a picture in a figure, pixels.
 const PICTURE_SIDE: u32 = 448;
@@ -43,10 +41,19 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         ArrayFormat::from_path(file)?;
         outputs.prepare(folder_of(file))?;
     }
+    let labels = options.labels.as_deref().map(Labels::read).transpose()?;
 
     let network = Network::load(&options.model, notices)?;
     let size = source.size().unwrap_or(network.input_size);
-    let model = network.hook(size, &options.model)?;
+    let mut model = network.hook(size, &options.model)?;
+    let labels = labels_of(&model, labels, options)?;
+    if let Some(target) = &options.target {
+        let class = find_class(target, labels.as_ref(), model.classes())?;
+        model.set_target(class)?;
+        if let Some(labels) = &labels {
+            notices.note(&format!("target: class {class}, {}", labels.title(class)));
+        }
+    }
     let seen = look(&source, &model, &network.normalisation, options, notices)?;
     let maps = seen.collector.finish(MapOptions {
         keep: options.keep,
@@ -59,8 +66,9 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         notices.warn("all features are the same in all images, so the map is black");
     }
 
-    let names = classes::names(model.classes());
-    let classes = classes::top_classes(&maps.logits, names.as_deref(), TOP)?;
+    warn_of_white_maps(&maps, notices);
+
+    let classes = top_classes(&maps.logits, labels.as_ref(), options.top as i64)?;
     let stem = network.name;
     draw(
         &maps,
@@ -79,6 +87,48 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         notices.note(&format!("wrote {}", path.display()));
     }
     print_classes(&seen.names, &classes, stdout)
+}
+
+/// The labels of the network's classes: those given, which must be as many, or
+/// ImageNet's.
+fn labels_of(
+    model: &HookedModel,
+    given: Option<Labels>,
+    options: &Options,
+) -> Result<Option<Labels>> {
+    if let Some((labels, file)) = given.as_ref().zip(options.labels.as_ref())
+        && labels.len() != model.classes()
+    {
+        bail!(
+            "{}: there are {} names in it, where the network has {} classes",
+            file.display(),
+            labels.len(),
+            model.classes()
+        );
+    }
+    Ok(given.or_else(|| Labels::for_classes(model.classes())))
+}
+
+/// The class that `--target` means: a number, or a name.
+fn find_class(target: &str, labels: Option<&Labels>, classes: usize) -> Result<usize> {
+    match (target.parse(), labels) {
+        (Ok(class), _) => Ok(class),
+        (_, Some(labels)) => labels.find(target),
+        (_, None) => Err(usage(format!(
+            "--target {target}: the names of this network's classes are not known; give a number from 0 to {}, or --labels FILE",
+            classes - 1
+        ))),
+    }
+}
+
+fn warn_of_white_maps(maps: &Maps, notices: Notices) {
+    let white = maps.not_salient();
+    if white > 0 {
+        notices.warn(&format!(
+            "nothing speaks for the class in {white} of {} images: no saliency there, so the maps are white",
+            maps.len()
+        ));
+    }
 }
 
 /// Prints the layers of the network that `options` name as a table.
@@ -326,6 +376,10 @@ fn draw(
                     panels.push(Panel { image, scaling });
                 }
             }
+            if let Some(saliency) = &maps.saliency {
+                let image = ramp_picture(&saliency.get(image as i64).get(0), ramp::magma)?;
+                panels.push(Panel { image, scaling });
+            }
             columns.push(Column {
                 title: classes[image].iter().map(Class::to_string).collect(),
                 panels,
@@ -373,14 +427,21 @@ fn save<W: Write + io::Seek>(
     if let Some(images) = input_shape.first_mut() {
         *images = count;
     }
-    let layout = [
-        ("maps", vec![count, 3, height as usize, width as usize]),
+    let mut layout = vec![
+        (
+            "maps",
+            vec![count, maps.channels(), height as usize, width as usize],
+        ),
         ("features", shape(&maps.features)),
         ("variance_ratio", vec![maps.variance_ratio.len()]),
         ("logits", shape(&maps.logits)),
         ("input", input_shape),
-    ]
-    .map(|(name, shape)| (name.to_string(), shape));
+    ];
+    layout.extend(maps.saliency.iter().map(|s| ("saliency", shape(s))));
+    let layout: Vec<_> = layout
+        .into_iter()
+        .map(|(name, shape)| (name.to_string(), shape))
+        .collect();
     let mut writer = ArrayWriter::create(out, ArrayFormat::from_path(file)?, &layout, names)?;
     let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1]));
     {
@@ -402,6 +463,9 @@ fn save<W: Write + io::Seek>(
         for chunk in input {
             array.write(&values(chunk)?)?;
         }
+    }
+    if let Some(saliency) = &maps.saliency {
+        writer.array("saliency")?.write(&values(saliency)?)?;
     }
     writer.finish()?;
     Ok(())

@@ -7,11 +7,11 @@ mod common;
 use std::path::Path;
 
 use common::{Npz, largest_difference};
-use prism::hooks::{HookedModel, NetworkGraph, Rule};
+use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule};
 use prism::map::{Collector, Keep, MapOptions, Maps};
 use tch::{Device, Tensor};
 
-const NETWORKS: [(&str, &[&str]); 7] = [
+const NETWORKS: [(&str, &[&str]); 11] = [
     ("tiny_vgg", &["scripted", "traced"]),
     ("tiny_resnet", &["scripted", "traced"]),
     ("tiny_bottleneck", &["scripted", "traced"]),
@@ -19,16 +19,28 @@ const NETWORKS: [(&str, &[&str]); 7] = [
     ("tiny_mobilenet", &["scripted", "traced"]),
     ("tiny_squeezenet", &["scripted", "traced"]),
     ("tiny_dict", &["scripted"]),
+    ("tiny_gated", &["scripted", "traced"]),
+    ("tiny_dense", &["scripted", "traced"]),
+    ("tiny_shuffle", &["scripted", "traced"]),
+    ("tiny_convnext", &["scripted", "traced"]),
 ];
 
 /// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
 const WORST: f64 = 1e-3;
 const MEAN: f64 = 1e-4;
 
+fn by(rule: Rule, layer: Option<&str>) -> Hooks {
+    Hooks {
+        rule,
+        layer: layer.map(String::from),
+        saliency: None,
+    }
+}
+
 fn hook(file: &str, rule: Rule) -> HookedModel {
     let path = Path::new("tests/data/networks").join(file);
     let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-    HookedModel::new(&network, (64, 64), rule, None).unwrap()
+    HookedModel::new(&network, (64, 64), &by(rule, None)).unwrap()
 }
 
 fn maps(model: &HookedModel, input: &Tensor, chunk: i64, extrapolate: bool) -> Maps {
@@ -257,13 +269,15 @@ fn the_size_of_the_chunks_does_not_change_the_map() {
 fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
-    let hooked = |layer| HookedModel::new(&network, (64, 64), Rule::Auto, Some(layer)).unwrap();
+    let hooked =
+        |layer| HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some(layer))).unwrap();
     let model = hooked("layer1.1.bn2");
     assert_eq!(model.excitation_name(), "layer1.1.bn2");
     assert_eq!(model.guide_names(), ["relu"]);
     // A module's name means what it computes last.
     assert_eq!(hooked("layer1").excitation_name(), "layer1.1.relu.relu_2");
-    let error = HookedModel::new(&network, (64, 64), Rule::Auto, Some("layer1.1.bn3")).unwrap_err();
+    let error =
+        HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some("layer1.1.bn3"))).unwrap_err();
     assert!(error.downcast_ref::<prism::error::Usage>().is_some());
     assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
@@ -276,7 +290,7 @@ fn later_in_place_operators_do_not_reach_what_was_captured() {
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
     let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
     let excitation = |layer| {
-        HookedModel::new(&network, (64, 64), Rule::Auto, Some(layer))
+        HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some(layer)))
             .unwrap()
             .forward(&input)
             .unwrap()
@@ -314,7 +328,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
     ] {
         let path = folder.join(format!("{file}.pt"));
         let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-        let model = HookedModel::new(&network, (32, 32), Rule::Auto, None).unwrap();
+        let model = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap();
         let before = input.copy();
         let seen = model.forward(&input).unwrap();
         assert_eq!(
@@ -340,6 +354,6 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
 fn a_stride_of_zero_is_an_error_and_no_crash() {
     let path = Path::new("tests/data/odd_networks/NoStep.pt");
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
-    let error = HookedModel::new(&network, (32, 32), Rule::Auto, None).unwrap_err();
+    let error = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap_err();
     assert!(format!("{error:#}").contains("stride 0"), "{error:#}");
 }

@@ -324,6 +324,7 @@ fn scores_and_guides_that_are_not_finite_are_an_error() {
             logits: tensor(&[1, 5], score),
             excitation: tensor(&[1, 4, 2, 2], 1.0),
             guides: vec![tensor(&[1, 1, 4, 4], guide)],
+            saliency: None,
         });
         assert_eq!(added.is_ok(), fits, "{score} {guide}");
     }

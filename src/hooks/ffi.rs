@@ -34,6 +34,42 @@ pub struct Output {
     pub reading: Reading,
 }
 
+/// How winning probability goes back through an operator: `enum prism_flow` of
+/// the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Flow {
+    /// As through a layer with weights, or average pooling.
+    Winner = 0,
+    /// As that, less what the negated weights would send.
+    Contrast = 1,
+    /// Unchanged, to one input.
+    Through = 2,
+    /// To the first two inputs in proportion to their positive parts.
+    Share = 3,
+}
+
+/// `prism_rule` of the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowRule {
+    /// The number of what the operator makes.
+    pub value: i64,
+    /// What it does with what comes back.
+    pub flow: Flow,
+    /// Which of its inputs takes it.
+    pub input: i32,
+}
+
+/// What gradients are wanted of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The number of the value at which gradients begin.
+    pub value: i64,
+    /// Operators behind it with a flow of their own, in execution order.
+    pub rules: Vec<FlowRule>,
+}
+
 #[repr(C)]
 struct RawGraphHandle {
     _opaque: [u8; 0],
@@ -63,6 +99,9 @@ unsafe extern "C" {
         graph: *mut RawGraphHandle,
         outputs: *const Output,
         count: usize,
+        watched: i64,
+        rules: *const FlowRule,
+        rule_count: usize,
         out: *mut *mut RawProgramHandle,
     ) -> *mut c_char;
     fn prism_program_run(
@@ -152,30 +191,35 @@ impl RawGraph {
         take_string(json).ok_or_else(|| anyhow!("the shim returned no description"))
     }
 
-    /// Compiles the graph so that it returns `outputs`, in that order.
+    /// Compiles the graph so that it returns `outputs`, in that order, and
+    /// after them what `watch` names, as a leaf of autograd.
     ///
     /// # Errors
     /// With libtorch's reason on one line.
-    pub fn program(&self, outputs: &[Output]) -> Result<RawProgram> {
+    pub fn program(&self, outputs: &[Output], watch: Option<&Watch>) -> Result<RawProgram> {
         let mut program = ptr::null_mut();
-        // SAFETY: `outputs` holds as many entries as is said, laid out as in C.
+        let rules = watch.map_or(&[][..], |watch| &watch.rules);
+        // SAFETY: both slices hold as many entries as is said, laid out as in C.
         check(unsafe {
             prism_program_new(
                 self.0.as_ptr(),
                 outputs.as_ptr(),
                 outputs.len(),
+                watch.map_or(-1, |watch| watch.value),
+                rules.as_ptr(),
+                rules.len(),
                 &mut program,
             )
         })?;
         Ok(RawProgram {
             handle: from_shim(program)?,
-            count: outputs.len(),
+            count: outputs.len() + usize::from(watch.is_some()),
         })
     }
 }
 
 impl RawProgram {
-    /// Runs the graph on a batch, without gradients.
+    /// Runs the graph on a batch, without gradients but behind a watched value.
     ///
     /// # Errors
     /// With libtorch's reason on one line.

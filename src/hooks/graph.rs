@@ -46,6 +46,13 @@ impl Node {
         self.kind() == "conv2d" && self.argument("transposed") != Some(&[1][..])
     }
 
+    /// Whether it is a 2-d convolution without padding or stride: of one pixel
+    /// to one, if it also keeps the size.
+    pub fn is_pointwise_convolution(&self) -> bool {
+        let padding = self.argument("padding").unwrap_or_default();
+        self.is_conv2d() && self.stride() == 1 && padding.iter().all(|&side| side == 0)
+    }
+
     /// Whether it is a 2-d max-pool.
     pub fn is_max_pool2d(&self) -> bool {
         self.kind() == "max_pool2d"
@@ -74,6 +81,24 @@ impl Node {
                 | "tanh"
                 | "softplus"
                 | "prelu"
+        )
+    }
+
+    /// Whether it is a linear map by weights, of one kind or another.
+    pub fn has_weights(&self) -> bool {
+        matches!(
+            self.kind(),
+            "conv1d"
+                | "conv2d"
+                | "conv3d"
+                | "conv_transpose1d"
+                | "conv_transpose2d"
+                | "linear"
+                | "addmm"
+                | "matmul"
+                | "mm"
+                | "bmm"
+                | "einsum"
         )
     }
 
@@ -235,6 +260,24 @@ impl Graph {
             }
         }
         found
+    }
+
+    /// The values that depend on a value, it included.
+    pub fn descendants(&self, value: ValueId) -> HashSet<ValueId> {
+        let mut found = HashSet::from([value]);
+        for (index, node) in self.nodes.iter().enumerate() {
+            if node.inputs.iter().any(|input| found.contains(input)) {
+                found.extend(&node.outputs);
+                found.extend(self.filled_by(index));
+            }
+        }
+        found
+    }
+
+    /// The container that an operator puts something into, where it does.
+    pub fn filled_by(&self, node: usize) -> Option<&ValueId> {
+        let node = &self.nodes[node];
+        node.inputs.first().filter(|_| node.fills_a_container())
     }
 
     /// The first `[N,K]` tensor of what the network returns.

@@ -4,6 +4,7 @@
 //! any tensor can be made a further output: [`HookedModel`] chooses the tensors
 //! by a [`Rule`], compiles the graph that returns them, and runs it.
 
+mod backprop;
 mod ffi;
 mod graph;
 mod rule;
@@ -17,7 +18,9 @@ use tch::{Device, Kind, Tensor};
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Rule, Selection};
 
-use ffi::{Output, RawGraph, RawProgram, Reading};
+use crate::error::usage;
+use crate::saliency::Method;
+use ffi::{Output, RawGraph, RawProgram, Reading, Watch};
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -89,6 +92,26 @@ impl NetworkGraph {
     }
 }
 
+/// What is read of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Chooses the final excitation and the guides.
+    pub rule: Rule,
+    /// Another final excitation, by name.
+    pub layer: Option<String>,
+    /// Whether and how classes are traced back.
+    pub saliency: Option<SaliencyHook>,
+}
+
+/// Where the saliency of a class is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaliencyHook {
+    /// How.
+    pub method: Method,
+    /// At which layer; the final excitation where none is named.
+    pub layer: Option<String>,
+}
+
 /// What a layer is to PRISM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -133,6 +156,8 @@ pub struct Excitations {
     pub excitation: Tensor,
     /// Channel means of the guides, `[N,1,h,w]` float32, the shallowest first.
     pub guides: Vec<Tensor>,
+    /// The saliency of a class, `[N,1,h,w]` float32, where it is hooked.
+    pub saliency: Option<Tensor>,
 }
 
 impl Excitations {
@@ -151,6 +176,18 @@ impl Excitations {
             guides: (0..levels)
                 .map(|level| join(&|part| part.guides[level].shallow_clone()))
                 .collect::<Result<_, _>>()?,
+            saliency: match parts.first() {
+                Some(Excitations {
+                    saliency: Some(_), ..
+                }) => Some(Tensor::f_cat(
+                    &parts
+                        .iter()
+                        .filter_map(|part| part.saliency.as_ref())
+                        .collect::<Vec<_>>(),
+                    0,
+                )?),
+                _ => None,
+            },
         })
     }
 }
@@ -162,6 +199,9 @@ pub struct HookedModel {
     program: RawProgram,
     graph: Graph,
     selection: Selection,
+    saliency: Option<(Method, ValueId)>,
+    /// The class that is traced back, where not each image's own.
+    target: Option<i64>,
     classes: i64,
     size: (i64, i64),
     device: Device,
@@ -172,22 +212,13 @@ impl HookedModel {
     ///
     /// # Errors
     /// Where the network cannot take such images, returns no class scores
-    /// `[N,K]` or has nothing to hook; a usage error where `layer` is unknown.
-    pub fn new(
-        network: &NetworkGraph,
-        size: (i64, i64),
-        rule: Rule,
-        layer: Option<&str>,
-    ) -> Result<HookedModel> {
-        HookedModel::hook(network, size, rule, layer).with_context(|| network.origin.clone())
+    /// `[N,K]`, has nothing to hook, or an operator that `hooks.saliency` cannot
+    /// go back through; a usage error where a layer is unknown.
+    pub fn new(network: &NetworkGraph, size: (i64, i64), hooks: &Hooks) -> Result<HookedModel> {
+        HookedModel::hook(network, size, hooks).with_context(|| network.origin.clone())
     }
 
-    fn hook(
-        network: &NetworkGraph,
-        size: (i64, i64),
-        rule: Rule,
-        layer: Option<&str>,
-    ) -> Result<HookedModel> {
+    fn hook(network: &NetworkGraph, size: (i64, i64), hooks: &Hooks) -> Result<HookedModel> {
         let graph = network.describe(size)?;
         if graph
             .nodes
@@ -199,18 +230,28 @@ impl HookedModel {
             );
         }
         let logits = rule::logits(&graph)?;
-        let selection = rule.select(&graph, logits, layer)?;
+        let selection = hooks.rule.select(&graph, logits, hooks.layer.as_deref())?;
         let mut outputs = vec![whole(logits), whole(selection.excitation)];
         outputs.extend(selection.guides.iter().map(|&guide| Output {
             value: guide as i64,
             reading: Reading::ChannelMean,
         }));
+        let watched = match &hooks.saliency {
+            Some(hook) => Some(watch(&graph, logits, &selection, hook)?),
+            None => None,
+        };
         let classes = graph.sizes(logits).map_or(0, |sizes| sizes[1]);
         Ok(HookedModel {
             origin: network.origin.clone(),
-            program: network.raw.program(&outputs)?,
+            program: network.raw.program(&outputs, watched.as_ref())?,
             graph,
             selection,
+            saliency: hooks
+                .saliency
+                .as_ref()
+                .zip(watched)
+                .map(|(hook, watched)| (hook.method, watched.value as ValueId)),
+            target: None,
             classes,
             size,
             device: network.device,
@@ -241,11 +282,24 @@ impl HookedModel {
 
     fn run(&self, batch: &Tensor) -> Result<Excitations> {
         let images = batch.size()[0];
-        let mut tensors = self
-            .program
-            .run(&batch.f_to_device(self.device)?)?
+        let mut tensors = self.program.run(&batch.f_to_device(self.device)?)?;
+        let saliency = match self.saliency {
+            Some((method, _)) => {
+                let (Some(activation), Some(logits)) = (tensors.pop(), tensors.first()) else {
+                    bail!("it returned nothing");
+                };
+                let returned = self.traced_back(logits, &activation)?;
+                let saliency = method.saliency(&activation.detach(), &returned);
+                Some(saliency.f_to_device(Device::Cpu)?)
+            }
+            None => None,
+        };
+        let mut tensors = tensors
             .into_iter()
-            .map(|tensor| Ok(tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?))
+            .map(|tensor| {
+                let tensor = tensor.detach().f_to_device(Device::Cpu)?;
+                Ok(tensor.f_to_kind(Kind::Float)?)
+            })
             .collect::<Result<Vec<Tensor>>>()?
             .into_iter();
         let (Some(logits), Some(excitation)) = (tensors.next(), tensors.next()) else {
@@ -257,6 +311,7 @@ impl HookedModel {
                 && guides
                     .iter()
                     .chain([&excitation])
+                    .chain(&saliency)
                     .all(|tensor| tensor.size()[0] == images),
             "for {images} images it returned class scores {:?}",
             logits.size()
@@ -265,12 +320,53 @@ impl HookedModel {
             logits,
             excitation,
             guides,
+            saliency,
         })
     }
 
+    /// What comes back from the target's score to a layer, `[N,C,h,w]`.
+    fn traced_back(&self, logits: &Tensor, activation: &Tensor) -> Result<Tensor> {
+        let scores = match self.target {
+            Some(target) => logits.f_select(1, target)?,
+            None => {
+                let top = logits.detach().f_argmax(1, true)?;
+                logits.f_gather(1, &top, false)?
+            }
+        };
+        let score = scores.f_sum(Kind::Float)?;
+        let gradients = if score.requires_grad() {
+            Tensor::f_run_backward(&[score], &[activation], false, false)?
+        } else {
+            Vec::new()
+        };
+        match gradients.into_iter().next() {
+            Some(gradient) if gradient.defined() => Ok(gradient),
+            _ => bail!(
+                "no gradient of the class scores reaches the layer '{}'; take another --saliency-layer",
+                self.saliency_name().unwrap_or_default()
+            ),
+        }
+    }
+
+    /// Traces this class back in every image, not each one's own top class.
+    ///
+    /// # Errors
+    /// A usage error where the network has no such class.
+    pub fn set_target(&mut self, class: usize) -> Result<()> {
+        let target = i64::try_from(class).unwrap_or(i64::MAX);
+        if target >= self.classes {
+            return Err(usage(format!(
+                "there is no class {class}; the network's classes are 0 to {}",
+                self.classes - 1
+            )));
+        }
+        self.target = Some(target);
+        Ok(())
+    }
+
     /// The number of classes, K.
-    pub fn classes(&self) -> i64 {
-        self.classes
+    pub fn classes(&self) -> usize {
+        self.classes as usize
     }
 
     /// Height and width of the images it takes.
@@ -311,6 +407,11 @@ impl HookedModel {
         self.graph.name(self.selection.excitation)
     }
 
+    /// The name of the layer at which saliency is read, where it is.
+    pub fn saliency_name(&self) -> Option<&str> {
+        self.saliency.map(|(_, layer)| self.graph.name(layer))
+    }
+
     /// The names of the layers that make the guides, the shallowest first;
     /// `image` where the image itself is one.
     pub fn guide_names(&self) -> Vec<&str> {
@@ -319,6 +420,44 @@ impl HookedModel {
             .iter()
             .map(|&guide| self.graph.name(guide))
             .collect()
+    }
+}
+
+/// The layer that a saliency is read at, and what is done behind it.
+fn watch(
+    graph: &Graph,
+    logits: ValueId,
+    selection: &Selection,
+    hook: &SaliencyHook,
+) -> Result<Watch> {
+    let layer = match &hook.layer {
+        Some(name) => rule::find_layer(graph, name)?,
+        None => selection.excitation,
+    };
+    if !graph.descendants(layer).contains(&logits) {
+        return Err(usage(format!(
+            "the class scores do not depend on layer '{}', so it has no saliency; `prism layers` lists the others",
+            graph.name(layer)
+        )));
+    }
+    let watch = |layer| {
+        let rules = match hook.method {
+            Method::GradCam => Vec::new(),
+            Method::ExcitationBackprop { contrastive } => {
+                backprop::flow_rules(graph, logits, layer, contrastive)?
+            }
+        };
+        Ok(Watch {
+            value: layer as i64,
+            rules,
+        })
+    };
+    let watched = watch(layer)?;
+    match (&hook.layer, selection.guides.last()) {
+        (None, Some(&guide)) if backprop::contrast_vanishes(graph, &watched.rules, layer) => {
+            watch(guide)
+        }
+        _ => Ok(watched),
     }
 }
 

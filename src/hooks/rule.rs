@@ -243,16 +243,8 @@ fn classifier_convolution(graph: &Graph, logits: ValueId, value: ValueId) -> Opt
         && !graph
             .ancestors(logits)
             .iter()
-            .any(|&after| after > node && has_weights(&graph.nodes[after]));
+            .any(|&after| after > node && graph.nodes[after].has_weights());
     is_classifier.then_some(node)
-}
-
-fn has_weights(node: &Node) -> bool {
-    node.is_conv2d()
-        || matches!(
-            node.kind(),
-            "linear" | "addmm" | "matmul" | "mm" | "bmm" | "einsum"
-        )
 }
 
 fn sees_a_convolution(graph: &Graph, value: ValueId) -> bool {

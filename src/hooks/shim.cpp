@@ -2,6 +2,7 @@
 // But its graph can be rewritten. Freezing and inlining leave one flat list of
 // operators; any value in it can be registered as a further output and read.
 
+#include "backprop.h"
 #include "shim.h"
 
 #include <torch/csrc/jit/api/module.h>
@@ -56,6 +57,7 @@ struct prism_program {
   std::vector<IValue> fixed_inputs;
   size_t batch_input = 0;
   size_t count = 0;
+  bool watches = false;      // the last value returned is a leaf of autograd
   bool writes_input = false; // an in-place operator would change the caller's batch
 };
 
@@ -438,6 +440,47 @@ Node *reading_point(Graph &graph, Value *value, const torch::jit::AliasDb &alias
   return next;
 }
 
+// A value that gradients are to begin at, and where.
+struct Cut {
+  std::vector<Value *> value; // and the same tensor under the names that in-place operators gave it
+  Node *point;                // what reads the value from here on reads the leaf
+  bool written;
+};
+
+// After the last in-place operator that is part of the value, and before the
+// first view of it that is read later.
+Cut cut(Graph &graph, Value *value, const torch::jit::AliasDb &aliases) {
+  Node *maker = value->node();
+  Node *point = maker->kind() == c10::prim::Param ? *graph.nodes().begin() : maker->next();
+  Cut result{{value}, point, aliases.hasWriters(value)};
+  for (Node *node = point; node != reading_point(graph, value, aliases); node = node->next()) {
+    if (!aliases.writesToAlias(node, {value}))
+      continue;
+    result.point = node->next();
+    const auto *schema = node->maybeSchema();
+    const bool in_place = schema && !schema->returns().empty() && schema->returns()[0].alias_info() &&
+                          schema->returns()[0].alias_info()->isWrite();
+    if (in_place && std::find(result.value.begin(), result.value.end(), node->input(0)) !=
+                        result.value.end())
+      result.value.push_back(node->output(0));
+  }
+  return result;
+}
+
+// Hands everything behind the cut a leaf of autograd in place of the value:
+// gradients begin there, and nothing before it is recorded.
+Value *watch(Graph &graph, const Cut &cut) {
+  torch::jit::WithInsertPoint here(cut.point);
+  Value *leaf = graph.insert(c10::Symbol::fromQualString("prism::leaf"), {cut.value[0]});
+  // autograd forbids in-place operators on a leaf
+  Value *read = cut.written ? graph.insert(c10::aten::clone, {leaf}) : leaf;
+  for (Value *value : cut.value)
+    for (const auto &use : std::vector<torch::jit::Use>(value->uses()))
+      if (use.user->isAfter(read->node()))
+        use.user->replaceInput(use.offset, read);
+  return leaf;
+}
+
 // ------------------------------------------------------------------- creation
 
 // Which input takes the images, and what the others are fed.
@@ -565,6 +608,7 @@ char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
 }
 
 char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t count,
+                        int64_t watched, const prism_rule *rules, size_t rule_count,
                         prism_program **out) {
   return guarded([&] {
     auto graph = source->graph->copy();
@@ -577,6 +621,9 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
       Value *value = values.at(static_cast<size_t>(outputs[i].value));
       points.push_back(reading_point(*graph, value, aliases));
     }
+    std::optional<Cut> cut_at;
+    if (watched >= 0)
+      cut_at = cut(*graph, values.at(static_cast<size_t>(watched)), aliases);
     std::vector<Value *> read;
     for (size_t i = 0; i < count; i++) {
       Value *value = values.at(static_cast<size_t>(outputs[i].value));
@@ -590,21 +637,27 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     }
     for (Value *value : read)
       graph->registerOutput(value);
+    const bool writes_input = aliases.hasWriters(graph->inputs()[source->batch_input]);
+    if (cut_at)
+      graph->registerOutput(watch(*graph, *cut_at));
+    for (size_t i = 0; i < rule_count; i++)
+      prism::redirect(*graph, values.at(static_cast<size_t>(rules[i].value))->node(), rules[i]);
     torch::jit::EliminateDeadCode(graph);
     auto program = std::make_unique<prism_program>();
     program->sources = source->sources;
     program->code = torch::jit::Code(graph, "prism_forward");
     program->fixed_inputs = source->fixed_inputs;
     program->batch_input = source->batch_input;
-    program->count = count;
-    program->writes_input = aliases.hasWriters(graph->inputs()[source->batch_input]);
+    program->count = count + (watched >= 0);
+    program->watches = watched >= 0;
+    program->writes_input = writes_input;
     *out = program.release();
   });
 }
 
 char *prism_program_run(prism_program *program, const void *input, void **results) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
+    torch::AutoGradMode gradients(program->watches);
     Stack stack;
     fill_stack(stack, program->fixed_inputs, program->batch_input,
                program->writes_input ? static_cast<const at::Tensor *>(input)->clone()

@@ -28,6 +28,21 @@ typedef struct prism_output {
   int32_t reading;
 } prism_output;
 
+/* How the winning probability of excitation backpropagation goes back through
+ * one operator. Operators without a rule keep their gradient. */
+enum prism_flow {
+  PRISM_WINNER = 0,   /* as through a layer with weights, or average pooling */
+  PRISM_CONTRAST = 1, /* as that, less what negated weights would send */
+  PRISM_THROUGH = 2,  /* unchanged to one input */
+  PRISM_SHARE = 3,    /* to inputs 0 and 1 in proportion to their positive parts */
+};
+
+typedef struct prism_rule {
+  int64_t value; /* what the operator makes */
+  int32_t flow;
+  int32_t input; /* which of its inputs the probability goes to */
+} prism_rule;
+
 /* Loads a TorchScript file; device is -1 for the CPU, else a CUDA index. */
 char *prism_graph_load(const char *path, int device, prism_graph **out);
 
@@ -42,9 +57,13 @@ void prism_trace_abandon(void);
 char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
                            char **json);
 
+/* Unless `watched` is negative, the program also returns, last, that value as a
+ * leaf of autograd: what is computed from it can be differentiated, with
+ * gradients as the rules (in execution order) say. */
 char *prism_program_new(prism_graph *graph, const prism_output *outputs,
-                        size_t count, prism_program **out);
-/* Writes `count` new tensors into `results`, without gradients. */
+                        size_t count, int64_t watched, const prism_rule *rules,
+                        size_t rule_count, prism_program **out);
+/* Writes `count` new tensors into `results`, one more where a value is watched. */
 char *prism_program_run(prism_program *program, const void *input,
                         void **results);
 

@@ -17,9 +17,10 @@ use tch::{Kind, Tensor};
 pub use extrapolation::{gradual_extrapolation, resize};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{COMPONENTS, Pca, PcaAccumulator, with_sign};
-pub use quantise::{ColourAccumulator, ColourSet, Keep, quantise, select};
+pub use quantise::{ColourAccumulator, ColourSet, Keep, colours, quantise, select};
 
 use crate::hooks::Excitations;
+use crate::saliency;
 
 /// Images whose maps are made at once where all of them are gone through.
 const CHUNK: usize = 8;
@@ -59,7 +60,13 @@ impl Collector {
     /// # Errors
     /// Where they do not fit those before, or are not finite.
     pub fn add(&mut self, excitations: Excitations) -> Result<()> {
-        for tensor in [&excitations.logits].into_iter().chain(&excitations.guides) {
+        let Excitations {
+            logits,
+            guides,
+            saliency,
+            ..
+        } = &excitations;
+        for tensor in [logits].into_iter().chain(guides).chain(saliency) {
             ensure_finite(tensor)?;
         }
         let channels = excitations.excitation.size()[1];
@@ -84,7 +91,12 @@ impl Collector {
             .iter()
             .map(|chunk| pca.project(&chunk.excitation))
             .collect();
-        let Excitations { logits, guides, .. } = Excitations::cat(&self.chunks)?;
+        let Excitations {
+            logits,
+            guides,
+            saliency,
+            ..
+        } = Excitations::cat(&self.chunks)?;
         let features = with_sign(&Tensor::cat(&scores, 0));
         let (shown, colours) = match options.keep {
             Some(keep) => {
@@ -99,6 +111,7 @@ impl Collector {
             colours,
             variance_ratio: pca.variance_ratio,
             logits,
+            saliency,
             guides,
             options,
             norm: NormAccumulator::default().finish(),
@@ -116,12 +129,17 @@ impl Collector {
 /// Quantised features of which only the colours that `keep` names are left, and
 /// the colours that there were.
 fn kept_colours(features: &Tensor, keep: Keep) -> Result<(Tensor, ColourAccumulator)> {
-    let mut norm = NormAccumulator::default();
-    norm.add(features);
-    let quantised = quantise(&norm.finish().apply(features));
+    let quantised = quantised(features);
     let mut colours = ColourAccumulator::default();
     colours.add(&quantised)?;
     Ok((select(&quantised, colours.common, keep), colours))
+}
+
+/// Quantised features `[N,3,h,w]` of all images.
+fn quantised(features: &Tensor) -> Tensor {
+    let mut norm = NormAccumulator::default();
+    norm.add(features);
+    quantise(&norm.finish().apply(features))
 }
 
 /// The maps of a batch, made when they are asked for.
@@ -133,6 +151,9 @@ pub struct Maps {
     pub variance_ratio: Vec<f64>,
     /// Class scores before softmax, `[N,K]` float32.
     pub logits: Tensor,
+    /// Where a class was seen, `[N,1,h,w]` float32, not negative, if that was
+    /// hooked.
+    pub saliency: Option<Tensor>,
     /// What is extrapolated: the features, or their quantised colours.
     shown: Tensor,
     /// The quantised colours of the images, where they were asked for.
@@ -191,8 +212,32 @@ impl Maps {
         }
     }
 
+    /// The channels of a map: red, green and blue, and with a saliency alpha.
+    pub fn channels(&self) -> usize {
+        3 + usize::from(self.saliency.is_some())
+    }
+
+    /// The quantised colours that each image has, whichever are kept.
+    ///
+    /// # Errors
+    /// Where libtorch fails.
+    pub fn colours(&self) -> Result<Vec<ColourSet>> {
+        colours(&quantised(&self.features))
+    }
+
+    /// The number of images in which the class was seen nowhere: their saliency is
+    /// zero, their maps are white.
+    pub fn not_salient(&self) -> usize {
+        self.saliency.as_ref().map_or(0, |saliency| {
+            let seen = saliency
+                .amax([1i64, 2, 3].as_slice(), false)
+                .count_nonzero(0);
+            self.len() - seen.int64_value(&[]) as usize
+        })
+    }
+
     /// The maps of some images, `[n,3,H,W]` float32 in [0, 1]: red, green and
-    /// blue.
+    /// blue; with a saliency `[n,4,H,W]`, the last channel being alpha.
     ///
     /// # Errors
     /// Where there are not as many images.
@@ -203,7 +248,13 @@ impl Maps {
             self.len(),
             images.end
         );
-        Ok(self.norm.apply(&self.extrapolated(images)))
+        let colours = self.norm.apply(&self.extrapolated(images.clone()));
+        let Some(saliency) = &self.saliency else {
+            return Ok(colours);
+        };
+        let saliency = saliency.narrow(0, images.start as i64, images.len() as i64);
+        let alpha = resize(&saliency::stretched(&saliency), self.size());
+        Ok(Tensor::cat(&[colours, alpha], 1))
     }
 
     /// The images in runs that fit in memory together.

@@ -48,6 +48,17 @@ impl ColourSet {
         other.0 & !self.0 == 0
     }
 
+    /// Whether the colour of that number, `0..27` in ascending (r, g, b), is in
+    /// it.
+    pub fn contains(self, code: u32) -> bool {
+        self.0 >> code & 1 == 1
+    }
+
+    /// The numbers of its colours, ascending.
+    pub fn codes(self) -> impl Iterator<Item = u32> {
+        (0..LEVELS.pow(3) as u32).filter(move |&code| self.contains(code))
+    }
+
     fn with(self, code: i64) -> ColourSet {
         ColourSet(self.0 | 1 << code)
     }
@@ -55,7 +66,7 @@ impl ColourSet {
     /// 1 for each code `0..27` that is in it, else 0, as the kind of `like`.
     fn membership(self, like: &Tensor) -> Tensor {
         let bits: Vec<f32> = (0..LEVELS.pow(3))
-            .map(|code| (self.0 >> code & 1) as f32)
+            .map(|code| f32::from(self.contains(code as u32)))
             .collect();
         Tensor::from_slice(&bits).to_kind(like.kind())
     }
@@ -86,10 +97,7 @@ impl ColourAccumulator {
     /// # Errors
     /// Where that is no such tensor.
     pub fn add(&mut self, quantised: &Tensor) -> Result<()> {
-        let codes = codes(quantised);
-        for image in 0..codes.size()[0] {
-            let codes = Vec::<i64>::try_from(codes.get(image).reshape([-1]))?;
-            let colours = codes.into_iter().fold(ColourSet::NONE, ColourSet::with);
+        for colours in colours(quantised)? {
             self.merge(ColourAccumulator {
                 common: colours,
                 any: colours,
@@ -109,6 +117,20 @@ impl ColourAccumulator {
 pub fn quantise(normalised: &Tensor) -> Tensor {
     let steps = (LEVELS - 1) as f64;
     (normalised * steps).round() / steps
+}
+
+/// The colours that each of some quantised images `[n,3,h,w]` has.
+///
+/// # Errors
+/// Where that is no such tensor.
+pub fn colours(quantised: &Tensor) -> Result<Vec<ColourSet>> {
+    let codes = codes(quantised);
+    (0..codes.size()[0])
+        .map(|image| {
+            let codes = Vec::<i64>::try_from(codes.get(image).reshape([-1]))?;
+            Ok(codes.into_iter().fold(ColourSet::NONE, ColourSet::with))
+        })
+        .collect()
 }
 
 /// Zeroes the pixels of quantised images `[n,3,h,w]` that `keep` leaves out,
@@ -218,6 +240,15 @@ mod tests {
         let values = [0.0f32, 0.2, 0.25, 0.26, 0.5, 0.74, 0.75, 1.0];
         let quantised = Vec::<f32>::try_from(quantise(&Tensor::from_slice(&values))).unwrap();
         assert_eq!(quantised, [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn colours_are_numbered_in_ascending_order_of_red_green_blue() {
+        let colours = colours(&images()).unwrap();
+        // r * 9 + g * 3 + b in halves: (0,0,1) 2, (0,.5,0) 3, (1,0,0) 18, (1,1,1) 26
+        let codes: Vec<Vec<u32>> = colours.iter().map(|set| set.codes().collect()).collect();
+        assert_eq!(codes, [vec![2, 3, 18], vec![3, 18, 26]]);
+        assert!(colours[0].contains(2) && !colours[1].contains(2));
     }
 
     #[test]

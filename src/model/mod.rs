@@ -5,7 +5,6 @@ pub mod densenet;
 pub mod download;
 pub mod efficientnet_lite;
 pub mod googlenet;
-pub mod labels;
 mod layers;
 pub mod locate;
 mod network;

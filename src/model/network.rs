@@ -77,7 +77,7 @@ impl Network {
     /// # Errors
     /// As [`HookedModel::new`], with the network's name.
     pub fn hook(&self, size: (i64, i64), options: &ModelOptions) -> Result<HookedModel> {
-        HookedModel::new(&self.graph, size, options.hooks, options.layer.as_deref())
+        HookedModel::new(&self.graph, size, &options.hooks)
     }
 }
 

@@ -5,7 +5,8 @@
 Each computes the same thing, two ReLU stages and a last one, but by an odd road: in-place operators through
 views or in branches, a dictionary filled item by item, a batch size turned into a number, half precision.
 What must be captured is written down by hand in `stages`, without a hook: the images, the activations that
-enter the second and third convolution (the guides) and the last activation (the final excitation).
+enter the second and third convolution (the guides) and the last activation (the final excitation). Where
+a class was seen is from saliency_reference.
 Needs torch 2.13.0 and numpy.
 """
 import os
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from make_networks import save_traced as save  # leaves out the paths of this machine
+from saliency_reference import ebp, gradcam
 
 FOLDER = os.path.join(os.path.dirname(__file__), "..", "data", "odd_networks")
 
@@ -123,6 +125,30 @@ class Flag(Plain):
         return self.head(F.relu(self.third(x)))
 
 
+class Sine(Plain):
+    """An operator that excitation backpropagation has no rule for."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        return self.head(F.relu(self.third(x).sin()))
+
+
+class TwoHeads(Plain):
+    """Scores made by two layers; one of the two stages it returns leads nowhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Linear(8, 5)
+        self.aside = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        x = F.relu(self.third(x))
+        return self.head(x) + self.more(x.mean([2, 3])), self.aside(x)
+
+
 class NoStep(Plain):
     """A convolution that cannot be run: its stride is 0."""
 
@@ -144,7 +170,7 @@ def seeded(kind):
 
 os.makedirs(FOLDER, exist_ok=True)
 example = torch.rand(1, 3, 32, 32)
-scripted = [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep]
+scripted = [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads]
 for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
 save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
@@ -161,4 +187,11 @@ with torch.no_grad():
         arrays[f"{name}_guide_2"] = second.mean(1, keepdim=True).numpy()
         arrays[f"{name}_excitation"] = last.numpy()
         arrays[f"{name}_logits"] = network.head(last).numpy()
+    # where a class was seen, at the first stage: what enters the second convolution
+    network = seeded(Plain)
+    with torch.enable_grad():
+        place = ("input", "second")
+        arrays["gradcam"] = gradcam(network, images, place).numpy()
+        arrays["ebp"] = ebp(network, images, place).numpy()
+        arrays["cebp"] = ebp(network, images, place, contrastive=True).numpy()
 np.savez_compressed(os.path.join(FOLDER, "expected.npz"), **arrays)

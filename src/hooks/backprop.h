@@ -1,0 +1,14 @@
+// Excitation backpropagation (Zhang et al. 2016) as gradients: operators are
+// rewritten so that autograd sends winning probabilities where it would send
+// gradients, while what they compute stays the same.
+#pragma once
+#include "shim.h"
+
+#include <torch/csrc/jit/ir/ir.h>
+
+namespace prism {
+
+// Makes the gradient of `node` what `rule` says.
+void redirect(torch::jit::Graph &graph, torch::jit::Node *node, const prism_rule &rule);
+
+} // namespace prism

@@ -1,0 +1,303 @@
+//! Names of the classes.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use crate::error::usage;
+
+/// A file of names beyond this is something else.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// The names of a network's classes in the order of its scores, each maybe with
+/// synonyms between commas: `timber wolf, grey wolf, gray wolf, Canis lupus`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labels(Vec<String>);
+
+impl Labels {
+    /// Labels from names in the order of the scores.
+    pub fn new(names: Vec<String>) -> Labels {
+        Labels(names)
+    }
+
+    /// The 1000 classes of ImageNet, as WordNet names them.
+    pub fn imagenet() -> Labels {
+        let labels = tch::vision::imagenet::CLASSES.iter();
+        Labels(labels.map(|label| label.to_string()).collect())
+    }
+
+    /// The labels that a network of `count` classes is taken to have: ImageNet's
+    /// where there are 1000.
+    pub fn for_classes(count: usize) -> Option<Labels> {
+        let imagenet = Labels::imagenet();
+        (count == imagenet.len()).then_some(imagenet)
+    }
+
+    /// Reads a file: one name per line, or, if its name ends in `.json`, a list of
+    /// names (torchvision's `categories`), an object of indices with names or
+    /// with `[id, name]` (Keras's `imagenet_class_index.json`), or of names with
+    /// indices (torchvision's `class_to_idx`).
+    ///
+    /// # Errors
+    /// Where it cannot be read or is none of these, saying where.
+    pub fn read(file: &Path) -> Result<Labels> {
+        let at = || format!("{}: the labels cannot be read", file.display());
+        let mut bytes = Vec::new();
+        File::open(file)
+            .and_then(|open| open.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+            .with_context(at)?;
+        let is_json = file
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        Labels::from_bytes(&bytes, is_json).with_context(at)
+    }
+
+    fn from_bytes(bytes: &[u8], is_json: bool) -> Result<Labels> {
+        ensure!(
+            bytes.len() as u64 <= LARGEST_FILE,
+            "the file is larger than {} MiB",
+            LARGEST_FILE >> 20
+        );
+        let text = std::str::from_utf8(bytes).map_err(|_| anyhow!("it is not text in UTF-8"))?;
+        let text = text.trim_start_matches('\u{feff}');
+        let names = if is_json {
+            from_json(serde_json::from_str(text).context("it is not JSON")?)?
+        } else {
+            let lines = text.trim_end().lines();
+            lines.map(|line| line.trim().to_string()).collect()
+        };
+        ensure!(!names.is_empty() && names != [""], "there is no name in it");
+        if let Some(empty) = names.iter().position(String::is_empty) {
+            bail!("class {empty} has an empty name (one name per line is expected)");
+        }
+        Ok(Labels(names))
+    }
+
+    /// The number of classes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A class as figures and lines of text show it: the first synonym, spaces as
+    /// `_`; the number itself where it has no name.
+    pub fn title(&self, class: usize) -> String {
+        match self.0.get(class) {
+            Some(label) => title(label),
+            None => class.to_string(),
+        }
+    }
+
+    /// The class of that name: any of its synonyms, in capitals or not, with
+    /// spaces or `_`.
+    ///
+    /// # Errors
+    /// Usage errors: where no class has it, with the nearest; where several have,
+    /// with their numbers.
+    pub fn find(&self, name: &str) -> Result<usize> {
+        let plain = |name: &str| name.trim().replace('_', " ").to_lowercase();
+        let wanted = plain(name);
+        let has = |label: &&String| {
+            plain(label) == wanted || synonyms(label).any(|synonym| plain(synonym) == wanted)
+        };
+        let found: Vec<usize> = (0..self.len()).filter(|&id| has(&&self.0[id])).collect();
+        match found.as_slice() {
+            &[id] => Ok(id),
+            [] => {
+                let mut near: Vec<(f64, &str)> = self
+                    .0
+                    .iter()
+                    .flat_map(|label| synonyms(label))
+                    .map(|synonym| (strsim::jaro_winkler(&wanted, &plain(synonym)), synonym))
+                    .collect();
+                near.sort_by(|a, b| b.0.total_cmp(&a.0));
+                let near: Vec<&str> = near.iter().take(3).map(|&(_, name)| name).collect();
+                Err(usage(format!(
+                    "there is no class '{name}'; the nearest are {}",
+                    near.join(", ")
+                )))
+            }
+            several => {
+                let several: Vec<String> = several
+                    .iter()
+                    .map(|&id| format!("{id} ({})", self.0[id]))
+                    .collect();
+                Err(usage(format!(
+                    "several classes are called '{name}': {}; give the number",
+                    several.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+fn synonyms(label: &str) -> impl Iterator<Item = &str> {
+    label.split(',').map(str::trim)
+}
+
+/// The first synonym, with `_` for spaces and for what would break a line or a
+/// column of text.
+fn title(label: &str) -> String {
+    let first = synonyms(label).next().unwrap_or(label);
+    first.replace(|c: char| c.is_whitespace() || c.is_control(), "_")
+}
+
+fn from_json(value: Value) -> Result<Vec<String>> {
+    match value {
+        Value::Array(names) => names
+            .into_iter()
+            .enumerate()
+            .map(|(id, name)| {
+                name_of(&name).with_context(|| format!("entry {id} of the list is not a name"))
+            })
+            .collect(),
+        Value::Object(entries) => {
+            let mut names = vec![None; entries.len()];
+            for (key, value) in entries {
+                let by_index = key.parse().ok().zip(name_of(&value));
+                let by_name = || Some((usize::try_from(value.as_u64()?).ok()?, key.clone()));
+                let (id, name) = by_index
+                    .or_else(by_name)
+                    .with_context(|| format!("the entry '{key}' is no class with its number"))?;
+                match names.get_mut(id) {
+                    Some(free @ None) => *free = Some(name),
+                    Some(_) => bail!("two names have the number {id}"),
+                    None => bail!(
+                        "'{key}' has the number {id}, where {} classes go from 0 to {}",
+                        names.len(),
+                        names.len() - 1
+                    ),
+                }
+            }
+            Ok(names.into_iter().flatten().collect())
+        }
+        _ => bail!("a list of names, or an object of classes with their numbers, is expected"),
+    }
+}
+
+/// `"tench"`, or Keras's `["n01440764", "tench"]`.
+fn name_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(name) => Some(name.clone()),
+        Value::Array(pair) => match pair.as_slice() {
+            [Value::String(_), Value::String(name)] => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, is_json: bool) -> Result<Vec<String>> {
+        Labels::from_bytes(text.as_bytes(), is_json).map(|labels| labels.0)
+    }
+
+    #[test]
+    fn a_title_is_the_first_synonym_with_underscores() {
+        assert_eq!(
+            title("timber wolf, grey wolf, gray wolf, Canis lupus"),
+            "timber_wolf"
+        );
+        assert_eq!(title("tench"), "tench");
+        assert_eq!(title("a\tb\u{1b}[2J"), "a_b_[2J");
+    }
+
+    #[test]
+    fn imagenet_has_its_thousand_classes_in_order() {
+        let labels = Labels::for_classes(1000).unwrap();
+        assert_eq!(labels.len(), 1000);
+        for (id, title) in [
+            (0, "tench"),
+            (269, "timber_wolf"),
+            (348, "ram"),
+            (999, "toilet_tissue"),
+        ] {
+            assert_eq!(labels.title(id), title);
+        }
+        assert_eq!(labels.title(1000), "1000");
+        assert!(Labels::for_classes(10).is_none());
+    }
+
+    #[test]
+    fn every_way_in_which_labels_are_shipped_is_read() {
+        let expected = ["tench", "goldfish", "great white shark"];
+        for (text, is_json) in [
+            ("tench\ngoldfish\ngreat white shark\n", false),
+            (
+                "\u{feff}tench\r\n goldfish \r\ngreat white shark\r\n\r\n",
+                false,
+            ),
+            (r#"["tench", "goldfish", "great white shark"]"#, true),
+            (
+                r#"{"1": ["n01443537", "goldfish"], "0": ["n01440764", "tench"],
+                    "2": ["n01484850", "great white shark"]}"#,
+                true,
+            ),
+            (
+                r#"{"2": "great white shark", "0": "tench", "1": "goldfish"}"#,
+                true,
+            ),
+            (
+                r#"{"goldfish": 1, "great white shark": 2, "tench": 0}"#,
+                true,
+            ),
+        ] {
+            assert_eq!(read(text, is_json).unwrap(), expected, "{text}");
+        }
+        // ImageFolder's classes may be digits
+        assert_eq!(read(r#"{"7": 0, "3": 1}"#, true).unwrap(), ["7", "3"]);
+    }
+
+    #[test]
+    fn what_is_no_list_of_labels_is_refused() {
+        for (text, is_json) in [
+            ("", false),
+            ("\n\n", false),
+            ("cat\n\ndog", false),
+            ("", true),
+            ("cat\ndog", true),
+            ("[]", true),
+            ("{}", true),
+            ("3", true),
+            (r#"["cat", 3]"#, true),
+            (r#"["cat", ""]"#, true),
+            (r#"{"cat": 0, "dog": 0}"#, true),
+            (r#"{"cat": 0, "dog": 2}"#, true),
+            (r#"{"cat": -1}"#, true),
+            (r#"{"cat": "dog"}"#, true),
+        ] {
+            assert!(read(text, is_json).is_err(), "{text}");
+        }
+        assert!(Labels::from_bytes(b"caf\xe9", false).is_err());
+    }
+
+    #[test]
+    fn a_class_is_found_by_any_of_its_names() {
+        let labels = Labels::imagenet();
+        for name in [
+            "timber_wolf",
+            "timber wolf",
+            "Grey Wolf",
+            "canis lupus",
+            "timber wolf, grey wolf, gray wolf, Canis lupus",
+        ] {
+            assert_eq!(labels.find(name).unwrap(), 269, "{name}");
+        }
+        let error = labels.find("crane").unwrap_err().to_string();
+        assert!(error.contains("134") && error.contains("517"), "{error}");
+        let error = labels.find("maillot").unwrap_err().to_string();
+        assert!(error.contains("638") && error.contains("639"), "{error}");
+        let error = labels.find("german shepard").unwrap_err().to_string();
+        assert!(error.contains("German shepherd"), "{error}");
+    }
+}

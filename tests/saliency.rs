@@ -1,0 +1,308 @@
+//! Both saliency methods against an independent implementation over torch.fx
+//! (tests/reference/saliency_reference.py): the tiny networks of every family,
+//! scripted and traced, at the final excitation and at an earlier layer.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Npz, largest_difference};
+use prism::error::Usage;
+use prism::hooks::{HookedModel, Hooks, NetworkGraph, SaliencyHook};
+use prism::map::{Collector, MapOptions};
+use prism::saliency::Method;
+use tch::{Device, Kind, Tensor};
+
+const NETWORKS: [(&str, &[&str]); 11] = [
+    ("tiny_vgg", &["scripted", "traced"]),
+    ("tiny_resnet", &["scripted", "traced"]),
+    ("tiny_bottleneck", &["scripted", "traced"]),
+    ("tiny_inception", &["scripted", "traced"]),
+    ("tiny_mobilenet", &["scripted", "traced"]),
+    ("tiny_squeezenet", &["scripted", "traced"]),
+    ("tiny_dict", &["scripted"]),
+    ("tiny_gated", &["scripted", "traced"]),
+    ("tiny_dense", &["scripted", "traced"]),
+    ("tiny_shuffle", &["scripted", "traced"]),
+    ("tiny_convnext", &["scripted", "traced"]),
+];
+
+const EBP: Method = Method::ExcitationBackprop { contrastive: false };
+const CEBP: Method = Method::ExcitationBackprop { contrastive: true };
+const METHODS: [(Method, &str); 3] = [(Method::GradCam, "gradcam"), (EBP, "ebp"), (CEBP, "cebp")];
+
+/// Of the largest magnitude; the reference's float32 and float64 differ by 2e-6.
+const TOLERANCE: f64 = 1e-4;
+
+fn hooks(method: Method, layer: Option<&str>) -> Hooks {
+    Hooks {
+        saliency: Some(SaliencyHook {
+            method,
+            layer: layer.map(String::from),
+        }),
+        ..Hooks::default()
+    }
+}
+
+fn load(file: &str) -> NetworkGraph {
+    NetworkGraph::load(&Path::new("tests/data").join(file), Device::Cpu).unwrap()
+}
+
+fn saliency(network: &NetworkGraph, hooks: &Hooks, input: &Tensor) -> Tensor {
+    let side = input.size()[2];
+    let model = HookedModel::new(network, (side, side), hooks).unwrap();
+    model.forward(input).unwrap().saliency.unwrap()
+}
+
+/// The difference as a share of the reference's largest magnitude.
+fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
+    largest_difference(ours, theirs) / theirs.abs().max().double_value(&[]).max(1e-9)
+}
+
+fn sums(saliency: &Tensor) -> Vec<f64> {
+    let sums = saliency.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Double);
+    Vec::try_from(sums).unwrap()
+}
+
+/// Network by network: its file, its images, and what is known of it.
+fn each(mut check: impl FnMut(&str, &NetworkGraph, &Tensor, &serde_json::Value)) {
+    let text = std::fs::read_to_string("tests/data/expected/saliency.json").unwrap();
+    let known: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (name, kinds) in NETWORKS {
+        let input = Npz::open(format!("tests/data/expected/{name}.npz")).tensor("input");
+        for kind in kinds {
+            let network = load(&format!("networks/{name}_{kind}.pt"));
+            check(name, &network, &input, &known[name]);
+        }
+    }
+}
+
+/// A layer by the name that it has in this file: a traced Inception stands
+/// inside another module.
+fn layer(network: &NetworkGraph, name: &str) -> String {
+    let model = HookedModel::new(network, (64, 64), &Hooks::default()).unwrap();
+    let layers = model.layers();
+    let found = layers
+        .iter()
+        .find(|layer| layer.name == name || layer.name.ends_with(&format!(".{name}")));
+    found.unwrap_or_else(|| panic!("{name}")).name.clone()
+}
+
+#[test]
+fn saliency_is_that_of_pytorch() {
+    let expected = Npz::open("tests/data/expected/saliency.npz");
+    each(|name, network, input, known| {
+        let last = layer(network, known["layer"].as_str().unwrap());
+        let early = layer(network, known["early_layer"].as_str().unwrap());
+        for (method, key) in METHODS {
+            for (layer, suffix) in [(&last, ""), (&early, "_early")] {
+                let ours = saliency(network, &hooks(method, Some(layer)), input);
+                let theirs = expected.tensor(&format!("{name}/{key}{suffix}"));
+                if theirs.abs().max().double_value(&[]) == 0.0 {
+                    let largest = ours.max().double_value(&[]);
+                    assert!(largest < 1e-7, "{name} {key}{suffix}: {largest}");
+                    continue;
+                }
+                let difference = difference(&ours, &theirs);
+                assert!(difference < TOLERANCE, "{name} {key}{suffix}: {difference}");
+            }
+        }
+    });
+}
+
+/// Before the first layer probability is lost only where a unit has no positive
+/// input; what is left is the reference's.
+#[test]
+fn the_first_pass_keeps_its_sum() {
+    each(|name, network, input, known| {
+        let early = layer(network, known["early_layer"].as_str().unwrap());
+        for (layer, key) in [(None, "sum_ebp"), (Some(early.as_str()), "sum_ebp_early")] {
+            let ours = sums(&saliency(network, &hooks(EBP, layer), input));
+            let theirs = known[key].as_array().unwrap();
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                let theirs = theirs.as_f64().unwrap();
+                assert!((ours - theirs).abs() < 1e-3, "{name} {key}: {ours}");
+                assert!(
+                    layer.is_some() || (ours - 1.0).abs() < 1e-3,
+                    "{name}: {ours}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn without_a_layer_it_is_read_at_the_final_excitation() {
+    let expected = Npz::open("tests/data/expected/saliency.npz");
+    for name in ["tiny_vgg", "tiny_resnet", "tiny_gated"] {
+        let input = Npz::open(format!("tests/data/expected/{name}.npz")).tensor("input");
+        let network = load(&format!("networks/{name}_traced.pt"));
+        for (method, key) in METHODS {
+            let ours = saliency(&network, &hooks(method, None), &input);
+            let theirs = expected.tensor(&format!("{name}/{key}"));
+            assert!(difference(&ours, &theirs) < TOLERANCE, "{name} {key}");
+        }
+    }
+}
+
+/// At the input of a 1x1 convolution that makes the scores the contrast is zero
+/// whatever the network has learned.
+#[test]
+fn where_the_contrast_must_vanish_an_earlier_layer_is_taken() {
+    let input = Npz::open("tests/data/expected/tiny_squeezenet.npz").tensor("input");
+    let network = load("networks/tiny_squeezenet_scripted.pt");
+    let model = |method| HookedModel::new(&network, (64, 64), &hooks(method, None)).unwrap();
+    for method in [Method::GradCam, EBP] {
+        let model = model(method);
+        assert_eq!(model.saliency_name(), Some(model.excitation_name()));
+    }
+    let model = model(CEBP);
+    assert_eq!(model.saliency_name(), model.guide_names().last().copied());
+    let saliency = model.forward(&input).unwrap().saliency.unwrap();
+    assert!(saliency.max().double_value(&[]) > 1e-3);
+}
+
+#[test]
+fn a_target_is_traced_back_in_every_image() {
+    let expected = Npz::open("tests/data/expected/saliency.npz");
+    let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
+    let network = load("networks/tiny_resnet_scripted.pt");
+    for (method, key) in METHODS {
+        let mut model = HookedModel::new(&network, (64, 64), &hooks(method, None)).unwrap();
+        model.set_target(3).unwrap();
+        let ours = model.forward(&input).unwrap().saliency.unwrap();
+        let theirs = expected.tensor(&format!("tiny_resnet/{key}_class3"));
+        let difference = difference(&ours, &theirs);
+        assert!(difference < TOLERANCE, "{key}: {difference}");
+        let error = model.set_target(10).unwrap_err();
+        assert!(error.downcast_ref::<Usage>().is_some(), "{error:#}");
+        assert!(error.to_string().contains("0 to 9"), "{error:#}");
+    }
+}
+
+/// Saliency must not move what else is read, and in whatever batches the images
+/// come it is the same.
+#[test]
+fn saliency_changes_nothing_else_and_does_not_depend_on_batches() {
+    each(|name, network, input, _| {
+        let seen = |hooks: &Hooks| {
+            let model = HookedModel::new(network, (64, 64), hooks).unwrap();
+            model.forward(input).unwrap()
+        };
+        let plain = seen(&Hooks::default());
+        for (method, key) in METHODS {
+            let hooks = hooks(method, None);
+            let with = seen(&hooks);
+            assert!(!with.logits.requires_grad() && !with.excitation.requires_grad());
+            assert_eq!(
+                largest_difference(&with.logits, &plain.logits),
+                0.0,
+                "{name}"
+            );
+            let moved = largest_difference(&with.excitation, &plain.excitation);
+            assert_eq!(moved, 0.0, "{name} {key}");
+            for (guide, plain) in with.guides.iter().zip(&plain.guides) {
+                assert_eq!(largest_difference(guide, plain), 0.0, "{name} {key}");
+            }
+            let single: Vec<Tensor> = (0..3)
+                .map(|image| saliency(network, &hooks, &input.narrow(0, image, 1)))
+                .collect();
+            let apart = difference(&Tensor::cat(&single, 0), &with.saliency.unwrap());
+            assert!(apart < TOLERANCE, "{name} {key}: {apart}");
+        }
+    });
+}
+
+/// In-place operators, through views and in branches, lists, dictionaries: at
+/// the first stage the saliency is that of the plain network.
+#[test]
+fn odd_ways_of_writing_a_network_have_the_same_saliency() {
+    let expected = Npz::open("tests/data/odd_networks/expected.npz");
+    let input = expected.tensor("input");
+    for (file, tolerance) in [
+        ("ReluThroughView", TOLERANCE),
+        ("ReluInBranch", TOLERANCE),
+        ("ErasedAfterUse", TOLERANCE),
+        ("ByItem", TOLERANCE),
+        ("Appending", TOLERANCE),
+        ("OneImage", TOLERANCE),
+        ("PooledLayout", TOLERANCE),
+        ("Flag", TOLERANCE),
+        ("Half", 2e-2), // the weights were rounded
+    ] {
+        let network = load(&format!("odd_networks/{file}.pt"));
+        let model = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap();
+        let first = model.guide_names()[0];
+        for (method, key) in METHODS {
+            let ours = saliency(&network, &hooks(method, Some(first)), &input);
+            let difference = difference(&ours, &expected.tensor(key));
+            assert!(difference < tolerance, "{file} {key}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_traced_back_is_named() {
+    let refused = |file: &str, method, layer| {
+        let network = load(&format!("odd_networks/{file}.pt"));
+        HookedModel::new(&network, (32, 32), &hooks(method, layer)).unwrap_err()
+    };
+    let error = format!("{:#}", refused("Sine", EBP, Some("first")));
+    assert!(error.contains("aten::sin"), "{error}");
+    let error = format!("{:#}", refused("TwoHeads", CEBP, None));
+    assert!(
+        error.contains("scores") && error.contains("more"),
+        "{error}"
+    );
+    let error = refused("TwoHeads", EBP, Some("aside"));
+    assert!(error.downcast_ref::<Usage>().is_some(), "{error:#}");
+    assert!(format!("{error:#}").contains("aside"), "{error:#}");
+    let error = refused("TwoHeads", Method::GradCam, Some("thrid"));
+    assert!(format!("{error:#}").contains("third"), "{error:#}");
+    // What has no rule for one method may do with another.
+    let input = Tensor::ones([1, 3, 32, 32], (Kind::Float, Device::Cpu));
+    let sine = load("odd_networks/Sine.pt");
+    assert_eq!(
+        saliency(&sine, &hooks(Method::GradCam, None), &input).size()[1],
+        1
+    );
+    let ebp = saliency(&load("odd_networks/TwoHeads.pt"), &hooks(EBP, None), &input);
+    assert!((sums(&ebp)[0] - 1.0).abs() < 1e-3);
+}
+
+/// Alpha is the saliency, stretched per image and brought to the map's size; the
+/// colours are those of the map without it.
+#[test]
+fn the_map_takes_the_saliency_as_alpha() {
+    let input = Npz::open("tests/data/expected/tiny_vgg.npz").tensor("input");
+    let network = load("networks/tiny_vgg_scripted.pt");
+    let maps = |hooks: &Hooks| {
+        let model = HookedModel::new(&network, (64, 64), hooks).unwrap();
+        let mut collector = Collector::default();
+        for image in input.split(1, 0) {
+            collector.add(model.forward(&image).unwrap()).unwrap();
+        }
+        let options = MapOptions {
+            keep: None,
+            gradual_extrapolation: true,
+            to_size: None,
+        };
+        collector.finish(options).unwrap()
+    };
+    let (plain, with) = (maps(&Hooks::default()), maps(&hooks(Method::GradCam, None)));
+    assert_eq!((plain.channels(), with.channels()), (3, 4));
+    let map = with.map(0..3).unwrap();
+    assert_eq!(map.size(), [3, 4, 64, 64]);
+    let colours = map.narrow(1, 0, 3);
+    assert_eq!(largest_difference(&colours, &plain.map(0..3).unwrap()), 0.0);
+    let saliency = with.saliency.as_ref().unwrap();
+    for image in 0..3 {
+        let one = saliency.narrow(0, image, 1);
+        let (low, high) = (one.min(), one.max());
+        let alpha = ((one - &low) / (high - low)).upsample_bilinear2d([64, 64], false, None, None);
+        let ours = map.narrow(0, image, 1).narrow(1, 3, 1);
+        assert!(largest_difference(&ours, &alpha) < 1e-6);
+        assert!((ours.max().double_value(&[]) - 1.0).abs() < 0.05);
+    }
+    assert_eq!(with.not_salient(), 0);
+}
