@@ -4,6 +4,7 @@ pub mod arrays;
 pub mod batch;
 pub mod classes;
 pub mod cli;
+pub mod cluster;
 pub mod error;
 pub mod figure;
 pub mod hooks;

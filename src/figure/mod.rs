@@ -1,4 +1,4 @@
-//! Figures: pictures with titles, and bars, encoded as JPEG, PNG or SVG.
+//! Figures: pictures with titles, bars, and crosses on a grid, encoded as JPEG, PNG or SVG.
 //!
 //! Knows nothing of networks or tensors: pictures and numbers come in, the bytes
 //! of a file come out. Text is drawn with an embedded font, so that a figure
@@ -10,12 +10,14 @@ use anyhow::Result;
 
 use crate::error::usage;
 
+mod clusters;
 mod maps;
 pub mod ramp;
 mod sheet;
 mod text;
 mod variance;
 
+pub use clusters::{ClusterFigure, Placed, draw_clusters};
 pub use maps::{Column, MOST_IMAGES, MapFigure, Panel, draw_maps};
 pub use sheet::{DENSITY, MARGIN, Scaling};
 pub use variance::draw_variance;

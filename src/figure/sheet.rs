@@ -60,6 +60,11 @@ enum Mark<'a> {
         at: (i32, i32),
         lettering: Lettering,
     },
+    Cross {
+        area: Bounds,
+        width: f32,
+        colour: Rgb,
+    },
 }
 
 /// Marks on a white page of no fixed size.
@@ -99,12 +104,24 @@ impl<'a> Sheet<'a> {
         });
     }
 
+    /// An X of the given stroke width whose round ends touch the sides of the
+    /// square `area`. Later crosses cover earlier ones; crosses cover all other marks.
+    pub fn cross(&mut self, area: Bounds, width: f32, colour: Rgb) {
+        self.marks.push(Mark::Cross {
+            area,
+            width,
+            colour,
+        });
+    }
+
     /// The smallest rectangle around all marks.
     pub fn bounds(&self) -> Option<Bounds> {
         self.marks
             .iter()
             .filter_map(|mark| match mark {
-                Mark::Fill { area, .. } | Mark::Picture { area, .. } => Some(*area),
+                Mark::Fill { area, .. } | Mark::Picture { area, .. } | Mark::Cross { area, .. } => {
+                    Some(*area)
+                }
                 Mark::Text {
                     text,
                     at,
@@ -145,7 +162,7 @@ impl<'a> Sheet<'a> {
         })
     }
 
-    /// Draws fills and texts, not pictures, on a backend of plotters.
+    /// Draws fills and texts, not pictures and crosses, on a backend of plotters.
     fn draw_on<B: DrawingBackend>(&self, backend: &mut B, page: &Page) -> Result<()>
     where
         B::ErrorType: 'static,
@@ -171,7 +188,7 @@ impl<'a> Sheet<'a> {
                     let position = lettering.position((x + dx, y + dy));
                     backend.draw_text(text, lettering, position)
                 }
-                Mark::Picture { .. } => Ok(()),
+                Mark::Picture { .. } | Mark::Cross { .. } => Ok(()),
             }
             .map_err(failed)?;
         }
@@ -191,6 +208,23 @@ impl<'a> Sheet<'a> {
         })
     }
 
+    /// The crosses, where they are on the page.
+    fn crosses(&self, page: &Page) -> impl Iterator<Item = Cross> {
+        let (dx, dy) = page.shift;
+        self.marks.iter().filter_map(move |mark| match *mark {
+            Mark::Cross {
+                area,
+                width,
+                colour,
+            } => Some(Cross {
+                area: area.shifted(dx, dy),
+                width,
+                colour,
+            }),
+            _ => None,
+        })
+    }
+
     /// The page as rows of RGB pixels.
     fn bitmap(&self, page: &Page) -> Result<Vec<u8>> {
         let mut pixels = vec![255; page.width as usize * page.height as usize * 3];
@@ -205,6 +239,9 @@ impl<'a> Sheet<'a> {
                 .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
         }
         drop(backend);
+        for cross in self.crosses(page) {
+            cross.blend_into(&mut pixels, page.width as usize);
+        }
         Ok(pixels)
     }
 
@@ -243,8 +280,68 @@ impl<'a> Sheet<'a> {
             base64::engine::general_purpose::STANDARD.encode_string(&data, &mut svg);
             svg.push_str("\"/>\n");
         }
+        for cross in self.crosses(page) {
+            cross.write_path(&mut svg)?;
+        }
         svg.push_str("</svg>\n");
         Ok(svg)
+    }
+}
+
+/// A cross on the page. plotters draws slanting lines with ragged edges.
+struct Cross {
+    area: Bounds,
+    width: f32,
+    colour: Rgb,
+}
+
+impl Cross {
+    /// Half the side of the square that has the ends of the strokes' middle lines
+    /// for its corners.
+    fn reach(&self) -> f32 {
+        ((self.area.right - self.area.left) as f32 - self.width).max(0.0) / 2.0
+    }
+
+    /// The middle of the area.
+    fn centre(&self) -> (f32, f32) {
+        let middle = |from: i32, to: i32| (from + to) as f32 / 2.0;
+        (
+            middle(self.area.left, self.area.right),
+            middle(self.area.top, self.area.bottom),
+        )
+    }
+
+    /// Mixes the cross into rows of RGB pixels, by how much of each pixel it covers.
+    fn blend_into(&self, pixels: &mut [u8], page_width: usize) {
+        let (x, y) = self.centre();
+        let length = self.reach() * std::f32::consts::SQRT_2;
+        let distance = |along: f32, aside: f32| (along.abs() - length).max(0.0).hypot(aside);
+        for row in self.area.top..self.area.bottom {
+            for column in self.area.left..self.area.right {
+                let (right, down) = (column as f32 + 0.5 - x, row as f32 + 0.5 - y);
+                let falling = (right + down) * std::f32::consts::FRAC_1_SQRT_2;
+                let rising = (right - down) * std::f32::consts::FRAC_1_SQRT_2;
+                let nearest = distance(falling, rising).min(distance(rising, falling));
+                let cover = (0.5 + self.width / 2.0 - nearest).clamp(0.0, 1.0);
+                let start = (row as usize * page_width + column as usize) * 3;
+                for (pixel, ink) in pixels[start..start + 3].iter_mut().zip(self.colour) {
+                    let mixed = f32::from(*pixel) * (1.0 - cover) + f32::from(ink) * cover;
+                    *pixel = mixed.round() as u8;
+                }
+            }
+        }
+    }
+
+    fn write_path(&self, svg: &mut String) -> std::fmt::Result {
+        let ((x, y), reach, width) = (self.centre(), self.reach(), self.width);
+        let ([r, g, b], side) = (self.colour, 2.0 * reach);
+        let (left, top) = (x - reach, y - reach);
+        writeln!(
+            svg,
+            "<path d=\"M{left:.2} {top:.2}l{side:.2} {side:.2}m0 -{side:.2}l-{side:.2} {side:.2}\" \
+             fill=\"none\" stroke=\"#{r:02X}{g:02X}{b:02X}\" stroke-width=\"{width:.2}\" \
+             stroke-linecap=\"round\"/>"
+        )
     }
 }
 
@@ -335,6 +432,15 @@ impl Sheet<'_> {
         let page = self.page().unwrap();
         let pixels = self.bitmap(&page).unwrap();
         RgbImage::from_raw(page.width, page.height, pixels).unwrap()
+    }
+
+    /// The areas of the crosses of this colour, in the order of drawing.
+    pub fn crosses_of(&self, rgb: Rgb) -> Vec<Bounds> {
+        let of = |mark: &Mark<'_>| match mark {
+            Mark::Cross { area, colour, .. } if *colour == rgb => Some(*area),
+            _ => None,
+        };
+        self.marks.iter().filter_map(of).collect()
     }
 
     /// Where each text leaves ink.
@@ -488,6 +594,29 @@ mod tests {
         for (x, y, pixel) in scaled.enumerate_pixels() {
             assert_eq!(pixel, image.get_pixel(x / 64, y / 64), "{x} {y}");
         }
+    }
+
+    #[test]
+    fn a_cross_fills_its_square_and_no_more() {
+        let mut sheet = Sheet::default();
+        sheet.cross(area(0, 0, 20, 20), 4.0, [200, 0, 0]);
+        let pixels = sheet.pixels();
+        let at = |x: u32, y: u32| pixels.get_pixel(MARGIN as u32 + x, MARGIN as u32 + y).0;
+        // On both diagonals; their ends are round and touch the sides.
+        for (x, y) in [(10, 10), (2, 2), (17, 2), (2, 17), (17, 17), (5, 14)] {
+            assert_eq!(at(x, y), [200, 0, 0], "{x} {y}");
+        }
+        for (x, y) in [(10, 3), (3, 10), (16, 10), (10, 16), (0, 5)] {
+            assert_eq!(at(x, y), WHITE, "{x} {y}");
+        }
+        assert!(
+            pixels.pixels().any(|p| (1..255).contains(&p.0[1])),
+            "no soft edge"
+        );
+        assert_equal_margins(&pixels);
+        let svg = String::from_utf8(sheet.encode(FigureFormat::Svg).unwrap()).unwrap();
+        let path = "M42.00 42.00l16.00 16.00m0 -16.00l-16.00 16.00";
+        assert!(svg.contains(path), "{svg}");
     }
 
     #[test]
