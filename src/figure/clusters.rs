@@ -425,7 +425,7 @@ fn draw_caption(sheet: &mut Sheet<'_>, figure: &ClusterFigure<'_>, crowded: bool
         count => format!("{count} images"),
     };
     let caption = format!(
-        "{images}  ·  quantisation error {:.3}  ·  topographic error {:.3}",
+        "{images} · quantisation error {:.3} · topographic error {:.3}",
         figure.quantisation_error, figure.topographic_error
     );
     let baseline = map.bottom + 28 + (CAP_HEIGHT * CAPTION_EM).round() as i32;
@@ -576,7 +576,7 @@ mod tests {
         let u_matrix = u_matrix(20);
         let images = placed(12, 2, 20);
         let texts = texts(&figure(&u_matrix, &images, &[]));
-        let caption = "12 images  ·  quantisation error 0.812  ·  topographic error 0.250";
+        let caption = "12 images · quantisation error 0.812 · topographic error 0.250";
         assert_eq!(texts.last().unwrap(), caption);
     }
 
