@@ -4,6 +4,7 @@
 #   make build    the release binary, target/release/prism
 #   make test     all tests, formatting and lints
 #   make parity REFERENCE=FOLDER   agreement with TorchPRISM's arrays
+#   make gallery  the pictures of the README
 #   make zoo      the scores of every zoo network against torchvision's
 #
 # CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
@@ -17,7 +18,7 @@ export CUDA PYTHON
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights parity zoo clean
+.PHONY: demo build test check setup weights gallery parity zoo clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -37,6 +38,9 @@ setup:
 
 weights:
 	@scripts/setup.sh weights
+
+gallery: build weights
+	$(CARGO) run --release --example gallery
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)

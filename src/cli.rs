@@ -8,12 +8,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Usage, usage};
 use crate::figure::FigureFormat;
 use crate::hooks::{Hooks, Rule, SaliencyHook};
 use crate::map::Keep;
 use crate::options::{
-    DeviceChoice, ModelOptions, Options, OutputOptions, parse_image_size, parse_mean, parse_std,
+    ClusterOptions, DeviceChoice, ModelOptions, Options, OutputOptions, parse_image_size,
+    parse_mean, parse_std,
 };
 use crate::saliency::Method;
 
@@ -22,7 +24,9 @@ Examples:
   prism --input './photos/*.jpg' --model efficientnet_lite0
   prism --input wolf.jpg coyote.jpg --model vgg16 --output-dir out
   prism --input photos/ --model ./my_network.pt --image-size 256
-  prism layers --model resnet50";
+  prism --input photos/ --model resnet50 --saliency gradcam --target tabby
+  prism layers --model resnet50
+  prism --input photos/ --model resnet50 --cluster && prism som 2cluster.bin";
 
 /// Shows what a convolutional network has seen in images: equal colours mean
 /// equal features.
@@ -46,6 +50,8 @@ struct Cli {
 enum CommandArgs {
     /// List a network's layers: name, operator, shape and role
     Layers(LayersArgs),
+    /// Draw the map of clusters of a file that --cluster wrote
+    Som(SomArgs),
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +60,43 @@ struct LayersArgs {
     model: ModelArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct SomArgs {
+    /// File that --cluster wrote
+    #[arg(value_name = "FILE", default_value = "2cluster.bin")]
+    file: PathBuf,
+
+    /// Figure to draw: .png, .jpg or .svg
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "results/clustering.png"
+    )]
+    output: PathBuf,
+
+    /// Names of the classes: one per line, or a .json as torchvision and Keras
+    /// ship it [default: ImageNet's]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// Units along each side of the map
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().grid, value_parser = parsed(parse_grid))]
+    grid: usize,
+
+    /// Seed of the training; the same seed makes the same map
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().seed)]
+    seed: u64,
+
+    /// Times that the training goes through all images
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().epochs, value_parser = parsed(parse_epochs))]
+    epochs: usize,
+
     /// Nothing on stderr but errors
     #[arg(short, long)]
     quiet: bool,
@@ -248,6 +291,8 @@ pub enum Request {
     Run(Box<Options>),
     /// The table of a network's layers.
     Layers(Box<ModelOptions>, bool),
+    /// The map of clusters.
+    Som(Box<ClusterOptions>),
 }
 
 /// Reads the command line, program name first.
@@ -274,6 +319,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             Box::new(layers.model.into_options(&layers.compute)),
             layers.quiet,
         ),
+        Some(CommandArgs::Som(som)) => Request::Som(Box::new(som.into_options()?)),
         None => Request::Run(Box::new(cli.run.into_options()?)),
     })
 }
@@ -295,6 +341,34 @@ impl ModelArgs {
             device: compute.device,
             threads: compute.threads,
         }
+    }
+}
+
+impl SomArgs {
+    fn into_options(self) -> Result<ClusterOptions, Usage> {
+        let extension = self.output.extension().and_then(OsStr::to_str);
+        let format = extension
+            .map(str::to_ascii_lowercase)
+            .and_then(|extension| extension.parse().ok())
+            .ok_or_else(|| {
+                Usage(format!(
+                    "--output {}: a figure's name ends in .{}",
+                    self.output.display(),
+                    FigureFormat::NAMES.join(", .")
+                ))
+            })?;
+        Ok(ClusterOptions {
+            file: self.file,
+            output: self.output,
+            format,
+            labels: self.labels,
+            som: SomOptions {
+                grid: self.grid,
+                seed: self.seed,
+                epochs: self.epochs,
+            },
+            quiet: self.quiet,
+        })
     }
 }
 
@@ -351,6 +425,24 @@ fn parse_count(text: &str) -> anyhow::Result<usize> {
         .ok()
         .filter(|&count| (1..=4096).contains(&count))
         .ok_or_else(|| usage("a whole number from 1 to 4096 is expected"))
+}
+
+fn parse_grid(text: &str) -> anyhow::Result<usize> {
+    text.parse()
+        .ok()
+        .filter(|grid| (2..=LARGEST_GRID).contains(grid))
+        .ok_or_else(|| {
+            usage(format!(
+                "a whole number from 2 to {LARGEST_GRID} is expected"
+            ))
+        })
+}
+
+fn parse_epochs(text: &str) -> anyhow::Result<usize> {
+    text.parse()
+        .ok()
+        .filter(|epochs| (1..=100_000).contains(epochs))
+        .ok_or_else(|| usage("a whole number from 1 to 100000 is expected"))
 }
 
 /// A parser of clap's from one of ours.

@@ -95,6 +95,11 @@ impl Labels {
         }
     }
 
+    /// The titles of all classes.
+    pub fn titles(&self) -> Vec<String> {
+        self.0.iter().map(|label| title(label)).collect()
+    }
+
     /// The class of that name: any of its synonyms, in capitals or not, with
     /// spaces or `_`.
     ///

@@ -36,6 +36,7 @@ fn respond() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     match cli::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
         Request::Run(options) => run::run(&options, &mut stdout),
+        Request::Som(options) => run::som(&options, &mut stdout),
         Request::Layers(options, quiet) => run::print_layers(&options, quiet, &mut stdout),
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use tch::Device;
 
+use crate::cluster::som::SomOptions;
 use crate::error::usage;
 use crate::figure::FigureFormat;
 use crate::hooks::Hooks;
@@ -76,6 +77,23 @@ pub struct OutputOptions {
     pub arrays: Option<PathBuf>,
     /// Whether the colours of each image are written for clustering.
     pub clusters: bool,
+}
+
+/// Everything that `prism som` needs to know.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// What `--cluster` wrote.
+    pub file: PathBuf,
+    /// The figure.
+    pub output: PathBuf,
+    /// Its kind.
+    pub format: FigureFormat,
+    /// File of the names of the classes.
+    pub labels: Option<PathBuf>,
+    /// How the map is trained.
+    pub som: SomOptions,
+    /// Nothing on stderr but errors.
+    pub quiet: bool,
 }
 
 impl Default for ModelOptions {

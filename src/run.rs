@@ -1,6 +1,7 @@
 //! A whole run: images -> batch -> hooked model -> excitations -> map -> figures.
 
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,16 +11,23 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
 use crate::batch::{Normalisation, ramp_picture, stretched_picture, to_batch, to_picture};
 use crate::classes::{Class, top_classes};
+use crate::cluster::{Row, pickle, som};
 use crate::error::usage;
-use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Scaling, ramp};
+use crate::figure::{
+    self, ClusterFigure, Column, MOST_IMAGES, MapFigure, Panel, Placed, Scaling, draw_clusters,
+    ramp,
+};
 use crate::hooks::HookedModel;
 use crate::images;
 use crate::labels::Labels;
-use crate::map::{Collector, MapOptions, Maps};
+use crate::map::{Collector, ColourSet, MapOptions, Maps};
 use crate::model::Network;
 use crate::notices::Notices;
-use crate::options::{ModelOptions, Options};
+use crate::options::{ClusterOptions, ModelOptions, Options};
 use crate::output::{Outputs, folder_of};
+
+/// Where `--cluster` writes, as TorchPRISM does: in the working folder.
+const CLUSTER_FILE: &str = "2cluster.bin";
 
 /// Shorter side of a picture in a figure, pixels.
 const PICTURE_SIDE: u32 = 448;
@@ -41,11 +49,28 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         ArrayFormat::from_path(file)?;
         outputs.prepare(folder_of(file))?;
     }
+    if options.output.clusters {
+        outputs.prepare(Path::new("."))?;
+    }
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
 
     let network = Network::load(&options.model, notices)?;
     let size = source.size().unwrap_or(network.input_size);
     let mut model = network.hook(size, &options.model)?;
+    if let Some(layer) = model.saliency_name()
+        && options
+            .model
+            .hooks
+            .saliency
+            .as_ref()
+            .is_some_and(|hook| hook.layer.is_none())
+        && layer != model.excitation_name()
+    {
+        notices.note(&format!(
+            "saliency is read at '{layer}': at '{}' the contrast is zero for any image",
+            model.excitation_name()
+        ));
+    }
     let labels = labels_of(&model, labels, options)?;
     if let Some(target) = &options.target {
         let class = find_class(target, labels.as_ref(), model.classes())?;
@@ -82,10 +107,11 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     if let Some(file) = &options.output.arrays {
         outputs.write(file, |out| save(&maps, &seen.names, &seen.input, file, out))?;
     }
-    let written = outputs.commit()?;
-    for path in written {
-        notices.note(&format!("wrote {}", path.display()));
+    if options.output.clusters {
+        let rows = cluster_rows(&maps, &seen.names, &classes)?;
+        outputs.write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))?;
     }
+    say_written(outputs.commit()?, notices);
     print_classes(&seen.names, &classes, stdout)
 }
 
@@ -129,6 +155,86 @@ fn warn_of_white_maps(maps: &Maps, notices: Notices) {
             maps.len()
         ));
     }
+}
+
+fn say_written(written: Vec<PathBuf>, notices: Notices) {
+    for path in written {
+        notices.note(&format!("wrote {}", path.display()));
+    }
+}
+
+/// Of each image its path, its top class and which of the colours that occur in
+/// any image it has.
+fn cluster_rows(maps: &Maps, names: &[PathBuf], classes: &[Vec<Class>]) -> Result<Vec<Row>> {
+    let colours = maps.colours()?;
+    let any = colours
+        .iter()
+        .fold(ColourSet::NONE, |any, &set| any.union(set));
+    let rows = names.iter().zip(classes).zip(&colours);
+    Ok(rows
+        .map(|((name, classes), colours)| Row {
+            path: name.to_string_lossy().into(),
+            class: classes.first().map_or(0, |class| class.id),
+            features: any.codes().map(|code| colours.contains(code)).collect(),
+        })
+        .collect())
+}
+
+/// Trains a self-organising map on a file that `--cluster` wrote, draws it and
+/// prints its errors.
+///
+/// # Errors
+/// With one line for a person; no file is written then.
+pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
+    let notices = Notices {
+        quiet: options.quiet,
+    };
+    let show = options.file.display();
+    let mut outputs = Outputs::default();
+    outputs.prepare(folder_of(&options.output))?;
+    let labels = options.labels.as_deref().map(Labels::read).transpose()?;
+    let file = File::open(&options.file).with_context(|| format!("{show}: cannot be opened"))?;
+    let rows = pickle::read(BufReader::new(file)).with_context(|| format!("{show}"))?;
+    let labels = match labels {
+        Some(labels) => Some(labels),
+        None => {
+            let imagenet = Labels::imagenet();
+            let fits = rows.iter().all(|row| row.class < imagenet.len());
+            fits.then_some(imagenet)
+        }
+    };
+    if options.labels.is_none() && labels.is_some() {
+        notices.note("the classes are named as ImageNet's; --labels FILE names others");
+    }
+
+    let trained = som::train(&rows, &options.som)?;
+    let images: Vec<Placed> = trained
+        .units
+        .iter()
+        .zip(&rows)
+        .map(|(&unit, row)| Placed {
+            unit,
+            class: row.class,
+        })
+        .collect();
+    let names: Vec<String> = labels.map_or_else(Vec::new, |labels| labels.titles());
+    let drawn = draw_clusters(
+        &ClusterFigure {
+            u_matrix: trained.u_matrix.view(),
+            images: &images,
+            names: &names,
+            quantisation_error: trained.quantisation_error,
+            topographic_error: trained.topographic_error,
+        },
+        options.format,
+    )?;
+    outputs.write(&options.output, |out| Ok(out.write_all(&drawn)?))?;
+    say_written(outputs.commit()?, notices);
+    closed_pipe_is_fine(writeln!(
+        stdout,
+        "quantisation error: {:.4}\ntopographic error: {:.4}",
+        trained.quantisation_error, trained.topographic_error
+    ))
 }
 
 /// Prints the layers of the network that `options` name as a table.
@@ -394,7 +500,7 @@ fn draw(
         let drawn = figure::draw_maps(
             &MapFigure {
                 columns,
-                ..MapFigure::default()
+                row_names: row_names(options),
             },
             format,
         )?;
@@ -404,6 +510,19 @@ fn draw(
     outputs.write(&file(format!("PRISM_var_{stem}")), |out| {
         Ok(out.write_all(&drawn)?)
     })
+}
+
+/// The names of a figure's rows, where there are more than input and map.
+fn row_names(options: &Options) -> Vec<String> {
+    let mut names = vec!["input", "PRISM"];
+    if options.output.split_rgb {
+        names.extend(["red", "green", "blue"]);
+    }
+    names.extend((options.model.hooks.saliency.as_ref()).map(|saliency| saliency.method.title()));
+    match names.len() {
+        2 => Vec::new(),
+        _ => names.into_iter().map(String::from).collect(),
+    }
 }
 
 /// Writes the arrays of a run, chunk by chunk.

@@ -1,6 +1,8 @@
 //! Reading what the reference scripts wrote.
 #![allow(dead_code)]
 
+pub mod place;
+
 use std::fs::File;
 use std::path::Path;
 
