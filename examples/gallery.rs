@@ -25,7 +25,7 @@ const MAPS: [(&str, &str); 9] = [
 ];
 
 /// Pictures are shrunk to this width, pixels, and this quality.
-const WIDTH: u32 = 960;
+const WIDTH: u32 = 840;
 const QUALITY: u8 = 82;
 
 fn main() -> Result<()> {

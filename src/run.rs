@@ -57,28 +57,8 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let network = Network::load(&options.model, notices)?;
     let size = source.size().unwrap_or(network.input_size);
     let mut model = network.hook(size, &options.model)?;
-    if let Some(layer) = model.saliency_name()
-        && options
-            .model
-            .hooks
-            .saliency
-            .as_ref()
-            .is_some_and(|hook| hook.layer.is_none())
-        && layer != model.excitation_name()
-    {
-        notices.note(&format!(
-            "saliency is read at '{layer}': at '{}' the contrast is zero for any image",
-            model.excitation_name()
-        ));
-    }
     let labels = labels_of(&model, labels, options)?;
-    if let Some(target) = &options.target {
-        let class = find_class(target, labels.as_ref(), model.classes())?;
-        model.set_target(class)?;
-        if let Some(labels) = &labels {
-            notices.note(&format!("target: class {class}, {}", labels.title(class)));
-        }
-    }
+    let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
     let seen = look(&source, &model, &network.normalisation, options, notices)?;
     let maps = seen.collector.finish(MapOptions {
         keep: options.keep,
@@ -94,16 +74,14 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     warn_of_white_maps(&maps, notices);
 
     let classes = top_classes(&maps.logits, labels.as_ref(), options.top as i64)?;
-    let stem = network.name;
-    draw(
-        &maps,
-        &seen.pictures,
-        &classes,
-        &stem,
-        options,
-        &mut outputs,
-        notices,
-    )?;
+    let shown = Shown {
+        maps: &maps,
+        pictures: &seen.pictures,
+        classes: &classes,
+        row_names: row_names(options, saliency),
+        network: &network.name,
+    };
+    draw(&shown, options, &mut outputs, notices)?;
     if let Some(file) = &options.output.arrays {
         outputs.write(file, |out| save(&maps, &seen.names, &seen.input, file, out))?;
     }
@@ -133,6 +111,39 @@ fn labels_of(
         );
     }
     Ok(given.or_else(|| Labels::for_classes(model.classes())))
+}
+
+/// Sets the class that saliency looks for, says what is not as usual about it,
+/// and gives it a name for the figure.
+fn choose_saliency(
+    model: &mut HookedModel,
+    labels: Option<&Labels>,
+    options: &Options,
+    notices: Notices,
+) -> Result<Option<String>> {
+    let Some(hook) = &options.model.hooks.saliency else {
+        return Ok(None);
+    };
+    if let Some(layer) = model.saliency_name()
+        && hook.layer.is_none()
+        && layer != model.excitation_name()
+    {
+        notices.note(&format!(
+            "saliency is read at '{layer}': at '{}' the contrast is zero for any image",
+            model.excitation_name()
+        ));
+    }
+    let title = hook.method.title();
+    let Some(target) = &options.target else {
+        return Ok(Some(title.to_string()));
+    };
+    let class = find_class(target, labels, model.classes())?;
+    model.set_target(class)?;
+    let name = labels.map_or_else(|| class.to_string(), |labels| labels.title(class));
+    if labels.is_some() {
+        notices.note(&format!("target: class {class}, {name}"));
+    }
+    Ok(Some(format!("{title}: {name}")))
 }
 
 /// The class that `--target` means: a number, or a name.
@@ -438,16 +449,23 @@ fn read(file: &Path, (height, width): (u32, u32)) -> Result<(RgbImage, RgbImage)
     Ok((images::resize(&image, height, width)?, picture))
 }
 
+/// What the figures show.
+struct Shown<'a> {
+    maps: &'a Maps,
+    pictures: &'a [RgbImage],
+    classes: &'a [Vec<Class>],
+    row_names: Vec<String>,
+    network: &'a str,
+}
+
 /// Draws the maps, at most [`MOST_IMAGES`] to a figure, and the variances.
 fn draw(
-    maps: &Maps,
-    pictures: &[RgbImage],
-    classes: &[Vec<Class>],
-    stem: &str,
+    shown: &Shown<'_>,
     options: &Options,
     outputs: &mut Outputs,
     notices: Notices,
 ) -> Result<()> {
+    let (maps, stem) = (shown.maps, shown.network);
     let format = options.output.format;
     let file = |name: String| {
         options
@@ -468,7 +486,7 @@ fn draw(
             let map = maps.map(image..image + 1)?.get(0);
             let mut panels = vec![
                 Panel {
-                    image: pictures[image].clone(),
+                    image: shown.pictures[image].clone(),
                     scaling: Scaling::Smooth,
                 },
                 Panel {
@@ -487,7 +505,7 @@ fn draw(
                 panels.push(Panel { image, scaling });
             }
             columns.push(Column {
-                title: classes[image].iter().map(Class::to_string).collect(),
+                title: shown.classes[image].iter().map(Class::to_string).collect(),
                 panels,
             });
             bar.inc(1);
@@ -500,7 +518,7 @@ fn draw(
         let drawn = figure::draw_maps(
             &MapFigure {
                 columns,
-                row_names: row_names(options),
+                row_names: shown.row_names.clone(),
             },
             format,
         )?;
@@ -513,16 +531,16 @@ fn draw(
 }
 
 /// The names of a figure's rows, where there are more than input and map.
-fn row_names(options: &Options) -> Vec<String> {
-    let mut names = vec!["input", "PRISM"];
+fn row_names(options: &Options, saliency: Option<String>) -> Vec<String> {
+    let mut names = Vec::new();
     if options.output.split_rgb {
-        names.extend(["red", "green", "blue"]);
+        names.extend(["red", "green", "blue"].map(String::from));
     }
-    names.extend((options.model.hooks.saliency.as_ref()).map(|saliency| saliency.method.title()));
-    match names.len() {
-        2 => Vec::new(),
-        _ => names.into_iter().map(String::from).collect(),
+    names.extend(saliency);
+    if !names.is_empty() {
+        names.splice(0..0, ["input", "PRISM"].map(String::from));
     }
+    names
 }
 
 /// Writes the arrays of a run, chunk by chunk.
