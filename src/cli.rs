@@ -81,7 +81,7 @@ struct SomArgs {
     output: PathBuf,
 
     /// Names of the classes: one per line, or a .json as torchvision and Keras
-    /// ship it [default: ImageNet's]
+    /// ship it [default: ImageNet's where they fit, else numbers]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
@@ -90,7 +90,7 @@ struct SomArgs {
     grid: usize,
 
     /// Seed of the training; the same seed makes the same map
-    #[arg(long, value_name = "N", default_value_t = SomOptions::default().seed)]
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().seed, allow_negative_numbers = true)]
     seed: u64,
 
     /// Times that the training goes through all images
@@ -195,7 +195,7 @@ struct SaliencyArgs {
     saliency: SaliencyChoice,
 
     /// Class to look for in all images [default: each image's own top class]
-    #[arg(long, value_name = "ID|NAME")]
+    #[arg(long, value_name = "ID|NAME", allow_negative_numbers = true)]
     target: Option<String>,
 
     /// Layer at which the class is looked for [default: the one whose channels
@@ -307,12 +307,18 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-            _ => Usage(one_line(&error)),
+            _ => Usage(one_line(&error, command_of(&words))),
         })?;
-    if cli.command.is_some() && words.get(1).is_none_or(|word| !is_command(word)) {
-        return Err(Usage(
-            "a command comes first, before its options: prism layers --model NAME".to_string(),
-        ));
+    if let Some(command) = &cli.command
+        && command_of(&words).is_none()
+    {
+        return Err(Usage(format!(
+            "a command comes first, before its options: prism {} ...",
+            match command {
+                CommandArgs::Layers(_) => "layers",
+                CommandArgs::Som(_) => "som",
+            }
+        )));
     }
     Ok(match cli.command {
         Some(CommandArgs::Layers(layers)) => Request::Layers(
@@ -348,7 +354,7 @@ impl SomArgs {
     fn into_options(self) -> Result<ClusterOptions, Usage> {
         let extension = self.output.extension().and_then(OsStr::to_str);
         let format = extension
-            .map(str::to_ascii_lowercase)
+            .map(|extension| extension.to_ascii_lowercase().replace("jpeg", "jpg"))
             .and_then(|extension| extension.parse().ok())
             .ok_or_else(|| {
                 Usage(format!(
@@ -414,10 +420,14 @@ impl RunArgs {
     }
 }
 
-fn is_command(word: &OsStr) -> bool {
-    Cli::command()
+/// The command that the words begin with, where they do.
+fn command_of(words: &[OsString]) -> Option<&str> {
+    let word = words.get(1)?;
+    let known = Cli::command();
+    let command = known
         .get_subcommands()
-        .any(|command| command.get_name() == word)
+        .any(|command| command.get_name() == word);
+    word.to_str().filter(|_| command)
 }
 
 fn parse_count(text: &str) -> anyhow::Result<usize> {
@@ -466,7 +476,7 @@ fn plain(error: anyhow::Error) -> Usage {
 }
 
 /// clap's message of several paragraphs as one line: what is wrong, what to do.
-fn one_line(error: &clap::Error) -> String {
+fn one_line(error: &clap::Error, command: Option<&str>) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -478,6 +488,9 @@ fn one_line(error: &clap::Error) -> String {
         let word = context(ContextKind::InvalidSubcommand)
             .or_else(|| context(ContextKind::InvalidArg))
             .unwrap_or_default();
+        if let Some(command) = command {
+            return format!("prism {command} does not take '{word}' (prism {command} --help)");
+        }
         return format!(
             "there is no command '{word}'; images go after --input: prism --input {word}"
         );
@@ -496,7 +509,8 @@ fn one_line(error: &clap::Error) -> String {
             line = format!("{line} {more}");
         }
     }
-    format!("{line} (prism --help lists all options)")
+    let prism = command.map_or("prism".to_string(), |command| format!("prism {command}"));
+    format!("{line} ({prism} --help lists all options)")
 }
 
 #[cfg(test)]

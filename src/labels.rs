@@ -12,6 +12,9 @@ use crate::error::usage;
 /// A file of names beyond this is something else.
 const LARGEST_FILE: u64 = 16 << 20;
 
+/// Classes that an ambiguous name lists.
+const MOST_NAMED: usize = 10;
+
 /// The names of a network's classes in the order of its scores, each maybe with
 /// synonyms between commas: `timber wolf, grey wolf, gray wolf, Canis lupus`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,13 +133,20 @@ impl Labels {
                 )))
             }
             several => {
-                let several: Vec<String> = several
+                let shown: Vec<String> = several
                     .iter()
+                    .take(MOST_NAMED)
                     .map(|&id| format!("{id} ({})", self.0[id]))
                     .collect();
+                let more = several.len() - shown.len();
+                let more = if more > 0 {
+                    format!(" and {more} more")
+                } else {
+                    String::new()
+                };
                 Err(usage(format!(
-                    "several classes are called '{name}': {}; give the number",
-                    several.join(", ")
+                    "several classes are called '{name}': {}{more}; give the number",
+                    shown.join(", ")
                 )))
             }
         }
@@ -151,7 +161,13 @@ fn synonyms(label: &str) -> impl Iterator<Item = &str> {
 /// column of text.
 fn title(label: &str) -> String {
     let first = synonyms(label).next().unwrap_or(label);
-    first.replace(|c: char| c.is_whitespace() || c.is_control(), "_")
+    first.replace(|c: char| c.is_whitespace() || is_invisible(c), "_")
+}
+
+/// Controls, and the marks that turn the direction of a line of text.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 fn from_json(value: Value) -> Result<Vec<String>> {
@@ -214,7 +230,7 @@ mod tests {
             "timber_wolf"
         );
         assert_eq!(title("tench"), "tench");
-        assert_eq!(title("a\tb\u{1b}[2J"), "a_b_[2J");
+        assert_eq!(title("a\tb\u{1b}[2J\u{202e}c"), "a_b_[2J_c");
     }
 
     #[test]

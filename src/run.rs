@@ -148,8 +148,14 @@ fn choose_saliency(
 
 /// The class that `--target` means: a number, or a name.
 fn find_class(target: &str, labels: Option<&Labels>, classes: usize) -> Result<usize> {
+    let digits = target.strip_prefix('-').unwrap_or(target);
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     match (target.parse(), labels) {
         (Ok(class), _) => Ok(class),
+        _ if is_number => Err(usage(format!(
+            "there is no class {target}; the network's classes are 0 to {}",
+            classes - 1
+        ))),
         (_, Some(labels)) => labels.find(target),
         (_, None) => Err(usage(format!(
             "--target {target}: the names of this network's classes are not known; give a number from 0 to {}, or --labels FILE",
@@ -214,6 +220,16 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
             fits.then_some(imagenet)
         }
     };
+    if let Some((file, labels)) = options.labels.as_ref().zip(labels.as_ref())
+        && let Some(row) = rows.iter().find(|row| row.class >= labels.len())
+    {
+        bail!(
+            "{}: there are {} names in it, but {show} has class {}",
+            file.display(),
+            labels.len(),
+            row.class
+        );
+    }
     if options.labels.is_none() && labels.is_some() {
         notices.note("the classes are named as ImageNet's; --labels FILE names others");
     }

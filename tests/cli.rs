@@ -871,13 +871,16 @@ fn a_stray_word_gets_a_hint_at_input() {
             "photos/a.png",
         ],
         &["--input", "photos/b.png", "--", "photos/a.png"],
-        &["layers", "photos/a.png"],
     ] {
         place.refuses(arguments, hint, 2);
     }
+    let arguments = ["layers", "photos/a.png"];
+    place.refuses(&arguments, &["prism layers", "photos/a.png"], 2);
     // The name of a command is one in the wrong place.
-    let arguments = ["--model", "vgg16", "layers"];
-    place.refuses(&arguments, &["prism layers"], 2);
+    for command in ["layers", "som"] {
+        let arguments = ["--model", "vgg16", command];
+        place.refuses(&arguments, &[&format!("prism {command}")], 2);
+    }
 }
 
 #[test]

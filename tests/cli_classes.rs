@@ -164,7 +164,11 @@ fn a_wrong_target_or_layer_ends_with_status_2() {
     let saliency = ["--saliency", "gradcam", "--labels", "labels.txt"];
     for (arguments, fragments) in [
         (&["--target", "10"][..], &["10", "0 to 9"][..]),
-        (&["--target", "-1"], &["-1"]),
+        (&["--target", "-1"], &["no class -1", "0 to 9"]),
+        (
+            &["--target", "99999999999999999999"],
+            &["no class 9999", "0 to 9"],
+        ),
         (&["--target", "honey be"], &["honey bee"]),
         (
             &["--target", "fox"],
@@ -330,6 +334,7 @@ fn a_bad_cluster_file_or_option_is_an_error() {
         (&["--grid", "1000"], "--grid"),
         (&["--epochs", "0"], "--epochs"),
         (&["--seed", "x"], "--seed"),
+        (&["--seed", "-1"], "prism som --help"),
         (&["--output", "x.bmp"], ".png"),
         (&["--output", "x"], ".png"),
     ] {
@@ -339,6 +344,22 @@ fn a_bad_cluster_file_or_option_is_an_error() {
             2,
         );
     }
+}
+
+#[test]
+fn labels_of_fewer_classes_than_the_clusters_have_are_an_error() {
+    let place = place();
+    place.run("--input photos --cluster --quiet");
+    fs::write(place.path("one.txt"), "ant\n").unwrap();
+    let som = ["som", "2cluster.bin", "--labels", "one.txt"];
+    let stdout = place.run("--input photos --top 1 --quiet");
+    assert!(
+        !stdout.contains("\t0: "),
+        "the tiny network would see class 0"
+    );
+    place.refuses(&som, &["one.txt", "1 names", "2cluster.bin has class"], 1);
+    let stray = ["som", "2cluster.bin", "more.bin"];
+    place.refuses(&stray, &["prism som", "more.bin"], 2);
 }
 
 /// Nothing is written where the figures cannot be.

@@ -9,8 +9,8 @@ use std::fs;
 use common::largest_difference;
 use prism::hooks::Excitations;
 use prism::map::{
-    COMPONENTS, Collector, Norm, NormAccumulator, Pca, PcaAccumulator, gradual_extrapolation,
-    resize, with_sign,
+    COMPONENTS, Collector, Keep, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
+    gradual_extrapolation, resize, with_sign,
 };
 use serde_json::Value;
 use tch::Tensor;
@@ -328,6 +328,41 @@ fn scores_and_guides_that_are_not_finite_are_an_error() {
         });
         assert_eq!(added.is_ok(), fits, "{score} {guide}");
     }
+}
+
+/// Two images of one colour each: they share none.
+#[test]
+fn images_without_a_common_colour_make_a_black_map_and_a_note() {
+    let maps = |keep| {
+        let value = Tensor::from_slice(&[3.0f32, 3.0, -3.0, -3.0]).reshape([2, 1, 1, 2]);
+        let mut collector = Collector::default();
+        collector
+            .add(Excitations {
+                logits: Tensor::zeros([2, 5], tch::kind::FLOAT_CPU),
+                excitation: Tensor::cat(&[&value, &value], 1),
+                guides: vec![Tensor::ones([2, 1, 2, 4], tch::kind::FLOAT_CPU)],
+                saliency: None,
+            })
+            .unwrap();
+        collector
+            .finish(MapOptions {
+                keep: Some(keep),
+                gradual_extrapolation: true,
+                to_size: None,
+            })
+            .unwrap()
+    };
+    let common = maps(Keep::Common);
+    assert!(common.note().unwrap().contains("no colour is common"));
+    assert_eq!(common.map(0..2).unwrap().abs().max().double_value(&[]), 0.0);
+    let unique = maps(Keep::Unique);
+    assert!(unique.note().unwrap().contains("none was left out"));
+    let (unique, all) = (
+        unique.map(0..2).unwrap(),
+        maps(Keep::All).map(0..2).unwrap(),
+    );
+    assert_eq!(largest_difference(&unique, &all), 0.0);
+    assert!(all.max().double_value(&[]) == 1.0 && all.min().double_value(&[]) == 0.0);
 }
 
 #[test]

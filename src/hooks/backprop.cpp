@@ -38,7 +38,7 @@ struct Winner : Function<Winner> {
                             const at::Tensor &excitation, double sign) {
     context->save_for_backward({excitation});
     context->saved_data["sign"] = sign;
-    return y.clone();
+    return y.variable_data(); // the same numbers, without y's history
   }
   static tensor_list backward(AutogradContext *context, const tensor_list &p) {
     const at::Tensor share = p[0] / (context->get_saved_variables()[0] + EPSILON);
@@ -50,7 +50,7 @@ struct Winner : Function<Winner> {
 struct Through : Function<Through> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &y) {
     context->saved_data["sizes"] = x.sizes().vec();
-    return y.clone();
+    return y.variable_data(); // the same numbers, without y's history
   }
   static tensor_list backward(AutogradContext *context, const tensor_list &p) {
     return {at::sum_to(p[0], context->saved_data["sizes"].toIntVector()), at::Tensor()};
@@ -66,7 +66,7 @@ struct Share : Function<Share> {
     context->save_for_backward({share_a, share_b});
     context->saved_data["sizes_a"] = a.sizes().vec();
     context->saved_data["sizes_b"] = b.sizes().vec();
-    return y.clone();
+    return y.variable_data(); // the same numbers, without y's history
   }
   static tensor_list backward(AutogradContext *context, const tensor_list &p) {
     const auto shares = context->get_saved_variables();
@@ -96,7 +96,7 @@ at::Tensor share(const at::Tensor &a, const at::Tensor &b, const at::Tensor &sha
 }
 
 TORCH_LIBRARY_FRAGMENT(prism, library) {
-  library.def("leaf(Tensor value) -> Tensor", &leaf);
+  library.def("leaf(Tensor(a) value) -> Tensor(a)", &leaf);
   library.def("positive(Tensor x) -> Tensor", &positive);
   library.def("winner(Tensor y, Tensor excitation, float sign) -> Tensor", &winner);
   library.def("through(Tensor x, Tensor y) -> Tensor", &through);
@@ -115,21 +115,46 @@ at::Tensor constant_tensor(const Value *value) {
   return constant && constant->isTensor() ? constant->toTensor() : at::Tensor();
 }
 
-// The sign that a batch-norm right behind `node` gives each of its channels,
-// [C]; undefined where there is none. Folded into the layer, a batch-norm scales
-// its weights; of that only the sign changes who wins.
-at::Tensor batch_norm_signs(const Node *node) {
-  const auto &uses = node->output()->uses();
-  if (uses.size() != 1 || uses[0].user->kind() != c10::aten::batch_norm)
-    return {};
-  const at::Tensor scale = constant_tensor(uses[0].user->namedInput("weight"));
-  return scale.defined() ? scale.detach().sign() : scale;
+bool is_tensor(const Value *value) {
+  return value->type()->isSubtypeOf(*c10::TensorType::get());
+}
+
+bool is_transposed(const Node *node) {
+  const std::string name = node->kind().toUnqualString();
+  if (name.rfind("conv_transpose", 0) == 0)
+    return true;
+  if (name != "_convolution" && name != "convolution")
+    return false;
+  const auto transposed = torch::jit::toIValue(node->namedInput("transposed"));
+  return transposed && transposed->toBool();
+}
+
+// Multiplies the weights of each output channel with its sign.
+Value *with_signs(Graph &graph, const Node *node, Value *weight, const at::Tensor &signs) {
+  const at::Tensor values = constant_tensor(weight);
+  TORCH_CHECK(values.defined(), "a batch-norm follows a layer whose weights are computed");
+  const int64_t channels = signs.numel();
+  at::Tensor signed_weight;
+  if (is_transposed(node)) { // [in, out / groups, ...]
+    const int64_t groups = torch::jit::toIValue(node->namedInput("groups"))->toInt();
+    signed_weight =
+        (values.reshape({groups, values.size(0) / groups, channels / groups, -1}) *
+         signs.view({groups, 1, channels / groups, 1}))
+            .reshape(values.sizes());
+  } else if (values.size(0) == channels && node->hasNamedInput("weight")) { // [out, ...]
+    std::vector<int64_t> shape(static_cast<size_t>(values.dim()), 1);
+    shape[0] = channels;
+    signed_weight = values * signs.view(shape);
+  } else { // of a matrix product, [in, out]
+    signed_weight = values * signs;
+  }
+  return graph.insertConstant(signed_weight);
 }
 
 // `node` on the positive part of its input and of its weights (of their
 // negative, where `sign` is -1), without its bias.
 Value *excitatory_twin(Graph &graph, Node *node, size_t input, Value *positive_input,
-                       const at::Tensor &signs, double sign) {
+                       const at::Tensor &signs, int64_t sign) {
   Node *twin = graph.createClone(node, [](Value *value) { return value; });
   graph.insertNode(twin);
   torch::jit::WithInsertPoint before(twin);
@@ -142,32 +167,40 @@ Value *excitatory_twin(Graph &graph, Node *node, size_t input, Value *positive_i
       twin->replaceInput(i, graph.insertConstant(c10::IValue()));
     } else if (name == "beta") { // of addmm, whose first input is the bias
       twin->replaceInput(i, graph.insertConstant(0));
-    } else if (at::Tensor weight = constant_tensor(node->input(i)); weight.defined()) {
-      weight = weight.detach() * sign;
-      if (signs.defined() && name == "weight") {
-        std::vector<int64_t> shape(static_cast<size_t>(weight.dim()), 1);
-        shape[0] = -1;
-        weight = weight * signs.to(weight.device()).view(shape);
-      }
-      twin->replaceInput(i, graph.insertConstant(weight.clamp_min(0)));
+    } else if (is_tensor(node->input(i)) && !(node->kind() == c10::aten::addmm && i == 0)) {
+      Value *weight = node->input(i);
+      if (signs.defined())
+        weight = with_signs(graph, node, weight, signs);
+      if (sign < 0)
+        weight = graph.insert(c10::aten::neg, {weight});
+      twin->replaceInput(i, graph.insert(c10::aten::clamp_min, {weight, 0}));
     }
   }
   return twin->output();
 }
 
-bool is_tensor(const Value *value) { return value->type()->isSubtypeOf(*c10::TensorType::get()); }
+// The sign that a batch-norm gives each channel, [C]; undefined where it has no
+// scale. Folded into the layer before it, a batch-norm scales its weights; of
+// that only the sign changes who wins.
+at::Tensor batch_norm_signs(const Node *batch_norm) {
+  const at::Tensor scale = constant_tensor(batch_norm->namedInput("weight"));
+  return scale.defined() ? scale.detach().sign() : scale;
+}
 
 } // namespace
 
 namespace prism {
 
-void redirect(Graph &graph, Node *node, const prism_rule &rule) {
+void redirect(Graph &graph, const std::vector<Value *> &values, const prism_rule &rule) {
+  Node *node = values.at(static_cast<size_t>(rule.value))->node();
   const auto input = static_cast<size_t>(rule.input);
   TORCH_CHECK(input < node->inputs().size(), "an operator has no input ", rule.input);
   Value *y = node->output(0);
   Value *x = node->input(input);
   Value *other = rule.flow == PRISM_SHARE ? node->input(1) : nullptr;
-  const at::Tensor signs = rule.flow == PRISM_WINNER ? batch_norm_signs(node) : at::Tensor();
+  at::Tensor signs;
+  if (rule.batch_norm >= 0)
+    signs = batch_norm_signs(values.at(static_cast<size_t>(rule.batch_norm))->node());
 
   // Before the operator, which may work in place.
   torch::jit::WithInsertPoint before(node);

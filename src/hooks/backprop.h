@@ -8,7 +8,9 @@
 
 namespace prism {
 
-// Makes the gradient of `node` what `rule` says.
-void redirect(torch::jit::Graph &graph, torch::jit::Node *node, const prism_rule &rule);
+// Makes the gradient of an operator what `rule` says; `values` are the graph's as
+// the rule numbers them.
+void redirect(torch::jit::Graph &graph, const std::vector<torch::jit::Value *> &values,
+              const prism_rule &rule);
 
 } // namespace prism

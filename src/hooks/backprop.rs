@@ -2,9 +2,10 @@
 //! al., "Top-down neural attention by excitation backprop", ECCV 2016): from the
 //! class scores back to a layer, a rule per operator.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 
 use super::ffi::{Flow, FlowRule};
 use super::graph::{Graph, Node, ValueId};
@@ -40,6 +41,13 @@ pub fn flow_rules(
     let mut scorers = Vec::new();
     let mut rules = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate().rev() {
+        // A write that nothing here sees the result of.
+        if node.works_in_place()
+            && behind.contains(&node.inputs[0])
+            && viewed(graph, node.inputs[0]) != layer
+        {
+            return Err(no_rule(node, "; it changes a part of a tensor in place"));
+        }
         let reached = node.outputs.iter().chain(graph.filled_by(index));
         let reached: Vec<ValueId> = reached
             .copied()
@@ -61,6 +69,10 @@ pub fn flow_rules(
             if scorer {
                 scorers.push(index);
             }
+            let batch_norm = match flow {
+                Flow::Winner => folded_batch_norm(graph, node),
+                _ => None,
+            };
             rules.push(FlowRule {
                 value: node.outputs[0] as i64,
                 flow: if scorer && contrastive {
@@ -69,6 +81,7 @@ pub fn flow_rules(
                     flow
                 },
                 input,
+                batch_norm: batch_norm.map_or(-1, |value| value as i64),
             });
         }
     }
@@ -78,111 +91,218 @@ pub fn flow_rules(
             .iter()
             .map(|&node| graph.nodes[node].name.as_str())
             .collect();
-        return Err(usage(match names.as_slice() {
-            [] => format!(
+        return Err(match names.as_slice() {
+            [] => usage(format!(
                 "--saliency exct-backp: no layer with weights comes after '{}', so there is nothing to contrast; take an earlier --saliency-layer",
                 graph.name(layer)
-            ),
-            names => format!(
+            )),
+            names => anyhow!(
                 "--saliency exct-backp: {} layers make the class scores ({}), where the contrast is defined for one; use --saliency gradcam",
                 names.len(),
                 names.join(", ")
             ),
-        }));
+        });
     }
     Ok(rules)
+}
+
+fn no_rule(node: &Node, why: &str) -> anyhow::Error {
+    let what = match node.operator.as_str() {
+        "prim::If" => "a branch".to_string(),
+        "prim::Loop" => "a loop".to_string(),
+        operator => format!("the operator {operator}"),
+    };
+    let place = match (node.name.as_str(), node.path.as_str()) {
+        ("", "") => String::new(),
+        ("", path) => format!(" in '{path}'"),
+        (name, _) => format!(" ('{name}')"),
+    };
+    anyhow!(
+        "--saliency exct-backp has no rule for {what}{place}{why}; use --saliency gradcam, or a --saliency-layer after it"
+    )
+}
+
+/// The tensor that a value is a view of, or itself.
+fn viewed(graph: &Graph, mut value: ValueId) -> ValueId {
+    while let Some(node) = graph.maker(value).map(|node| &graph.nodes[node])
+        && (is_view(node.kind()) || node.works_in_place())
+        && let Some(&input) = node.inputs.first()
+    {
+        value = input;
+    }
+    value
+}
+
+/// What the batch-norm makes that alone reads a layer's output, channel by
+/// channel.
+fn folded_batch_norm(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let output = *node.outputs.first()?;
+    // Of a matrix product the last dimension has the channels, of a batch-norm
+    // the second.
+    let channels_second = node.kind().starts_with("conv") || graph.sizes(output)?.len() == 2;
+    let mut readers = graph
+        .users(output)
+        .iter()
+        .map(|&user| &graph.nodes[user])
+        .filter(|user| !matches!(user.kind(), "size" | "dim" | "len"));
+    let only = readers.next()?;
+    let folds = node.has_weights()
+        && channels_second
+        && only.kind() == "batch_norm"
+        && only.inputs.first() == Some(&output)
+        && readers.next().is_none()
+        && !graph.outputs.contains(&output);
+    folds.then(|| only.outputs.first().copied()).flatten()
 }
 
 /// Whether contrastive excitation backpropagation is zero at `layer` whatever
 /// the network has learned: where a 1x1 convolution of it makes the scores, both
 /// passes bring each pixel the same probability, and only channels differ.
 pub fn contrast_vanishes(graph: &Graph, rules: &[FlowRule], layer: ValueId) -> bool {
-    let node_of = |rule: &FlowRule| Some(&graph.nodes[graph.maker(rule.value as usize)?]);
-    let Some(at) = rules.iter().position(|rule| rule.flow == Flow::Contrast) else {
+    let taker = |rule: &FlowRule| {
+        let node = &graph.nodes[graph.maker(rule.value as usize)?];
+        Some((node, *node.inputs.get(rule.input as usize)?))
+    };
+    let contrast = rules.iter().find(|rule| rule.flow == Flow::Contrast);
+    let Some((scorer, mut value)) = contrast.and_then(taker) else {
         return false;
     };
-    // Before it, only what leaves each value in its place.
-    let elementwise = rules[..at].iter().all(|rule| rule.flow == Flow::Through);
-    elementwise
-        && node_of(&rules[at]).is_some_and(|node| {
-            let plane = |value| graph.activation(value).map(|(_, h, w)| (h, w));
-            node.is_pointwise_convolution() && plane(node.outputs[0]) == plane(layer)
-        })
+    // Back over what leaves each value in its place.
+    while value != layer {
+        let through = rules
+            .iter()
+            .find(|rule| rule.value as usize == value && rule.flow == Flow::Through);
+        match through.and_then(taker) {
+            Some((_, input)) => value = input,
+            None => return false,
+        }
+    }
+    let plane = |value| graph.activation(value).map(|(_, h, w)| (h, w));
+    scorer.is_pointwise_convolution() && plane(scorer.outputs[0]) == plane(layer)
 }
 
 fn passage(graph: &Graph, node: &Node, of_image: &HashSet<ValueId>) -> Result<Passage> {
     // Constants and sizes take no probability.
-    let takes = |value: &ValueId| {
-        of_image.contains(value) && (graph.sizes(*value).is_some() || holds_tensors(graph, *value))
-    };
+    let takes = |value: &ValueId| of_image.contains(value) && holds_tensors(graph, *value);
     let takers: Vec<ValueId> = node.inputs.iter().copied().filter(takes).collect();
     let rule = |flow, taker: ValueId| {
         let input = node.inputs.iter().position(|&input| input == taker);
         Ok(Passage::Rule(flow, input.unwrap_or(0) as i32, vec![taker]))
     };
-    match (node.kind(), takers.as_slice()) {
-        (kind, &[taker]) if node.has_weights() || averages(kind) => rule(Flow::Winner, taker),
-        (kind, &[taker, ..])
-            if node.is_nonlinearity()
-                || lets_through(kind)
-                || is_arithmetic(kind) && takers.len() == 1 =>
-        {
+    let kind = node.kind();
+    match *takers.as_slice() {
+        [taker] if is_linear(kind) => rule(Flow::Winner, taker),
+        [taker, ..] if node.is_nonlinearity() || lets_through(kind) => rule(Flow::Through, taker),
+        [taker] if matches!(kind, "add" | "mul") => rule(Flow::Through, taker),
+        // Not of a constant less the tensor, which turns its sign.
+        [taker] if matches!(kind, "sub" | "div") && node.inputs[0] == taker => {
             rule(Flow::Through, taker)
         }
-        ("add", &[a, b]) if a == b => rule(Flow::Through, a),
-        ("add", &[a, b]) => Ok(Passage::Rule(Flow::Share, 0, vec![a, b])),
-        ("mul", &[a, b]) => rule(Flow::Through, ungated(graph, a, b)),
-        (kind, _) if moves(kind) => Ok(Passage::Gradient(takers)),
-        _ => bail!(
-            "--saliency exct-backp has no rule for the operator {} ({}); use --saliency gradcam, or a --saliency-layer behind it",
-            node.operator,
-            node.name
-        ),
+        [a, b] if kind == "add" && a == b => rule(Flow::Through, a),
+        [a, b] if kind == "add" => Ok(Passage::Rule(Flow::Share, 0, vec![a, b])),
+        [a, b] if kind == "mul" => match ungated(graph, a, b) {
+            Some(taker) => rule(Flow::Through, taker),
+            None => Err(no_rule(
+                node,
+                ": which of its two tensors is the gate is not plain",
+            )),
+        },
+        _ if moves(kind) => Ok(Passage::Gradient(takers)),
+        _ => Err(no_rule(node, "")),
     }
 }
 
 /// Of the factors of a product the one that the other, the gate, is applied to:
-/// the larger; of equals the one that the other is computed from (`x * sigmoid(x)`).
-fn ungated(graph: &Graph, a: ValueId, b: ValueId) -> ValueId {
+/// the larger; of equals the one that the other is computed from (`x * sigmoid(x)`),
+/// or that is not made by a sigmoid or its like.
+fn ungated(graph: &Graph, a: ValueId, b: ValueId) -> Option<ValueId> {
     let size = |value| {
         graph
             .sizes(value)
             .map_or(1, |sizes| sizes.iter().product::<i64>())
     };
     let made_from = |value, from| graph.descendants(from).contains(&value);
-    if size(b) > size(a) || size(a) == size(b) && made_from(a, b) {
-        b
-    } else {
-        a
+    let is_gate = |mut value| {
+        while let Some(node) = graph.maker(value).map(|node| &graph.nodes[node]) {
+            match node.kind() {
+                "sigmoid" | "hardsigmoid" | "softmax" => return true,
+                kind if moves(kind) => value = node.inputs[0],
+                _ => break,
+            }
+        }
+        false
+    };
+    match size(a).cmp(&size(b)) {
+        Ordering::Greater => Some(a),
+        Ordering::Less => Some(b),
+        Ordering::Equal if a == b || made_from(b, a) => Some(a),
+        Ordering::Equal if made_from(a, b) => Some(b),
+        Ordering::Equal => match (is_gate(a), is_gate(b)) {
+            (true, false) => Some(b),
+            (false, true) => Some(a),
+            _ => None,
+        },
     }
 }
 
+/// Whether a value is a tensor, not a mere number, or a container of tensors.
 fn holds_tensors(graph: &Graph, value: ValueId) -> bool {
-    graph.maker(value).is_some_and(|node| {
-        matches!(
-            graph.nodes[node].kind(),
-            "ListConstruct"
-                | "TupleConstruct"
-                | "chunk"
-                | "split"
-                | "split_with_sizes"
-                | "tensor_split"
-                | "unbind"
-        )
-    })
+    if let Some(sizes) = graph.sizes(value) {
+        return !sizes.is_empty();
+    }
+    let Some(node) = graph.maker(value).map(|node| &graph.nodes[node]) else {
+        return false;
+    };
+    match node.kind() {
+        "ListConstruct" | "TupleConstruct" => {
+            node.inputs.is_empty() || node.inputs.iter().any(|&item| holds_tensors(graph, item))
+        }
+        "chunk" | "split" | "split_with_sizes" | "tensor_split" | "unbind" => true,
+        _ => false,
+    }
 }
 
-/// Linear with positive weights of its own: averages, sums and interpolation.
-fn averages(kind: &str) -> bool {
+/// Linear with weights that are constants, or with positive weights of its own:
+/// averages, sums and interpolation.
+fn is_linear(kind: &str) -> bool {
     matches!(
         kind,
-        "avg_pool1d"
+        "conv1d"
+            | "conv2d"
+            | "conv3d"
+            | "conv_transpose1d"
+            | "conv_transpose2d"
+            | "linear"
+            | "addmm"
+            | "matmul"
+            | "mm"
+            | "avg_pool1d"
             | "avg_pool2d"
             | "adaptive_avg_pool1d"
             | "adaptive_avg_pool2d"
             | "mean"
             | "sum"
             | "upsample_bilinear2d"
+    )
+}
+
+fn is_view(kind: &str) -> bool {
+    matches!(
+        kind,
+        "view"
+            | "view_as"
+            | "reshape"
+            | "flatten"
+            | "slice"
+            | "select"
+            | "narrow"
+            | "permute"
+            | "transpose"
+            | "t"
+            | "squeeze"
+            | "unsqueeze"
+            | "expand"
+            | "alias"
     )
 }
 
@@ -195,7 +315,6 @@ fn lets_through(kind: &str) -> bool {
             | "instance_norm"
             | "group_norm"
             | "layer_norm"
-            | "local_response_norm"
             | "dropout"
             | "feature_dropout"
             | "alpha_dropout"
@@ -205,13 +324,7 @@ fn lets_through(kind: &str) -> bool {
             | "log_sigmoid"
             | "threshold"
             | "rrelu"
-            | "softsign"
     )
-}
-
-/// With a constant: a bias or a scale.
-fn is_arithmetic(kind: &str) -> bool {
-    matches!(kind, "add" | "sub" | "mul" | "div")
 }
 
 fn moves(kind: &str) -> bool {

@@ -59,6 +59,9 @@ pub struct FlowRule {
     pub flow: Flow,
     /// Which of its inputs takes it.
     pub input: i32,
+    /// The number of what the batch-norm makes that is folded into its weights;
+    /// -1 where there is none.
+    pub batch_norm: i64,
 }
 
 /// What gradients are wanted of.
@@ -289,11 +292,22 @@ pub fn one_line(message: &str) -> String {
         lines().next()
     };
     let line = line.unwrap_or("libtorch gave no reason");
+    // A line that only announces the reason.
+    let next = lines().skip_while(|l| *l != line).nth(1);
+    let announced = next.filter(|_| line.ends_with(':'));
+    let line = &announced.map_or(line.to_string(), |next| format!("{line} {next}"));
     let line = ["RuntimeError: ", "Error: ", RAISED]
         .iter()
         .find_map(|prefix| line.strip_prefix(prefix))
         .unwrap_or(line);
     line.trim_end_matches('.').to_string()
+}
+
+/// An error of tch as a line without libtorch's stack.
+pub fn plain(error: tch::TchError) -> anyhow::Error {
+    let text = error.to_string();
+    let text = text.strip_prefix("Internal torch error: ").unwrap_or(&text);
+    anyhow!(one_line(&text.replace("\\n", "\n")))
 }
 
 thread_local! {
@@ -343,6 +357,7 @@ mod tests {
         let raised = "Traceback of TorchScript\nbuiltins.ValueError: too small\nand more\n";
         assert_eq!(one_line(raised), "ValueError: too small");
         assert_eq!(one_line("first\nsecond"), "first");
+        assert_eq!(one_line("it failed:\n\n  why\nwhere"), "it failed: why");
         assert_eq!(one_line(""), "libtorch gave no reason");
     }
 }

@@ -34,8 +34,9 @@ impl Node {
     pub fn kind(&self) -> &str {
         let kind = self.operator.rsplit("::").next().unwrap_or(&self.operator);
         match kind.trim_matches('_') {
-            // A traced convolution is written as the general one.
-            "convolution" => "conv2d",
+            // A traced convolution is written as the general one, or with its
+            // padding in words.
+            "convolution" | "convolution_mode" => "conv2d",
             "max_pool2d_with_indices" => "max_pool2d",
             kind => kind,
         }
@@ -49,8 +50,9 @@ impl Node {
     /// Whether it is a 2-d convolution without padding or stride: of one pixel
     /// to one, if it also keeps the size.
     pub fn is_pointwise_convolution(&self) -> bool {
-        let padding = self.argument("padding").unwrap_or_default();
-        self.is_conv2d() && self.stride() == 1 && padding.iter().all(|&side| side == 0)
+        let padding = self.argument("padding");
+        let unpadded = padding.is_some_and(|padding| padding.iter().all(|&side| side == 0));
+        self.is_conv2d() && self.stride() == 1 && unpadded
     }
 
     /// Whether it is a 2-d max-pool.
@@ -100,6 +102,14 @@ impl Node {
                 | "bmm"
                 | "einsum"
         )
+    }
+
+    /// Whether it changes its first input in place.
+    pub fn works_in_place(&self) -> bool {
+        // Not __getitem__ and its like.
+        self.operator
+            .strip_prefix("aten::")
+            .is_some_and(|name| name.ends_with('_') && !name.starts_with("__"))
     }
 
     /// The largest stride, 1 where it has none. Pooling without a stride

@@ -20,7 +20,7 @@ pub use rule::{Rule, Selection};
 
 use crate::error::usage;
 use crate::saliency::Method;
-use ffi::{Output, RawGraph, RawProgram, Reading, Watch};
+use ffi::{Output, RawGraph, RawProgram, Reading, Watch, plain};
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -282,7 +282,9 @@ impl HookedModel {
 
     fn run(&self, batch: &Tensor) -> Result<Excitations> {
         let images = batch.size()[0];
-        let mut tensors = self.program.run(&batch.f_to_device(self.device)?)?;
+        let mut tensors = self
+            .program
+            .run(&batch.f_to_device(self.device).map_err(plain)?)?;
         let saliency = match self.saliency {
             Some((method, _)) => {
                 let (Some(activation), Some(logits)) = (tensors.pop(), tensors.first()) else {
@@ -290,15 +292,15 @@ impl HookedModel {
                 };
                 let returned = self.traced_back(logits, &activation)?;
                 let saliency = method.saliency(&activation.detach(), &returned);
-                Some(saliency.f_to_device(Device::Cpu)?)
+                Some(saliency.f_to_device(Device::Cpu).map_err(plain)?)
             }
             None => None,
         };
         let mut tensors = tensors
             .into_iter()
             .map(|tensor| {
-                let tensor = tensor.detach().f_to_device(Device::Cpu)?;
-                Ok(tensor.f_to_kind(Kind::Float)?)
+                let tensor = tensor.detach().f_to_device(Device::Cpu).map_err(plain)?;
+                tensor.f_to_kind(Kind::Float).map_err(plain)
             })
             .collect::<Result<Vec<Tensor>>>()?
             .into_iter();
@@ -327,15 +329,15 @@ impl HookedModel {
     /// What comes back from the target's score to a layer, `[N,C,h,w]`.
     fn traced_back(&self, logits: &Tensor, activation: &Tensor) -> Result<Tensor> {
         let scores = match self.target {
-            Some(target) => logits.f_select(1, target)?,
+            Some(target) => logits.f_select(1, target).map_err(plain)?,
             None => {
-                let top = logits.detach().f_argmax(1, true)?;
-                logits.f_gather(1, &top, false)?
+                let top = logits.detach().f_argmax(1, true).map_err(plain)?;
+                logits.f_gather(1, &top, false).map_err(plain)?
             }
         };
-        let score = scores.f_sum(Kind::Float)?;
+        let score = scores.f_sum(Kind::Float).map_err(plain)?;
         let gradients = if score.requires_grad() {
-            Tensor::f_run_backward(&[score], &[activation], false, false)?
+            Tensor::f_run_backward(&[score], &[activation], false, false).map_err(plain)?
         } else {
             Vec::new()
         };
@@ -453,11 +455,15 @@ fn watch(
         })
     };
     let watched = watch(layer)?;
+    if !backprop::contrast_vanishes(graph, &watched.rules, layer) {
+        return Ok(watched);
+    }
     match (&hook.layer, selection.guides.last()) {
-        (None, Some(&guide)) if backprop::contrast_vanishes(graph, &watched.rules, layer) => {
-            watch(guide)
-        }
-        _ => Ok(watched),
+        (None, Some(&guide)) => watch(guide),
+        _ => Err(usage(format!(
+            "--saliency exct-backp is zero at layer '{}' for any image, as a 1x1 convolution of it makes the class scores; take an earlier --saliency-layer",
+            graph.name(layer)
+        ))),
     }
 }
 

@@ -300,9 +300,18 @@ fn without_padding(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
     Some(value)
 }
 
-/// Says when a network returns no class scores.
+/// The class scores, before a softmax that ends the network.
+///
+/// # Errors
+/// Where a network returns none.
 pub(super) fn logits(graph: &Graph) -> Result<ValueId> {
-    if let Some(logits) = graph.logits() {
+    if let Some(mut logits) = graph.logits() {
+        while let Some(node) = graph.maker(logits).map(|node| &graph.nodes[node])
+            && matches!(node.kind(), "softmax" | "log_softmax")
+            && graph.sizes(node.inputs[0]) == graph.sizes(logits)
+        {
+            logits = node.inputs[0];
+        }
         return Ok(logits);
     }
     let returned: Vec<String> = graph

@@ -152,6 +152,154 @@ void simplify(std::shared_ptr<Graph> &graph) {
   torch::jit::EliminateDeadCode(graph);
 }
 
+bool is_tensor(const Value *value) {
+  return value->type()->isSubtypeOf(*c10::TensorType::get());
+}
+
+void all_nodes(Block *block, std::vector<Node *> &nodes) {
+  for (Node *node : block->nodes()) {
+    nodes.push_back(node);
+    for (Block *inner : node->blocks())
+      all_nodes(inner, nodes);
+  }
+}
+
+// Whether the operator is one like relu_, which gives back its first input, changed.
+bool is_in_place(const Node *node) {
+  const auto *schema = node->maybeSchema();
+  if (!schema || schema->returns().size() != 1 || node->inputs().empty())
+    return false;
+  const auto *returned = schema->returns()[0].alias_info();
+  const auto *first = schema->arguments()[0].alias_info();
+  return returned && returned->isWrite() && first && first->isWrite() &&
+         is_tensor(node->output(0)) && node->kind().is_aten();
+}
+
+// relu for relu_, before it in the graph; nullptr where there is no such operator.
+Node *out_of_place(Graph &graph, Node *node) {
+  std::string name = node->kind().toUnqualString();
+  if (name.back() != '_' || name == "set_" || name == "resize_")
+    return nullptr;
+  name.pop_back();
+  Node *made = graph.create(c10::Symbol::aten(name), node->inputs(), 1);
+  made->insertBefore(node);
+  if (!made->maybeSchema()) {
+    made->destroy();
+    return nullptr;
+  }
+  made->output()->setType(node->output()->type());
+  made->copyMetadata(node);
+  return made;
+}
+
+// One tensor in a graph: the operators that write to it, and its values.
+struct Storage {
+  std::vector<Node *> writers; // in execution order
+  std::vector<Value *> values;
+};
+
+bool puts_into_container(const Node *node) {
+  const auto kind = node->kind();
+  if (kind == c10::aten::append || kind == c10::aten::_set_item || kind == c10::aten::insert)
+    return true;
+  const auto outputs = node->outputs();
+  return std::any_of(outputs.begin(), outputs.end(), [](const Value *output) {
+    return !is_tensor(output) && output->type()->containedTypes().size() > 0;
+  });
+}
+
+// Whether the writers can become operators that make new tensors: all are plain
+// in-place operators of the top level, and no view of the tensor is made and it
+// is put into no container before the last of them.
+bool can_be_split(Graph &graph, const Storage &storage) {
+  for (Node *writer : storage.writers)
+    if (writer->owningBlock() != graph.block() || !is_in_place(writer))
+      return false;
+  Node *last = storage.writers.back();
+  const auto is_later = [&](const Node *node) {
+    return node->owningBlock() == graph.block() && node->isAfter(last);
+  };
+  const auto writes = [&](const Node *node) {
+    return std::find(storage.writers.begin(), storage.writers.end(), node) !=
+           storage.writers.end();
+  };
+  // What is put into a container may alias the graph's inputs, says the alias
+  // analysis; an operator's own result does not.
+  const Value *first = storage.writers.front()->input(0);
+  const bool own = first->node()->maybeSchema() && !first->node()->schema().returns().empty() &&
+                   !first->node()->schema().returns()[0].alias_info();
+  size_t fresh = 0;
+  for (Value *value : storage.values) {
+    const Node *maker = value->node();
+    const bool is_input = maker->kind() == c10::prim::Param;
+    if (is_input && maker->owningBlock() != graph.block())
+      return false;
+    if (!writes(maker) && !is_later(maker) && !(is_input && own))
+      fresh++;
+    for (const auto &use : value->uses())
+      if (!writes(use.user) && puts_into_container(use.user) && !is_later(use.user) &&
+          !(is_input && own))
+        return false;
+  }
+  return fresh == 1;
+}
+
+// Gives in-place operators tensors of their own, so that every value is what its
+// operator made. Unlike libtorch's RemoveTensorMutation it moves no operator: the
+// order of execution has a meaning here. Writes through views, in branches or
+// loops, or into containers are left.
+void without_mutation(std::shared_ptr<Graph> &graph) {
+  torch::jit::AliasDb aliases(graph);
+  std::vector<Node *> nodes;
+  all_nodes(graph->block(), nodes);
+  std::vector<Value *> tensors;
+  for (Value *input : graph->inputs())
+    if (is_tensor(input))
+      tensors.push_back(input);
+  for (Node *node : nodes)
+    for (Value *value : node->outputs())
+      if (is_tensor(value))
+        tensors.push_back(value);
+  std::vector<Node *> writers;
+  for (Node *node : nodes)
+    if (is_in_place(node))
+      writers.push_back(node);
+
+  std::vector<Storage> storages;
+  std::unordered_set<const Node *> seen;
+  for (Node *writer : writers) {
+    if (seen.count(writer))
+      continue;
+    Storage storage;
+    for (Value *value : tensors)
+      if (aliases.mayAlias(value, writer->input(0)))
+        storage.values.push_back(value);
+    for (Node *node : nodes)
+      if (aliases.writesToAlias(node, {storage.values.begin(), storage.values.end()})) {
+        storage.writers.push_back(node);
+        seen.insert(node);
+      }
+    if (!storage.writers.empty() && can_be_split(*graph, storage))
+      storages.push_back(std::move(storage));
+  }
+  for (const Storage &storage : storages) {
+    // The tensor's names so far: it has no views before the last writer.
+    std::vector<Value *> names{storage.writers.front()->input(0)};
+    for (Node *writer : storage.writers) {
+      Node *made = out_of_place(*graph, writer);
+      if (!made)
+        break; // the later ones then write to what this one returns
+      for (Value *value : names)
+        for (const auto &use : std::vector<torch::jit::Use>(value->uses()))
+          if (use.user != writer && use.user->isAfter(writer))
+            use.user->replaceInput(use.offset, made->output());
+      names.push_back(made->output());
+      writer->output(0)->replaceAllUsesWith(made->output());
+      writer->destroy();
+    }
+  }
+}
+
 // ---------------------------------------------------------------- description
 
 void append_string(std::ostream &json, const std::string &text) {
@@ -267,10 +415,6 @@ void fill_stack(Stack &stack, const std::vector<IValue> &fixed, size_t batch_inp
                 const at::Tensor &batch) {
   stack.insert(stack.end(), fixed.begin(), fixed.end());
   stack.at(batch_input) = batch;
-}
-
-bool is_tensor(const Value *value) {
-  return value->type()->isSubtypeOf(*c10::TensorType::get());
 }
 
 // Takes the arithmetic out of a graph of which only the sizes are wanted.
@@ -447,22 +591,19 @@ struct Cut {
   bool written;
 };
 
-// After the last in-place operator that is part of the value, and before the
-// first view of it that is read later.
+// After the last in-place operator that is part of the value.
 Cut cut(Graph &graph, Value *value, const torch::jit::AliasDb &aliases) {
   Node *maker = value->node();
   Node *point = maker->kind() == c10::prim::Param ? *graph.nodes().begin() : maker->next();
   Cut result{{value}, point, aliases.hasWriters(value)};
-  for (Node *node = point; node != reading_point(graph, value, aliases); node = node->next()) {
+  const Node *end = reading_point(graph, value, aliases);
+  for (Node *node = point; node != end; node = node->next()) {
     if (!aliases.writesToAlias(node, {value}))
       continue;
     result.point = node->next();
-    const auto *schema = node->maybeSchema();
-    const bool in_place = schema && !schema->returns().empty() && schema->returns()[0].alias_info() &&
-                          schema->returns()[0].alias_info()->isWrite();
-    if (in_place && std::find(result.value.begin(), result.value.end(), node->input(0)) !=
-                        result.value.end())
-      result.value.push_back(node->output(0));
+    auto &same = result.value;
+    if (is_in_place(node) && std::find(same.begin(), same.end(), node->input(0)) != same.end())
+      same.push_back(node->output(0));
   }
   return result;
 }
@@ -563,6 +704,8 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
     const auto schema = module.get_method("forward").function().getSchema();
     bind_inputs(*result, &frozen, &schema);
     simplify(result->graph);
+    without_mutation(result->graph);
+    torch::jit::EliminateDeadCode(result->graph);
     *out = result.release();
   });
 }
@@ -591,6 +734,7 @@ char *prism_trace_end(const void *output, prism_graph **out) {
     result->graph = state->graph;
     simplify(result->graph);
     free_batch_size(*result->graph);
+    without_mutation(result->graph);
     bind_inputs(*result, nullptr, nullptr);
     *out = result.release();
   });
@@ -641,7 +785,9 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     if (cut_at)
       graph->registerOutput(watch(*graph, *cut_at));
     for (size_t i = 0; i < rule_count; i++)
-      prism::redirect(*graph, values.at(static_cast<size_t>(rules[i].value))->node(), rules[i]);
+      prism::redirect(*graph, values, rules[i]);
+    if (rule_count > 0) // of weights
+      torch::jit::ConstantPropagation(graph);
     torch::jit::EliminateDeadCode(graph);
     auto program = std::make_unique<prism_program>();
     program->sources = source->sources;

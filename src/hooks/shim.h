@@ -41,6 +41,9 @@ typedef struct prism_rule {
   int64_t value; /* what the operator makes */
   int32_t flow;
   int32_t input; /* which of its inputs the probability goes to */
+  /* What the batch-norm makes that is folded into the operator's weights, or
+   * negative. */
+  int64_t batch_norm;
 } prism_rule;
 
 /* Loads a TorchScript file; device is -1 for the CPU, else a CUDA index. */

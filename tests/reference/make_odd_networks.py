@@ -125,6 +125,111 @@ class Flag(Plain):
         return self.head(F.relu(self.third(x)))
 
 
+class InStatements(Plain):
+    """In-place operators whose results have two names, or none."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        y = self.second(x)
+        z = torch.relu_(y)
+        z.add_(0.5)
+        y.mul_(2.0)
+        last = self.third(z + y)
+        last.relu_()
+        last += F.avg_pool2d(F.pad(x, [0, 0, 0, 0, 0, 4]), 4)
+        return self.head(last)
+
+
+class InStatementsPlainly(InStatements):
+    """The same without them."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        y = (F.relu(self.second(x)) + 0.5) * 2.0
+        last = F.relu(self.third(y + y))
+        return self.head(last + F.avg_pool2d(F.pad(x, [0, 0, 0, 0, 0, 4]), 4))
+
+
+class Folded(Plain):
+    """Batch-norms with scales of both signs behind a transposed and grouped convolution, a linear layer, and
+    the layer that makes the scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(6, 4, 2, 2, groups=2)
+        self.third = nn.Conv2d(4, 8, 3, 2, 1)
+        self.hidden = nn.Linear(8, 8)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.BatchNorm1d(8), nn.BatchNorm1d(5)])
+        with torch.no_grad():
+            for norm in self.norms:
+                norm.weight.copy_(torch.linspace(-1.0, 1.5, norm.num_features))
+                norm.bias.fill_(0.3)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        x = F.relu(self.norms[0](self.up(x)))
+        x = F.relu(self.third(x)).mean([2, 3])
+        return self.norms[2](self.scores(F.relu(self.norms[1](self.hidden(x)))))
+
+
+class ComputedWeights(Plain):
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        weight = self.second.weight.clone()
+        weight.mul_(0.5)
+        x = F.relu(F.conv2d(x, weight, None, [2, 2], [1, 1]))
+        return self.head(F.relu(self.third(x)))
+
+
+class GateFirst(Plain):
+    """A gate of the size of what it gates, computed from something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Conv2d(4, 6, 3, 2, 1)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = torch.sigmoid(self.gate(x)) * F.relu(self.second(x))
+        return self.head(F.relu(self.third(x)))
+
+
+class WithSoftmax(Plain):
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        return F.softmax(self.head(F.relu(self.third(x))), dim=1)
+
+
+class PaddedInWords(Plain):
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Conv2d(4, 6, 3, padding="same")
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.max_pool2d(F.relu(self.second(x)), 2)
+        return self.head(F.relu(self.third(x)))
+
+
+class NotAPlainGate(Plain):
+    """A product of which neither factor is the gate."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x)) * self.second(x.flip(3)).tanh()
+        return self.head(F.relu(self.third(x)))
+
+
+class PartInPlace(Plain):
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = self.second(x)
+        x[:, :2] = x[:, :2] * 2.0
+        return self.head(F.relu(self.third(F.relu(x))))
+
+
 class Sine(Plain):
     """An operator that excitation backpropagation has no rule for."""
 
@@ -170,9 +275,11 @@ def seeded(kind):
 
 os.makedirs(FOLDER, exist_ok=True)
 example = torch.rand(1, 3, 32, 32)
-scripted = [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads]
+scripted = [InStatements, Folded, ComputedWeights, GateFirst, WithSoftmax, NotAPlainGate, PartInPlace]
+scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads]
 for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
+save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
 save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
 save(torch.jit.script(seeded(Plain).half()), os.path.join(FOLDER, "Half.pt"))
 
@@ -187,11 +294,21 @@ with torch.no_grad():
         arrays[f"{name}_guide_2"] = second.mean(1, keepdim=True).numpy()
         arrays[f"{name}_excitation"] = last.numpy()
         arrays[f"{name}_logits"] = network.head(last).numpy()
-    # where a class was seen, at the first stage: what enters the second convolution
-    network = seeded(Plain)
+    # Where a class was seen, at the first stage: what enters the second convolution. Of a network that the
+    # reference has no rule for, of one that computes the same.
+    halved = seeded(Plain)
+    halved.second.weight.mul_(0.5)
+    halved.second.bias.zero_()
     with torch.enable_grad():
-        place = ("input", "second")
-        arrays["gradcam"] = gradcam(network, images, place).numpy()
-        arrays["ebp"] = ebp(network, images, place).numpy()
-        arrays["cebp"] = ebp(network, images, place, contrastive=True).numpy()
+        for name, network in [
+            ("Plain", seeded(Plain)),
+            ("InStatements", seeded(InStatementsPlainly)),
+            ("Folded", seeded(Folded)),
+            ("ComputedWeights", halved),
+            ("PaddedInWords", seeded(PaddedInWords)),
+        ]:
+            before = ("input", "second")
+            arrays[f"{name}_gradcam"] = gradcam(network, images, before).detach().numpy()
+            arrays[f"{name}_ebp"] = ebp(network, images, before).detach().numpy()
+            arrays[f"{name}_cebp"] = ebp(network, images, before, contrastive=True).detach().numpy()
 np.savez_compressed(os.path.join(FOLDER, "expected.npz"), **arrays)

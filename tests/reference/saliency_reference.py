@@ -205,10 +205,18 @@ def weighted(run, node, p, negated):
     if norm is not None:
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight.detach()
-        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        if isinstance(module, nn.ConvTranspose2d):  # [in, out / groups, kh, kw]
+            per_group = weight.view(module.groups, -1, *weight.shape[1:])
+            weight = (per_group * scale.view(module.groups, 1, -1, 1, 1)).view(weight.shape)
+        else:
+            weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
     positive = (-weight if negated else weight).clamp(min=0)
     if isinstance(module, nn.Linear):
         f = lambda x: F.linear(x, positive)
+    elif isinstance(module, nn.ConvTranspose2d):
+        f = lambda x: F.conv_transpose2d(
+            x, positive, None, module.stride, module.padding, module.output_padding, module.groups, module.dilation
+        )
     else:
         if module.padding_mode != "zeros":
             raise Unsupported(f"{node.name}: a convolution with padding mode {module.padding_mode}")
@@ -312,7 +320,7 @@ class Replaced(dict):
         return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-WEIGHTED = {"Conv2d", "Linear"}
+WEIGHTED = {"Conv2d", "ConvTranspose2d", "Linear"}
 RULES = {
     averaged: "AvgPool2d AdaptiveAvgPool2d avg_pool2d adaptive_avg_pool2d mean",
     passed: "BatchNorm1d BatchNorm2d LayerNorm layer_norm Dropout Dropout2d dropout Identity contiguous "
