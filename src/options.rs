@@ -13,6 +13,10 @@ use crate::figure::FigureFormat;
 use crate::hooks::Hooks;
 use crate::map::Keep;
 
+/// A side of an image beyond this, in pixels, is a slip of the finger, not a
+/// network's input.
+pub const LARGEST_SIDE: i64 = 8192;
+
 /// Everything that one run of `prism` needs to know.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -171,12 +175,10 @@ impl FromStr for DeviceChoice {
 /// # Errors
 /// A usage error for anything else.
 pub fn parse_image_size(text: &str) -> Result<(i64, i64)> {
-    /// A side beyond this is a slip of the finger, not a network's input.
-    const LARGEST: i64 = 8192;
     let side = |text: &str| {
         text.parse::<i64>()
             .ok()
-            .filter(|side| (1..=LARGEST).contains(side))
+            .filter(|side| (1..=LARGEST_SIDE).contains(side))
     };
     let sides = match text.split_once(['x', 'X']) {
         Some((height, width)) => side(height).zip(side(width)),
@@ -184,7 +186,7 @@ pub fn parse_image_size(text: &str) -> Result<(i64, i64)> {
     };
     sides.ok_or_else(|| {
         usage(format!(
-            "N or HxW in pixels is expected, each from 1 to {LARGEST}"
+            "N or HxW in pixels is expected, each from 1 to {LARGEST_SIDE}"
         ))
     })
 }

@@ -57,7 +57,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let network = Network::load(&options.model, notices)?;
     let size = source.size().unwrap_or(network.input_size);
     let mut model = network.hook(size, &options.model)?;
-    let labels = labels_of(&model, labels, options)?;
+    let labels = labels_of(&model, &network, labels, options)?;
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
     let seen = look(&source, &model, &network.normalisation, options, notices)?;
     let maps = seen.collector.finish(MapOptions {
@@ -93,16 +93,24 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     print_classes(&seen.names, &classes, stdout)
 }
 
-/// The labels of the network's classes: those given, which must be as many, or
-/// ImageNet's.
+/// The labels of the network's classes: those given, else its file's, else
+/// ImageNet's where they fit.
+///
+/// # Errors
+/// Where there are not as many as classes.
 fn labels_of(
     model: &HookedModel,
+    network: &Network,
     given: Option<Labels>,
     options: &Options,
 ) -> Result<Option<Labels>> {
-    if let Some((labels, file)) = given.as_ref().zip(options.labels.as_ref())
-        && labels.len() != model.classes()
-    {
+    let known = given
+        .zip(options.labels.as_ref())
+        .or_else(|| network.labels.clone().zip(Some(&options.model.model)));
+    let Some((labels, file)) = known else {
+        return Ok(Labels::for_classes(model.classes()));
+    };
+    if labels.len() != model.classes() {
         bail!(
             "{}: there are {} names in it, where the network has {} classes",
             file.display(),
@@ -110,7 +118,7 @@ fn labels_of(
             model.classes()
         );
     }
-    Ok(given.or_else(|| Labels::for_classes(model.classes())))
+    Ok(Some(labels))
 }
 
 /// Sets the class that saliency looks for, says what is not as usual about it,

@@ -404,3 +404,39 @@ fn alpha_is_drawn_over_white() {
         }
     }
 }
+
+/// What `models/export.py` writes into a file needs no flags; flags go before it.
+#[test]
+fn a_file_may_say_what_it_wants() {
+    let place = place();
+    let told = repository("tests/data/odd_networks/Told.pt");
+    let told = told.display();
+    let run = |options: &str| {
+        let line = format!("--model {told} --input photos --save-arrays a.npz --quiet {options}");
+        let output = place.try_run(&line).assert().success().get_output().clone();
+        let first = columns(&String::from_utf8(output.stdout).unwrap())[0][1].clone();
+        (Npz::open(place.path("a.npz")).tensor("input"), first)
+    };
+    let (input, class) = run("");
+    assert_eq!(input.size(), [3, 3, 32, 48]);
+    let name = class.split_once(": ").unwrap().0.to_string();
+    assert!(
+        ["a", "b", "c", "d", "e"].contains(&name.as_str()),
+        "{class}"
+    );
+    // (x - mean) / std of x in [0, 1], channel by channel
+    for (channel, low, high) in [(0, -1.0, 1.0), (1, -1.0, 3.0), (2, 0.0, 1.0)] {
+        let channel = input.select(1, channel);
+        assert!(channel.min().double_value(&[]) >= low - 1e-6);
+        assert!(channel.max().double_value(&[]) <= high + 1e-6);
+    }
+    fs::write(place.path("five.txt"), "v\nw\nx\ny\nz\n").unwrap();
+    let (input, class) = run("--image-size 64 --mean 0,0,0 --std 1,1,1 --labels five.txt");
+    assert_eq!(input.size(), [3, 3, 64, 64]);
+    assert!(input.min().double_value(&[]) >= 0.0 && input.max().double_value(&[]) <= 1.0);
+    assert!(
+        ["v", "w", "x", "y", "z"]
+            .iter()
+            .any(|name| class.starts_with(name))
+    );
+}

@@ -1,5 +1,6 @@
 //! Networks: the zoo, where its weights are found, and how they are read.
 
+mod about;
 pub mod alexnet;
 pub mod densenet;
 pub mod download;
@@ -14,4 +15,5 @@ pub mod vgg;
 pub mod weights;
 pub mod zoo;
 
+pub use about::About;
 pub use network::Network;

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tch::Tensor;
 
+use super::about::About;
 use super::download::{Bar, Progress, Silent};
 use super::locate::{self, Located};
 use super::search_path::SearchPath;
@@ -16,6 +17,7 @@ use super::zoo::{self, ZooEntry};
 use crate::batch::Normalisation;
 use crate::error::usage;
 use crate::hooks::{HookedModel, NetworkGraph};
+use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::ModelOptions;
 
@@ -23,7 +25,7 @@ use crate::options::ModelOptions;
 const DEFAULT_SIZE: (i64, i64) = (224, 224);
 
 /// How a network becomes a file that prism takes.
-const HOW_TO_EXPORT: &str = "export the network in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace";
+const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
 
 /// A network as a graph, with what it wants as input.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Network {
     pub input_size: (i64, i64),
     /// How the images are to be normalised.
     pub normalisation: Normalisation,
+    /// The names of its classes, where its file has them.
+    pub labels: Option<Labels>,
     graph: NetworkGraph,
 }
 
@@ -47,26 +51,36 @@ impl Network {
             tch::set_num_threads(threads as i32);
         }
         let device = options.device.device()?;
-        let (name, graph, input_size) = match find(options, notices)? {
+        let (name, graph, about) = match find(options, notices)? {
             Located::TorchScript(file) => {
+                check_file(&file)?;
+                let about = About::read(&file)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
-                (stem.to_string_lossy().into_owned(), graph, DEFAULT_SIZE)
+                (stem.to_string_lossy().into_owned(), graph, about)
             }
             Located::StateDict(entry, file) => {
                 let graph = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
-                (entry.name.to_string(), graph, entry.input)
+                let about = About {
+                    image_size: Some(entry.input),
+                    ..About::default()
+                };
+                (entry.name.to_string(), graph, about)
             }
         };
         let default = Normalisation::default();
         Ok(Network {
             name,
-            input_size: options.image_size.unwrap_or(input_size),
+            input_size: options
+                .image_size
+                .or(about.image_size)
+                .unwrap_or(DEFAULT_SIZE),
             normalisation: Normalisation {
-                mean: options.mean.unwrap_or(default.mean),
-                std: options.std.unwrap_or(default.std),
+                mean: options.mean.or(about.mean).unwrap_or(default.mean),
+                std: options.std.or(about.std).unwrap_or(default.std),
             },
+            labels: about.labels.map(Labels::new),
             graph,
         })
     }
@@ -127,13 +141,12 @@ fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGr
 }
 
 fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {
-    check_file(file)?;
     NetworkGraph::load(file, device).map_err(|error| {
         // libtorch's words are about its own archive reader.
         let reason = format!("{error:#}");
         match reason.contains("PytorchStreamReader") || reason.contains("archive") {
             true => anyhow::anyhow!(
-                "{}: this TorchScript file is damaged or cut short; export it again",
+                "{}: this TorchScript file is damaged or cut short; export it again, with models/export.py or from Python",
                 file.display()
             ),
             false => anyhow::anyhow!("{}: {reason}", file.display()),

@@ -9,7 +9,10 @@ enter the second and third convolution (the guides) and the last activation (the
 a class was seen is from saliency_reference.
 Needs torch 2.13.0 and numpy.
 """
+import json
 import os
+import shutil
+import zipfile
 from typing import Dict, List
 
 import numpy as np
@@ -282,6 +285,13 @@ for kind in scripted:
 save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
 save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
 save(torch.jit.script(seeded(Plain).half()), os.path.join(FOLDER, "Half.pt"))
+
+# As models/export.py writes what a network wants into its file.
+told = {"image_size": [32, 48], "mean": [0.5, 0.25, 0.0], "std": [0.5, 0.25, 1.0], "labels": list("abcde")}
+shutil.copyfile(os.path.join(FOLDER, "Flag.pt"), os.path.join(FOLDER, "Told.pt"))
+with zipfile.ZipFile(os.path.join(FOLDER, "Told.pt"), "a") as archive:
+    folder = archive.namelist()[0].split("/")[0]
+    archive.writestr(f"{folder}/extra/prism.json", json.dumps(told))
 
 torch.manual_seed(8)
 images = torch.randn(2, 3, 32, 32)
