@@ -6,6 +6,7 @@
 #   make parity REFERENCE=FOLDER   agreement with TorchPRISM's arrays
 #   make gallery  the pictures of the README
 #   make zoo      the scores of every zoo network against torchvision's
+#   make quality  how well the maps tell animals from backgrounds, into docs/quality.md
 #
 # CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
 
@@ -18,7 +19,7 @@ export CUDA PYTHON
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo clean
+.PHONY: demo build test check setup weights gallery parity zoo quality clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -56,6 +57,19 @@ parity: setup $(VENV)/ready
 		$(VENV_PYTHON) tests/reference/make_parity.py "$(REFERENCE)" target/parity target/parity/arrays
 	TORCH_HOME=$(CURDIR)/target/parity PRISM_REFERENCE="$(abspath $(REFERENCE))" PRISM_PARITY=$(CURDIR)/target/parity/arrays \
 		$(CARGO) test --release --test parity -- --ignored --nocapture
+
+QUALITY := target/quality
+$(QUALITY)/ready:
+	$(PYTHON) -m venv $(QUALITY)/venv
+	$(QUALITY)/venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 torchvision==0.28.0 \
+		numpy pillow scipy grad-cam==1.5.7 efficientnet-lite-pytorch
+	touch $@
+
+# One thread for BLAS: many small systems are slower on more. Debian only: apt-get and dpkg-deb fetch the pictures.
+quality: build weights $(QUALITY)/ready
+	$(QUALITY)/venv/bin/python quality/composites.py $(QUALITY)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(QUALITY)/venv/bin/python quality/measure.py $(QUALITY) \
+		--prism target/release/prism --models models --page docs/quality.md
 
 zoo: setup
 	$(CARGO) test --release --test zoo -- --include-ignored
