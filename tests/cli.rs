@@ -722,6 +722,8 @@ fn a_network_that_prism_cannot_explain_says_why() {
         ("one_channel", "channels"),
         ("raises", "this network refuses its input"),
         ("two_inputs", "more than one input"),
+        ("transformer", "vision transformer"),
+        ("written_out", "vision transformer"),
     ] {
         let model = repository(&format!("tests/data/bad_models/{name}.pt"));
         let model = model.display().to_string();

@@ -20,6 +20,8 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// Values that it makes, in order.
     pub outputs: Vec<ValueId>,
+    /// The operators in the branches or the body of a conditional or loop.
+    within: Vec<String>,
     /// Addresses of the constant tensors among its inputs.
     parameters: Vec<usize>,
     /// Its integer arguments by name: `stride`, `padding`, ...
@@ -102,6 +104,21 @@ impl Node {
                 | "bmm"
                 | "einsum"
         )
+    }
+
+    /// Whether it, or an operator in its branches, is attention as one operator.
+    pub fn is_attention(&self) -> bool {
+        [&self.operator]
+            .into_iter()
+            .chain(&self.within)
+            .any(|operator| {
+                matches!(
+                    operator.as_str(),
+                    "aten::scaled_dot_product_attention"
+                        | "aten::_native_multi_head_attention"
+                        | "aten::_transformer_encoder_layer_fwd"
+                )
+            })
     }
 
     /// Whether it changes its first input in place.

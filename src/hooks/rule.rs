@@ -64,6 +64,9 @@ impl Rule {
     /// error that suggests the nearest).
     pub fn select(self, graph: &Graph, logits: ValueId, layer: Option<&str>) -> Result<Selection> {
         let chosen = layer.map(|name| find_layer(graph, name)).transpose()?;
+        if chosen.is_none() {
+            refuse_transformers(graph, logits)?;
+        }
         let last = last_activation(graph, logits);
         let family_vgg = || {
             last.is_some_and(|last| {
@@ -85,6 +88,49 @@ impl Rule {
             to_input_size: true,
         })
     }
+}
+
+/// A network of more attention than convolutions: what little convolution it has
+/// only cuts the image into patches.
+fn refuse_transformers(graph: &Graph, logits: ValueId) -> Result<()> {
+    let ancestors = graph.ancestors(logits);
+    let count = |is: &dyn Fn(usize) -> bool| ancestors.iter().filter(|&&node| is(node)).count();
+    let attentions =
+        count(&|node| graph.nodes[node].is_attention() || weighs_by_softmax(graph, node));
+    let convolutions = count(&|node| graph.nodes[node].is_conv2d());
+    if attentions > convolutions {
+        bail!(
+            "this is a vision transformer: it recognises by attention between patches, where PRISM shows the channels of a convolutional network's activations; give a CNN (or a layer of your choice with --layer)"
+        );
+    }
+    Ok(())
+}
+
+/// Attention written out: a softmax whose weights multiply something else that is
+/// made of the image.
+fn weighs_by_softmax(graph: &Graph, node: usize) -> bool {
+    if graph.nodes[node].kind() != "softmax" {
+        return false;
+    }
+    let of_image = graph.descendants(graph.input);
+    let mut open = graph.nodes[node].outputs.clone();
+    while let Some(value) = open.pop() {
+        for user in graph.users(value).iter().map(|&user| &graph.nodes[user]) {
+            match user.kind() {
+                "matmul" | "bmm" | "einsum" => {
+                    let made = |input: &&ValueId| of_image.contains(*input);
+                    if user.inputs.iter().filter(made).count() > 1 {
+                        return true;
+                    }
+                }
+                "dropout" | "to" | "view" | "reshape" | "transpose" | "permute" | "expand" => {
+                    open.extend(&user.outputs);
+                }
+                _ => {}
+            }
+        }
+    }
+    false
 }
 
 fn nothing_to_hook() -> anyhow::Error {

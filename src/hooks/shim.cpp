@@ -515,6 +515,13 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, c10::Devi
     append_list(json, inputs, [&](size_t n) { json << n; });
     json << ",\"outputs\":";
     append_list(json, node->outputs(), [&](const Value *v) { json << numbers.at(v); });
+    std::vector<Node *> within;
+    for (const Block *block : node->blocks())
+      all_nodes(const_cast<Block *>(block), within);
+    json << ",\"within\":";
+    append_list(json, within, [&](const Node *inner) {
+      append_string(json, inner->kind().toQualString());
+    });
     // Addresses of constant tensors: they tell which parameter a traced node reads.
     json << ",\"parameters\":";
     std::vector<uintptr_t> parameters;

@@ -661,12 +661,51 @@ class TwoInputs(nn.Module):
         return self.fc(torch.relu(self.conv1(x) + self.conv1(y)).mean([2, 3]))
 
 
+class Transformer(nn.Module):
+    """Patches, then attention as libtorch's own operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.blocks = nn.ModuleList([nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2)])
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = x + block(x, x, x, need_weights=False)[0]
+        return self.fc(x.mean(1))
+
+
+class WrittenOut(nn.Module):
+    """The same idea with attention written out, as in windowed transformers; its tokens end as an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.blocks = nn.ModuleList([nn.Linear(8, 24) for _ in range(2)])
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.patches(x)
+        height, width = x.shape[2], x.shape[3]
+        x = x.flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            q, k, v = block(x).chunk(3, dim=-1)
+            weights = F.dropout(torch.softmax(q @ k.transpose(1, 2), dim=-1), 0.1, False)
+            x = x + weights @ v
+        x = x.transpose(1, 2).reshape(-1, 8, height, width)
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
 BAD_MODELS = {
     "not_nk": NotNk,
     "no_layers": NoLayers,
     "one_channel": OneChannel,
     "raises": Raises,
     "two_inputs": TwoInputs,
+    "transformer": Transformer,
+    "written_out": WrittenOut,
 }
 
 
