@@ -41,8 +41,10 @@ pub fn flow_rules(
     let mut scorers = Vec::new();
     let mut rules = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate().rev() {
-        // A write that nothing here sees the result of.
+        // A write that nothing here sees the result of; dropout writes nothing
+        // when a network is run.
         if node.works_in_place()
+            && !node.kind().ends_with("dropout")
             && behind.contains(&node.inputs[0])
             && viewed(graph, node.inputs[0]) != layer
         {
