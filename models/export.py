@@ -52,27 +52,24 @@ def arguments():
 def from_torchvision(name, options, keywords):
     import torchvision
 
-    weights = None
-    about = {}
     if options.weights:
         known = torchvision.models.get_model_weights(name)
         weights = known.DEFAULT if options.weights == "DEFAULT" else known[options.weights]
-    elif name in torchvision.models.list_models():
-        known = list(torchvision.models.get_model_weights(name))
-        weights_for_size = known[0] if known else None
-        about = torchvision_preset(weights_for_size)
-    if weights is not None:
         about = torchvision_preset(weights)
         about["labels"] = list(weights.meta.get("categories") or [])
-    if weights is None and name in ("googlenet", "inception_v3"):
-        keywords = {"init_weights": False, **keywords}
+    else:
+        weights = None
+        known = name in torchvision.models.list_models() and list(torchvision.models.get_model_weights(name))
+        about = torchvision_preset(known[0]) if known else {}
+        if name in ("googlenet", "inception_v3"):
+            keywords = {"init_weights": False, **keywords}
     return torchvision.models.get_model(name, weights=weights, **keywords), about
 
 
 def torchvision_preset(weights):
     """Input size, mean and std of the preprocessing that belongs to some weights."""
-    preset = weights.transforms() if weights is not None else None
-    if preset is None or not hasattr(preset, "crop_size"):
+    preset = weights.transforms()
+    if not hasattr(preset, "crop_size"):
         return {}
     size = preset.crop_size[0] if isinstance(preset.crop_size, (list, tuple)) else preset.crop_size
     return {"image_size": [size, size], "mean": list(preset.mean), "std": list(preset.std)}

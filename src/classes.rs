@@ -3,6 +3,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+use crate::error::usage;
 use crate::labels::Labels;
 
 /// One class of one image.
@@ -21,6 +22,14 @@ impl std::fmt::Display for Class {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {:.2}", self.name, self.probability)
     }
+}
+
+/// That a network of `count` classes has no such one: a usage error.
+pub fn no_class(class: impl std::fmt::Display, count: usize) -> anyhow::Error {
+    usage(format!(
+        "there is no class {class}; the network's classes are 0 to {}",
+        count - 1
+    ))
 }
 
 /// The `top` most likely classes of every image, the likeliest first.

@@ -1,6 +1,7 @@
 //! The command line: flags in, [`Options`] out. Nothing else knows clap.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -431,28 +432,26 @@ fn command_of(words: &[OsString]) -> Option<&str> {
 }
 
 fn parse_count(text: &str) -> anyhow::Result<usize> {
-    text.parse()
-        .ok()
-        .filter(|&count| (1..=4096).contains(&count))
-        .ok_or_else(|| usage("a whole number from 1 to 4096 is expected"))
+    parse_whole(text, 1..=4096)
 }
 
 fn parse_grid(text: &str) -> anyhow::Result<usize> {
-    text.parse()
-        .ok()
-        .filter(|grid| (2..=LARGEST_GRID).contains(grid))
-        .ok_or_else(|| {
-            usage(format!(
-                "a whole number from 2 to {LARGEST_GRID} is expected"
-            ))
-        })
+    parse_whole(text, 2..=LARGEST_GRID)
 }
 
 fn parse_epochs(text: &str) -> anyhow::Result<usize> {
-    text.parse()
-        .ok()
-        .filter(|epochs| (1..=100_000).contains(epochs))
-        .ok_or_else(|| usage("a whole number from 1 to 100000 is expected"))
+    parse_whole(text, 1..=100_000)
+}
+
+fn parse_whole(text: &str, within: RangeInclusive<usize>) -> anyhow::Result<usize> {
+    let number = text.parse().ok().filter(|number| within.contains(number));
+    number.ok_or_else(|| {
+        usage(format!(
+            "a whole number from {} to {} is expected",
+            within.start(),
+            within.end()
+        ))
+    })
 }
 
 /// A parser of clap's from one of ours.

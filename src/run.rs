@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
 use crate::batch::{Normalisation, ramp_picture, stretched_picture, to_batch, to_picture};
-use crate::classes::{Class, top_classes};
+use crate::classes::{Class, no_class, top_classes};
 use crate::cluster::{Row, pickle, som};
 use crate::error::usage;
 use crate::figure::{
@@ -160,10 +160,7 @@ fn find_class(target: &str, labels: Option<&Labels>, classes: usize) -> Result<u
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     match (target.parse(), labels) {
         (Ok(class), _) => Ok(class),
-        _ if is_number => Err(usage(format!(
-            "there is no class {target}; the network's classes are 0 to {}",
-            classes - 1
-        ))),
+        _ if is_number => Err(no_class(target, classes)),
         (_, Some(labels)) => labels.find(target),
         (_, None) => Err(usage(format!(
             "--target {target}: the names of this network's classes are not known; give a number from 0 to {}, or --labels FILE",
@@ -220,24 +217,16 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
     let file = File::open(&options.file).with_context(|| format!("{show}: cannot be opened"))?;
     let rows = pickle::read(BufReader::new(file)).with_context(|| format!("{show}"))?;
-    let labels = match labels {
-        Some(labels) => Some(labels),
-        None => {
-            let imagenet = Labels::imagenet();
-            let fits = rows.iter().all(|row| row.class < imagenet.len());
-            fits.then_some(imagenet)
-        }
-    };
-    if let Some((file, labels)) = options.labels.as_ref().zip(labels.as_ref())
-        && let Some(row) = rows.iter().find(|row| row.class >= labels.len())
-    {
-        bail!(
-            "{}: there are {} names in it, but {show} has class {}",
+    let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
+    let labels = match labels.zip(options.labels.as_ref()) {
+        Some((labels, file)) if highest >= labels.len() => bail!(
+            "{}: there are {} names in it, but {show} has class {highest}",
             file.display(),
-            labels.len(),
-            row.class
-        );
-    }
+            labels.len()
+        ),
+        Some((labels, _)) => Some(labels),
+        None => Some(Labels::imagenet()).filter(|imagenet| highest < imagenet.len()),
+    };
     if options.labels.is_none() && labels.is_some() {
         notices.note("the classes are named as ImageNet's; --labels FILE names others");
     }

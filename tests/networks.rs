@@ -6,24 +6,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{Npz, largest_difference};
+use common::{NETWORKS, Npz, largest_difference};
 use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule};
 use prism::map::{Collector, Keep, MapOptions, Maps};
 use tch::{Device, Tensor};
-
-const NETWORKS: [(&str, &[&str]); 11] = [
-    ("tiny_vgg", &["scripted", "traced"]),
-    ("tiny_resnet", &["scripted", "traced"]),
-    ("tiny_bottleneck", &["scripted", "traced"]),
-    ("tiny_inception", &["scripted", "traced"]),
-    ("tiny_mobilenet", &["scripted", "traced"]),
-    ("tiny_squeezenet", &["scripted", "traced"]),
-    ("tiny_dict", &["scripted"]),
-    ("tiny_gated", &["scripted", "traced"]),
-    ("tiny_dense", &["scripted", "traced"]),
-    ("tiny_shuffle", &["scripted", "traced"]),
-    ("tiny_convnext", &["scripted", "traced"]),
-];
 
 /// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
 const WORST: f64 = 1e-3;

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use crate::map::COLOURS;
+
 pub mod pickle;
 pub mod som;
 
-/// A component takes three quantised values, so there are 3^3 colours.
-pub const MOST_FEATURES: usize = 27;
+/// Every quantised colour.
+pub const MOST_FEATURES: usize = COLOURS as usize;
 
 /// One image.
 #[derive(Debug, Clone, PartialEq, Eq)]

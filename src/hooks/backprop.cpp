@@ -4,6 +4,7 @@
 #include <torch/library.h>
 #include <torch/torch.h>
 
+using prism::is_tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
@@ -18,6 +19,9 @@ constexpr double EPSILON = 1e-20;
 
 // A tensor at which gradients begin.
 at::Tensor leaf(const at::Tensor &value) { return value.detach().requires_grad_(); }
+
+// The same numbers, with no way back.
+at::Tensor without_history(const at::Tensor &y) { return y.variable_data(); }
 
 // x+; what comes back is weighted with it.
 struct Positive : Function<Positive> {
@@ -38,7 +42,7 @@ struct Winner : Function<Winner> {
                             const at::Tensor &excitation, double sign) {
     context->save_for_backward({excitation});
     context->saved_data["sign"] = sign;
-    return y.variable_data(); // the same numbers, without y's history
+    return without_history(y);
   }
   static tensor_list backward(AutogradContext *context, const tensor_list &p) {
     const at::Tensor share = p[0] / (context->get_saved_variables()[0] + EPSILON);
@@ -50,15 +54,14 @@ struct Winner : Function<Winner> {
 struct Through : Function<Through> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &y) {
     context->saved_data["sizes"] = x.sizes().vec();
-    return y.variable_data(); // the same numbers, without y's history
+    return without_history(y);
   }
   static tensor_list backward(AutogradContext *context, const tensor_list &p) {
     return {at::sum_to(p[0], context->saved_data["sizes"].toIntVector()), at::Tensor()};
   }
 };
 
-// y, the sum of a and b; what comes back goes to a by the part `share`, to b by
-// what it leaves of a whole.
+// y, the sum of a and b; what comes back goes to them by their shares.
 struct Share : Function<Share> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &a, const at::Tensor &b,
                             const at::Tensor &share_a, const at::Tensor &share_b,
@@ -66,7 +69,7 @@ struct Share : Function<Share> {
     context->save_for_backward({share_a, share_b});
     context->saved_data["sizes_a"] = a.sizes().vec();
     context->saved_data["sizes_b"] = b.sizes().vec();
-    return y.variable_data(); // the same numbers, without y's history
+    return without_history(y);
   }
   static tensor_list backward(AutogradContext *context, const tensor_list &p) {
     const auto shares = context->get_saved_variables();
@@ -113,10 +116,6 @@ Value *insert(Graph &graph, const char *name, at::ArrayRef<torch::jit::NamedValu
 at::Tensor constant_tensor(const Value *value) {
   const auto constant = torch::jit::toIValue(value);
   return constant && constant->isTensor() ? constant->toTensor() : at::Tensor();
-}
-
-bool is_tensor(const Value *value) {
-  return value->type()->isSubtypeOf(*c10::TensorType::get());
 }
 
 bool is_transposed(const Node *node) {

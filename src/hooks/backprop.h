@@ -8,6 +8,10 @@
 
 namespace prism {
 
+inline bool is_tensor(const torch::jit::Value *value) {
+  return value->type()->isSubtypeOf(*c10::TensorType::get());
+}
+
 // Makes the gradient of an operator what `rule` says; `values` are the graph's as
 // the rule numbers them.
 void redirect(torch::jit::Graph &graph, const std::vector<torch::jit::Value *> &values,

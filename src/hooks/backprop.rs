@@ -193,7 +193,7 @@ fn passage(graph: &Graph, node: &Node, of_image: &HashSet<ValueId>) -> Result<Pa
     };
     let kind = node.kind();
     match *takers.as_slice() {
-        [taker] if is_linear(kind) => rule(Flow::Winner, taker),
+        [taker] if is_linear(node) => rule(Flow::Winner, taker),
         [taker, ..] if node.is_nonlinearity() || lets_through(kind) => rule(Flow::Through, taker),
         [taker] if matches!(kind, "add" | "mul") => rule(Flow::Through, taker),
         // Not of a constant less the tensor, which turns its sign.
@@ -264,28 +264,20 @@ fn holds_tensors(graph: &Graph, value: ValueId) -> bool {
     }
 }
 
-/// Linear with weights that are constants, or with positive weights of its own:
-/// averages, sums and interpolation.
-fn is_linear(kind: &str) -> bool {
-    matches!(
-        kind,
-        "conv1d"
-            | "conv2d"
-            | "conv3d"
-            | "conv_transpose1d"
-            | "conv_transpose2d"
-            | "linear"
-            | "addmm"
-            | "matmul"
-            | "mm"
-            | "avg_pool1d"
-            | "avg_pool2d"
-            | "adaptive_avg_pool1d"
-            | "adaptive_avg_pool2d"
-            | "mean"
-            | "sum"
-            | "upsample_bilinear2d"
-    )
+/// Linear with weights of which the excitatory part can be taken, or with
+/// positive weights of its own: averages, sums and interpolation.
+fn is_linear(node: &Node) -> bool {
+    match node.kind() {
+        "bmm" | "einsum" => false,
+        "avg_pool1d"
+        | "avg_pool2d"
+        | "adaptive_avg_pool1d"
+        | "adaptive_avg_pool2d"
+        | "mean"
+        | "sum"
+        | "upsample_bilinear2d" => true,
+        _ => node.has_weights(),
+    }
 }
 
 fn is_view(kind: &str) -> bool {

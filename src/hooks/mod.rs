@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Rule, Selection};
 
+use crate::classes::no_class;
 use crate::error::usage;
 use crate::saliency::Method;
 use ffi::{Output, RawGraph, RawProgram, Reading, Watch, plain};
@@ -176,18 +177,12 @@ impl Excitations {
             guides: (0..levels)
                 .map(|level| join(&|part| part.guides[level].shallow_clone()))
                 .collect::<Result<_, _>>()?,
-            saliency: match parts.first() {
-                Some(Excitations {
-                    saliency: Some(_), ..
-                }) => Some(Tensor::f_cat(
-                    &parts
-                        .iter()
-                        .filter_map(|part| part.saliency.as_ref())
-                        .collect::<Vec<_>>(),
-                    0,
-                )?),
-                _ => None,
-            },
+            saliency: parts
+                .iter()
+                .map(|part| part.saliency.as_ref())
+                .collect::<Option<Vec<_>>>()
+                .map(|saliencies| Tensor::f_cat(&saliencies, 0))
+                .transpose()?,
         })
     }
 }
@@ -236,21 +231,18 @@ impl HookedModel {
             value: guide as i64,
             reading: Reading::ChannelMean,
         }));
-        let watched = match &hooks.saliency {
-            Some(hook) => Some(watch(&graph, logits, &selection, hook)?),
+        let saliency = match &hooks.saliency {
+            Some(hook) => Some((hook.method, watch(&graph, logits, &selection, hook)?)),
             None => None,
         };
+        let watched = saliency.as_ref().map(|(_, watched)| watched);
         let classes = graph.sizes(logits).map_or(0, |sizes| sizes[1]);
         Ok(HookedModel {
             origin: network.origin.clone(),
-            program: network.raw.program(&outputs, watched.as_ref())?,
+            program: network.raw.program(&outputs, watched)?,
             graph,
             selection,
-            saliency: hooks
-                .saliency
-                .as_ref()
-                .zip(watched)
-                .map(|(hook, watched)| (hook.method, watched.value as ValueId)),
+            saliency: saliency.map(|(method, watched)| (method, watched.value as ValueId)),
             target: None,
             classes,
             size,
@@ -357,10 +349,7 @@ impl HookedModel {
     pub fn set_target(&mut self, class: usize) -> Result<()> {
         let target = i64::try_from(class).unwrap_or(i64::MAX);
         if target >= self.classes {
-            return Err(usage(format!(
-                "there is no class {class}; the network's classes are 0 to {}",
-                self.classes - 1
-            )));
+            return Err(no_class(class, self.classes()));
         }
         self.target = Some(target);
         Ok(())

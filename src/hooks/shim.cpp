@@ -31,6 +31,7 @@
 #include <functional>
 #include <sstream>
 
+using prism::is_tensor;
 using torch::jit::Block;
 using torch::jit::Graph;
 using torch::jit::IValue;
@@ -150,10 +151,6 @@ void simplify(std::shared_ptr<Graph> &graph) {
   torch::jit::PeepholeOptimizeListIdioms(graph);
   torch::jit::PeepholeOptimize(graph);
   torch::jit::EliminateDeadCode(graph);
-}
-
-bool is_tensor(const Value *value) {
-  return value->type()->isSubtypeOf(*c10::TensorType::get());
 }
 
 void all_nodes(Block *block, std::vector<Node *> &nodes) {

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 pub use extrapolation::{gradual_extrapolation, resize};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{COMPONENTS, Pca, PcaAccumulator, with_sign};
-pub use quantise::{ColourAccumulator, ColourSet, Keep, colours, quantise, select};
+pub use quantise::{COLOURS, ColourAccumulator, ColourSet, Keep, colours, quantise, select};
 
 use crate::hooks::Excitations;
 use crate::saliency;

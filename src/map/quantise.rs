@@ -7,6 +7,9 @@ use tch::{Kind, Tensor};
 /// Values that a component can take after quantising: 0, 0.5 and 1.
 const LEVELS: i64 = 3;
 
+/// Colours that there are.
+pub const COLOURS: u32 = LEVELS.pow(3) as u32;
+
 /// Which pixels keep their quantised colour; the others become zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -26,7 +29,7 @@ impl ColourSet {
     /// No colour.
     pub const NONE: ColourSet = ColourSet(0);
     /// Every colour.
-    pub const ALL: ColourSet = ColourSet((1 << (LEVELS * LEVELS * LEVELS)) - 1);
+    pub const ALL: ColourSet = ColourSet((1 << COLOURS) - 1);
 
     /// The colours that are in both.
     pub fn intersection(self, other: ColourSet) -> ColourSet {
@@ -56,7 +59,7 @@ impl ColourSet {
 
     /// The numbers of its colours, ascending.
     pub fn codes(self) -> impl Iterator<Item = u32> {
-        (0..LEVELS.pow(3) as u32).filter(move |&code| self.contains(code))
+        (0..COLOURS).filter(move |&code| self.contains(code))
     }
 
     fn with(self, code: i64) -> ColourSet {
@@ -65,8 +68,8 @@ impl ColourSet {
 
     /// 1 for each code `0..27` that is in it, else 0, as the kind of `like`.
     fn membership(self, like: &Tensor) -> Tensor {
-        let bits: Vec<f32> = (0..LEVELS.pow(3))
-            .map(|code| f32::from(self.contains(code as u32)))
+        let bits: Vec<f32> = (0..COLOURS)
+            .map(|code| f32::from(self.contains(code)))
             .collect();
         Tensor::from_slice(&bits).to_kind(like.kind())
     }

@@ -10,6 +10,22 @@ use ndarray::ArrayD;
 use ndarray_npy::NpzReader;
 use tch::{Kind, Tensor};
 
+/// The tiny networks of every family in tests/data/networks, and how each is
+/// stored.
+pub const NETWORKS: [(&str, &[&str]); 11] = [
+    ("tiny_vgg", &["scripted", "traced"]),
+    ("tiny_resnet", &["scripted", "traced"]),
+    ("tiny_bottleneck", &["scripted", "traced"]),
+    ("tiny_inception", &["scripted", "traced"]),
+    ("tiny_mobilenet", &["scripted", "traced"]),
+    ("tiny_squeezenet", &["scripted", "traced"]),
+    ("tiny_dict", &["scripted"]),
+    ("tiny_gated", &["scripted", "traced"]),
+    ("tiny_dense", &["scripted", "traced"]),
+    ("tiny_shuffle", &["scripted", "traced"]),
+    ("tiny_convnext", &["scripted", "traced"]),
+];
+
 /// A file of arrays.
 pub struct Npz(std::cell::RefCell<NpzReader<File>>);
 

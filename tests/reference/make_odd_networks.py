@@ -205,6 +205,16 @@ class WithSoftmax(Plain):
         return F.softmax(self.head(F.relu(self.third(x))), dim=1)
 
 
+class DropoutInPlace(Plain):
+    """Dropout in place on a view of the pooled features, as EfficientNet's classifier has it."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        x = torch.flatten(F.adaptive_avg_pool2d(F.relu(self.third(x)), 1), 1)
+        return self.scores(F.dropout(x, 0.2, self.training, inplace=True))
+
+
 class PaddedInWords(Plain):
     def __init__(self):
         super().__init__()
@@ -278,7 +288,7 @@ def seeded(kind):
 
 os.makedirs(FOLDER, exist_ok=True)
 example = torch.rand(1, 3, 32, 32)
-scripted = [InStatements, Folded, ComputedWeights, GateFirst, WithSoftmax, NotAPlainGate, PartInPlace]
+scripted = [InStatements, Folded, ComputedWeights, GateFirst, WithSoftmax, NotAPlainGate, PartInPlace, DropoutInPlace]
 scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads]
 for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
