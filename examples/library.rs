@@ -44,8 +44,7 @@ fn main() -> anyhow::Result<()> {
     collector.add(model.forward(&to_batch(&pictures, &network.normalisation)?)?)?;
     let maps = collector.finish(MapOptions {
         keep: None,
-        gradual_extrapolation: true,
-        to_size: model.to_input_size().then_some(model.input_size()),
+        extrapolation: Some(model.extrapolation()),
     })?;
 
     let labels = Labels::for_classes(model.classes());

@@ -62,8 +62,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let seen = look(&source, &model, &network.normalisation, options, notices)?;
     let maps = seen.collector.finish(MapOptions {
         keep: options.keep,
-        gradual_extrapolation: options.gradual_extrapolation,
-        to_size: model.to_input_size().then_some(size),
+        extrapolation: options.gradual_extrapolation.then(|| model.extrapolation()),
     })?;
     if let Some(note) = maps.note() {
         notices.note(note);

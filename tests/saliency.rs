@@ -327,8 +327,7 @@ fn the_map_takes_the_saliency_as_alpha() {
         }
         let options = MapOptions {
             keep: None,
-            gradual_extrapolation: true,
-            to_size: None,
+            extrapolation: Some(model.extrapolation()),
         };
         collector.finish(options).unwrap()
     };

@@ -7,10 +7,10 @@ mod common;
 use std::fs;
 
 use common::largest_difference;
-use prism::hooks::Excitations;
+use prism::hooks::{Excitations, Extrapolation};
 use prism::map::{
     COMPONENTS, Collector, Keep, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
-    gradual_extrapolation, resize, with_sign,
+    gradual_extrapolation, regression, resize, with_sign,
 };
 use serde_json::Value;
 use tch::Tensor;
@@ -347,8 +347,7 @@ fn images_without_a_common_colour_make_a_black_map_and_a_note() {
         collector
             .finish(MapOptions {
                 keep: Some(keep),
-                gradual_extrapolation: true,
-                to_size: None,
+                extrapolation: Some(Extrapolation::Product),
             })
             .unwrap()
     };
@@ -487,4 +486,48 @@ fn extrapolation_goes_from_the_deepest_guide_to_the_shallowest() {
     assert!(largest_difference(&found.narrow(1, 1, 1), &(&first * -2.0)) < 1e-5);
     let none = gradual_extrapolation(&feature, &[]);
     assert_eq!(largest_difference(&none, &feature), 0.0);
+}
+
+/// `[c][h][w]` as `[1,c,h,w]`.
+fn planes(value: &Value) -> Tensor {
+    let planes: Vec<Tensor> = value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rows_of| plane(&rows(rows_of)))
+        .collect();
+    Tensor::cat(&planes, 1)
+}
+
+#[test]
+fn a_regression_gives_the_colours_that_its_guides_tell() {
+    let case = expected("regression");
+    let (colours, guides) = (planes(&case["colours"]), planes(&case["guides"]));
+    let result = planes(&case["result"]);
+    let fitted = |guides: &[Tensor]| regression(&colours, guides, (3, 4)).unwrap();
+    let found = fitted(&[guides.shallow_clone()]);
+    assert!(largest_difference(&found, &result) < 1e-5);
+    assert!(largest_difference(&found, &colours) > 0.1);
+
+    // Neither sign nor scale of a guide matters, nor whether two come apart; one that
+    // is constant says nothing.
+    let (first, second) = (guides.narrow(1, 0, 1), guides.narrow(1, 1, 1));
+    let other = fitted(&[&second * -300.0 + 7.0, first.zeros_like() + 5.0, first]);
+    assert!(largest_difference(&other, &result) < 1e-4);
+    // Images are fitted by themselves.
+    let two = Tensor::cat(&[&colours, &colours.flip([3])], 0);
+    let both = Tensor::cat(&[&guides, &(guides.flip([3]) * 2.0)], 0);
+    let found = regression(&two, &[both], (3, 4)).unwrap();
+    assert!(largest_difference(&found.get(0), &result.get(0)) < 1e-5);
+    assert!(largest_difference(&found.get(1), &result.get(0).flip([2])) < 1e-5);
+}
+
+#[test]
+fn a_regression_of_no_guides_or_no_colours_is_an_enlargement() {
+    let colours = planes(&expected("regression")["colours"]);
+    let none = regression(&colours, &[], (6, 8)).unwrap();
+    assert!(largest_difference(&none, &resize(&colours, (6, 8))) < 1e-5);
+    let guide = Tensor::arange(12, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, 3, 4]);
+    let flat = regression(&colours.zeros_like(), &[guide], (6, 8)).unwrap();
+    assert_eq!(flat.abs().max().double_value(&[]), 0.0);
 }

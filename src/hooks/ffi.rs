@@ -22,6 +22,9 @@ pub enum Reading {
     Whole = 0,
     /// Its mean over the channels, `[N,1,h,w]`.
     ChannelMean = 1,
+    /// The means of four runs of its channels, `[N,min(4,C),h,w]`: channel c
+    /// belongs to run floor(4c / C).
+    GroupMeans = 2,
 }
 
 /// `prism_output` of the shim.

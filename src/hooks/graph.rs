@@ -24,6 +24,9 @@ pub struct Node {
     within: Vec<String>,
     /// Addresses of the constant tensors among its inputs.
     parameters: Vec<usize>,
+    /// The sizes of its second input, where that is a constant tensor: a
+    /// convolution's weights `[out, in, h, w]`.
+    weight: Option<Vec<i64>>,
     /// Its integer arguments by name: `stride`, `padding`, ...
     pub arguments: BTreeMap<String, Vec<i64>>,
     /// Unique within the graph; made by [`Graph::parse`].
@@ -134,12 +137,13 @@ impl Node {
     pub fn stride(&self) -> i64 {
         let largest = |name| self.argument(name).and_then(|s| s.iter().max().copied());
         largest("stride")
-            .or_else(|| {
-                (self.is_max_pool2d() || self.kind() == "avg_pool2d")
-                    .then(|| largest("kernel_size"))
-                    .flatten()
-            })
+            .or_else(|| self.is_pooling().then(|| largest("kernel_size")).flatten())
             .unwrap_or(1)
+    }
+
+    /// Whether it is pooling over space whose window is given.
+    pub fn is_pooling(&self) -> bool {
+        self.is_max_pool2d() || self.kind() == "avg_pool2d"
     }
 
     fn fills_a_container(&self) -> bool {
@@ -258,6 +262,22 @@ impl Graph {
     fn more_than_a_pixel(&self, value: ValueId) -> bool {
         // Five: a channel shuffle on its way.
         matches!(self.sizes(value), Some(&[_, _, h, w] | &[_, _, _, h, w]) if h * w > 1)
+    }
+
+    /// Whether an operator gathers over space: a convolution or pooling whose
+    /// window is larger than a pixel in some direction.
+    pub fn is_spatial(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        let window = if node.is_conv2d() {
+            let computed = || node.inputs.get(1).and_then(|&weight| self.sizes(weight));
+            let weight = node.weight.as_deref().or_else(computed);
+            weight.and_then(|sizes| sizes.get(2..))
+        } else if node.is_pooling() {
+            node.argument("kernel_size")
+        } else {
+            None
+        };
+        window.is_some_and(|window| window.iter().any(|&side| side > 1))
     }
 
     /// The index of the operator that makes a value; none for the input.

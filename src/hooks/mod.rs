@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use graph::{Graph, Node, ValueId};
-pub use rule::{Rule, Selection};
+pub use rule::{Extrapolation, Rule, Selection};
 
 use crate::classes::no_class;
 use crate::error::usage;
@@ -155,7 +155,9 @@ pub struct Excitations {
     pub logits: Tensor,
     /// The final excitation, `[N,C,h,w]` float32.
     pub excitation: Tensor,
-    /// Channel means of the guides, `[N,1,h,w]` float32, the shallowest first.
+    /// What is kept of the guides, `[N,k,h,w]` float32, in execution order: the
+    /// channel mean (k = 1) for a product, the means of four runs of channels
+    /// (k = 4, or as many as there are channels) for a regression.
     pub guides: Vec<Tensor>,
     /// The saliency of a class, `[N,1,h,w]` float32, where it is hooked.
     pub saliency: Option<Tensor>,
@@ -227,9 +229,13 @@ impl HookedModel {
         let logits = rule::logits(&graph)?;
         let selection = hooks.rule.select(&graph, logits, hooks.layer.as_deref())?;
         let mut outputs = vec![whole(logits), whole(selection.excitation)];
+        let reading = match selection.extrapolation {
+            Extrapolation::Product => Reading::ChannelMean,
+            Extrapolation::Regression { .. } => Reading::GroupMeans,
+        };
         outputs.extend(selection.guides.iter().map(|&guide| Output {
             value: guide as i64,
-            reading: Reading::ChannelMean,
+            reading,
         }));
         let saliency = match &hooks.saliency {
             Some(hook) => Some((hook.method, watch(&graph, logits, &selection, hook)?)),
@@ -365,10 +371,9 @@ impl HookedModel {
         self.size
     }
 
-    /// Whether the features are brought to the input's size after the last
-    /// guide.
-    pub fn to_input_size(&self) -> bool {
-        self.selection.to_input_size
+    /// What is done with its guides.
+    pub fn extrapolation(&self) -> Extrapolation {
+        self.selection.extrapolation
     }
 
     /// Every layer that can be hooked, in execution order.

@@ -3,9 +3,9 @@
 //!
 //! Two rules pick them. `torchprism` is the rule of Szandała's TorchPRISM 2.0;
 //! `auto` keeps it where it is meant for (VGG) and elsewhere takes the last
-//! activation and the activations that enter each spatial reduction.
+//! activation, guided by the activations that enter spatial operators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
@@ -17,7 +17,7 @@ use crate::error::usage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rule {
     /// TorchPRISM's for the VGG family; elsewhere the last activation before
-    /// global pooling, guided by what enters each spatial reduction.
+    /// global pooling, guided by what enters spatial operators.
     #[default]
     Auto,
     /// TorchPRISM's: every max-pool and every strided convolution.
@@ -44,6 +44,20 @@ impl FromStr for Rule {
     }
 }
 
+/// How guides bring features up to the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extrapolation {
+    /// Gradual extrapolation (Szandała, IEEE Access 2021): multiplied with each
+    /// guide's channel mean, up to the shallowest guide's resolution.
+    Product,
+    /// Each image's colours fitted by what its guides tell, up to the size of
+    /// the image (height, width).
+    Regression {
+        /// Height and width of the image.
+        size: (i64, i64),
+    },
+}
+
 /// The tensors of a network that PRISM reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
@@ -51,9 +65,13 @@ pub struct Selection {
     pub excitation: ValueId,
     /// In execution order, the shallowest first.
     pub guides: Vec<ValueId>,
-    /// Whether the features are brought to the input's size after the last guide.
-    pub to_input_size: bool,
+    /// What is done with the guides.
+    pub extrapolation: Extrapolation,
 }
+
+/// Guides of one resolution: the last ones say most, and more than three no
+/// better (docs/quality.md).
+const PER_RESOLUTION: usize = 3;
 
 impl Rule {
     /// Applies the rule to a graph whose class scores are `logits`; `layer`
@@ -82,10 +100,13 @@ impl Rule {
             return torchprism(graph, chosen);
         }
         let excitation = chosen.or(last).ok_or_else(nothing_to_hook)?;
+        let (_, height, width) = graph.activation(graph.input).ok_or_else(nothing_to_hook)?;
         Ok(Selection {
             excitation,
-            guides: entering_reductions(graph, logits, excitation),
-            to_input_size: true,
+            guides: entering_spatial_operators(graph, excitation),
+            extrapolation: Extrapolation::Regression {
+                size: (height, width),
+            },
         })
     }
 }
@@ -226,7 +247,7 @@ fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<Selection> {
     Ok(Selection {
         excitation,
         guides: seen,
-        to_input_size: false,
+        extrapolation: Extrapolation::Product,
     })
 }
 
@@ -309,29 +330,43 @@ fn reductions(graph: &Graph, logits: ValueId, excitation: ValueId) -> impl Itera
     ancestors.into_iter().filter(move |&index| {
         let node = &graph.nodes[index];
         index <= end
-            && (node.is_conv2d() || node.is_max_pool2d() || node.kind() == "avg_pool2d")
+            && (node.is_conv2d() || node.is_pooling())
             && node.stride() > 1
             && layer_output(graph, node).is_some()
     })
 }
 
-/// The guides of the auto rule: what enters each spatial reduction, without
-/// padding made for it; one per resolution, the last executed; never the image.
-fn entering_reductions(graph: &Graph, logits: ValueId, excitation: ValueId) -> Vec<ValueId> {
-    let mut by_resolution: BTreeMap<(i64, i64), ValueId> = BTreeMap::new();
-    for reduction in reductions(graph, logits, excitation) {
-        let Some(value) = without_padding(graph, graph.nodes[reduction].inputs[0]) else {
+/// The guides of the auto rule: what enters an operator that gathers over space on
+/// the way to the excitation, without padding made for it, and is no coarser; of
+/// each resolution the last three. Never the image.
+fn entering_spatial_operators(graph: &Graph, excitation: ValueId) -> Vec<ValueId> {
+    let made_at = |value: ValueId| graph.maker(value);
+    let Some((_, least_height, least_width)) = graph.activation(excitation) else {
+        return Vec::new();
+    };
+    let mut by_resolution: BTreeMap<(i64, i64), BTreeSet<(Option<usize>, ValueId)>> =
+        BTreeMap::new();
+    let on_the_way = graph.ancestors(excitation).into_iter();
+    for node in on_the_way.filter(|&node| graph.is_spatial(node)) {
+        let value = graph.nodes[node].inputs.first();
+        let Some(value) = value.and_then(|&value| without_padding(graph, value)) else {
             continue;
         };
         if let Some((_, h, w)) = graph.activation(value)
+            && (h >= least_height && w >= least_width)
             && value != excitation
             && sees_a_convolution(graph, value)
         {
-            by_resolution.insert((h, w), value);
+            let level = by_resolution.entry((h, w)).or_default();
+            level.insert((made_at(value), value));
         }
     }
-    let mut guides: Vec<ValueId> = by_resolution.into_values().collect();
-    guides.sort_by_key(|&value| graph.maker(value));
+    let mut guides: Vec<ValueId> = by_resolution
+        .into_values()
+        .flat_map(|level| level.into_iter().rev().take(PER_RESOLUTION))
+        .map(|(_, value)| value)
+        .collect();
+    guides.sort_by_key(|&value| made_at(value));
     guides
 }
 

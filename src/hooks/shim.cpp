@@ -64,6 +64,9 @@ struct prism_program {
 
 namespace {
 
+// Numbers kept of each pixel of a guide of the regression.
+constexpr int64_t GROUPS = 4;
+
 char *message(const char *text) {
   return strdup(text && *text ? text : "libtorch gave no reason");
 }
@@ -114,7 +117,24 @@ at::Tensor convolution_size(const at::Tensor &input, const at::Tensor &weight,
   return at::zeros(size, input.options());
 }
 
+// The means of runs of channels, [N,C,h,w] -> [N,g,h,w] with g = min(groups, C):
+// channel c belongs to run floor(c g / C).
+at::Tensor group_means(const at::Tensor &input, int64_t groups) {
+  const int64_t channels = input.size(1);
+  groups = std::min(groups, channels);
+  if (channels % groups == 0)
+    return input.unflatten(1, {groups, channels / groups}).mean(2);
+  std::vector<at::Tensor> means;
+  for (int64_t group = 0; group < groups; group++) {
+    const int64_t begin = (group * channels + groups - 1) / groups;
+    const int64_t end = ((group + 1) * channels + groups - 1) / groups;
+    means.push_back(input.narrow(1, begin, end - begin).mean(1, true));
+  }
+  return at::cat(means, 1);
+}
+
 TORCH_LIBRARY(prism, library) {
+  library.def("group_means(Tensor input, int groups) -> Tensor", &group_means);
   library.def("convolution_size(Tensor input, Tensor weight, int[] stride, int[] padding, "
               "int[] dilation, int groups) -> Tensor",
               &convolution_size);
@@ -529,6 +549,12 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, c10::Devi
         parameters.push_back(reinterpret_cast<uintptr_t>(constant->toTensor().data_ptr()));
     }
     append_list(json, parameters, [&](uintptr_t address) { json << address; });
+    json << ",\"weight\":";
+    auto weight = node->inputs().size() > 1 ? torch::jit::toIValue(node->input(1)) : std::nullopt;
+    if (weight && weight->isTensor() && weight->toTensor().defined())
+      append_list(json, weight->toTensor().sizes(), [&](int64_t n) { json << n; });
+    else
+      json << "null";
     json << ",\"arguments\":{";
     if (const auto *schema = node->maybeSchema()) {
       bool first = true;
@@ -778,6 +804,9 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
       torch::jit::WithInsertPoint here(points[i]);
       if (outputs[i].reading == PRISM_CHANNEL_MEAN)
         read.push_back(graph->insert(c10::aten::mean, {value, std::vector<int64_t>{1}, true}));
+      else if (outputs[i].reading == PRISM_GROUP_MEANS)
+        read.push_back(
+            graph->insert(c10::Symbol::fromQualString("prism::group_means"), {value, GROUPS}));
       else if (aliases.hasWriters(value)) // or a later in-place operator would change it
         read.push_back(graph->insert(c10::aten::clone, {value}));
       else

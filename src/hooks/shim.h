@@ -21,6 +21,7 @@ typedef struct prism_program prism_program;
 enum prism_reading {
   PRISM_WHOLE = 0,        /* the tensor itself */
   PRISM_CHANNEL_MEAN = 1, /* its mean over dimension 1, which is kept: [N,1,h,w] */
+  PRISM_GROUP_MEANS = 2,  /* the means of four runs of its channels: [N,min(4,C),h,w] */
 };
 
 typedef struct prism_output {

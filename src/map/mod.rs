@@ -14,12 +14,12 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-pub use extrapolation::{gradual_extrapolation, resize};
+pub use extrapolation::{gradual_extrapolation, regression, resize};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{COMPONENTS, Pca, PcaAccumulator, with_sign};
 pub use quantise::{COLOURS, ColourAccumulator, ColourSet, Keep, colours, quantise, select};
 
-use crate::hooks::Excitations;
+use crate::hooks::{Excitations, Extrapolation};
 use crate::saliency;
 
 /// Images whose maps are made at once where all of them are gone through.
@@ -40,11 +40,9 @@ fn ensure_finite(tensor: &Tensor) -> Result<()> {
 pub struct MapOptions {
     /// Quantise the features, and keep some of their colours.
     pub keep: Option<Keep>,
-    /// Bring the features to the guides' resolutions (else the map keeps
-    /// theirs).
-    pub gradual_extrapolation: bool,
-    /// After the last guide, bring them to this height and width.
-    pub to_size: Option<(i64, i64)>,
+    /// How the guides bring the features up; where they do not, the map keeps
+    /// the features' resolution.
+    pub extrapolation: Option<Extrapolation>,
 }
 
 /// Takes the excitations of a batch, in order.
@@ -105,6 +103,11 @@ impl Collector {
             }
             None => (features.shallow_clone(), None),
         };
+        // Cut before it is brought up: a few extreme pixels would lead the fit.
+        let shown = match options.extrapolation {
+            Some(Extrapolation::Regression { .. }) => norm_of(&shown).apply(&shown),
+            _ => shown,
+        };
         let mut maps = Maps {
             features,
             shown,
@@ -118,7 +121,7 @@ impl Collector {
         };
         let mut norm = NormAccumulator::default();
         for chunk in maps.chunks() {
-            norm.add(&maps.extrapolated(chunk));
+            norm.add(&maps.extrapolated(chunk)?);
         }
         maps.norm = norm.finish();
         ensure!(maps.norm.is_finite(), NOT_FINITE);
@@ -137,9 +140,13 @@ fn kept_colours(features: &Tensor, keep: Keep) -> Result<(Tensor, ColourAccumula
 
 /// Quantised features `[N,3,h,w]` of all images.
 fn quantised(features: &Tensor) -> Tensor {
+    quantise(&norm_of(features).apply(features))
+}
+
+fn norm_of(features: &Tensor) -> Norm {
     let mut norm = NormAccumulator::default();
     norm.add(features);
-    quantise(&norm.finish().apply(features))
+    norm.finish()
 }
 
 /// The maps of a batch, made when they are asked for.
@@ -177,10 +184,10 @@ impl Maps {
     /// Height and width of the maps.
     pub fn size(&self) -> (i64, i64) {
         let of = |tensor: &Tensor| (tensor.size()[2], tensor.size()[3]);
-        match (self.options.gradual_extrapolation, self.options.to_size) {
-            (false, _) => of(&self.features),
-            (true, Some(size)) => size,
-            (true, None) => of(self.guides.first().unwrap_or(&self.features)),
+        match self.options.extrapolation {
+            None => of(&self.features),
+            Some(Extrapolation::Regression { size }) => size,
+            Some(Extrapolation::Product) => of(self.guides.first().unwrap_or(&self.features)),
         }
     }
 
@@ -248,7 +255,7 @@ impl Maps {
             self.len(),
             images.end
         );
-        let colours = self.norm.apply(&self.extrapolated(images.clone()));
+        let colours = self.norm.apply(&self.extrapolated(images.clone())?);
         let Some(saliency) = &self.saliency else {
             return Ok(colours);
         };
@@ -266,19 +273,16 @@ impl Maps {
     }
 
     /// Before the norm: `[n,3,H,W]`.
-    fn extrapolated(&self, images: Range<usize>) -> Tensor {
+    fn extrapolated(&self, images: Range<usize>) -> Result<Tensor> {
         let of = |tensor: &Tensor| {
             tensor.narrow(0, images.start as i64, (images.end - images.start) as i64)
         };
         let features = of(&self.shown);
-        if !self.options.gradual_extrapolation {
-            return features;
-        }
-        let guides: Vec<Tensor> = self.guides.iter().map(of).collect();
-        let features = gradual_extrapolation(&features, &guides);
-        match self.options.to_size {
-            Some(size) => resize(&features, size),
-            None => features,
+        let guides = || self.guides.iter().map(of).collect::<Vec<_>>();
+        match self.options.extrapolation {
+            None => Ok(features),
+            Some(Extrapolation::Product) => Ok(gradual_extrapolation(&features, &guides())),
+            Some(Extrapolation::Regression { size }) => regression(&features, &guides(), size),
         }
     }
 }

@@ -5,9 +5,9 @@
 
 Each NETWORK.npz holds for the scripted and the traced file alike: `input`, `logits`, and by the TorchPRISM
 rule `features`, `variance_ratio`, `maps_torchprism`, `maps_torchprism_no_ge` (tiny_vgg and tiny_resnet: also
-`maps_inclusive`, `maps_exclusive`, `maps_both` and their `_no_ge`), by the auto rule `features_auto`,
+`maps_inclusive`, `maps_exclusive`, `maps_both` and their `_no_ge`, and `maps_auto_exclusive`), by the auto rule `features_auto`,
 `variance_ratio_auto`, `maps_auto`, `maps_auto_no_ge`; `layers` is UTF-8 JSON,
-{"torchprism": [{"role": "guide"|"final", "name", "shape": [C, h, w], "mean"}], "auto": ...}, in the order of
+{"torchprism": [{"role": "guide"|"final", "name", "shape": [C, h, w], "means": [...]}], "auto": ...}, in the order of
 execution. All float32; the 64x64 maps are rounded to 2^-16, which makes the files a quarter smaller and moves nothing by
 more than 8e-6. units.json comes from NumPy and written-out formulas alone.
 
@@ -26,6 +26,7 @@ from make_networks import DATA, NETWORKS, SCRIPTED_ONLY, SIZE, build
 from prism_reference import (
     LEVELS,
     MODES,
+    RIDGE,
     AutoLayers,
     auto_excitations,
     features_of,
@@ -41,48 +42,78 @@ IMAGES = 3
 MAP_STEP = 2.0**-16
 QUANTISED = {"tiny_vgg", "tiny_resnet"}
 
-# Read off the networks by hand. A guide is the activation that enters a spatial reduction.
+
+def inputs(*modules):
+    return tuple(("input", module) for module in modules)
+
+
+
+# Read off the networks by hand: what enters a spatial operator (a convolution or a pooling of more than a pixel), of
+# each resolution the three made last.
 AUTO = {
     # every reduction is a max-pool and the last one ends the features: the TorchPRISM rule
     "tiny_vgg": None,
-    # the stream that enters the stem's pooling and, last, the projection of the second stage
+    # 32x32; then the last three of the five that enter the 3x3 convolutions at 16x16; then 8x8
     "tiny_resnet": AutoLayers(
-        final=("output", "layer2"), guides=(("input", "maxpool"), ("input", "layer2.0.downsample.0"))
+        final=("output", "layer2"),
+        guides=inputs(
+            "maxpool", "layer1.1.conv1", "layer1.1.conv2", "layer2.0.conv1",
+            "layer2.0.conv2", "layer2.1.conv1", "layer2.1.conv2",
+        ),
     ),
-    # not the bottleneck's own 8 channels, which enter its strided 3x3 before the projection reads the stream
+    # the 3x3 convolutions see the bottleneck's own channels, never the stream; projections see a pixel
     "tiny_bottleneck": AutoLayers(
-        final=("output", "layer2"), guides=(("input", "maxpool"), ("input", "layer2.0.downsample.0"))
+        final=("output", "layer2"),
+        guides=inputs("maxpool", "layer1.0.conv2", "layer1.1.conv2", "layer2.0.conv2", "layer2.1.conv2"),
     ),
-    # pooling of stride 1 reduces nothing
+    # pooling of stride 1 gathers over space as well; the first block's input is the fourth last at 8x8
     "tiny_inception": AutoLayers(
-        final=("output", "inception3b"), guides=(("input", "maxpool1"), ("input", "maxpool2"))
+        final=("output", "inception3b"),
+        guides=inputs(
+            "maxpool1", "conv2", "maxpool2", "inception3a.branch2.1", "inception3b.branch3.0", "inception3b.branch2.1"
+        ),
     ),
-    # expanded activations; the second one before it is padded
+    # expanded activations; the third one before it is padded
     "tiny_mobilenet": AutoLayers(
-        final=("output", "head"), guides=(("input", "blocks.0.depthwise.0"), ("input", "blocks.2.pad"))
+        final=("output", "head"),
+        guides=inputs("blocks.0.depthwise.0", "blocks.1.depthwise.0", "blocks.2.pad", "blocks.3.depthwise.0"),
     ),
     # the convolution to K channels is the classifier, so its input is the final excitation
     "tiny_squeezenet": AutoLayers(
-        final=("input", "classifier.1"), guides=(("input", "features.2"), ("input", "features.5"))
+        final=("input", "classifier.1"),
+        guides=inputs(
+            "features.2", "features.3.expand3x3", "features.4.expand3x3", "features.5", "features.6.expand3x3"
+        ),
     ),
-    # an average pooling reduces as well
-    "tiny_dict": AutoLayers(final=("output", "relu3"), guides=(("input", "pool"), ("input", "conv2"))),
-    # expanded activations, before the gate; its pooling is no reduction of the features' way
+    # an average pooling gathers as well
+    "tiny_dict": AutoLayers(final=("output", "relu3"), guides=inputs("pool", "conv2", "conv3")),
+    # expanded activations, before the gate, whose pooling is global
     "tiny_gated": AutoLayers(
-        final=("output", "head"), guides=(("input", "blocks.0.depthwise.0"), ("input", "blocks.2.depthwise.0"))
+        final=("output", "head"), guides=inputs(*(f"blocks.{block}.depthwise.0" for block in range(4)))
     ),
     # the transition's convolution goes into the average pooling; the last ReLU is functional
     "tiny_dense": AutoLayers(
-        final=("input", "avgpool"), guides=(("input", "pool0"), ("input", "transition.3"))
+        final=("input", "avgpool"),
+        guides=inputs(
+            "pool0", "block1.1.conv2", "block1.2.conv2", "transition.3", "block2.0.conv2", "block2.1.conv2"
+        ),
     ),
-    # of the two strided convolutions of a unit the second branch's runs last
+    # both depthwise convolutions of a unit of stride 2, at the resolution that they halve
     "tiny_shuffle": AutoLayers(
         final=("output", "conv5"),
-        guides=(("input", "maxpool"), ("input", "stage2.0.branch2.3"), ("input", "stage3.0.branch2.3")),
+        guides=inputs(
+            "maxpool", "stage2.0.branch1.0", "stage2.0.branch2.3",
+            "stage2.1.branch2.3", "stage3.0.branch1.0", "stage3.0.branch2.3", "stage3.1.branch2.3",
+        ),
     ),
-    # what enters the strided convolution is normalised; the stem sees the image, which is no guide
-    "tiny_convnext": AutoLayers(final=("output", "stage2"), guides=(("input", "downsample.1"),)),
-}
+    # the stem sees the image, which is no guide; 18 channels are no multiple of four
+    "tiny_convnext": AutoLayers(
+        final=("output", "stage2"),
+        guides=inputs(
+            "stage1.0.depthwise", "stage1.1.depthwise", "downsample.1", "stage2.0.depthwise", "stage2.1.depthwise"
+        ),
+    ),
+}  # fmt: skip
 
 
 def smooth_images():
@@ -152,6 +183,7 @@ def expected_arrays(name, images):
         for mode, options in MODES.items():
             if "clusive" in mode or "both" in mode:
                 arrays[mode] = prism_map(rules["torchprism"], **options)
+        arrays["maps_auto_exclusive"] = prism_map(rules["auto"], exclusive=True)
     arrays = {key: array.numpy() for key, array in arrays.items()}
     return arrays, {rule: excitations.described() for rule, excitations in rules.items()}
 
@@ -179,7 +211,7 @@ def network_expected(name, images):
     print(f"{os.path.getsize(path) / 1024:7.1f} KiB  {os.path.relpath(path)}  (float64 differs by {worst:.1e})")
     for rule, rows in layers.items():
         for row in rows:
-            print(f"             {rule:10} {row['role']:5} {str(row['shape']):14} {row['mean']:9.4f}  {row['name']}")
+            print(f"             {rule:10} {row['role']:5} {str(row['shape']):14} {row['means'][0]:9.4f}  {row['name']}")
 
 
 # --- figures small enough to read, from written-out formulas ---------------------------------------------
@@ -243,6 +275,25 @@ def extrapolation_by_hand(feature, guides):
     return steps
 
 
+def regression_by_hand(colours, guides):
+    """One level: `colours` [3][h][w] at the guides' resolution, `guides` [k][h][w]. The ridge regression by
+    gradient descent on what it makes smallest: mean squared error plus RIDGE times the squared weights."""
+    y = np.array(colours, dtype=np.float64).reshape(3, -1)
+    x = np.array(guides, dtype=np.float64).reshape(len(guides), -1)
+    z = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+    centred = y - y.mean(1, keepdims=True)
+    weights = np.zeros((3, len(z)))
+    for _ in range(20000):
+        error = weights @ z - centred
+        weights -= 0.1 * (error @ z.T / z.shape[1] + RIDGE * weights)
+    fitted = weights @ z + y.mean(1, keepdims=True)
+    half = (y + fitted) / 2
+    # the mean is kept by the fit; the deviation is given back
+    gain = y.std(1, keepdims=True) / half.std(1, keepdims=True)
+    result = (half - half.mean(1, keepdims=True)) * gain + y.mean(1, keepdims=True)
+    return {"colours": colours, "guides": guides, "result": result.reshape(np.shape(colours)).tolist()}
+
+
 def pca_figures(rows):
     """Scores and ratios, checked against the eigenvalues of the covariance matrix: another way to them."""
     rows = np.asarray(rows, dtype=np.float64)
@@ -286,6 +337,10 @@ def units():
             "guides": [shallow, deep],
             "steps": extrapolation_by_hand(feature, [shallow, deep]),
         },
+        "regression": regression_by_hand(
+            np.round(random.normal(size=(3, 3, 4)), 2).tolist(),
+            np.round(random.normal(size=(2, 3, 4)) * [[[5.0]], [[0.1]]] - 3.0, 2).tolist(),
+        ),
     }
 
 

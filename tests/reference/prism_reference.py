@@ -41,19 +41,25 @@ class Excitations:
     logits: torch.Tensor
     final: Capture
     guides: list
-    input_size: tuple = None  # (H, W) where features are brought to it after the last guide, else None
+    input_size: tuple = None  # (H, W) where the guides are regressed on, up to that size, else None
+
+    def kept(self, guide):
+        """What is kept of a guide: its channel mean, or the means of four groups of its channels."""
+        return guide.mean(1, keepdim=True) if self.input_size is None else group_means(guide)
 
     def described(self):
-        """The captured tensors in the order of execution, as the `layers` of an expected file."""
-        rows = [("guide", guide) for guide in self.guides] + [("final", self.final)]
+        """The captured tensors in the order of execution, as the `layers` of an expected file; `means` are of
+        each of the numbers that are kept of a pixel."""
+        rows = [("guide", guide, self.kept(guide.tensor)) for guide in self.guides]
+        rows.append(("final", self.final, self.final.tensor))
         return [
             {
                 "role": role,
                 "name": capture.place,
                 "shape": list(capture.tensor.shape[1:]),
-                "mean": float(capture.tensor.double().mean()),
+                "means": kept.double().mean((0, 2, 3)).tolist(),
             }
-            for role, capture in rows
+            for role, capture, kept in rows
         ]
 
 
@@ -208,15 +214,71 @@ def gradual_extrapolation(f, guides):
     return f
 
 
+GROUPS = 4  # numbers kept of a pixel of a guide that is regressed on
+RIDGE = 0.1  # of the standardised numbers' variance, 1
+FLAT = 1e-6  # a number whose deviation is at most this share of its largest magnitude is constant
+
+
+def group_means(activation):
+    """[N, C, h, w] -> [N, min(4, C), h, w]: the means of four runs of channels; channel c belongs to run
+    floor(c * 4 / C)."""
+    channels = activation.shape[1]
+    groups = min(GROUPS, channels)
+    runs = [[c for c in range(channels) if c * groups // channels == run] for run in range(groups)]
+    return torch.stack([activation[:, run].mean(1) for run in runs], 1)
+
+
+def regressed(f, guide):
+    """Half of `f` resized to `guide` [N, k, h, w], half of what a ridge regression of it on the guide's k
+    numbers says, for each image by itself. In float64; as least squares with a row more for each number
+    (Hoerl and Kennard, 1970)."""
+    u = f.double() if f.shape[2:] == guide.shape[2:] else resize(f.double(), guide.shape[2:])
+    results = []
+    for colours, numbers in zip(u.numpy(), guide.double().numpy()):
+        y, x = colours.reshape(3, -1).T, numbers.reshape(len(numbers), -1).T
+        deviation, largest = x.std(0), np.abs(x).max(0)
+        varies = deviation > FLAT * largest
+        z = (x - x.mean(0))[:, varies] / deviation[varies]
+        rows = np.concatenate([z, np.sqrt(RIDGE * len(z)) * np.eye(z.shape[1])])
+        wanted = np.concatenate([y - y.mean(0), np.zeros((z.shape[1], 3))])
+        weights = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        fitted = (z @ weights + y.mean(0)).T.reshape(colours.shape)
+        results.append(0.5 * (colours + fitted))
+    return torch.from_numpy(np.stack(results))
+
+
+def restore(f, reference):
+    """Gives each component of each image the mean and the deviation that it has in `reference`."""
+    results = torch.zeros_like(f)
+    for image, (own, wanted) in enumerate(zip(f, reference)):
+        for k in range(3):
+            spread = own[k].std(unbiased=False)
+            gain = wanted[k].std(unbiased=False) / spread if spread > 0 else 0.0
+            results[image, k] = (own[k] - own[k].mean()) * gain + wanted[k].mean()
+    return results
+
+
+def regression(f, guides, size):
+    """`guides` [N, k_i, h_i, w_i], as `group_means` leaves them: `f` [N, 3, h, w] brought up to `size` by the
+    guides of each resolution together, the coarsest first."""
+    start = norm(f).double()
+    f = start
+    for shape in sorted({tuple(guide.shape[2:]) for guide in guides}):
+        f = regressed(f, torch.cat([guide for guide in guides if tuple(guide.shape[2:]) == shape], 1))
+    return restore(resize(f, size), resize(start, size))
+
+
 def prism_map(excitations, inclusive=False, exclusive=False, extrapolate=True):
     """The map [N, 3, H, W] in [0, 1]."""
     f, _ = features_of(excitations.final.tensor)
+    dtype = f.dtype
     if inclusive or exclusive:
         f = quantise(f, inclusive, exclusive)
-    if extrapolate:
+    if extrapolate and excitations.input_size is None:
         f = gradual_extrapolation(f, [guide.tensor for guide in excitations.guides])
-        if excitations.input_size is not None:
-            f = resize(f, excitations.input_size)
+    elif extrapolate:
+        guides = [group_means(guide.tensor) for guide in excitations.guides]
+        f = regression(f, guides, excitations.input_size).to(dtype)
     return norm(f)
 
 
