@@ -7,6 +7,7 @@
 #   make gallery  the pictures of the README
 #   make zoo      the scores of every zoo network against torchvision's
 #   make quality  how well the maps tell animals from backgrounds, into docs/quality.md
+#   make zoo-check  which CNNs of torchvision and timm work, into docs/compatibility.md
 #
 # CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
 
@@ -19,7 +20,7 @@ export CUDA PYTHON
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo quality clean
+.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -70,6 +71,13 @@ quality: build weights $(QUALITY)/ready
 	$(QUALITY)/venv/bin/python quality/composites.py $(QUALITY)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(QUALITY)/venv/bin/python quality/measure.py $(QUALITY) \
 		--prism target/release/prism --models models --page docs/quality.md
+
+$(VENV)/timm: $(VENV)/ready
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check timm==1.0.31
+	touch $@
+
+zoo-check: build $(VENV)/timm
+	$(VENV_PYTHON) quality/compatibility.py target/compatibility --prism target/release/prism --page docs/compatibility.md
 
 zoo: setup
 	$(CARGO) test --release --test zoo -- --include-ignored

@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
 
-import regression_reference
 from composites import SIZES
 
 BATCH = 8
@@ -111,6 +110,15 @@ def prism_maps(options, network, images, prism):
     return found
 
 
+def lite(name, folder):
+    """An EfficientNet-Lite of efficientnet_lite_pytorch with the weights in `folder`."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name(name.replace("efficientnet_lite", "efficientnet-lite"))
+    network.load_state_dict(torch.load(f"{folder}/{name}.pth", map_location="cpu", weights_only=True))
+    return network.eval()
+
+
 class WithLastLayer(torch.nn.Module):
     """EfficientNet-Lite shares one ReLU6 among all layers; this gives its last use a module to hook."""
 
@@ -156,14 +164,11 @@ def measured(options):
             images, masks, cutouts = (arrays[name][half] for name in ("input", "mask", "cutout"))
         rng = np.random.default_rng(SEED)
         pixels = [rng.permutation(size * size)[: 2 * PIXELS] for _ in images]
-        eager = regression_reference.lite(network, options.models)
-        tapped = regression_reference.Tapped(regression_reference.lite(network, options.models))
+        eager = lite(network, options.models)
         rows = {}
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
             maps = prism_maps(options, network, images[part], options.prism)
-            if options.reference:
-                maps["regression (Python)"] = regression_reference.prism_map(tapped, torch.from_numpy(images[part]))[0].numpy()
             maps |= peer_maps(eager, images[part])
             maps["control: the picture's own colours"] = images[part]
             for name, values in maps.items():
@@ -206,7 +211,6 @@ def main():
     parser.add_argument("--models", default="models")
     parser.add_argument("--half", default="reporting", choices=("reporting", "choosing"))
     parser.add_argument("--page", help="Markdown file whose part between the markers is replaced")
-    parser.add_argument("--reference", action="store_true", help="also the Python implementation of the regression rule")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.prism = str(Path(options.prism).resolve())
@@ -215,7 +219,7 @@ def main():
 
     results, cutouts = measured(options)
     text = f"{len(cutouts)} composites ({options.half} half), {len(set(cutouts))} cut-outs.\n\n"
-    text += table(results, cutouts, "regression (Python)" if options.reference else "auto")
+    text += table(results, cutouts, "auto")
     print(text)
     if options.page:
         page = Path(options.page)

@@ -12,11 +12,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Usage, usage};
 use crate::figure::FigureFormat;
-use crate::hooks::{Hooks, Rule, SaliencyHook};
+use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
 use crate::map::Keep;
 use crate::options::{
-    ClusterOptions, DeviceChoice, ModelOptions, Options, OutputOptions, parse_image_size,
-    parse_mean, parse_std,
+    ClusterOptions, DeviceChoice, ModelOptions, Options, OutputOptions, parse_bytes,
+    parse_image_size, parse_mean, parse_std,
 };
 use crate::saliency::Method;
 
@@ -280,9 +280,20 @@ struct ComputeArgs {
     #[arg(long, value_name = "N", value_parser = parsed(parse_count))]
     threads: Option<usize>,
 
-    /// Images forwarded at once; the map is the same for any
-    #[arg(long, value_name = "N", default_value = "8", value_parser = parsed(parse_count))]
-    batch_size: usize,
+    /// Images forwarded at once; the map is the same for any [default: by the
+    /// network's size and the cores]
+    #[arg(long, value_name = "N", value_parser = parsed(parse_count))]
+    batch_size: Option<usize>,
+
+    /// Arithmetic of the network: f32, or bf16, which is faster on processors
+    /// that have it and rounds to 8 bits
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = named::<Execution>(&Execution::NAMES))]
+    precision: Execution,
+
+    /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
+    /// to a temporary file in the output folder [default: a share of the memory]
+    #[arg(long, value_name = "SIZE", value_parser = parsed(parse_bytes))]
+    memory: Option<usize>,
 }
 
 /// What the command line asks for.
@@ -341,6 +352,7 @@ impl ModelArgs {
                 rule: self.hooks,
                 layer: self.layer,
                 saliency: None,
+                execution: compute.precision,
             },
             image_size: self.image_size,
             mean: self.mean,
@@ -392,6 +404,12 @@ impl RunArgs {
                 Method::NAMES.join(" or --saliency ")
             )));
         }
+        if saliency.is_some() && self.compute.precision == Execution::Bfloat16 {
+            return Err(Usage(
+                "--precision bf16 does not go with --saliency, whose gradients are computed in f32"
+                    .into(),
+            ));
+        }
         let mut model = self.model.into_options(&self.compute);
         model.hooks.saliency = saliency;
         Ok(Options {
@@ -408,6 +426,7 @@ impl RunArgs {
             },
             gradual_extrapolation: !self.map.no_gradual_extrapolation,
             batch_size: self.compute.batch_size,
+            memory: self.compute.memory,
             output: OutputOptions {
                 folder: self.output.output_dir,
                 format: self.output.format,

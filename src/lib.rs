@@ -17,3 +17,4 @@ pub mod options;
 pub mod output;
 pub mod run;
 pub mod saliency;
+pub mod spool;

@@ -37,8 +37,11 @@ pub struct Options {
     pub keep: Option<Keep>,
     /// Whether the features are brought up through the guides.
     pub gradual_extrapolation: bool,
-    /// Images forwarded at once; never changes the map.
-    pub batch_size: usize,
+    /// Images forwarded at once, where not chosen from memory and cores; never
+    /// changes the map.
+    pub batch_size: Option<usize>,
+    /// Bytes of intermediate results that stay in memory, where not a share of it.
+    pub memory: Option<usize>,
     /// Where results go.
     pub output: OutputOptions,
     /// Nothing on stderr but errors.
@@ -191,6 +194,24 @@ pub fn parse_image_size(text: &str) -> Result<(i64, i64)> {
     })
 }
 
+/// Bytes from a number with a unit: `512M`, `2G`, `65536K` (powers of 1024).
+///
+/// # Errors
+/// A usage error for anything else.
+pub fn parse_bytes(text: &str) -> Result<usize> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "K" | "KB" | "KIB" => Some(10),
+        "M" | "MB" | "MIB" => Some(20),
+        "G" | "GB" | "GIB" => Some(30),
+        _ => None,
+    };
+    let bytes = digits.parse::<usize>().ok().zip(shift);
+    bytes
+        .and_then(|(number, shift)| number.checked_mul(1 << shift))
+        .ok_or_else(|| usage("a size with its unit is expected, such as 512M or 2G"))
+}
+
 /// Three numbers from `R,G,B`.
 ///
 /// # Errors
@@ -241,6 +262,16 @@ mod tests {
         assert!(parse_std("1,0,1").is_err());
         assert!(parse_std("1,-1,1").is_err());
         assert!(parse_std("1,2,1").is_ok());
+    }
+
+    #[test]
+    fn a_size_in_memory_has_a_unit() {
+        assert_eq!(parse_bytes("512M").unwrap(), 512 << 20);
+        assert_eq!(parse_bytes("2GiB").unwrap(), 2 << 30);
+        assert_eq!(parse_bytes("0k").unwrap(), 0);
+        for bad in ["", "512", "M", "-1M", "1.5G", "1T", "99999999999999G"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
+use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
@@ -25,12 +27,17 @@ use crate::model::Network;
 use crate::notices::Notices;
 use crate::options::{ClusterOptions, ModelOptions, Options};
 use crate::output::{Outputs, folder_of};
+use crate::spool::{self, Sequence, Spool};
 
 /// Where `--cluster` writes, as TorchPRISM does: in the working folder.
 const CLUSTER_FILE: &str = "2cluster.bin";
 
 /// Shorter side of a picture in a figure, pixels.
 const PICTURE_SIDE: u32 = 448;
+
+/// What the network's largest tensor of the images that are forwarded at once may
+/// take. Larger runs are no faster (docs/performance.md).
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// Makes the maps that `options` ask for, writes every file and prints a line
 /// per image to `stdout`.
@@ -59,7 +66,19 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let mut model = network.hook(size, &options.model)?;
     let labels = labels_of(&model, &network, labels, options)?;
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
-    let seen = look(&source, &model, &network.normalisation, options, notices)?;
+    drop(network.graph);
+    let spool = Spool::new(
+        options.memory.unwrap_or_else(spool::share_of_memory),
+        &options.output.folder,
+    );
+    let seen = look(
+        &source,
+        &model,
+        &network.normalisation,
+        &spool,
+        options,
+        notices,
+    )?;
     let maps = seen.collector.finish(MapOptions {
         keep: options.keep,
         extrapolation: options.gradual_extrapolation.then(|| model.extrapolation()),
@@ -373,25 +392,50 @@ fn skipped(error: &anyhow::Error) -> String {
 }
 
 /// What is known of the images when the network has seen all of them.
-#[derive(Default)]
 struct Seen {
     collector: Collector,
     /// Paths as given.
     names: Vec<PathBuf>,
-    /// For the figures.
-    pictures: Vec<RgbImage>,
-    /// Chunks `[n,3,H,W]`, kept only where they are to be saved.
-    input: Vec<Tensor>,
+    /// For the figures, `[N,h,w,3]` bytes.
+    pictures: Sequence,
+    /// `[N,3,H,W]`, kept only where they are to be saved.
+    input: Sequence,
 }
 
 impl Seen {
-    fn add(&mut self, model: &HookedModel, batch: Tensor, keep: bool) -> Result<()> {
-        self.collector.add(model.forward(&batch)?)?;
+    fn add(
+        &mut self,
+        (pictures, batch): (&[RgbImage], &Tensor),
+        (model, spool): (&HookedModel, &Spool),
+        keep: bool,
+    ) -> Result<()> {
+        for picture in pictures {
+            let (width, height) = picture.dimensions();
+            let bytes = Tensor::from_slice(picture.as_raw());
+            let bytes = bytes.reshape([1, i64::from(height), i64::from(width), 3]);
+            self.pictures.push(spool, &bytes)?;
+        }
+        self.collector.add(model.forward(batch)?)?;
         if keep {
-            self.input.push(batch);
+            self.input.push(spool, batch)?;
         }
         Ok(())
     }
+}
+
+/// The picture of an image for a figure.
+fn picture_of(pictures: &Sequence, image: usize) -> Result<RgbImage> {
+    let bytes = pictures.get(image..image + 1)?;
+    let (height, width) = (bytes.size()[1] as u32, bytes.size()[2] as u32);
+    let bytes = Vec::<u8>::try_from(bytes.reshape([-1]))?;
+    RgbImage::from_raw(width, height, bytes).context("a picture is incomplete")
+}
+
+/// Images forwarded at once: so many that the network's largest tensor of all of
+/// them takes [`CHUNK_BYTES`], but no more than help.
+fn chunk_size(model: &HookedModel) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (CHUNK_BYTES / model.largest_tensor().max(1)).clamp(1, cores.max(8))
 }
 
 /// Decodes the images, runs the network on them chunk by chunk, and keeps what
@@ -400,21 +444,28 @@ fn look(
     source: &Source,
     model: &HookedModel,
     normalisation: &Normalisation,
+    spool: &Spool,
     options: &Options,
     notices: Notices,
 ) -> Result<Seen> {
     let keep = options.output.arrays.is_some();
-    let mut seen = Seen::default();
+    let chunk_size = options.batch_size.unwrap_or_else(|| chunk_size(model));
+    let mut seen = Seen {
+        collector: Collector::new(spool),
+        names: Vec::new(),
+        pictures: Sequence::default(),
+        input: Sequence::default(),
+    };
     match source {
         Source::Array(path, tensor) => {
             let count = tensor.size()[0] as usize;
             let bar = notices.bar(count, "seeing");
-            for batch in tensor.split(options.batch_size as i64, 0) {
-                for image in 0..batch.size()[0] {
-                    seen.pictures.push(stretched_picture(&batch.get(image))?);
-                }
+            for batch in tensor.split(chunk_size as i64, 0) {
+                let pictures = (0..batch.size()[0])
+                    .map(|image| stretched_picture(&batch.get(image)))
+                    .collect::<Result<Vec<_>>>()?;
+                seen.add((&pictures, &batch), (model, spool), keep)?;
                 bar.inc(batch.size()[0] as u64);
-                seen.add(model, batch, keep)?;
             }
             let name = |index| {
                 let mut name = path.clone().into_os_string();
@@ -426,13 +477,14 @@ fn look(
         Source::Files(files) => {
             let bar = notices.bar(files.len(), "seeing");
             let (height, width) = model.input_size();
-            for chunk in files.chunks(options.batch_size) {
-                let mut inputs = Vec::new();
-                for file in chunk {
-                    match read(file, (height as u32, width as u32)) {
+            let size = (height as u32, width as u32);
+            read_ahead(files, chunk_size, size, |chunk, read| {
+                let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
+                for (file, read) in chunk.iter().zip(read) {
+                    match read {
                         Ok((input, picture)) => {
                             inputs.push(input);
-                            seen.pictures.push(picture);
+                            pictures.push(picture);
                             seen.names.push(file.clone());
                         }
                         Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
@@ -440,10 +492,12 @@ fn look(
                     }
                 }
                 if !inputs.is_empty() {
-                    seen.add(model, to_batch(&inputs, normalisation)?, keep)?;
+                    let batch = to_batch(&inputs, normalisation)?;
+                    seen.add((&pictures, &batch), (model, spool), keep)?;
                 }
                 bar.inc(chunk.len() as u64);
-            }
+                Ok(())
+            })?;
             if seen.names.is_empty() {
                 bail!("none of the images can be read");
             }
@@ -452,8 +506,34 @@ fn look(
     Ok(seen)
 }
 
+/// An image at the network's size, and one for the figure.
+type Read = (RgbImage, RgbImage);
+
+/// Reads the files of each chunk in parallel, while `see` still has the one before.
+fn read_ahead(
+    files: &[PathBuf],
+    chunk_size: usize,
+    size: (u32, u32),
+    mut see: impl FnMut(&[PathBuf], Vec<Result<Read>>) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        scope.spawn(move || {
+            for chunk in files.chunks(chunk_size) {
+                let read: Vec<_> = chunk.par_iter().map(|file| read(file, size)).collect();
+                if sender.send((chunk, read)).is_err() {
+                    break; // an error has ended the run
+                }
+            }
+        });
+        receiver
+            .into_iter()
+            .try_for_each(|(chunk, read)| see(chunk, read))
+    })
+}
+
 /// An image at the network's size (height, width), and one for the figure.
-fn read(file: &Path, (height, width): (u32, u32)) -> Result<(RgbImage, RgbImage)> {
+fn read(file: &Path, (height, width): (u32, u32)) -> Result<Read> {
     let image = images::decode(file)?;
     let scale = f64::from(PICTURE_SIDE) / f64::from(height.min(width));
     let enlarged = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
@@ -464,7 +544,7 @@ fn read(file: &Path, (height, width): (u32, u32)) -> Result<(RgbImage, RgbImage)
 /// What the figures show.
 struct Shown<'a> {
     maps: &'a Maps,
-    pictures: &'a [RgbImage],
+    pictures: &'a Sequence,
     classes: &'a [Vec<Class>],
     row_names: Vec<String>,
     network: &'a str,
@@ -498,7 +578,7 @@ fn draw(
             let map = maps.map(image..image + 1)?.get(0);
             let mut panels = vec![
                 Panel {
-                    image: shown.pictures[image].clone(),
+                    image: picture_of(shown.pictures, image)?,
                     scaling: Scaling::Smooth,
                 },
                 Panel {
@@ -559,7 +639,7 @@ fn row_names(options: &Options, saliency: Option<String>) -> Vec<String> {
 fn save<W: Write + io::Seek>(
     maps: &Maps,
     names: &[PathBuf],
-    input: &[Tensor],
+    input: &Sequence,
     file: &Path,
     out: &mut W,
 ) -> Result<()> {
@@ -572,10 +652,8 @@ fn save<W: Write + io::Seek>(
     };
     let count = maps.len();
     let (height, width) = maps.size();
-    let mut input_shape = input.first().map(shape).unwrap_or_default();
-    if let Some(images) = input_shape.first_mut() {
-        *images = count;
-    }
+    let of_input = input.shape().iter().map(|&side| side as usize);
+    let input_shape = [count].into_iter().chain(of_input).collect();
     let mut layout = vec![
         (
             "maps",
@@ -609,8 +687,8 @@ fn save<W: Write + io::Seek>(
     writer.array("logits")?.write(&values(&maps.logits)?)?;
     {
         let mut array = writer.array("input")?;
-        for chunk in input {
-            array.write(&values(chunk)?)?;
+        for images in maps.chunks() {
+            array.write(&values(&input.get(images)?)?)?;
         }
     }
     if let Some(saliency) = &maps.saliency {

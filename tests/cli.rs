@@ -426,7 +426,11 @@ fn both_rules_give_pytorchs_maps_of_a_stored_input() {
 #[test]
 fn the_batch_size_and_the_threads_never_change_a_map() {
     let maps = default_arrays().tensor("maps");
-    for options in ["--batch-size 1", "--batch-size 2 --threads 1"] {
+    for options in [
+        "--batch-size 1",
+        "--batch-size 2 --threads 1",
+        "--memory 1K",
+    ] {
         assert_near(&arrays_with(options).tensor("maps"), &maps, 1e-5, options);
     }
 }

@@ -7,8 +7,9 @@ mod common;
 use std::path::Path;
 
 use common::{NETWORKS, Npz, largest_difference};
-use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule};
+use prism::hooks::{Excitations, Execution, HookedModel, Hooks, NetworkGraph, Rule};
 use prism::map::{Collector, Keep, MapOptions, Maps};
+use prism::spool::Spool;
 use tch::{Device, Tensor};
 
 /// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
@@ -19,7 +20,7 @@ fn by(rule: Rule, layer: Option<&str>) -> Hooks {
     Hooks {
         rule,
         layer: layer.map(String::from),
-        saliency: None,
+        ..Hooks::default()
     }
 }
 
@@ -174,6 +175,82 @@ fn a_choice_that_leaves_nothing_is_black_and_said() {
     let quantised = kept_maps(&model, &one, 1, true, Some(Keep::All));
     assert_eq!(largest_difference(&all(&common), &all(&quantised)), 0.0);
     assert!(quantised.note().is_none());
+}
+
+/// Folding and oneDNN's layouts change roundings alone; bfloat16 more.
+#[test]
+fn the_optimised_graph_gives_what_the_plain_one_gives() {
+    let load = |file: &str, execution| {
+        let path = Path::new("tests/data/networks").join(file);
+        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
+        move |rule| {
+            let hooks = Hooks {
+                execution,
+                ..by(rule, None)
+            };
+            HookedModel::new(&network, (64, 64), &hooks).unwrap()
+        }
+    };
+    each(|_, file, expected| {
+        let input = expected.tensor("input");
+        let (plain, optimised) = (
+            load(file, Execution::Plain),
+            load(file, Execution::Optimised),
+        );
+        let rounded = load(file, Execution::Bfloat16);
+        for rule in [Rule::Torchprism, Rule::Auto] {
+            let exact = plain(rule).forward(&input).unwrap();
+            let tensors = |seen: &Excitations| -> Vec<Tensor> {
+                let whole = [&seen.logits, &seen.excitation].into_iter();
+                whole
+                    .chain(&seen.guides)
+                    .map(Tensor::shallow_clone)
+                    .collect()
+            };
+            for (made, tolerance) in [(optimised(rule), 1e-5), (rounded(rule), 0.1)] {
+                let seen = made.forward(&input).unwrap();
+                for (tensor, wanted) in tensors(&seen).iter().zip(tensors(&exact)) {
+                    let scale = wanted.abs().max().double_value(&[]);
+                    let off = largest_difference(tensor, &wanted) / scale;
+                    assert!(
+                        off < tolerance,
+                        "{file} {rule:?} {:?}: {off}",
+                        wanted.size()
+                    );
+                    assert_eq!(tensor.kind(), tch::Kind::Float);
+                }
+            }
+            let maps = |model: &HookedModel| all(&maps(model, &input, 3, true));
+            let off = (maps(&optimised(rule)) - maps(&plain(rule))).abs();
+            assert!(
+                off.max().double_value(&[]) < WORST,
+                "{file} {rule:?}: {off:?}"
+            );
+        }
+    });
+}
+
+/// What does not fit in memory is kept in a file, and makes the same map.
+#[test]
+fn a_map_is_the_same_from_memory_and_from_a_file() {
+    let model = hook("tiny_resnet_traced.pt", Rule::Auto);
+    let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
+    let of = |limit| {
+        let spool = Spool::new(limit, &std::env::temp_dir());
+        let mut collector = Collector::new(&spool);
+        for image in input.split(1, 0) {
+            collector.add(model.forward(&image).unwrap()).unwrap();
+        }
+        let options = MapOptions {
+            keep: None,
+            extrapolation: Some(model.extrapolation()),
+        };
+        (all(&collector.finish(options).unwrap()), spool.written())
+    };
+    let ((in_memory, none), (from_file, some)) = (of(usize::MAX), of(20_000));
+    assert_eq!(none, 0);
+    assert!(some > 0);
+    assert_eq!(largest_difference(&in_memory, &from_file), 0.0);
 }
 
 /// What the reference's hand-written reading of each rule captured: sizes, and

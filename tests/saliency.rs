@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{NETWORKS, Npz, largest_difference};
 use prism::error::Usage;
-use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
+use prism::hooks::{Execution, HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
 use prism::map::{Collector, MapOptions};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};
@@ -26,6 +26,14 @@ fn hooks(method: Method, layer: Option<&str>) -> Hooks {
             method,
             layer: layer.map(String::from),
         }),
+        ..Hooks::default()
+    }
+}
+
+/// No saliency, on the same graph as with one, which nothing has optimised.
+fn without_saliency() -> Hooks {
+    Hooks {
+        execution: Execution::Plain,
         ..Hooks::default()
     }
 }
@@ -177,7 +185,7 @@ fn saliency_changes_nothing_else_and_does_not_depend_on_batches() {
             let model = HookedModel::new(network, (64, 64), hooks).unwrap();
             model.forward(input).unwrap()
         };
-        let plain = seen(&Hooks::default());
+        let plain = seen(&without_saliency());
         for (method, key) in METHODS {
             let hooks = hooks(method, None);
             let with = seen(&hooks);
@@ -331,7 +339,10 @@ fn the_map_takes_the_saliency_as_alpha() {
         };
         collector.finish(options).unwrap()
     };
-    let (plain, with) = (maps(&Hooks::default()), maps(&hooks(Method::GradCam, None)));
+    let (plain, with) = (
+        maps(&without_saliency()),
+        maps(&hooks(Method::GradCam, None)),
+    );
     assert_eq!((plain.channels(), with.channels()), (3, 4));
     let map = with.map(0..3).unwrap();
     assert_eq!(map.size(), [3, 4, 64, 64]);

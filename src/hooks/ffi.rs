@@ -22,9 +22,23 @@ pub enum Reading {
     Whole = 0,
     /// Its mean over the channels, `[N,1,h,w]`.
     ChannelMean = 1,
-    /// The means of four runs of its channels, `[N,min(4,C),h,w]`: channel c
-    /// belongs to run floor(4c / C).
+    /// The means of the positive parts of four runs of its channels,
+    /// `[N,min(4,C),h,w]`: channel c belongs to run floor(4c / C).
     GroupMeans = 2,
+}
+
+/// How a program computes: `enum prism_execution` of the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(i32)]
+pub enum Execution {
+    /// The graph's operators one by one, in float32: to compare with.
+    Plain = 0,
+    /// With batch-norms folded into convolutions and, on the CPU, oneDNN's
+    /// layouts from one operator to the next; float32.
+    #[default]
+    Optimised = 1,
+    /// That, in bfloat16 (8 bits of mantissa).
+    Bfloat16 = 2,
 }
 
 /// `prism_output` of the shim.
@@ -108,6 +122,7 @@ unsafe extern "C" {
         watched: i64,
         rules: *const FlowRule,
         rule_count: usize,
+        execution: Execution,
         out: *mut *mut RawProgramHandle,
     ) -> *mut c_char;
     fn prism_program_run(
@@ -198,11 +213,17 @@ impl RawGraph {
     }
 
     /// Compiles the graph so that it returns `outputs`, in that order, and
-    /// after them what `watch` names, as a leaf of autograd.
+    /// after them what `watch` names, as a leaf of autograd (it then computes
+    /// plainly, whatever `execution` says).
     ///
     /// # Errors
     /// With libtorch's reason on one line.
-    pub fn program(&self, outputs: &[Output], watch: Option<&Watch>) -> Result<RawProgram> {
+    pub fn program(
+        &self,
+        outputs: &[Output],
+        watch: Option<&Watch>,
+        execution: Execution,
+    ) -> Result<RawProgram> {
         let mut program = ptr::null_mut();
         let rules = watch.map_or(&[][..], |watch| &watch.rules);
         // SAFETY: both slices hold as many entries as is said, laid out as in C.
@@ -214,6 +235,7 @@ impl RawGraph {
                 watch.map_or(-1, |watch| watch.value),
                 rules.as_ptr(),
                 rules.len(),
+                execution,
                 &mut program,
             )
         })?;

@@ -234,6 +234,12 @@ impl Graph {
         self.sizes[value].as_deref()
     }
 
+    /// The most numbers that a tensor has.
+    pub fn largest_tensor(&self) -> i64 {
+        let sizes = self.sizes.iter().flatten();
+        sizes.map(|sizes| sizes.iter().product()).max().unwrap_or(0)
+    }
+
     /// `(C, h, w)` of an activation: a 4-d tensor of more than one pixel.
     pub fn activation(&self, value: ValueId) -> Option<(i64, i64, i64)> {
         match self.sizes(value) {

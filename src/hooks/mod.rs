@@ -11,10 +11,12 @@ mod rule;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
+pub use ffi::Execution;
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Extrapolation, Rule, Selection};
 
@@ -93,7 +95,42 @@ impl NetworkGraph {
     }
 }
 
-/// What is read of a network.
+/// A network without hooks: what its forward pass costs by itself.
+#[derive(Debug)]
+pub struct Classifier {
+    program: RawProgram,
+    device: Device,
+}
+
+impl Classifier {
+    /// Of `network` for images of `size` (height, width).
+    ///
+    /// # Errors
+    /// Where the network cannot take such images, or returns no class scores.
+    pub fn new(
+        network: &NetworkGraph,
+        size: (i64, i64),
+        execution: Execution,
+    ) -> Result<Classifier> {
+        let logits = rule::logits(&network.describe(size)?)?;
+        Ok(Classifier {
+            program: network.raw.program(&[whole(logits)], None, execution)?,
+            device: network.device,
+        })
+    }
+
+    /// Class scores `[N,K]` of `[N,3,H,W]` float32 images.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line.
+    pub fn forward(&self, batch: &Tensor) -> Result<Tensor> {
+        let batch = batch.f_to_device(self.device).map_err(plain)?;
+        let scores = self.program.run(&batch)?.into_iter().next();
+        scores.context("it returned nothing")
+    }
+}
+
+/// What is read of a network, and how it computes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
     /// Chooses the final excitation and the guides.
@@ -102,6 +139,28 @@ pub struct Hooks {
     pub layer: Option<String>,
     /// Whether and how classes are traced back.
     pub saliency: Option<SaliencyHook>,
+    /// How it computes. Where classes are traced back: plainly.
+    pub execution: Execution,
+}
+
+impl Execution {
+    /// The names that [`Execution::from_str`] knows.
+    pub const NAMES: [&'static str; 2] = ["f32", "bf16"];
+}
+
+impl FromStr for Execution {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Execution> {
+        match name {
+            "f32" => Ok(Execution::Optimised),
+            "bf16" => Ok(Execution::Bfloat16),
+            _ => Err(usage(format!(
+                "there is no precision '{name}'; there are {}",
+                Execution::NAMES.join(", ")
+            ))),
+        }
+    }
 }
 
 /// Where the saliency of a class is read.
@@ -156,8 +215,8 @@ pub struct Excitations {
     /// The final excitation, `[N,C,h,w]` float32.
     pub excitation: Tensor,
     /// What is kept of the guides, `[N,k,h,w]` float32, in execution order: the
-    /// channel mean (k = 1) for a product, the means of four runs of channels
-    /// (k = 4, or as many as there are channels) for a regression.
+    /// channel mean (k = 1) for a product, the means of the positive parts of four
+    /// runs of channels (k = 4, or as many as there are channels) for a regression.
     pub guides: Vec<Tensor>,
     /// The saliency of a class, `[N,1,h,w]` float32, where it is hooked.
     pub saliency: Option<Tensor>,
@@ -245,7 +304,7 @@ impl HookedModel {
         let classes = graph.sizes(logits).map_or(0, |sizes| sizes[1]);
         Ok(HookedModel {
             origin: network.origin.clone(),
-            program: network.raw.program(&outputs, watched)?,
+            program: network.raw.program(&outputs, watched, hooks.execution)?,
             graph,
             selection,
             saliency: saliency.map(|(method, watched)| (method, watched.value as ValueId)),
@@ -369,6 +428,11 @@ impl HookedModel {
     /// Height and width of the images it takes.
     pub fn input_size(&self) -> (i64, i64) {
         self.size
+    }
+
+    /// Bytes of the largest tensor that it makes of one image.
+    pub fn largest_tensor(&self) -> usize {
+        self.graph.largest_tensor() as usize * Kind::Float.elt_size_in_bytes()
     }
 
     /// What is done with its guides.

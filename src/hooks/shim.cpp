@@ -14,6 +14,8 @@
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/fixup_trace_scope_blocks.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
+#include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
+#include <torch/csrc/jit/passes/frozen_ops_to_mkldnn.h>
 #include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/passes/lower_tuples.h>
 #include <torch/csrc/jit/passes/normalize_ops.h>
@@ -46,6 +48,7 @@ using Sources = std::shared_ptr<const std::vector<torch::jit::Module>>;
 struct prism_graph {
   Sources sources; // destroyed last
   std::shared_ptr<Graph> graph;
+  bool on_cpu = true;
   // Everything the graph is fed beside the image batch, by input position:
   // the module itself where the graph still reads it, and default arguments.
   std::vector<IValue> fixed_inputs;
@@ -117,18 +120,19 @@ at::Tensor convolution_size(const at::Tensor &input, const at::Tensor &weight,
   return at::zeros(size, input.options());
 }
 
-// The means of runs of channels, [N,C,h,w] -> [N,g,h,w] with g = min(groups, C):
-// channel c belongs to run floor(c g / C).
-at::Tensor group_means(const at::Tensor &input, int64_t groups) {
+// The means of the positive parts of runs of channels, [N,C,h,w] -> [N,g,h,w] with
+// g = min(groups, C): channel c belongs to run floor(c g / C).
+at::Tensor group_means(const at::Tensor &signed_input, int64_t groups) {
+  const at::Tensor input = signed_input.relu();
   const int64_t channels = input.size(1);
   groups = std::min(groups, channels);
   if (channels % groups == 0)
-    return input.unflatten(1, {groups, channels / groups}).mean(2);
+    return input.unflatten(1, {groups, channels / groups}).mean(2, false, at::kFloat);
   std::vector<at::Tensor> means;
   for (int64_t group = 0; group < groups; group++) {
     const int64_t begin = (group * channels + groups - 1) / groups;
     const int64_t end = ((group + 1) * channels + groups - 1) / groups;
-    means.push_back(input.narrow(1, begin, end - begin).mean(1, true));
+    means.push_back(input.narrow(1, begin, end - begin).mean(1, true, at::kFloat));
   }
   return at::cat(means, 1);
 }
@@ -652,7 +656,54 @@ Value *watch(Graph &graph, const Cut &cut) {
   return leaf;
 }
 
+// --------------------------------------------------------------- optimisation
+
+// bfloat16 weights and images, whatever the outputs are brought to later.
+void to_bfloat16(Graph &graph, size_t batch_input) {
+  std::vector<Node *> nodes;
+  all_nodes(graph.block(), nodes);
+  for (Node *node : nodes) {
+    if (node->kind() != c10::prim::Constant)
+      continue;
+    auto constant = torch::jit::toIValue(node->output());
+    if (!constant->isTensor() || constant->toTensor().scalar_type() != at::kFloat)
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    Value *rounded = graph.insertConstant(constant->toTensor().to(at::kBFloat16));
+    node->output()->replaceAllUsesWith(rounded);
+  }
+  Value *images = graph.inputs()[batch_input];
+  torch::jit::WithInsertPoint here(*graph.nodes().begin());
+  Value *rounded = graph.insert(c10::aten::to, {images, at::kBFloat16});
+  images->replaceAllUsesAfterNodeWith(rounded->node(), rounded);
+}
+
+// Batch-norms, sums and products folded into the convolutions before them (but
+// where their result is read), and on the CPU oneDNN's layouts from one operator
+// to the next.
+void optimise(std::shared_ptr<Graph> &graph, size_t batch_input, bool on_cpu, bool bfloat16) {
+  torch::jit::RemoveTensorMutation(graph);
+  torch::jit::OptimizeFrozenGraph(graph, true);
+  if (bfloat16)
+    to_bfloat16(*graph, batch_input);
+  else if (on_cpu)
+    torch::jit::ConvertFrozenOpsToMKLDNN(graph);
+  torch::jit::EliminateDeadCode(graph);
+}
+
 // ------------------------------------------------------------------- creation
+
+// Lets go of the weights of a module whose code alone is still needed.
+void forget_weights(torch::jit::Module &module) {
+  for (torch::jit::Module part : module.modules()) {
+    std::vector<std::string> names;
+    for (const auto &attribute : part.named_attributes(/*recurse=*/false))
+      if (attribute.value.isTensor())
+        names.push_back(attribute.name);
+    for (const std::string &name : names)
+      part.setattr(name, at::empty({0}));
+  }
+}
 
 // Which input takes the images, and what the others are fed.
 void bind_inputs(prism_graph &result, const torch::jit::Module *module,
@@ -727,6 +778,7 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
     torch::jit::Inline(*module.get_method("forward").graph());
     auto frozen = torch::jit::freeze_module(module);
     auto result = std::make_unique<prism_graph>();
+    result->on_cpu = device < 0;
     result->sources = std::make_shared<const std::vector<torch::jit::Module>>(
         std::vector<torch::jit::Module>{module, frozen});
     auto forward = frozen.get_method("forward");
@@ -736,6 +788,7 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
     simplify(result->graph);
     without_mutation(result->graph);
     torch::jit::EliminateDeadCode(result->graph);
+    forget_weights(module);
     *out = result.release();
   });
 }
@@ -762,6 +815,7 @@ char *prism_trace_end(const void *output, prism_graph **out) {
     torch::jit::NormalizeOps(state->graph);
     auto result = std::make_unique<prism_graph>();
     result->graph = state->graph;
+    result->on_cpu = static_cast<const at::Tensor *>(output)->is_cpu();
     simplify(result->graph);
     free_batch_size(*result->graph);
     without_mutation(result->graph);
@@ -783,7 +837,7 @@ char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
 
 char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t count,
                         int64_t watched, const prism_rule *rules, size_t rule_count,
-                        prism_program **out) {
+                        int32_t execution, prism_program **out) {
   return guarded([&] {
     auto graph = source->graph->copy();
     auto values = numbered_values(*graph);
@@ -822,6 +876,8 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     if (rule_count > 0) // of weights
       torch::jit::ConstantPropagation(graph);
     torch::jit::EliminateDeadCode(graph);
+    if (execution != PRISM_PLAIN && watched < 0)
+      optimise(graph, source->batch_input, source->on_cpu, execution == PRISM_BF16);
     auto program = std::make_unique<prism_program>();
     program->sources = source->sources;
     program->code = torch::jit::Code(graph, "prism_forward");

@@ -21,7 +21,7 @@ typedef struct prism_program prism_program;
 enum prism_reading {
   PRISM_WHOLE = 0,        /* the tensor itself */
   PRISM_CHANNEL_MEAN = 1, /* its mean over dimension 1, which is kept: [N,1,h,w] */
-  PRISM_GROUP_MEANS = 2,  /* the means of four runs of its channels: [N,min(4,C),h,w] */
+  PRISM_GROUP_MEANS = 2,  /* means of the positive parts of four runs of channels: [N,min(4,C),h,w] */
 };
 
 typedef struct prism_output {
@@ -47,6 +47,13 @@ typedef struct prism_rule {
   int64_t batch_norm;
 } prism_rule;
 
+/* How a program computes. */
+enum prism_execution {
+  PRISM_PLAIN = 0,     /* the operators of the graph, one by one */
+  PRISM_OPTIMISED = 1, /* with libtorch's passes for frozen graphs */
+  PRISM_BF16 = 2,      /* that, in bfloat16 */
+};
+
 /* Loads a TorchScript file; device is -1 for the CPU, else a CUDA index. */
 char *prism_graph_load(const char *path, int device, prism_graph **out);
 
@@ -63,10 +70,10 @@ char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
 
 /* Unless `watched` is negative, the program also returns, last, that value as a
  * leaf of autograd: what is computed from it can be differentiated, with
- * gradients as the rules (in execution order) say. */
+ * gradients as the rules (in execution order) say; it then computes plainly. */
 char *prism_program_new(prism_graph *graph, const prism_output *outputs,
                         size_t count, int64_t watched, const prism_rule *rules,
-                        size_t rule_count, prism_program **out);
+                        size_t rule_count, int32_t execution, prism_program **out);
 /* Writes `count` new tensors into `results`, one more where a value is watched. */
 char *prism_program_run(prism_program *program, const void *input,
                         void **results);

@@ -21,6 +21,7 @@ pub use quantise::{COLOURS, ColourAccumulator, ColourSet, Keep, colours, quantis
 
 use crate::hooks::{Excitations, Extrapolation};
 use crate::saliency;
+use crate::spool::{Sequence, Spool};
 
 /// Images whose maps are made at once where all of them are gone through.
 const CHUNK: usize = 8;
@@ -48,30 +49,47 @@ pub struct MapOptions {
 /// Takes the excitations of a batch, in order.
 #[derive(Debug, Default)]
 pub struct Collector {
+    spool: Spool,
     pca: Option<PcaAccumulator>,
-    chunks: Vec<Excitations>,
+    excitation: Sequence,
+    guides: Vec<Sequence>,
+    logits: Vec<Tensor>,
+    saliency: Vec<Tensor>,
 }
 
 impl Collector {
+    /// Keeps what it has to in `spool` (by default in memory).
+    pub fn new(spool: &Spool) -> Collector {
+        Collector {
+            spool: spool.clone(),
+            ..Collector::default()
+        }
+    }
+
     /// Adds the excitations of the next images.
     ///
     /// # Errors
-    /// Where they do not fit those before, or are not finite.
+    /// Where they do not fit those before, are not finite, or cannot be kept.
     pub fn add(&mut self, excitations: Excitations) -> Result<()> {
         let Excitations {
             logits,
+            excitation,
             guides,
             saliency,
-            ..
-        } = &excitations;
-        for tensor in [logits].into_iter().chain(guides).chain(saliency) {
+        } = excitations;
+        for tensor in [&logits].into_iter().chain(&guides).chain(&saliency) {
             ensure_finite(tensor)?;
         }
-        let channels = excitations.excitation.size()[1];
         self.pca
-            .get_or_insert_with(|| PcaAccumulator::new(channels))
-            .add(&excitations.excitation)?;
-        self.chunks.push(excitations);
+            .get_or_insert_with(|| PcaAccumulator::new(excitation.size()[1]))
+            .add(&excitation)?;
+        self.excitation.push(&self.spool, &excitation)?;
+        self.guides.resize_with(guides.len(), Sequence::default);
+        for (kept, guide) in self.guides.iter_mut().zip(&guides) {
+            kept.push(&self.spool, guide)?;
+        }
+        self.logits.push(logits);
+        self.saliency.extend(saliency);
         Ok(())
     }
 
@@ -84,18 +102,11 @@ impl Collector {
             .pca
             .unwrap_or_else(|| PcaAccumulator::new(0))
             .finish()?;
-        let scores: Vec<Tensor> = self
-            .chunks
-            .iter()
-            .map(|chunk| pca.project(&chunk.excitation))
-            .collect();
-        let Excitations {
-            logits,
-            guides,
-            saliency,
-            ..
-        } = Excitations::cat(&self.chunks)?;
-        let features = with_sign(&Tensor::cat(&scores, 0));
+        let scores: Vec<Tensor> = chunks(self.excitation.len())
+            .map(|images| Ok(pca.project(&self.excitation.get(images)?)))
+            .collect::<Result<_>>()?;
+        drop(self.excitation);
+        let features = with_sign(&Tensor::f_cat(&scores, 0)?);
         let (shown, colours) = match options.keep {
             Some(keep) => {
                 let (kept, colours) = kept_colours(&features, keep)?;
@@ -113,20 +124,30 @@ impl Collector {
             shown,
             colours,
             variance_ratio: pca.variance_ratio,
-            logits,
-            saliency,
-            guides,
+            logits: Tensor::f_cat(&self.logits, 0)?,
+            saliency: match self.saliency.as_slice() {
+                [] => None,
+                parts => Some(Tensor::f_cat(parts, 0)?),
+            },
+            guides: self.guides,
             options,
             norm: NormAccumulator::default().finish(),
         };
         let mut norm = NormAccumulator::default();
-        for chunk in maps.chunks() {
-            norm.add(&maps.extrapolated(chunk)?);
+        for images in maps.chunks() {
+            norm.add(&maps.extrapolated(images)?);
         }
         maps.norm = norm.finish();
         ensure!(maps.norm.is_finite(), NOT_FINITE);
         Ok(maps)
     }
+}
+
+/// The images in runs that fit in memory together.
+fn chunks(images: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..images)
+        .step_by(CHUNK)
+        .map(move |start| start..(start + CHUNK).min(images))
 }
 
 /// Quantised features of which only the colours that `keep` names are left, and
@@ -165,7 +186,7 @@ pub struct Maps {
     shown: Tensor,
     /// The quantised colours of the images, where they were asked for.
     colours: Option<ColourAccumulator>,
-    guides: Vec<Tensor>,
+    guides: Vec<Sequence>,
     options: MapOptions,
     norm: Norm,
 }
@@ -183,12 +204,13 @@ impl Maps {
 
     /// Height and width of the maps.
     pub fn size(&self) -> (i64, i64) {
-        let of = |tensor: &Tensor| (tensor.size()[2], tensor.size()[3]);
-        match self.options.extrapolation {
-            None => of(&self.features),
-            Some(Extrapolation::Regression { size }) => size,
-            Some(Extrapolation::Product) => of(self.guides.first().unwrap_or(&self.features)),
-        }
+        let features = self.features.size();
+        let shape = match (self.options.extrapolation, self.guides.first()) {
+            (Some(Extrapolation::Regression { size }), _) => return size,
+            (Some(Extrapolation::Product), Some(guide)) => guide.shape(),
+            _ => &features[1..],
+        };
+        (shape[1], shape[2])
     }
 
     /// Whether the features are the same everywhere, so that the maps are
@@ -266,23 +288,24 @@ impl Maps {
 
     /// The images in runs that fit in memory together.
     pub fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let len = self.len();
-        (0..len)
-            .step_by(CHUNK)
-            .map(move |start| start..(start + CHUNK).min(len))
+        chunks(self.len())
     }
 
     /// Before the norm: `[n,3,H,W]`.
     fn extrapolated(&self, images: Range<usize>) -> Result<Tensor> {
-        let of = |tensor: &Tensor| {
-            tensor.narrow(0, images.start as i64, (images.end - images.start) as i64)
+        let count = (images.end - images.start) as i64;
+        let features = self.shown.narrow(0, images.start as i64, count);
+        let guides = || {
+            let of_images = |guide: &Sequence| guide.get(images.clone());
+            self.guides
+                .iter()
+                .map(of_images)
+                .collect::<Result<Vec<_>>>()
         };
-        let features = of(&self.shown);
-        let guides = || self.guides.iter().map(of).collect::<Vec<_>>();
         match self.options.extrapolation {
             None => Ok(features),
-            Some(Extrapolation::Product) => Ok(gradual_extrapolation(&features, &guides())),
-            Some(Extrapolation::Regression { size }) => regression(&features, &guides(), size),
+            Some(Extrapolation::Product) => Ok(gradual_extrapolation(&features, &guides()?)),
+            Some(Extrapolation::Regression { size }) => regression(&features, &guides()?, size),
         }
     }
 }

@@ -38,7 +38,8 @@ pub struct Network {
     pub normalisation: Normalisation,
     /// The names of its classes, where its file has them.
     pub labels: Option<Labels>,
-    graph: NetworkGraph,
+    /// Its operators and weights. What is hooked of it has its own copy.
+    pub graph: NetworkGraph,
 }
 
 impl Network {

@@ -44,7 +44,7 @@ class Excitations:
     input_size: tuple = None  # (H, W) where the guides are regressed on, up to that size, else None
 
     def kept(self, guide):
-        """What is kept of a guide: its channel mean, or the means of four groups of its channels."""
+        """What is kept of a guide: its channel mean, or the means of four runs of its channels, positive parts alone."""
         return guide.mean(1, keepdim=True) if self.input_size is None else group_means(guide)
 
     def described(self):
@@ -220,12 +220,12 @@ FLAT = 1e-6  # a number whose deviation is at most this share of its largest mag
 
 
 def group_means(activation):
-    """[N, C, h, w] -> [N, min(4, C), h, w]: the means of four runs of channels; channel c belongs to run
-    floor(c * 4 / C)."""
+    """[N, C, h, w] -> [N, min(4, C), h, w]: the means of the positive parts of four runs of channels; channel c
+    belongs to run floor(c * 4 / C)."""
     channels = activation.shape[1]
     groups = min(GROUPS, channels)
     runs = [[c for c in range(channels) if c * groups // channels == run] for run in range(groups)]
-    return torch.stack([activation[:, run].mean(1) for run in runs], 1)
+    return torch.stack([activation[:, run].clamp(min=0).mean(1) for run in runs], 1)
 
 
 def regressed(f, guide):

@@ -1,0 +1,151 @@
+"""Whole commands: `prism` against the same job the Python way (baseline.py), in turn on one machine.
+
+    python benches/compare.py FOLDER --prism target/release/prism --forward target/release/examples/forward
+        [--page docs/performance.md] [--only NETWORK ...]
+
+For each network, with 4 and with 64 photographs of at most half a megapixel: seconds of the whole command (median of
+several runs, A B A B ...), peak memory (all that is resident; and private, i.e. anonymous, read every 10 ms), and from the two counts
+the time and private memory of one image more; that, against the bare optimised forward pass of one image. Weights are seeded
+(EfficientNet-Lite's own); both take the same files.
+"""
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "efficientnet_lite0")
+FEW, MANY = 4, 64
+RUNS = {FEW: 5, MANY: 3}
+LARGEST = 500_000  # pixels of a photograph
+
+
+def photographs(folder):
+    """64 photographs made of samples/: each at another crop, at most half a megapixel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = sorted((ROOT / "samples").glob("*.jpg"))
+    files = []
+    for k in range(MANY):
+        file = folder / f"photo_{k:02}.jpg"
+        files.append(str(file))
+        if file.exists():
+            continue
+        picture = Image.open(sources[k % len(sources)]).convert("RGB")
+        trim = k // len(sources) / 40
+        box = (trim * picture.width, trim * picture.height, (1 - trim / 2) * picture.width, (1 - trim / 2) * picture.height)
+        picture = picture.crop(tuple(map(int, box)))
+        scale = min(1, (LARGEST / (picture.width * picture.height)) ** 0.5)
+        picture.resize((int(picture.width * scale), int(picture.height * scale)), Image.LANCZOS).save(file, quality=90)
+    return files
+
+
+def weights_of(name, folder):
+    if name.startswith("efficientnet_lite"):
+        return ROOT / "models" / f"{name}.pth"
+    file = folder / f"{name}.pth"
+    if not file.exists():
+        import torch
+        import torchvision
+
+        torch.manual_seed(0)
+        torch.save(getattr(torchvision.models, name)(weights=None).state_dict(), file)
+    return file
+
+
+def measured(command):
+    """Seconds, peak resident MB, peak private MB of a whole command."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    private, resident = 0, 0
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            break
+        found = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line.startswith(("RssAnon", "VmHWM"))}
+        private = max(private, int(found.get("RssAnon", 0)))
+        resident = max(resident, int(found.get("VmHWM", 0)))
+        time.sleep(0.01)
+    seconds = time.perf_counter() - begin
+    error = process.stderr.read().decode()
+    if process.wait() != 0:
+        sys.exit(f"{command[0]} failed: {error}")
+    return seconds, resident / 1024, private / 1024
+
+
+def network_rows(name, options, files):
+    folder = Path(options.folder)
+    weights = str(weights_of(name, folder))
+    ours = [options.prism, "--model", name, "--weights", weights, "--quiet", "--output-dir", str(folder / "out"), "--input"]
+    theirs = [sys.executable, str(ROOT / "benches/baseline.py"), name, weights, str(folder / "out")]
+    kinds = {"prism": ours, "Python": theirs}
+    results = {}
+    for count in (FEW, MANY):
+        runs = {kind: [] for kind in kinds}
+        for run in range(RUNS[count] + 1):
+            for kind, command in kinds.items():
+                got = measured([*command, *files[:count]])
+                if run > 0:  # the first warms the page cache
+                    runs[kind].append(got)
+        for kind, got in runs.items():
+            results[kind, count] = [statistics.median(column) for column in zip(*got)]
+        print(name, count, {kind: [round(x, 2) for x in results[kind, count]] for kind in kinds}, file=sys.stderr, flush=True)
+    bare = float(subprocess.run([options.forward, name, weights], check=True, capture_output=True, text=True).stdout)
+    further = {
+        kind: [(many - few) / (MANY - FEW) for few, many in zip(results[kind, FEW], results[kind, MANY])] for kind in kinds
+    }
+    return results, further, bare
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--prism", default="target/release/prism")
+    parser.add_argument("--forward", default="target/release/examples/forward")
+    parser.add_argument("--page", help="Markdown file whose part between the markers is replaced")
+    parser.add_argument("--only", nargs="+", default=NETWORKS, choices=NETWORKS)
+    options = parser.parse_args()
+    files = photographs(Path(options.folder) / "photographs")
+    head = ["| | " + " | ".join(options.only) + " |", "|---|" + "---|" * len(options.only)]
+    names = []
+    table = {}
+
+    def row(label, text):
+        if label not in table:
+            names.append(label)
+        table.setdefault(label, []).append(text)
+
+    for name in options.only:
+        results, further, bare = network_rows(name, options, files)
+        for count in (FEW, MANY):
+            mine, python = results["prism", count], results["Python", count]
+            row(f"{count} images: prism / Python, s", f"{mine[0]:.2f} / {python[0]:.2f}")
+            row(f"{count} images: times faster", f"**{python[0] / mine[0]:.1f}**")
+        row("one image more: prism / Python, ms", f"{1000 * further['prism'][0]:.0f} / {1000 * further['Python'][0]:.0f}")
+        row("one image more: times faster", f"**{further['Python'][0] / further['prism'][0]:.1f}**")
+        row("bare optimised forward of one image, ms", f"{1000 * bare:.0f}")
+        row("one image more against the bare forward", f"**{further['prism'][0] / bare:.2f}**")
+        size = weights_of(name, Path(options.folder)).stat().st_size / 2**20
+        row("weights, MB", f"{size:.0f}")
+        row(f"peak private memory at {MANY} images: prism / Python, MB", f"{results['prism', MANY][2]:.0f} / {results['Python', MANY][2]:.0f}")
+        row("private memory of one image more: prism / Python, MB", f"{further['prism'][2]:.2f} / {further['Python'][2]:.1f}")
+        row(f"peak resident memory at {MANY} images: prism / Python, MB", f"{results['prism', MANY][1]:.0f} / {results['Python', MANY][1]:.0f}")
+    processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    text = f"{os.cpu_count()} cores ({processor}), {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB. Medians of {RUNS[FEW]} and {RUNS[MANY]} runs in turn.\n\n"
+    text += "\n".join(head + [f"| {label} | " + " | ".join(table[label]) + " |" for label in names])
+    print(text)
+    if options.page:
+        page = Path(options.page)
+        before, rest = page.read_text(encoding="utf-8").split("<!-- measured -->\n", 1)
+        after = rest.split("<!-- end of measured -->", 1)[1]
+        page.write_text(f"{before}<!-- measured -->\n{text}\n<!-- end of measured -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
