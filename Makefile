@@ -7,6 +7,7 @@
 #   make gallery  the pictures of the README
 #   make zoo      the scores of every zoo network against torchvision's
 #   make quality  how well the maps tell animals from backgrounds, into docs/quality.md
+#   make bench    whole commands against the same job in Python, into docs/performance.md
 #   make zoo-check  which CNNs of torchvision and timm work, into docs/compatibility.md
 #
 # CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
@@ -20,7 +21,7 @@ export CUDA PYTHON
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality clean
+.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -78,6 +79,13 @@ $(VENV)/timm: $(VENV)/ready
 
 zoo-check: build $(VENV)/timm
 	$(VENV_PYTHON) quality/compatibility.py target/compatibility --prism target/release/prism --page docs/compatibility.md
+
+# Alone on the machine, or the figures mean little.
+bench: weights $(VENV)/ready
+	$(CARGO) build --release --bin prism --example forward
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2 efficientnet-lite-pytorch
+	$(VENV_PYTHON) benches/compare.py target/bench --prism target/release/prism \
+		--forward target/release/examples/forward --page docs/performance.md
 
 zoo: setup
 	$(CARGO) test --release --test zoo -- --include-ignored

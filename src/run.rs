@@ -61,6 +61,16 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     }
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
 
+    if !options
+        .model
+        .hooks
+        .execution
+        .is_native(options.model.device.device()?)
+    {
+        notices.warn(
+            "this processor has no bfloat16 arithmetic: --precision bf16 is slower than f32 here",
+        );
+    }
     let network = Network::load(&options.model, notices)?;
     let size = source.size().unwrap_or(network.input_size);
     let mut model = network.hook(size, &options.model)?;

@@ -824,6 +824,13 @@ fn an_unknown_flag_or_value_ends_with_status_2() {
         (&["--std", "1,0,1"], &["--std", "R,G,B"]),
         (&["--batch-size", "0"], &["--batch-size"]),
         (&["--batch-size", "-1"], &["-1"]),
+        (&["--precision", "f16"], &["f16", "f32", "bf16"]),
+        (&["--memory", "512"], &["--memory", "512M"]),
+        (&["--memory", "1T"], &["--memory", "512M"]),
+        (
+            &["--precision", "bf16", "--saliency", "gradcam"],
+            &["bf16", "--saliency"],
+        ),
         (&["--threads", "many"], &["--threads"]),
         (&["--device", "tpu"], &["--device", "cuda"]),
         (&["--model"], &["--model"]),

@@ -395,6 +395,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
         ("ReluInBranch", "plain", 1e-5),
         ("ErasedAfterUse", "plain", 1e-5),
         ("ScalesItsInput", "scaled", 1e-5),
+        ("Patched", "patched", 1e-5),
         ("ByItem", "plain", 1e-5),
         ("Appending", "plain", 1e-5),
         ("OneImage", "plain", 1e-5),

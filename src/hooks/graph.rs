@@ -250,8 +250,12 @@ impl Graph {
 
     fn find_spatial(&mut self) {
         self.spatial[self.input] = self.more_than_a_pixel(self.input);
+        let of_image = self.descendants(self.input);
         for node in &self.nodes {
-            if node.kind() == "size" || !node.inputs.iter().any(|&input| self.spatial[input]) {
+            // A convolution makes pixels of what was cut into patches and put together.
+            let convolves = || node.is_conv2d() && of_image.contains(&node.inputs[0]);
+            let sees_pixels = node.inputs.iter().any(|&input| self.spatial[input]) || convolves();
+            if node.kind() == "size" || !sees_pixels {
                 continue;
             }
             if node.fills_a_container() {

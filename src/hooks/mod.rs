@@ -146,6 +146,25 @@ pub struct Hooks {
 impl Execution {
     /// The names that [`Execution::from_str`] knows.
     pub const NAMES: [&'static str; 2] = ["f32", "bf16"];
+
+    /// Whether a device has its arithmetic, or emulates it slowly.
+    pub fn is_native(self, device: Device) -> bool {
+        match (self, device) {
+            (Execution::Plain | Execution::Optimised, _) => true,
+            (Execution::Bfloat16, Device::Cpu) => cpu_has_bfloat16(),
+            (Execution::Bfloat16, _) => true,
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_has_bfloat16() -> bool {
+    std::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_has_bfloat16() -> bool {
+    false
 }
 
 impl FromStr for Execution {

@@ -344,8 +344,7 @@ fn entering_spatial_operators(graph: &Graph, excitation: ValueId) -> Vec<ValueId
     let Some((_, least_height, least_width)) = graph.activation(excitation) else {
         return Vec::new();
     };
-    let mut by_resolution: BTreeMap<(i64, i64), BTreeSet<(Option<usize>, ValueId)>> =
-        BTreeMap::new();
+    let mut by_resolution: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     let on_the_way = graph.ancestors(excitation).into_iter();
     for node in on_the_way.filter(|&node| graph.is_spatial(node)) {
         let value = graph.nodes[node].inputs.first();

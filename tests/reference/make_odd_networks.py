@@ -268,6 +268,21 @@ class TwoHeads(Plain):
         return self.head(x) + self.more(x.mean([2, 3])), self.aside(x)
 
 
+class Patched(Plain):
+    """The image is cut into patches as six dimensions, mixed as rows, and put together before the first convolution."""
+
+    def patched(self, x):
+        count = x.size(0)
+        x = x.reshape(count, 3, 16, 2, 16, 2).permute(0, 2, 4, 1, 3, 5).reshape(-1, 12)
+        x = torch.tanh(x).cumsum(1)[:, 3:6]
+        return x.reshape(count, 16, 16, 3).permute(0, 3, 1, 2)
+
+    def forward(self, x):
+        x = F.relu(self.first(self.patched(x)))
+        x = F.relu(self.second(x))
+        return self.head(F.relu(self.third(x)))
+
+
 class NoStep(Plain):
     """A convolution that cannot be run: its stride is 0."""
 
@@ -277,7 +292,11 @@ class NoStep(Plain):
 
 
 def stages(network, x):
-    first = F.relu(network.first(x * 0.5 if isinstance(network, ScalesItsInput) else x))
+    if isinstance(network, ScalesItsInput):
+        x = x * 0.5
+    if isinstance(network, Patched):
+        x = network.patched(x)
+    first = F.relu(network.first(x))
     second = F.relu(network.second(first))
     return first, second, F.relu(network.third(second))
 
@@ -290,7 +309,7 @@ def seeded(kind):
 os.makedirs(FOLDER, exist_ok=True)
 example = torch.rand(1, 3, 32, 32)
 scripted = [InStatements, Folded, ComputedWeights, GateFirst, WithSoftmax, NotAPlainGate, PartInPlace, DropoutInPlace]
-scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads]
+scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads, Patched]
 for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
 save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
@@ -308,7 +327,7 @@ torch.manual_seed(8)
 images = torch.randn(2, 3, 32, 32)
 arrays = {"input": images.numpy()}
 with torch.no_grad():
-    for name, kind in [("plain", Plain), ("scaled", ScalesItsInput)]:
+    for name, kind in [("plain", Plain), ("scaled", ScalesItsInput), ("patched", Patched)]:
         network = seeded(kind)
         first, second, last = stages(network, images)
         arrays[f"{name}_guide_1"] = group_means(first).numpy()
