@@ -1,0 +1,142 @@
+//! Each stage of a run by itself, at the sizes of EfficientNet-Lite0 and ResNet-50:
+//! `cargo bench --bench stages` (after `make weights`).
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use image::RgbImage;
+use prism::batch::{Normalisation, to_batch, to_picture};
+use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance};
+use prism::hooks::Classifier;
+use prism::images;
+use prism::map::{PcaAccumulator, gradual_extrapolation, regression};
+use prism::model::Network;
+use prism::notices::Notices;
+use prism::options::ModelOptions;
+use tch::Tensor;
+
+/// Images forwarded at once.
+const BATCH: usize = 8;
+const SIDE: u32 = 224;
+
+fn rand(size: &[i64]) -> Tensor {
+    Tensor::rand(size, tch::kind::FLOAT_CPU)
+}
+
+fn reading(c: &mut Criterion) {
+    let photo = Path::new("samples/dog.jpg");
+    c.bench_function("decode a JPEG", |b| {
+        b.iter(|| images::decode(black_box(photo)).unwrap());
+    });
+    let picture = images::decode(photo).unwrap();
+    c.bench_function("resize it to 224", |b| {
+        b.iter(|| images::resize(&picture, SIDE, SIDE).unwrap());
+    });
+    let batch = vec![images::resize(&picture, SIDE, SIDE).unwrap(); BATCH];
+    let normalisation = Normalisation::default();
+    c.bench_function("make a batch of 8", |b| {
+        b.iter(|| to_batch(&batch, &normalisation).unwrap());
+    });
+}
+
+fn forward(c: &mut Criterion) {
+    let options = ModelOptions {
+        model: "efficientnet_lite0".into(),
+        offline: true,
+        ..ModelOptions::default()
+    };
+    let load = || Network::load(&options, Notices { quiet: true }).expect("run `make weights`");
+    c.bench_function("load EfficientNet-Lite0", |b| b.iter(load));
+    let network = load();
+    let size = network.input_size;
+    c.bench_function("hook it", |b| {
+        b.iter(|| network.hook(size, &options).unwrap());
+    });
+    let bare = Classifier::new(&network.graph, size, options.hooks.execution).unwrap();
+    let hooked = network.hook(size, &options).unwrap();
+    let batch = rand(&[BATCH as i64, 3, size.0, size.1]);
+    let mut group = c.benchmark_group("forward 8 images");
+    group.sample_size(20);
+    group.bench_function("bare", |b| b.iter(|| bare.forward(&batch).unwrap()));
+    group.bench_function("hooked", |b| b.iter(|| hooked.forward(&batch).unwrap()));
+    group.finish();
+}
+
+fn features(c: &mut Criterion) {
+    let mut group = c.benchmark_group("components");
+    group.sample_size(10);
+    for channels in [1280, 2048] {
+        let excitation = rand(&[BATCH as i64, channels, 7, 7]);
+        // more rows than channels, so that it has moments
+        let filled = || {
+            let mut pca = PcaAccumulator::new(channels);
+            for _ in 0..6 {
+                pca.add(&excitation).unwrap();
+            }
+            pca
+        };
+        group.bench_function(format!("add 8 images of {channels} channels"), |b| {
+            b.iter_batched_ref(
+                filled,
+                |pca| pca.add(&excitation).unwrap(),
+                BatchSize::LargeInput,
+            );
+        });
+        group.bench_function(format!("decompose {channels} channels"), |b| {
+            b.iter_batched(filled, |pca| pca.finish().unwrap(), BatchSize::LargeInput);
+        });
+    }
+    group.finish();
+}
+
+fn maps(c: &mut Criterion) {
+    let colours = rand(&[1, 3, 7, 7]);
+    let guides: Vec<Tensor> = [(112, 2), (56, 2), (28, 2), (14, 3), (7, 3)]
+        .into_iter()
+        .flat_map(|(side, count)| (0..count).map(move |_| rand(&[1, 4, side, side])))
+        .collect();
+    let size = (i64::from(SIDE), i64::from(SIDE));
+    c.bench_function("bring an image up by regression", |b| {
+        b.iter(|| regression(&colours, &guides, size).unwrap());
+    });
+    let means: Vec<Tensor> = [224, 112, 56, 28, 14]
+        .map(|side| rand(&[1, 1, side, side]))
+        .into();
+    c.bench_function("bring an image up by products", |b| {
+        b.iter(|| gradual_extrapolation(&colours, &means));
+    });
+}
+
+fn figures(c: &mut Criterion) {
+    let map = to_picture(&rand(&[3, 224, 224])).unwrap();
+    let panel = |image: &RgbImage| Panel {
+        image: image.clone(),
+        scaling: Scaling::Smooth,
+    };
+    let photo = images::decode(Path::new("samples/dog.jpg")).unwrap();
+    let photo = images::resize(&photo, 448, 448).unwrap();
+    let column = Column {
+        title: ["German_shepherd: 0.97", "malinois: 0.02", "kelpie: 0.00"]
+            .map(String::from)
+            .into(),
+        panels: vec![panel(&photo), panel(&map)],
+    };
+    let figure = MapFigure {
+        columns: vec![column; 4],
+        row_names: Vec::new(),
+    };
+    let ratios: Vec<f64> = (0..1280).map(|k| 1.0 / f64::from(k + 8)).collect();
+    let mut group = c.benchmark_group("draw and encode");
+    group.sample_size(10);
+    group.bench_function("maps of 4 images", |b| {
+        b.iter(|| draw_maps(&figure, FigureFormat::Jpg).unwrap());
+    });
+    group.bench_function("variances", |b| {
+        b.iter(|| draw_variance(&ratios, FigureFormat::Jpg).unwrap());
+    });
+    group.finish();
+}
+
+criterion_group!(stages, reading, forward, features, maps, figures);
+criterion_main!(stages);
