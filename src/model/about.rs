@@ -1,13 +1,13 @@
 //! What a TorchScript file says of itself: the extra file `prism.json` that
 //! `models/export.py` writes into it.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::weights;
 use crate::options::LARGEST_SIDE;
 
 /// A longer description is something else.
@@ -60,7 +60,7 @@ impl About {
 
 /// The bytes of the extra file, where the archive has one.
 fn extra(file: &Path) -> Option<Vec<u8>> {
-    let mut archive = zip::ZipArchive::new(BufReader::new(File::open(file).ok()?)).ok()?;
+    let mut archive = weights::archive(file)?;
     let name = archive
         .file_names()
         .flatten()

@@ -8,10 +8,11 @@ use safetensors::tensor::{Dtype, Metadata};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use tch::nn::{self, ModuleT};
 use tch::{Device, Kind, Tensor};
+use zip::ZipArchive;
 
 /// Keys under which training scripts nest the state dict of their checkpoints, and wrappers
 /// the parameters of the network inside them (the last: `torch.nn.DataParallel`).
@@ -99,12 +100,21 @@ pub fn is_torchscript(path: &Path) -> bool {
         .any(|name| name.ends_with("/constants.pkl") || name.contains("/code/"))
 }
 
+/// A file as a zip archive, where it is one.
+pub(super) fn archive(path: &Path) -> Option<ZipArchive<BufReader<File>>> {
+    // Where the archive begins is known of what torch writes; to find it out, the
+    // whole file is read.
+    let begins = zip::read::Config {
+        archive_offset: zip::read::ArchiveOffset::Known(0),
+    };
+    let open = || Some(BufReader::new(File::open(path).ok()?));
+    let known = ZipArchive::with_config(begins, open()?).ok();
+    known.or_else(|| ZipArchive::new(open()?).ok())
+}
+
 /// The names of a zip archive's entries; none where the file is no such archive.
 pub(super) fn entries(path: &Path) -> Vec<String> {
-    let archive = File::open(path)
-        .ok()
-        .and_then(|file| zip::ZipArchive::new(std::io::BufReader::new(file)).ok());
-    let Some(archive) = archive else {
+    let Some(archive) = archive(path) else {
         return Vec::new();
     };
     let names = archive.file_names().flatten();
