@@ -230,6 +230,33 @@ fn the_optimised_graph_gives_what_the_plain_one_gives() {
     });
 }
 
+/// libtorch's passes throw at the scripted one; bfloat16 is another matter.
+#[test]
+fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
+    let seen = |file: &str, execution| {
+        let path = Path::new("tests/data/odd_networks").join(file);
+        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
+        let hooks = Hooks {
+            execution,
+            ..Hooks::default()
+        };
+        let input = Npz::open("tests/data/odd_networks/expected.npz").tensor("input");
+        let model = HookedModel::new(&network, (32, 32), &hooks).unwrap();
+        model.forward(&input).unwrap()
+    };
+    let traced = seen("PaddedInWords.pt", Execution::Plain);
+    for (execution, tolerance) in [(Execution::Optimised, 1e-5), (Execution::Bfloat16, 0.05)] {
+        let scripted = seen("PaddedInWordsScripted.pt", execution);
+        for (found, wanted) in [
+            (&scripted.logits, &traced.logits),
+            (&scripted.excitation, &traced.excitation),
+        ] {
+            let off = largest_difference(found, wanted);
+            assert!(off < tolerance, "{execution:?}: {off}");
+        }
+    }
+}
+
 /// What does not fit in memory is kept in a file, and makes the same map.
 #[test]
 fn a_map_is_the_same_from_memory_and_from_a_file() {

@@ -680,15 +680,23 @@ void to_bfloat16(Graph &graph, size_t batch_input) {
 
 // Batch-norms, sums and products folded into the convolutions before them (but
 // where their result is read), and on the CPU oneDNN's layouts from one operator
-// to the next.
-void optimise(std::shared_ptr<Graph> &graph, size_t batch_input, bool on_cpu, bool bfloat16) {
-  torch::jit::RemoveTensorMutation(graph);
-  torch::jit::OptimizeFrozenGraph(graph, true);
+// to the next. libtorch's passes do not take every graph (they throw at padding in
+// words, say); such a graph runs as it is.
+std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t batch_input,
+                                 bool on_cpu, bool bfloat16) {
+  auto graph = plain->copy();
+  try {
+    torch::jit::RemoveTensorMutation(graph);
+    torch::jit::OptimizeFrozenGraph(graph, true);
+    if (on_cpu && !bfloat16)
+      torch::jit::ConvertFrozenOpsToMKLDNN(graph);
+  } catch (const std::exception &) {
+    graph = plain->copy();
+  }
   if (bfloat16)
     to_bfloat16(*graph, batch_input);
-  else if (on_cpu)
-    torch::jit::ConvertFrozenOpsToMKLDNN(graph);
   torch::jit::EliminateDeadCode(graph);
+  return graph;
 }
 
 // ------------------------------------------------------------------- creation
@@ -877,7 +885,7 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
       torch::jit::ConstantPropagation(graph);
     torch::jit::EliminateDeadCode(graph);
     if (execution != PRISM_PLAIN && watched < 0)
-      optimise(graph, source->batch_input, source->on_cpu, execution == PRISM_BF16);
+      graph = optimised(graph, source->batch_input, source->on_cpu, execution == PRISM_BF16);
     auto program = std::make_unique<prism_program>();
     program->sources = source->sources;
     program->code = torch::jit::Code(graph, "prism_forward");

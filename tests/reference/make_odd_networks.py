@@ -313,6 +313,7 @@ scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByIt
 for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
 save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
+save(torch.jit.script(seeded(PaddedInWords)), os.path.join(FOLDER, "PaddedInWordsScripted.pt"))
 save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
 save(torch.jit.script(seeded(Plain).half()), os.path.join(FOLDER, "Half.pt"))
 
