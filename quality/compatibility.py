@@ -57,13 +57,15 @@ TIMM = [
     "ese_vovnet19b_dw", "fasternet_t0", "fbnetc_100", "fbnetv3_b", "focalnet_tiny_srf", "gernet_s", "ghostnet_050",
     "ghostnetv2_100", "hardcorenas_a", "hgnetv2_b0", "hrnet_w18_small", "inception_next_atto", "inception_resnet_v2",
     "inception_v4", "lcnet_050", "legacy_seresnet18", "legacy_xception", "mixnet_s", "mnasnet_small",
-    "mobilenet_edgetpu_v2_xs", "mobilenetv1_100", "mobilenetv4_conv_small", "mobileone_s0", "nasnetalarge",
+    "mobilenet_edgetpu_v2_xs", "mobilenetv1_100", "mobilenetv4_conv_small", "mobileone_s0",
     "nf_regnet_b0", "nf_resnet26", "poolformerv2_s12", "rdnet_tiny", "regnetz_005", "regnetz_b16", "repghostnet_050",
     "repvgg_a0", "repvit_m0_9", "res2net50_48w_2s", "resnest14d", "resnet10t", "resnetaa50", "resnetblur18",
     "resnetv2_18", "rexnet_100", "selecsls42b", "semnasnet_050", "seresnext26t_32x4d", "skresnet18", "spnasnet_100",
     "starnet_s1", "tf_efficientnet_b0", "tf_efficientnetv2_b0", "tf_mobilenetv3_small_minimal_100", "tinynet_e",
     "tresnet_m", "vgg11_bn", "xception41",
 ]  # fmt: skip
+# What these do between `forward_features` and their pooling.
+HEADS = {"efficientvit_b0": lambda network, final: network.head.in_conv(final)}
 # More attention than convolution: no map, but a sentence.
 TRANSFORMERS = ["timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:vit_tiny_patch16_224", "torchvision:swin_t", "torchvision:vit_b_16"]
 
@@ -102,7 +104,8 @@ class Expected:
     def __call__(self, images):
         network = self.network if images.dtype == torch.float32 else copy.deepcopy(self.network).double()
         if self.source == "timm":
-            return network.forward_features(images)
+            final = network.forward_features(images)
+            return HEADS.get(self.name, lambda _network, tensor: tensor)(network, final)
         seen = []
         module = network.get_submodule(TORCHVISION[self.name])
         handle = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))

@@ -423,6 +423,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
         ("ErasedAfterUse", "plain", 1e-5),
         ("ScalesItsInput", "scaled", 1e-5),
         ("Patched", "patched", 1e-5),
+        ("ChannelsLast", "plain", 1e-5),
         ("ByItem", "plain", 1e-5),
         ("Appending", "plain", 1e-5),
         ("OneImage", "plain", 1e-5),

@@ -141,6 +141,11 @@ impl Node {
             .unwrap_or(1)
     }
 
+    /// Whether it turns [N,C,h,w] into [N,h,w,C], which is no activation.
+    pub fn puts_channels_last(&self) -> bool {
+        self.kind() == "permute" && self.argument("dims") == Some(&[0, 2, 3, 1][..])
+    }
+
     /// Whether it is pooling over space whose window is given.
     pub fn is_pooling(&self) -> bool {
         self.is_max_pool2d() || self.kind() == "avg_pool2d"

@@ -284,8 +284,7 @@ fn before_pooling(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
                 | "clone"
                 | "detach"
                 | "to"
-                | "permute"
-        );
+        ) || node.puts_channels_last();
         if !passes {
             break;
         }

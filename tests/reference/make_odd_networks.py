@@ -120,6 +120,16 @@ class PooledLayout(Plain):
         return self.scores((x * 1.0).flatten(1))
 
 
+class ChannelsLast(Plain):
+    """The last operator works on [N, h, w, C]; what is pooled is [N, C, h, w] again."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu(self.second(x))
+        x = (F.relu(self.third(x)).permute(0, 2, 3, 1) * 1.0).permute(0, 3, 1, 2)
+        return self.scores(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
 class Flag(Plain):
     def forward(self, x, twice: bool = False):
         x = F.relu(self.first(x))
@@ -309,7 +319,7 @@ def seeded(kind):
 os.makedirs(FOLDER, exist_ok=True)
 example = torch.rand(1, 3, 32, 32)
 scripted = [InStatements, Folded, ComputedWeights, GateFirst, WithSoftmax, NotAPlainGate, PartInPlace, DropoutInPlace]
-scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads, Patched]
+scripted += [ReluThroughView, ReluInBranch, ErasedAfterUse, ScalesItsInput, ByItem, Appending, PooledLayout, Flag, NoStep, Sine, TwoHeads, Patched, ChannelsLast]
 for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
 save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
