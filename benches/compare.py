@@ -20,6 +20,9 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "quality"))
+import pages  # noqa: E402
+
 NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "efficientnet_lite0")
 FEW, MANY = 4, 64
 RUNS = {FEW: 5, MANY: 3}
@@ -141,10 +144,7 @@ def main():
     text += "\n".join(head + [f"| {label} | " + " | ".join(table[label]) + " |" for label in names])
     print(text)
     if options.page:
-        page = Path(options.page)
-        before, rest = page.read_text(encoding="utf-8").split("<!-- measured -->\n", 1)
-        after = rest.split("<!-- end of measured -->", 1)[1]
-        page.write_text(f"{before}<!-- measured -->\n{text}\n<!-- end of measured -->{after}", encoding="utf-8")
+        pages.put(options.page, text)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
 
+import pages
 from composites import SIZES
 
 BATCH = 8
@@ -222,10 +223,7 @@ def main():
     text += table(results, cutouts, "auto")
     print(text)
     if options.page:
-        page = Path(options.page)
-        before, rest = page.read_text(encoding="utf-8").split("<!-- measured -->\n", 1)
-        after = rest.split("<!-- end of measured -->", 1)[1]
-        page.write_text(f"{before}<!-- measured -->\n{text}\n<!-- end of measured -->{after}", encoding="utf-8")
+        pages.put(options.page, text)
 
 
 if __name__ == "__main__":
