@@ -46,7 +46,7 @@ fn forward(c: &mut Criterion) {
         offline: true,
         ..ModelOptions::default()
     };
-    let load = || Network::load(&options, Notices { quiet: true }).expect("run `make weights`");
+    let load = || Network::load(&options, Notices::Quiet).expect("run `make weights`");
     c.bench_function("load EfficientNet-Lite0", |b| b.iter(load));
     let network = load();
     let size = network.input_size;

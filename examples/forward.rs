@@ -27,7 +27,7 @@ fn main() -> Result<()> {
         ..ModelOptions::default()
     };
     options.hooks.execution = execution;
-    let network = Network::load(&options, Notices { quiet: true })?;
+    let network = Network::load(&options, Notices::Quiet)?;
     let size = network.input_size;
     let bare = Classifier::new(&network.graph, size, execution)?;
     let hooked = network.hook(size, &options)?;

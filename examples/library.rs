@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
         model: "efficientnet_lite0".into(),
         ..ModelOptions::default()
     };
-    let network = Network::load(&options, Notices { quiet: false })?;
+    let network = Network::load(&options, Notices::Normal)?;
     let model = network.hook(network.input_size, &options)?;
     println!(
         "{} guided by {:?}",

@@ -14,6 +14,7 @@ use crate::error::{Usage, usage};
 use crate::figure::FigureFormat;
 use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
 use crate::map::Keep;
+use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, DeviceChoice, ModelOptions, Options, OutputOptions, parse_bytes,
     parse_image_size, parse_mean, parse_std,
@@ -61,9 +62,8 @@ struct LayersArgs {
     model: ModelArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    /// Nothing on stderr but errors
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    notices: NoticeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -98,9 +98,8 @@ struct SomArgs {
     #[arg(long, value_name = "N", default_value_t = SomOptions::default().epochs, value_parser = parsed(parse_epochs))]
     epochs: usize,
 
-    /// Nothing on stderr but errors
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    notices: NoticeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +118,8 @@ struct RunArgs {
     output: OutputArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    notices: NoticeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -263,10 +264,6 @@ struct OutputArgs {
     /// Write the colours that each image has to 2cluster.bin, for `prism som`
     #[arg(long)]
     cluster: bool,
-
-    /// Nothing on stderr but errors
-    #[arg(short, long)]
-    quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -296,13 +293,31 @@ struct ComputeArgs {
     memory: Option<usize>,
 }
 
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+struct NoticeArgs {
+    /// Nothing on stderr but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Also what was chosen and why, and how long each stage took
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl From<NoticeArgs> for Notices {
+    fn from(args: NoticeArgs) -> Notices {
+        Notices::from_flags(args.quiet, args.verbose)
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Request {
     /// Maps of images.
     Run(Box<Options>),
     /// The table of a network's layers.
-    Layers(Box<ModelOptions>, bool),
+    Layers(Box<ModelOptions>, Notices),
     /// The map of clusters.
     Som(Box<ClusterOptions>),
 }
@@ -335,7 +350,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
     Ok(match cli.command {
         Some(CommandArgs::Layers(layers)) => Request::Layers(
             Box::new(layers.model.into_options(&layers.compute)),
-            layers.quiet,
+            layers.notices.into(),
         ),
         Some(CommandArgs::Som(som)) => Request::Som(Box::new(som.into_options()?)),
         None => Request::Run(Box::new(cli.run.into_options()?)),
@@ -386,7 +401,7 @@ impl SomArgs {
                 seed: self.seed,
                 epochs: self.epochs,
             },
-            quiet: self.quiet,
+            notices: self.notices.into(),
         })
     }
 }
@@ -434,7 +449,7 @@ impl RunArgs {
                 arrays: self.output.save_arrays,
                 clusters: self.output.cluster,
             },
-            quiet: self.output.quiet,
+            notices: self.notices.into(),
             model,
         })
     }

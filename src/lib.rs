@@ -18,3 +18,4 @@ pub mod output;
 pub mod run;
 pub mod saliency;
 pub mod spool;
+mod threads;

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         Err(anyhow::anyhow!("prism has failed within itself: {reason}"))
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        // libtorch would take its tables of operators apart first, for nobody.
+        Ok(()) => signal_hook::low_level::exit(0),
         Err(error) => {
             notices::say(&format!("error: {error:#}"));
             if error.downcast_ref::<Usage>().is_some() {
@@ -37,7 +38,7 @@ fn respond() -> anyhow::Result<()> {
     match cli::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
         Request::Run(options) => run::run(&options, &mut stdout),
         Request::Som(options) => run::som(&options, &mut stdout),
-        Request::Layers(options, quiet) => run::print_layers(&options, quiet, &mut stdout),
+        Request::Layers(options, notices) => run::print_layers(&options, notices, &mut stdout),
     }
 }
 

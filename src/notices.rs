@@ -1,7 +1,8 @@
 //! What a run says on stderr beside errors: notes, warnings and progress.
 
+use std::fmt;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -20,32 +21,52 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Says things on stderr, or nothing where it is quiet. Bars move on a
-/// terminal only.
-#[derive(Debug, Clone, Copy)]
-pub struct Notices {
-    /// Say nothing.
-    pub quiet: bool,
+/// How much a run says on stderr beside errors. Bars move on a terminal only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Notices {
+    /// Nothing.
+    Quiet,
+    /// Notes, warnings and bars.
+    #[default]
+    Normal,
+    /// Also what was chosen and why, and how long each stage took.
+    Verbose,
 }
 
 impl Notices {
+    /// What `--quiet` and `--verbose` mean.
+    pub fn from_flags(quiet: bool, verbose: bool) -> Notices {
+        match (quiet, verbose) {
+            (true, _) => Notices::Quiet,
+            (false, true) => Notices::Verbose,
+            (false, false) => Notices::Normal,
+        }
+    }
+
     /// Something that does not change the result.
     pub fn note(self, text: &str) {
-        if !self.quiet {
+        if self != Notices::Quiet {
             say(text);
         }
     }
 
     /// Something that the user should look at.
     pub fn warn(self, text: &str) {
-        if !self.quiet {
+        if self != Notices::Quiet {
             say(&format!("warning: {text}"));
+        }
+    }
+
+    /// Something for those who want to know exactly.
+    pub fn detail(self, text: impl FnOnce() -> String) {
+        if self == Notices::Verbose {
+            say(&text());
         }
     }
 
     /// A bar of `count` steps, gone when it is done.
     pub fn bar(self, count: usize, what: &'static str) -> ProgressBar {
-        let target = if self.quiet {
+        let target = if self == Notices::Quiet {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr()
@@ -58,5 +79,44 @@ impl Notices {
         }
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
+    }
+}
+
+/// How long the stages of a run took.
+#[derive(Debug)]
+pub struct Stopwatch {
+    begun: Instant,
+    stages: Vec<(&'static str, Duration)>,
+}
+
+impl Stopwatch {
+    /// Starts it.
+    pub fn start() -> Stopwatch {
+        Stopwatch {
+            begun: Instant::now(),
+            stages: Vec::new(),
+        }
+    }
+
+    /// Ends a stage, which began where the one before ended.
+    pub fn lap(&mut self, stage: &'static str) {
+        let so_far: Duration = self.stages.iter().map(|(_, took)| *took).sum();
+        self.stages.push((stage, self.begun.elapsed() - so_far));
+    }
+
+    /// The stages in their order.
+    pub fn stages(&self) -> &[(&'static str, Duration)] {
+        &self.stages
+    }
+}
+
+impl fmt::Display for Stopwatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (stage, took) in &self.stages {
+            write!(f, "{between}{stage} {:.2} s", took.as_secs_f64())?;
+            between = ", ";
+        }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::error::usage;
 use crate::figure::FigureFormat;
 use crate::hooks::Hooks;
 use crate::map::Keep;
+use crate::notices::Notices;
 
 /// A side of an image beyond this, in pixels, is a slip of the finger, not a
 /// network's input.
@@ -44,8 +45,8 @@ pub struct Options {
     pub memory: Option<usize>,
     /// Where results go.
     pub output: OutputOptions,
-    /// Nothing on stderr but errors.
-    pub quiet: bool,
+    /// How much is said on stderr.
+    pub notices: Notices,
 }
 
 /// Which network, and what is read from it.
@@ -99,8 +100,8 @@ pub struct ClusterOptions {
     pub labels: Option<PathBuf>,
     /// How the map is trained.
     pub som: SomOptions,
-    /// Nothing on stderr but errors.
-    pub quiet: bool,
+    /// How much is said on stderr.
+    pub notices: Notices,
 }
 
 impl Default for ModelOptions {

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 use rayon::prelude::*;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::arrays::{self, ArrayFormat, ArrayWriter};
 use crate::batch::{Normalisation, ramp_picture, stretched_picture, to_batch, to_picture};
@@ -19,15 +19,16 @@ use crate::figure::{
     self, ClusterFigure, Column, MOST_IMAGES, MapFigure, Panel, Placed, Scaling, draw_clusters,
     ramp,
 };
-use crate::hooks::HookedModel;
+use crate::hooks::{HookedModel, Layer};
 use crate::images;
 use crate::labels::Labels;
 use crate::map::{Collector, ColourSet, MapOptions, Maps};
 use crate::model::Network;
-use crate::notices::Notices;
-use crate::options::{ClusterOptions, ModelOptions, Options};
+use crate::notices::{Notices, Stopwatch};
+use crate::options::{ClusterOptions, DeviceChoice, ModelOptions, Options};
 use crate::output::{Outputs, folder_of};
 use crate::spool::{self, Sequence, Spool};
+use crate::threads::joined;
 
 /// Where `--cluster` writes, as TorchPRISM does: in the working folder.
 const CLUSTER_FILE: &str = "2cluster.bin";
@@ -46,9 +47,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 /// With one line for a person; no file is written then (but where only `stdout`
 /// fails, which comes last).
 pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
-    let notices = Notices {
-        quiet: options.quiet,
-    };
+    let notices = options.notices;
+    let mut clock = Stopwatch::start();
     let source = Source::find(options, notices)?;
     let mut outputs = Outputs::default();
     outputs.prepare(&options.output.folder)?;
@@ -61,22 +61,18 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     }
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
 
-    if !options
-        .model
-        .hooks
-        .execution
-        .is_native(options.model.device.device()?)
-    {
-        notices.warn(
-            "this processor has no bfloat16 arithmetic: --precision bf16 is slower than f32 here",
-        );
-    }
     let network = Network::load(&options.model, notices)?;
+    clock.lap("loading");
     let size = source.size().unwrap_or(network.input_size);
     let mut model = network.hook(size, &options.model)?;
     let labels = labels_of(&model, &network, labels, options)?;
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
     drop(network.graph);
+    clock.lap("hooking");
+    let chunk_size = options.batch_size.unwrap_or_else(|| chunk_size(&model));
+    for choice in choices(&model, options, chunk_size) {
+        notices.detail(|| choice);
+    }
     let spool = Spool::new(
         options.memory.unwrap_or_else(spool::share_of_memory),
         &options.output.folder,
@@ -86,9 +82,10 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         &model,
         &network.normalisation,
         &spool,
+        chunk_size,
         options,
-        notices,
     )?;
+    clock.lap("seeing");
     let maps = seen.collector.finish(MapOptions {
         keep: options.keep,
         extrapolation: options.gradual_extrapolation.then(|| model.extrapolation()),
@@ -101,6 +98,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
 
     warn_of_white_maps(&maps, notices);
 
+    clock.lap("analysing");
     let classes = top_classes(&maps.logits, labels.as_ref(), options.top as i64)?;
     let shown = Shown {
         maps: &maps,
@@ -110,6 +108,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         network: &network.name,
     };
     draw(&shown, options, &mut outputs, notices)?;
+    clock.lap("drawing");
     if let Some(file) = &options.output.arrays {
         outputs.write(file, |out| save(&maps, &seen.names, &seen.input, file, out))?;
     }
@@ -118,6 +117,8 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         outputs.write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))?;
     }
     say_written(outputs.commit()?, notices);
+    clock.lap("writing");
+    notices.detail(|| format!("times: {clock}"));
     print_classes(&seen.names, &classes, stdout)
 }
 
@@ -236,9 +237,7 @@ fn cluster_rows(maps: &Maps, names: &[PathBuf], classes: &[Vec<Class>]) -> Resul
 /// # Errors
 /// With one line for a person; no file is written then.
 pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
-    let notices = Notices {
-        quiet: options.quiet,
-    };
+    let notices = options.notices;
     let show = options.file.display();
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
@@ -293,8 +292,12 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn print_layers(options: &ModelOptions, quiet: bool, stdout: &mut impl Write) -> Result<()> {
-    let network = Network::load(options, Notices { quiet })?;
+pub fn print_layers(
+    options: &ModelOptions,
+    notices: Notices,
+    stdout: &mut impl Write,
+) -> Result<()> {
+    let network = Network::load(options, notices)?;
     let layers = network.hook(network.input_size, options)?.layers();
     let rows: Vec<[String; 4]> = layers
         .into_iter()
@@ -448,6 +451,45 @@ fn chunk_size(model: &HookedModel) -> usize {
     (CHUNK_BYTES / model.largest_tensor().max(1)).clamp(1, cores.max(8))
 }
 
+/// What was chosen for this run, and why.
+fn choices(model: &HookedModel, options: &Options, chunk_size: usize) -> Vec<String> {
+    let asked = &options.model;
+    let device = match (model.device(), asked.device) {
+        (Device::Cpu, DeviceChoice::Auto) => "the CPU, as there is no CUDA device".to_string(),
+        (Device::Cpu, _) => "the CPU".to_string(),
+        (device, _) => format!("{device:?}"),
+    };
+    let (height, width) = model.input_size();
+    let layers = model.layers();
+    let shape = |name: &str| {
+        let layer = layers.iter().find(|layer| layer.name == name);
+        layer.map_or(
+            String::new(),
+            |Layer {
+                 shape: (c, h, w), ..
+             }| { format!(" ({c}x{h}x{w})") },
+        )
+    };
+    let named = |name: &str| format!("{name}{}", shape(name));
+    let excitation = named(model.excitation_name());
+    let guides: Vec<String> = model.guide_names().into_iter().map(named).collect();
+    let why = match asked.hooks.layer {
+        Some(_) => "as asked".to_string(),
+        None => format!("the choice of the rule '{}'", asked.hooks.rule),
+    };
+    let largest = model.largest_tensor() as f64 / f64::from(1 << 20);
+    let of_chunk = match options.batch_size {
+        Some(_) => "as asked".to_string(),
+        None => format!("the network's largest tensor takes {largest:.1} MiB of each"),
+    };
+    vec![
+        format!("device: {device}; {} threads", tch::get_num_threads()),
+        format!("images: {height}x{width} pixels, {chunk_size} images at once ({of_chunk})"),
+        format!("excitation: {excitation}, {why}"),
+        format!("guides: {}", guides.join(", ")),
+    ]
+}
+
 /// Decodes the images, runs the network on them chunk by chunk, and keeps what
 /// PRISM needs.
 fn look(
@@ -455,11 +497,11 @@ fn look(
     model: &HookedModel,
     normalisation: &Normalisation,
     spool: &Spool,
+    chunk_size: usize,
     options: &Options,
-    notices: Notices,
 ) -> Result<Seen> {
+    let notices = options.notices;
     let keep = options.output.arrays.is_some();
-    let chunk_size = options.batch_size.unwrap_or_else(|| chunk_size(model));
     let mut seen = Seen {
         collector: Collector::new(spool),
         names: Vec::new(),
@@ -581,54 +623,58 @@ fn draw(
         Scaling::Blocks
     };
     let bar = notices.bar(maps.len(), "drawing");
-    for (index, start) in (0..maps.len()).step_by(MOST_IMAGES).enumerate() {
-        let end = (start + MOST_IMAGES).min(maps.len());
-        let mut columns = Vec::new();
-        for image in start..end {
-            let map = maps.map(image..image + 1)?.get(0);
-            let mut panels = vec![
-                Panel {
-                    image: picture_of(shown.pictures, image)?,
-                    scaling: Scaling::Smooth,
-                },
-                Panel {
-                    image: to_picture(&map)?,
-                    scaling,
-                },
-            ];
-            if options.output.split_rgb {
-                for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
-                    let image = ramp_picture(&map.get(channel), ramp)?;
+    std::thread::scope(|scope| {
+        let ratios = &maps.variance_ratio;
+        let variances = scope.spawn(move || figure::draw_variance(ratios, format));
+        for (index, start) in (0..maps.len()).step_by(MOST_IMAGES).enumerate() {
+            let end = (start + MOST_IMAGES).min(maps.len());
+            let mut columns = Vec::new();
+            for image in start..end {
+                let map = maps.map(image..image + 1)?.get(0);
+                let mut panels = vec![
+                    Panel {
+                        image: picture_of(shown.pictures, image)?,
+                        scaling: Scaling::Smooth,
+                    },
+                    Panel {
+                        image: to_picture(&map)?,
+                        scaling,
+                    },
+                ];
+                if options.output.split_rgb {
+                    for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
+                        let image = ramp_picture(&map.get(channel), ramp)?;
+                        panels.push(Panel { image, scaling });
+                    }
+                }
+                if let Some(saliency) = &maps.saliency {
+                    let image = ramp_picture(&saliency.get(image as i64).get(0), ramp::magma)?;
                     panels.push(Panel { image, scaling });
                 }
+                columns.push(Column {
+                    title: shown.classes[image].iter().map(Class::to_string).collect(),
+                    panels,
+                });
+                bar.inc(1);
             }
-            if let Some(saliency) = &maps.saliency {
-                let image = ramp_picture(&saliency.get(image as i64).get(0), ramp::magma)?;
-                panels.push(Panel { image, scaling });
-            }
-            columns.push(Column {
-                title: shown.classes[image].iter().map(Class::to_string).collect(),
-                panels,
-            });
-            bar.inc(1);
+            let name = if maps.len() > MOST_IMAGES {
+                format!("PRISM_{stem}_{:04}", index + 1)
+            } else {
+                format!("PRISM_{stem}")
+            };
+            let drawn = figure::draw_maps(
+                &MapFigure {
+                    columns,
+                    row_names: shown.row_names.clone(),
+                },
+                format,
+            )?;
+            outputs.write(&file(name), |out| Ok(out.write_all(&drawn)?))?;
         }
-        let name = if maps.len() > MOST_IMAGES {
-            format!("PRISM_{stem}_{:04}", index + 1)
-        } else {
-            format!("PRISM_{stem}")
-        };
-        let drawn = figure::draw_maps(
-            &MapFigure {
-                columns,
-                row_names: shown.row_names.clone(),
-            },
-            format,
-        )?;
-        outputs.write(&file(name), |out| Ok(out.write_all(&drawn)?))?;
-    }
-    let drawn = figure::draw_variance(&maps.variance_ratio, format)?;
-    outputs.write(&file(format!("PRISM_var_{stem}")), |out| {
-        Ok(out.write_all(&drawn)?)
+        let drawn = joined(variances)?;
+        outputs.write(&file(format!("PRISM_var_{stem}")), |out| {
+            Ok(out.write_all(&drawn)?)
+        })
     })
 }
 

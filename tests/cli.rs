@@ -170,6 +170,28 @@ fn quiet_silences_stderr_alone() {
 }
 
 #[test]
+fn verbose_tells_the_choices_and_the_times() {
+    let place = Place::new();
+    let line = format!(
+        "{} --verbose --input photos --batch-size 2",
+        tiny("tiny_vgg_traced")
+    );
+    let output = place.try_run(&line);
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "device: the CPU",
+        "excitation: ",
+        "2 images at once",
+        "times: loading 0.",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let both = place.try_run("--quiet --verbose --input photos");
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
 fn png_and_svg_are_made_in_a_folder_made_for_them() {
     let place = Place::new();
     place.run("--input photos --format png --output-dir new/deep");

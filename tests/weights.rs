@@ -1,7 +1,7 @@
 //! Files of weights: every container is read to the same tensors, every damaged one is one line
 //! of error. `tests/reference/make_state_dicts.py` wrote the files with PyTorch.
 
-use prism::model::weights::{classes, is_torchscript, load, network, read_state_dict};
+use prism::model::weights::{StateDict, is_torchscript, load, network};
 use prism::model::zoo;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,10 @@ fn assert_is_the_layer(path: &Path) {
         others.is_empty() || others == ["bn.num_batches_tracked"],
         "{path:?}: {others:?}"
     );
+}
+
+fn read_state_dict(path: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
+    StateDict::open(path)?.read()
 }
 
 /// The one line of error, which names the file.
@@ -142,8 +146,9 @@ fn weights_of_another_number_of_classes_fit() {
     state.push(("bn.num_batches_tracked".into(), Tensor::from(5_i64)));
     Tensor::write_safetensors(&state, &path).unwrap();
     let entry = zoo::find("squeezenet1_1").unwrap();
-    assert_eq!(classes(entry, &state), Some(3));
-    assert_eq!(classes(zoo::find("resnet18").unwrap(), &state), None);
+    let opened = StateDict::open(&path).unwrap();
+    assert_eq!(opened.classes(entry), Some(3));
+    assert_eq!(opened.classes(zoo::find("resnet18").unwrap()), None);
 
     let _guard = tch::no_grad_guard();
     let (vs, module) = network(entry, &path, Device::Cpu).unwrap();

@@ -2,6 +2,7 @@
 //! efficientnet_lite_pytorch's), on weights that both sides make from the names of the tensors.
 //! `tests/reference/make_zoo_logits.py` wrote the expected scores.
 
+use prism::hooks::{Classifier, Execution, NetworkGraph};
 use prism::model::zoo;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, nn};
@@ -143,6 +144,39 @@ fn a_trace_of_one_image_runs_on_two() {
             .unwrap();
         let direct = network.forward_t(&images, false);
         assert_eq!(scores.size(), [2, 1000], "{name}");
+        let off = (scores - &direct).abs().max() / direct.abs().max();
+        assert!(off.double_value(&[]) < TOLERANCE, "{name}: {off:?}");
+    }
+}
+
+#[test]
+fn a_trace_of_a_small_image_runs_on_larger_ones() {
+    let _guard = tch::no_grad_guard();
+    // One of each family: what the command line traces at 96 pixels sees any size.
+    for name in [
+        "alexnet",
+        "densenet121",
+        "efficientnet_lite0",
+        "googlenet",
+        "inception_v3",
+        "mobilenet_v2",
+        "resnet18",
+        "squeezenet1_1",
+    ] {
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let network = zoo::find(name).unwrap().build(&vs.root(), 10);
+        fill(&vs, 1.0);
+        vs.freeze();
+        let example = Tensor::zeros([1, 3, 96, 96], (Kind::Float, Device::Cpu));
+        let graph = NetworkGraph::trace(name, &example, &vs.variables(), |images| {
+            network.forward_t(images, false)
+        })
+        .unwrap();
+        let size = (160, 128);
+        let traced = Classifier::new(&graph, size, Execution::Plain).unwrap();
+        let images = image(size.0, size.1);
+        let scores = traced.forward(&images).unwrap();
+        let direct = network.forward_t(&images, false);
         let off = (scores - &direct).abs().max() / direct.abs().max();
         assert!(off.double_value(&[]) < TOLERANCE, "{name}: {off:?}");
     }

@@ -43,9 +43,7 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
         .or_else(|| archive.index_for_name(name));
     let Some(entry) = entry else {
         let names = archive.file_names();
-        let arrays = names
-            .flatten()
-            .map(|name| name.trim_end_matches(".npy").to_string());
+        let arrays = names.map(|name| name.trim_end_matches(".npy").to_string());
         bail!("it holds no array {name}, but {}", list(arrays));
     };
     let mut entry = archive.by_index(entry)?;

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::codecs::jpeg::{JpegEncoder, PixelDensity};
-use image::{ExtendedColorType, RgbImage};
+use image::RgbImage;
+use jpeg_encoder::{ColorType, Encoder, PixelDensity, PixelDensityUnit, SamplingFactor};
 use plotters::backend::{BitMapBackend, SVGBackend};
 use plotters_backend::{BackendColor, DrawingBackend};
 
@@ -387,7 +387,7 @@ fn resized(
     Ok(scaled.into_vec())
 }
 
-/// A JPEG of RGB pixels, 4:4:4 (image's encoder knows no subsampling).
+/// A JPEG of RGB pixels, 4:4:4.
 fn jpeg(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     if width.max(height) > JPEG_LONGEST_SIDE {
         bail!(
@@ -396,10 +396,16 @@ fn jpeg(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
         );
     }
     let mut file = Vec::new();
-    let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
-    encoder.set_pixel_density(PixelDensity::dpi(DENSITY));
+    // Faster by far than image's own encoder.
+    let mut encoder = Encoder::new(&mut file, JPEG_QUALITY);
+    encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
+    encoder.set_density(PixelDensity {
+        unit: PixelDensityUnit::Inches,
+        density: (DENSITY, DENSITY),
+    });
+    let (width, height) = (u16::try_from(width)?, u16::try_from(height)?);
     encoder
-        .encode(pixels, width, height, ExtendedColorType::Rgb8)
+        .encode(pixels, width, height, ColorType::Rgb)
         .context("cannot encode the figure as JPEG")?;
     Ok(file)
 }

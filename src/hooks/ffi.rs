@@ -12,7 +12,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Once;
 
 use anyhow::{Result, anyhow, ensure};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What a program returns of a value: `enum prism_reading` of the shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,9 +130,61 @@ unsafe extern "C" {
         input: *const c_void,
         results: *mut *mut c_void,
     ) -> *mut c_char;
+    fn prism_tensor_of_floats(
+        values: *mut u8,
+        shape: *const i64,
+        dimensions: usize,
+        drop: extern "C" fn(*mut c_void),
+        owner: *mut c_void,
+        out: *mut *mut c_void,
+    ) -> *mut c_char;
     fn prism_graph_free(graph: *mut RawGraphHandle);
     fn prism_program_free(program: *mut RawProgramHandle);
     fn prism_message_free(message: *mut c_char);
+}
+
+/// A float32 tensor of `shape` on the CPU that takes over `bytes` (native-endian,
+/// row-major) and does not copy them, but where they lie askew in memory.
+///
+/// # Errors
+/// Where there are not as many.
+pub fn tensor_of_floats(mut bytes: Vec<u8>, shape: &[i64]) -> Result<Tensor> {
+    let count = shape
+        .iter()
+        .try_fold(4i64, |count, &n| count.checked_mul(n));
+    ensure!(
+        count.and_then(|count| usize::try_from(count).ok()) == Some(bytes.len()),
+        "its shape {shape:?} does not fit its {} bytes",
+        bytes.len()
+    );
+    let values = bytes.as_mut_ptr();
+    if values.align_offset(align_of::<f32>()) != 0 {
+        return Ok(Tensor::f_from_data_size(&bytes, shape, Kind::Float)?);
+    }
+    extern "C" fn drop_bytes(owner: *mut c_void) {
+        // SAFETY: `owner` is the box made below, and the shim lets it go once.
+        drop(unsafe { Box::from_raw(owner.cast::<Vec<u8>>()) });
+    }
+    let owner = Box::into_raw(Box::new(bytes)).cast();
+    let mut tensor = ptr::null_mut();
+    // SAFETY: the bytes stay where they are while the vector lives that owns them,
+    // which nobody else touches; they are aligned and as many as the shape takes.
+    let made = check(unsafe {
+        prism_tensor_of_floats(
+            values,
+            shape.as_ptr(),
+            shape.len(),
+            drop_bytes,
+            owner,
+            &mut tensor,
+        )
+    });
+    if made.is_err() {
+        drop_bytes(owner);
+    }
+    made?;
+    // SAFETY: the shim has made a new at::Tensor, which tch's now owns.
+    Ok(unsafe { Tensor::from_ptr(tensor.cast()) })
 }
 
 /// A frozen, inlined TorchScript graph.
@@ -368,6 +420,25 @@ fn silent_panics<T>(body: impl FnOnce() -> T) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_become_a_tensor_where_they_are() {
+        let bytes: Vec<u8> = [1.0f32, -2.0, 0.5, 3.0, 0.25, -8.0]
+            .iter()
+            .flat_map(|value| value.to_ne_bytes())
+            .collect();
+        let at = bytes.as_ptr();
+        let tensor = tensor_of_floats(bytes, &[2, 3]).unwrap();
+        assert_eq!(tensor.data_ptr() as *const u8, at);
+        let kept = tensor.get(1);
+        drop(tensor);
+        assert_eq!(Vec::<f32>::try_from(kept).unwrap(), [3.0, 0.25, -8.0]);
+        assert!(tensor_of_floats(vec![0; 8], &[3]).is_err());
+        assert_eq!(
+            tensor_of_floats(Vec::new(), &[0, 4]).unwrap().size(),
+            [0, 4]
+        );
+    }
 
     #[test]
     fn a_traceback_is_left_out_of_a_message() {

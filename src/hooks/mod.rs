@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use ffi::Execution;
+pub(crate) use ffi::tensor_of_floats;
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Extrapolation, Rule, Selection};
 
@@ -447,6 +448,11 @@ impl HookedModel {
     /// Height and width of the images it takes.
     pub fn input_size(&self) -> (i64, i64) {
         self.size
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// Bytes of the largest tensor that it makes of one image.

@@ -6,6 +6,7 @@
 //! activation, guided by the activations that enter spatial operators.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
@@ -27,6 +28,15 @@ pub enum Rule {
 impl Rule {
     /// The names that [`Rule::from_str`] knows.
     pub const NAMES: [&'static str; 2] = ["auto", "torchprism"];
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rule::Auto => "auto",
+            Rule::Torchprism => "torchprism",
+        })
+    }
 }
 
 impl FromStr for Rule {

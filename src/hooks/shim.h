@@ -78,6 +78,11 @@ char *prism_program_new(prism_graph *graph, const prism_output *outputs,
 char *prism_program_run(prism_program *program, const void *input,
                         void **results);
 
+/* A tensor of float32 on the CPU at `values`, which is not copied: `drop` is called
+ * with `owner` when the last tensor that uses it is gone. On failure it is not. */
+char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
+                             void (*drop)(void *), void *owner, void **out);
+
 void prism_graph_free(prism_graph *graph);
 void prism_program_free(prism_program *program);
 void prism_message_free(char *message);

@@ -63,7 +63,6 @@ fn extra(file: &Path) -> Option<Vec<u8>> {
     let mut archive = weights::archive(file)?;
     let name = archive
         .file_names()
-        .flatten()
         .find(|name| name.ends_with(ENTRY))?
         .to_string();
     let mut bytes = Vec::new();

@@ -24,6 +24,11 @@ use crate::options::ModelOptions;
 /// Input size where nothing else is said, pixels.
 const DEFAULT_SIZE: (i64, i64) = (224, 224);
 
+/// Side of the image that zoo networks are traced with, pixels: none of them turns
+/// its input's size into a constant, and a small one is soon forwarded. (inception_v3
+/// takes none below 75.)
+const TRACED_SIDE: i64 = 96;
+
 /// How a network becomes a file that prism takes.
 const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
 
@@ -52,6 +57,11 @@ impl Network {
             tch::set_num_threads(threads as i32);
         }
         let device = options.device.device()?;
+        if !options.hooks.execution.is_native(device) {
+            notices.warn(
+                "this processor has no bfloat16 arithmetic: --precision bf16 is slower than f32 here",
+            );
+        }
         let (name, graph, about) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
@@ -116,7 +126,7 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     }
     let mut search = SearchPath::from_env();
     search.offline |= options.offline;
-    let mut bar: Box<dyn Progress> = if notices.quiet {
+    let mut bar: Box<dyn Progress> = if notices == Notices::Quiet {
         Box::new(Silent)
     } else {
         Box::new(Bar::new())
@@ -134,8 +144,7 @@ fn is_path(model: &Path) -> bool {
 
 fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
     let (variables, module) = weights::network(entry, file, device)?;
-    let (height, width) = entry.input;
-    let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
+    let example = Tensor::zeros([1, 3, TRACED_SIDE, TRACED_SIDE], (tch::Kind::Float, device));
     NetworkGraph::trace(entry.name, &example, &variables.variables(), |images| {
         module.forward_t(images, false)
     })

@@ -2,14 +2,19 @@
 //! them into a network of the zoo.
 
 use super::zoo::ZooEntry;
+use crate::hooks::tensor_of_floats;
+use crate::threads::joined;
 use anyhow::{Context, Result, anyhow, bail};
 use pytorch_reader::{DType, PytorchReader};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tch::nn::{self, ModuleT};
 use tch::{Device, Kind, Tensor};
 use zip::ZipArchive;
@@ -27,70 +32,137 @@ const SAFETENSORS_HEADER: u64 = 100_000_000;
 /// How many names an error lists before it only counts.
 const NAMED: usize = 3;
 
-/// The names and tensors in a file of weights, sorted by name, on the CPU: `.safetensors` by its
-/// extension, `.ot` (libtorch's own container) likewise, everything else as what `torch.save`
-/// has written, old or new, without running the pickle code in it. A dict nested in a checkpoint
-/// and a `module.` prefix are unwrapped; floating point values become float32.
-///
-/// # Errors
-/// A file that is missing, empty, cut short, no state dict, or a TorchScript archive.
-pub fn read_state_dict(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    let shown = path.display();
-    let about = std::fs::metadata(path).map_err(|e| anyhow!("{shown}: cannot be read: {e}"))?;
-    if about.is_dir() {
-        bail!("{shown}: is a folder, not a file of weights");
-    }
-    if about.len() == 0 {
-        bail!("{shown}: the file is empty");
-    }
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    let tensors = match extension.to_ascii_lowercase().as_str() {
-        "safetensors" => read_safetensors(path),
-        "ot" => read_ot(path),
-        _ => read_pytorch(path),
-    }
-    .map_err(|e| anyhow!("{shown}: {e:#}"))?;
-    if tensors.is_empty() {
-        bail!("{shown}: holds no tensors, so it is not a state dict");
-    }
-    let mut tensors = unwrap_checkpoint(tensors);
-    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(tensors)
+/// The tensors of a file of weights, sorted by name, which are read only when they are asked for.
+pub struct StateDict {
+    file: PathBuf,
+    tensors: Vec<(String, Stored)>,
 }
 
-fn read_pytorch(path: &Path) -> Result<Vec<(String, Tensor)>> {
+impl StateDict {
+    /// Opens `path`: `.safetensors` by its extension, `.ot` (libtorch's own container) likewise,
+    /// everything else as what `torch.save` has written, old or new, without running the pickle
+    /// code in it. A dict nested in a checkpoint and a `module.` prefix are unwrapped.
+    ///
+    /// # Errors
+    /// A file that is missing, empty, no state dict, or a TorchScript archive.
+    pub fn open(path: &Path) -> Result<StateDict> {
+        let shown = path.display();
+        let about = std::fs::metadata(path).map_err(|e| anyhow!("{shown}: cannot be read: {e}"))?;
+        if about.is_dir() {
+            bail!("{shown}: is a folder, not a file of weights");
+        }
+        if about.len() == 0 {
+            bail!("{shown}: the file is empty");
+        }
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        let tensors = match extension.to_ascii_lowercase().as_str() {
+            "safetensors" => open_safetensors(path),
+            "ot" => open_ot(path),
+            _ => open_pytorch(path),
+        }
+        .map_err(|e| anyhow!("{shown}: {e:#}"))?;
+        if tensors.is_empty() {
+            bail!("{shown}: holds no tensors, so it is not a state dict");
+        }
+        let mut tensors = unwrap_checkpoint(tensors);
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let file = path.to_path_buf();
+        Ok(StateDict { file, tensors })
+    }
+
+    /// The number of classes for which the state dict was trained: the rows of `entry`'s last
+    /// layer. `None` where it lacks that layer, so belongs to another network.
+    pub fn classes(&self, entry: &ZooEntry) -> Option<i64> {
+        let weight = format!("{}.weight", entry.last_layer);
+        let (_, stored) = self.tensors.iter().find(|(name, _)| *name == weight)?;
+        let rows = stored.shape().first().copied()?;
+        (rows > 0).then_some(rows)
+    }
+
+    /// All names and tensors, on the CPU, read in parallel; floating point values become
+    /// float32.
+    ///
+    /// # Errors
+    /// Where the file is cut short or damaged.
+    pub fn read(self) -> Result<Vec<(String, Tensor)>> {
+        let read = |(name, stored): (String, Stored)| match stored.read() {
+            Ok(tensor) => Ok((name, tensor)),
+            Err(reason) => bail!("{}: {name}: {reason:#}", self.file.display()),
+        };
+        self.tensors.into_par_iter().map(read).collect()
+    }
+}
+
+/// One tensor of a file.
+enum Stored {
+    Pytorch(pytorch_reader::Tensor),
+    Safetensors {
+        file: Arc<File>,
+        /// Of its first byte in the file.
+        offset: u64,
+        shape: Vec<usize>,
+        kind: Kind,
+    },
+    InMemory(Tensor),
+}
+
+impl Stored {
+    fn shape(&self) -> Vec<i64> {
+        let extents = match self {
+            Stored::Pytorch(stored) => stored.shape(),
+            Stored::Safetensors { shape, .. } => shape,
+            Stored::InMemory(tensor) => return tensor.size(),
+        };
+        extents.iter().map(|&extent| extent as i64).collect()
+    }
+
+    /// On the CPU; floating point as float32.
+    fn read(self) -> Result<Tensor> {
+        match self {
+            Stored::InMemory(tensor) => Ok(float32(tensor)),
+            Stored::Pytorch(stored) => {
+                let kind = match stored.dtype() {
+                    DType::F64 => Kind::Double,
+                    DType::F32 => Kind::Float,
+                    DType::F16 => Kind::Half,
+                    DType::BF16 => Kind::BFloat16,
+                    DType::I64 => Kind::Int64,
+                    DType::I32 => Kind::Int,
+                    DType::I16 => Kind::Int16,
+                    DType::I8 => Kind::Int8,
+                    DType::U8 => Kind::Uint8,
+                    DType::Bool => Kind::Bool,
+                    other @ (DType::U64 | DType::U32 | DType::U16) => {
+                        bail!("it has the unsupported type {other:?}")
+                    }
+                };
+                let bytes = stored
+                    .read()
+                    .map_err(|e| anyhow!("cannot be read to its end ({})", first_line(&e)))?;
+                tensor_of(bytes, stored.shape(), kind)
+            }
+            Stored::Safetensors {
+                file,
+                offset,
+                shape,
+                kind,
+            } => {
+                let mut bytes = vec![0; length_of(&shape, kind)?];
+                file.read_exact_at(&mut bytes, offset)?;
+                tensor_of(bytes, &shape, kind)
+            }
+        }
+    }
+}
+
+fn open_pytorch(path: &Path) -> Result<Vec<(String, Stored)>> {
     if is_torchscript(path) {
         bail!("is a TorchScript archive, not a state dict; give it as --model FILE");
     }
     let reader = PytorchReader::new(path)
         .map_err(|e| anyhow!("is cut short or not a state dict ({})", first_line(&e)))?;
-    // By name, so that one tensor at a time is read and the bytes are dropped again.
-    let mut found: Vec<_> = reader.into_tensors().into_iter().collect();
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut tensors = Vec::with_capacity(found.len());
-    for (name, stored) in found {
-        let kind = match stored.dtype() {
-            DType::F64 => Kind::Double,
-            DType::F32 => Kind::Float,
-            DType::F16 => Kind::Half,
-            DType::BF16 => Kind::BFloat16,
-            DType::I64 => Kind::Int64,
-            DType::I32 => Kind::Int,
-            DType::I16 => Kind::Int16,
-            DType::I8 => Kind::Int8,
-            DType::U8 => Kind::Uint8,
-            DType::Bool => Kind::Bool,
-            other @ (DType::U64 | DType::U32 | DType::U16) => {
-                bail!("tensor {name} has the unsupported type {other:?}")
-            }
-        };
-        let bytes = stored
-            .read()
-            .map_err(|e| anyhow!("cannot be read to its end ({})", first_line(&e)))?;
-        let tensor = tensor_of(&bytes, stored.shape(), kind).with_context(|| name.clone())?;
-        tensors.push((name, tensor));
-    }
-    Ok(tensors)
+    let stored = |(name, tensor)| (name, Stored::Pytorch(tensor));
+    Ok(reader.into_tensors().into_iter().map(stored).collect())
 }
 
 /// Whether the file is a TorchScript archive: a zip like a state dict's, but with code.
@@ -102,14 +174,7 @@ pub fn is_torchscript(path: &Path) -> bool {
 
 /// A file as a zip archive, where it is one.
 pub(super) fn archive(path: &Path) -> Option<ZipArchive<BufReader<File>>> {
-    // Where the archive begins is known of what torch writes; to find it out, the
-    // whole file is read.
-    let begins = zip::read::Config {
-        archive_offset: zip::read::ArchiveOffset::Known(0),
-    };
-    let open = || Some(BufReader::new(File::open(path).ok()?));
-    let known = ZipArchive::with_config(begins, open()?).ok();
-    known.or_else(|| ZipArchive::new(open()?).ok())
+    ZipArchive::new(BufReader::new(File::open(path).ok()?)).ok()
 }
 
 /// The names of a zip archive's entries; none where the file is no such archive.
@@ -117,11 +182,11 @@ pub(super) fn entries(path: &Path) -> Vec<String> {
     let Some(archive) = archive(path) else {
         return Vec::new();
     };
-    let names = archive.file_names().flatten();
-    names.map(|name| name.to_string()).collect()
+    let names = archive.file_names();
+    names.map(str::to_string).collect()
 }
 
-fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
+fn open_safetensors(path: &Path) -> Result<Vec<(String, Stored)>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let damaged = || anyhow!("is cut short or no safetensors file");
@@ -139,6 +204,7 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     if start + metadata.data_len() as u64 != length {
         return Err(damaged());
     }
+    let file = Arc::new(file);
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).with_context(|| name.clone())?;
@@ -156,34 +222,49 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
             other => bail!("tensor {name} has the unsupported type {other:?}"),
         };
         let (from, to) = info.data_offsets;
-        let mut bytes = vec![0; to - from];
-        file.seek(SeekFrom::Start(start + from as u64))?;
-        file.read_exact(&mut bytes)?;
-        let tensor = tensor_of(&bytes, &info.shape, kind).with_context(|| name.clone())?;
-        tensors.push((name, tensor));
+        if length_of(&info.shape, kind)? != to - from {
+            bail!("{name}: {}", does_not_fit(&info.shape, to - from));
+        }
+        let stored = Stored::Safetensors {
+            file: file.clone(),
+            offset: start + from as u64,
+            shape: info.shape.clone(),
+            kind,
+        };
+        tensors.push((name, stored));
     }
     Ok(tensors)
 }
 
-fn read_ot(path: &Path) -> Result<Vec<(String, Tensor)>> {
+fn open_ot(path: &Path) -> Result<Vec<(String, Stored)>> {
     let loaded = Tensor::load_multi(path)
         .map_err(|e| anyhow!("libtorch cannot read it ({})", first_line(&e)))?;
-    Ok(loaded
-        .into_iter()
-        .map(|(name, tensor)| (name, float32(tensor.detach())))
-        .collect())
+    let stored = |(name, tensor): (String, Tensor)| (name, Stored::InMemory(tensor.detach()));
+    Ok(loaded.into_iter().map(stored).collect())
 }
 
-fn tensor_of(bytes: &[u8], shape: &[usize], kind: Kind) -> Result<Tensor> {
+/// The bytes that such a tensor takes.
+fn length_of(shape: &[usize], kind: Kind) -> Result<usize> {
     let mut count = kind.elt_size_in_bytes();
     for &extent in shape {
         count = count.checked_mul(extent).context("its shape overflows")?;
     }
-    if count != bytes.len() {
-        bail!("its shape {shape:?} does not fit its {} bytes", bytes.len());
+    Ok(count)
+}
+
+fn does_not_fit(shape: &[usize], bytes: usize) -> String {
+    format!("its shape {shape:?} does not fit its {bytes} bytes")
+}
+
+fn tensor_of(bytes: Vec<u8>, shape: &[usize], kind: Kind) -> Result<Tensor> {
+    if length_of(shape, kind)? != bytes.len() {
+        bail!(does_not_fit(shape, bytes.len()));
     }
     let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
-    Ok(float32(Tensor::f_from_data_size(bytes, &shape, kind)?))
+    match kind {
+        Kind::Float => tensor_of_floats(bytes, &shape),
+        _ => Ok(float32(Tensor::f_from_data_size(&bytes, &shape, kind)?)),
+    }
 }
 
 /// Floating point as float32; integers (counters) as they are.
@@ -202,7 +283,7 @@ fn first_line(error: &impl Display) -> String {
 
 /// Where tensors lie under one of [`CHECKPOINT_KEYS`], those alone and without it: what lies
 /// beside them is an optimiser's state. No network of the zoo has a module of such a name.
-fn unwrap_checkpoint(mut tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+fn unwrap_checkpoint(mut tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)> {
     while let Some(key) = CHECKPOINT_KEYS
         .iter()
         .find(|key| tensors.iter().any(|(name, _)| name.starts_with(*key)))
@@ -213,15 +294,6 @@ fn unwrap_checkpoint(mut tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)
             .collect();
     }
     tensors
-}
-
-/// The number of classes for which the state dict was trained: the rows of `entry`'s last layer.
-/// `None` where it lacks that layer, so belongs to another network.
-pub fn classes(entry: &ZooEntry, state: &[(String, Tensor)]) -> Option<i64> {
-    let weight = format!("{}.weight", entry.last_layer);
-    let (_, tensor) = state.iter().find(|(name, _)| *name == weight)?;
-    let rows = tensor.size().first().copied()?;
-    (rows > 0).then_some(rows)
 }
 
 /// Puts the tensors of `state`, read from `file`, in place of the variables of `entry`'s network in
@@ -299,25 +371,31 @@ pub fn load(
 /// that owns its variables, and the module, `[N, 3, H, W]` to `[N, classes of the file]`.
 ///
 /// # Errors
-/// Those of [`read_state_dict`] and [`load`].
+/// Those of [`StateDict::open`] and [`load`].
 pub fn network(
     entry: &ZooEntry,
     file: &Path,
     device: Device,
 ) -> Result<(nn::VarStore, Box<dyn ModuleT>)> {
-    let state = read_state_dict(file)?;
-    let Some(classes) = classes(entry, &state) else {
+    let state = StateDict::open(file)?;
+    let Some(classes) = state.classes(entry) else {
+        let names: Vec<&String> = state.tensors.iter().map(|(name, _)| name).collect();
         bail!(
             "{}: these are not weights of {}: missing {}.weight; it holds {}",
             file.display(),
             entry.name,
             entry.last_layer,
-            first_few(&state.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            first_few(&names)
         );
     };
     let mut vs = nn::VarStore::new(device);
-    let module = entry.build(&vs.root(), classes);
-    load(&mut vs, entry, state, file)?;
+    // The values that it starts with are thrown away, so they may as well be small.
+    vs.set_kind(Kind::Half);
+    let (module, state) = std::thread::scope(|scope| {
+        let read = scope.spawn(|| state.read());
+        (entry.build(&vs.root(), classes), joined(read))
+    });
+    load(&mut vs, entry, state?, file)?;
     Ok((vs, module))
 }
 
