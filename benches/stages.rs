@@ -110,10 +110,7 @@ fn maps(c: &mut Criterion) {
 
 fn figures(c: &mut Criterion) {
     let map = to_picture(&rand(&[3, 224, 224])).unwrap();
-    let panel = |image: &RgbImage| Panel {
-        image: image.clone(),
-        scaling: Scaling::Smooth,
-    };
+    let panel = |image: &RgbImage| Panel::new(image.clone(), Scaling::Smooth);
     let photo = images::decode(Path::new("samples/dog.jpg")).unwrap();
     let photo = images::resize(&photo, 448, 448).unwrap();
     let column = Column {

@@ -55,10 +55,7 @@ fn main() -> anyhow::Result<()> {
         figure.columns.push(Column {
             title: top.iter().map(ToString::to_string).collect(),
             panels: [picture, map]
-                .map(|image| Panel {
-                    image,
-                    scaling: Scaling::Smooth,
-                })
+                .map(|image| Panel::new(image, Scaling::Smooth))
                 .into(),
         });
     }

@@ -1,5 +1,6 @@
 //! A whole run: images -> batch -> hooked model -> excitations -> map -> figures.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use crate::classes::{Class, no_class, top_classes};
 use crate::cluster::{Row, pickle, som};
 use crate::error::usage;
 use crate::figure::{
-    self, ClusterFigure, Column, MOST_IMAGES, MapFigure, Panel, Placed, Scaling, draw_clusters,
-    ramp,
+    self, ClusterFigure, Column, MOST_IMAGES, MapFigure, Panel, Picture, Placed, Scaling,
+    draw_clusters, ramp,
 };
 use crate::hooks::{HookedModel, Layer};
 use crate::images;
@@ -436,12 +437,28 @@ impl Seen {
     }
 }
 
-/// The picture of an image for a figure.
-fn picture_of(pictures: &Sequence, image: usize) -> Result<RgbImage> {
-    let bytes = pictures.get(image..image + 1)?;
-    let (height, width) = (bytes.size()[1] as u32, bytes.size()[2] as u32);
-    let bytes = Vec::<u8>::try_from(bytes.reshape([-1]))?;
-    RgbImage::from_raw(width, height, bytes).context("a picture is incomplete")
+/// The picture of an image for a figure, where it is kept.
+#[derive(Debug)]
+struct Kept<'a> {
+    pictures: &'a Sequence,
+    image: usize,
+}
+
+impl Picture for Kept<'_> {
+    fn size(&self) -> (u32, u32) {
+        match self.pictures.shape() {
+            &[height, width, _] => (width as u32, height as u32),
+            _ => (0, 0),
+        }
+    }
+
+    fn pixels(&self) -> Result<Cow<'_, RgbImage>> {
+        let bytes = self.pictures.get(self.image..self.image + 1)?;
+        let bytes = Vec::<u8>::try_from(bytes.reshape([-1]))?;
+        let (width, height) = self.size();
+        let picture = RgbImage::from_raw(width, height, bytes);
+        Ok(Cow::Owned(picture.context("a picture is incomplete")?))
+    }
 }
 
 /// Images forwarded at once: so many that the network's largest tensor of all of
@@ -631,25 +648,24 @@ fn draw(
             let mut columns = Vec::new();
             for image in start..end {
                 let map = maps.map(image..image + 1)?.get(0);
+                let kept = Kept {
+                    pictures: shown.pictures,
+                    image,
+                };
                 let mut panels = vec![
-                    Panel {
-                        image: picture_of(shown.pictures, image)?,
-                        scaling: Scaling::Smooth,
-                    },
-                    Panel {
-                        image: to_picture(&map)?,
-                        scaling,
-                    },
+                    Panel::new(kept, Scaling::Smooth),
+                    Panel::new(to_picture(&map)?, scaling),
                 ];
                 if options.output.split_rgb {
                     for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
-                        let image = ramp_picture(&map.get(channel), ramp)?;
-                        panels.push(Panel { image, scaling });
+                        let picture = ramp_picture(&map.get(channel), ramp)?;
+                        panels.push(Panel::new(picture, scaling));
                     }
                 }
                 if let Some(saliency) = &maps.saliency {
-                    let image = ramp_picture(&saliency.get(image as i64).get(0), ramp::magma)?;
-                    panels.push(Panel { image, scaling });
+                    let saliency = saliency.get(image as i64).get(0);
+                    let picture = ramp_picture(&saliency, ramp::magma)?;
+                    panels.push(Panel::new(picture, scaling));
                 }
                 columns.push(Column {
                     title: shown.classes[image].iter().map(Class::to_string).collect(),

@@ -1,12 +1,13 @@
 //! The map figure: a column per image, its classes above, the input, its map
 //! and further rows beneath.
 
+use std::rc::Rc;
+
 use anyhow::{Result, bail};
-use image::RgbImage;
 
 use super::FigureFormat;
 use super::ramp::Rgb;
-use super::sheet::{Scaling, Sheet};
+use super::sheet::{Picture, Scaling, Sheet};
 use super::text::{Align, Bounds, Lettering, Weight, one_line};
 
 /// The most images that one figure holds.
@@ -53,25 +54,35 @@ const HAIRLINE: Rgb = [214, 216, 220];
 
 /// A picture of a column.
 #[derive(Debug, Clone)]
-pub struct Panel {
-    pub image: RgbImage,
+pub struct Panel<'a> {
+    pub image: Rc<dyn Picture + 'a>,
     /// How it is brought to the size of its cell.
     pub scaling: Scaling,
 }
 
+impl<'a> Panel<'a> {
+    /// A panel of that picture.
+    pub fn new(image: impl Picture + 'a, scaling: Scaling) -> Panel<'a> {
+        Panel {
+            image: Rc::new(image),
+            scaling,
+        }
+    }
+}
+
 /// What a figure shows of one image.
 #[derive(Debug, Clone)]
-pub struct Column {
+pub struct Column<'a> {
     /// Lines above the first panel, the first one set stronger: `timber_wolf: 0.91`.
     pub title: Vec<String>,
     /// Top to bottom. They show the same area, so all take the size of the first.
-    pub panels: Vec<Panel>,
+    pub panels: Vec<Panel<'a>>,
 }
 
 /// A figure of one column per image, in the order of the images.
 #[derive(Debug, Clone, Default)]
-pub struct MapFigure {
-    pub columns: Vec<Column>,
+pub struct MapFigure<'a> {
+    pub columns: Vec<Column<'a>>,
     /// Names of the panels' rows, left of them; none at all is allowed.
     pub row_names: Vec<String>,
 }
@@ -85,12 +96,12 @@ pub struct MapFigure {
 /// If the figure has no column or more than [`MOST_IMAGES`], if columns differ in
 /// their number of panels or have none, if a panel is empty, if there are row
 /// names but not one per row, or if the page is larger than the format holds.
-pub fn draw_maps(figure: &MapFigure, format: FigureFormat) -> Result<Vec<u8>> {
+pub fn draw_maps(figure: &MapFigure<'_>, format: FigureFormat) -> Result<Vec<u8>> {
     compose(figure, format)?.encode(format)
 }
 
 /// Places all marks of the figure.
-fn compose(figure: &MapFigure, format: FigureFormat) -> Result<Sheet<'_>> {
+fn compose<'a>(figure: &'a MapFigure<'_>, format: FigureFormat) -> Result<Sheet<'a>> {
     let rows = check(figure)?;
     let sizes: Vec<(i32, i32)> = figure.columns.iter().map(panel_size).collect();
     let cell_width = largest(sizes.iter().map(|size| size.0), PANEL_SIDE as i32);
@@ -139,7 +150,7 @@ fn compose(figure: &MapFigure, format: FigureFormat) -> Result<Sheet<'_>> {
                     bottom: top + height,
                 };
                 sheet.fill(outline(area), HAIRLINE);
-                sheet.picture(area, &panel.image, panel.scaling);
+                sheet.picture(area, &*panel.image, panel.scaling);
             }
         }
     }
@@ -148,7 +159,7 @@ fn compose(figure: &MapFigure, format: FigureFormat) -> Result<Sheet<'_>> {
 
 /// The part of their full size at which the titles of the figure are set: one for
 /// all, so that none looks more important than another.
-fn title_scale(figure: &MapFigure, room: f32) -> f32 {
+fn title_scale(figure: &MapFigure<'_>, room: f32) -> f32 {
     let longest = figure
         .columns
         .iter()
@@ -167,7 +178,7 @@ fn title_style(line: usize, scale: f32) -> Lettering {
 }
 
 /// The number of panels in each column, if the figure can be drawn.
-fn check(figure: &MapFigure) -> Result<usize> {
+fn check(figure: &MapFigure<'_>) -> Result<usize> {
     let count = figure.columns.len();
     let Some(first) = figure.columns.first() else {
         bail!("a map figure needs at least one image");
@@ -187,7 +198,7 @@ fn check(figure: &MapFigure) -> Result<usize> {
                 column.panels.len()
             );
         }
-        if let Some(row) = column.panels.iter().position(|p| p.image.is_empty()) {
+        if let Some(row) = column.panels.iter().position(|panel| is_empty(panel)) {
             bail!(
                 "panel {} of image {} in the map figure is empty",
                 row + 1,
@@ -204,6 +215,11 @@ fn check(figure: &MapFigure) -> Result<usize> {
     Ok(rows)
 }
 
+fn is_empty(panel: &Panel<'_>) -> bool {
+    let (width, height) = panel.image.size();
+    width == 0 || height == 0
+}
+
 /// The number of columns in each block: as even as can be, fuller ones first.
 fn blocks(columns: usize) -> Vec<usize> {
     let count = columns.div_ceil(COLUMNS_PER_BLOCK);
@@ -213,14 +229,12 @@ fn blocks(columns: usize) -> Vec<usize> {
 }
 
 /// Width and height at which the panels of a column are drawn, in the first one's aspect ratio.
-fn panel_size(column: &Column) -> (i32, i32) {
+fn panel_size(column: &Column<'_>) -> (i32, i32) {
     let Some(panel) = column.panels.first() else {
         return (0, 0);
     };
-    let (width, height) = (
-        f64::from(panel.image.width()),
-        f64::from(panel.image.height()),
-    );
+    let (width, height) = panel.image.size();
+    let (width, height) = (f64::from(width), f64::from(height));
     let (shorter, longer) = (width.min(height), width.max(height));
     let scale = (PANEL_SIDE / shorter).min(LONGEST_PANEL * PANEL_SIDE / longer);
     let drawn = |side: f64| ((side * scale).round() as i32).max(1);
@@ -244,21 +258,20 @@ fn outline(area: Bounds) -> Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::RgbImage;
 
     const PANEL: [u8; 3] = [40, 60, 90];
 
-    fn column(title: &[&str], rows: usize) -> Column {
-        let panel = Panel {
-            image: RgbImage::from_pixel(2, 2, image::Rgb(PANEL)),
-            scaling: Scaling::Blocks,
-        };
+    fn column(title: &[&str], rows: usize) -> Column<'static> {
+        let image = RgbImage::from_pixel(2, 2, image::Rgb(PANEL));
+        let panel = Panel::new(image, Scaling::Blocks);
         Column {
             title: title.iter().map(|line| (*line).to_owned()).collect(),
             panels: vec![panel; rows],
         }
     }
 
-    fn figure(images: usize, rows: usize) -> MapFigure {
+    fn figure(images: usize, rows: usize) -> MapFigure<'static> {
         let title = ["timber_wolf: 0.91", "white_wolf: 0.05", "malamute: 0.01"];
         MapFigure {
             columns: vec![column(&title, rows); images],
@@ -266,7 +279,7 @@ mod tests {
         }
     }
 
-    fn pixels(figure: &MapFigure) -> RgbImage {
+    fn pixels(figure: &MapFigure<'_>) -> RgbImage {
         compose(figure, FigureFormat::Png).unwrap().pixels()
     }
 
@@ -290,6 +303,16 @@ mod tests {
 
     fn panels_down(pixels: &RgbImage, x: usize) -> Vec<(usize, usize)> {
         runs((0..pixels.height()).map(|y| *pixels.get_pixel(x as u32, y)))
+    }
+
+    #[test]
+    fn a_page_drawn_in_bands_is_the_page_drawn_at_once() {
+        let figure = figure(17, 2);
+        let sheet = compose(&figure, FigureFormat::Png).unwrap();
+        let (bands, whole) = (sheet.pixels(), sheet.pixels_at_once());
+        assert!(sheet.bands() > 4);
+        assert_eq!(bands.dimensions(), whole.dimensions());
+        assert!(bands == whole);
     }
 
     #[test]
@@ -398,7 +421,7 @@ mod tests {
             let mut figure = figure(2, 2);
             for column in &mut figure.columns {
                 let image = RgbImage::from_pixel(size.0, size.1, image::Rgb(PANEL));
-                column.panels[0].image = image;
+                column.panels[0].image = Rc::new(image);
             }
             let pixels = pixels(&figure);
             let down = panels_down(&pixels, 100);
@@ -435,7 +458,7 @@ mod tests {
 
     #[test]
     fn figures_that_cannot_be_are_errors() {
-        let error = |figure: &MapFigure| {
+        let error = |figure: &MapFigure<'_>| {
             let result = draw_maps(figure, FigureFormat::Svg);
             result.unwrap_err().to_string()
         };
@@ -446,7 +469,7 @@ mod tests {
         uneven.columns[1].panels.pop();
         assert!(error(&uneven).contains("image 2"));
         let mut empty = figure(3, 2);
-        empty.columns[2].panels[1].image = RgbImage::new(0, 5);
+        empty.columns[2].panels[1].image = Rc::new(RgbImage::new(0, 5));
         assert!(error(&empty).contains("panel 2 of image 3"));
         let mut names = figure(3, 2);
         names.row_names = vec!["input".to_owned()];

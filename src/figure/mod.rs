@@ -19,7 +19,7 @@ mod variance;
 
 pub use clusters::{ClusterFigure, Placed, draw_clusters};
 pub use maps::{Column, MOST_IMAGES, MapFigure, Panel, draw_maps};
-pub use sheet::{DENSITY, MARGIN, Scaling};
+pub use sheet::{DENSITY, MARGIN, Picture, Scaling};
 pub use variance::draw_variance;
 
 /// Kind of file that a figure becomes.

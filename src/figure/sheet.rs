@@ -3,14 +3,21 @@
 //! Who composes a figure places marks anywhere; the page is then cut around
 //! them with the same margin on all four sides.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::ops::Range;
 
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
-use jpeg_encoder::{ColorType, Encoder, PixelDensity, PixelDensityUnit, SamplingFactor};
+use jpeg_encoder::{
+    Encoder, ImageBuffer, JpegColorType, PixelDensity, PixelDensityUnit, SamplingFactor,
+    rgb_to_ycbcr,
+};
 use plotters::backend::{BitMapBackend, SVGBackend};
 use plotters_backend::{BackendColor, DrawingBackend};
 
@@ -45,6 +52,29 @@ pub enum Scaling {
     Blocks,
 }
 
+/// A picture whose size is known before its pixels are there, which are asked for
+/// only while they are drawn.
+pub trait Picture: fmt::Debug {
+    /// Width and height, in pixels.
+    fn size(&self) -> (u32, u32);
+
+    /// Its pixels.
+    ///
+    /// # Errors
+    /// Where they cannot be had.
+    fn pixels(&self) -> Result<Cow<'_, RgbImage>>;
+}
+
+impl Picture for RgbImage {
+    fn size(&self) -> (u32, u32) {
+        self.dimensions()
+    }
+
+    fn pixels(&self) -> Result<Cow<'_, RgbImage>> {
+        Ok(Cow::Borrowed(self))
+    }
+}
+
 enum Mark<'a> {
     Fill {
         area: Bounds,
@@ -52,7 +82,7 @@ enum Mark<'a> {
     },
     Picture {
         area: Bounds,
-        image: &'a RgbImage,
+        image: &'a dyn Picture,
         scaling: Scaling,
     },
     Text {
@@ -65,6 +95,21 @@ enum Mark<'a> {
         width: f32,
         colour: Rgb,
     },
+}
+
+impl Mark<'_> {
+    fn bounds(&self) -> Option<Bounds> {
+        match self {
+            Mark::Fill { area, .. } | Mark::Picture { area, .. } | Mark::Cross { area, .. } => {
+                Some(*area)
+            }
+            Mark::Text {
+                text,
+                at,
+                lettering,
+            } => lettering.ink(text, *at),
+        }
+    }
 }
 
 /// Marks on a white page of no fixed size.
@@ -87,7 +132,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// A picture, brought to the size of `area`.
-    pub fn picture(&mut self, area: Bounds, image: &'a RgbImage, scaling: Scaling) {
+    pub fn picture(&mut self, area: Bounds, image: &'a dyn Picture, scaling: Scaling) {
         self.marks.push(Mark::Picture {
             area,
             image,
@@ -118,16 +163,7 @@ impl<'a> Sheet<'a> {
     pub fn bounds(&self) -> Option<Bounds> {
         self.marks
             .iter()
-            .filter_map(|mark| match mark {
-                Mark::Fill { area, .. } | Mark::Picture { area, .. } | Mark::Cross { area, .. } => {
-                    Some(*area)
-                }
-                Mark::Text {
-                    text,
-                    at,
-                    lettering,
-                } => lettering.ink(text, *at),
-            })
+            .filter_map(Mark::bounds)
             .reduce(Bounds::union)
     }
 
@@ -138,8 +174,8 @@ impl<'a> Sheet<'a> {
     pub fn encode(&self, format: FigureFormat) -> Result<Vec<u8>> {
         let page = self.page()?;
         match format {
-            FigureFormat::Jpg => jpeg(&self.bitmap(&page)?, page.width, page.height),
-            FigureFormat::Png => png(&self.bitmap(&page)?, page.width, page.height, true),
+            FigureFormat::Jpg => jpeg(&Bands::of(self, page)),
+            FigureFormat::Png => png_of(&Bands::of(self, page)),
             FigureFormat::Svg => Ok(self.svg(&page)?.into_bytes()),
         }
     }
@@ -162,10 +198,16 @@ impl<'a> Sheet<'a> {
         })
     }
 
-    /// Draws fills and texts, not pictures and crosses, on a backend of plotters.
-    fn draw_on<B: DrawingBackend>(&self, backend: &mut B, page: &Page) -> Result<()>
+    /// Draws fills and texts, not pictures and crosses, on a backend of plotters that
+    /// is as large as the page.
+    fn draw_on<'m, B: DrawingBackend>(
+        marks: impl IntoIterator<Item = &'m Mark<'a>>,
+        backend: &mut B,
+        page: &Page,
+    ) -> Result<()>
     where
         B::ErrorType: 'static,
+        'a: 'm,
     {
         let failed = |error| anyhow!("cannot draw the figure: {error}");
         let (dx, dy) = page.shift;
@@ -173,7 +215,7 @@ impl<'a> Sheet<'a> {
         backend
             .draw_rect((0, 0), whole, &colour(WHITE), true)
             .map_err(failed)?;
-        for mark in &self.marks {
+        for mark in marks {
             match mark {
                 Mark::Fill { area, colour: rgb } => {
                     let area = area.shifted(dx, dy);
@@ -196,7 +238,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// The pictures and the areas of the page that they take.
-    fn pictures(&self, page: &Page) -> impl Iterator<Item = (Bounds, &'a RgbImage, Scaling)> {
+    fn pictures(&self, page: &Page) -> impl Iterator<Item = (Bounds, &'a dyn Picture, Scaling)> {
         let (dx, dy) = page.shift;
         self.marks.iter().filter_map(move |mark| match *mark {
             Mark::Picture {
@@ -225,33 +267,13 @@ impl<'a> Sheet<'a> {
         })
     }
 
-    /// The page as rows of RGB pixels.
-    fn bitmap(&self, page: &Page) -> Result<Vec<u8>> {
-        let mut pixels = vec![255; page.width as usize * page.height as usize * 3];
-        let mut backend = BitMapBackend::with_buffer(&mut pixels, (page.width, page.height));
-        self.draw_on(&mut backend, page)?;
-        let mut resizer = Resizer::new();
-        for (area, image, scaling) in self.pictures(page) {
-            let size = size_of(area);
-            let scaled = resized(&mut resizer, image, size, scaling)?;
-            backend
-                .blit_bitmap((area.left, area.top), size, &scaled)
-                .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
-        }
-        drop(backend);
-        for cross in self.crosses(page) {
-            cross.blend_into(&mut pixels, page.width as usize);
-        }
-        Ok(pixels)
-    }
-
     /// The page as SVG, with its pictures inside. Smooth ones keep their own
     /// resolution and are enlarged by the viewer; blocks come at their full size,
     /// for no viewer is to blur them.
     fn svg(&self, page: &Page) -> Result<String> {
         let mut svg = String::new();
         let mut backend = SVGBackend::with_string(&mut svg, (page.width, page.height));
-        self.draw_on(&mut backend, page)?;
+        Self::draw_on(&self.marks, &mut backend, page)?;
         backend
             .present()
             .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
@@ -262,11 +284,12 @@ impl<'a> Sheet<'a> {
         let mut resizer = Resizer::new();
         for (area, image, scaling) in self.pictures(page) {
             let (width, height) = size_of(area);
+            let image = image.pixels()?;
             let data = match scaling {
-                Scaling::Smooth => png(image.as_raw(), image.width(), image.height(), false)?,
+                Scaling::Smooth => png(image.as_raw(), image.width(), image.height())?,
                 Scaling::Blocks => {
-                    let scaled = resized(&mut resizer, image, (width, height), scaling)?;
-                    png(&scaled, width, height, false)?
+                    let scaled = resized(&mut resizer, &image, (width, height), scaling)?;
+                    png(&scaled, width, height)?
                 }
             };
             // xlink:href: what old and new viewers alike understand.
@@ -285,6 +308,127 @@ impl<'a> Sheet<'a> {
         }
         svg.push_str("</svg>\n");
         Ok(svg)
+    }
+}
+
+/// A page as stretches of rows, each drawn when it is needed: a page of 64 images as
+/// a whole would take 100 MB.
+struct Bands<'s, 'a> {
+    sheet: &'s Sheet<'a>,
+    page: Page,
+    /// Rows of the stretches, top to bottom; none cuts a picture in two.
+    rows: Vec<Range<u32>>,
+    /// Rows that each mark touches.
+    touched: Vec<Range<i32>>,
+}
+
+impl<'s, 'a> Bands<'s, 'a> {
+    fn of(sheet: &'s Sheet<'a>, page: Page) -> Bands<'s, 'a> {
+        let mut pictures: Vec<(u32, u32)> = sheet
+            .pictures(&page)
+            .map(|(area, _, _)| (area.top.max(0) as u32, area.bottom.max(0) as u32))
+            .collect();
+        pictures.sort_unstable();
+        let mut cuts = vec![0];
+        let mut reached = pictures.first().map_or(0, |&(_, bottom)| bottom);
+        for (top, bottom) in pictures {
+            if top >= reached {
+                cuts.push(top);
+            }
+            reached = reached.max(bottom);
+        }
+        cuts.push(page.height);
+        let touched = |mark: &Mark<'_>| {
+            let bounds = mark.bounds()?.shifted(0, page.shift.1);
+            Some(bounds.top..bounds.bottom)
+        };
+        let none = 0..0;
+        let marks = sheet.marks.iter();
+        Bands {
+            rows: cuts.windows(2).map(|cut| cut[0]..cut[1]).collect(),
+            touched: marks
+                .map(|mark| touched(mark).unwrap_or(none.clone()))
+                .collect(),
+            sheet,
+            page,
+        }
+    }
+
+    /// The RGB pixels of a stretch of rows.
+    fn draw(&self, rows: &Range<u32>) -> Result<Vec<u8>> {
+        let (width, height) = (self.page.width, rows.end - rows.start);
+        let top = rows.start as i32;
+        let band = Page {
+            width,
+            height,
+            shift: (self.page.shift.0, self.page.shift.1 - top),
+        };
+        let mut pixels = vec![255; width as usize * height as usize * 3];
+        let mut backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
+        let marks = self.sheet.marks.iter().zip(&self.touched);
+        let inside = marks
+            .filter(|(_, touched)| touched.start < rows.end as i32 && touched.end > top)
+            .map(|(mark, _)| mark);
+        Sheet::draw_on(inside, &mut backend, &band)?;
+        let mut resizer = Resizer::new();
+        for (area, image, scaling) in self.sheet.pictures(&band) {
+            if area.top < 0 || area.top >= height as i32 {
+                continue;
+            }
+            let scaled = resized(&mut resizer, &*image.pixels()?, size_of(area), scaling)?;
+            backend
+                .blit_bitmap((area.left, area.top), size_of(area), &scaled)
+                .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
+        }
+        drop(backend);
+        for cross in self.sheet.crosses(&self.page) {
+            cross.blend_into(&mut pixels, width as usize, rows);
+        }
+        Ok(pixels)
+    }
+}
+
+/// What an encoder asks for its rows, from the first to the last.
+struct Rows<'b, 's, 'a> {
+    bands: &'b Bands<'s, 'a>,
+    /// The stretch that was drawn last.
+    drawn: RefCell<(Range<u32>, Vec<u8>)>,
+    failure: &'b RefCell<Option<anyhow::Error>>,
+}
+
+impl ImageBuffer for Rows<'_, '_, '_> {
+    fn get_jpeg_color_type(&self) -> JpegColorType {
+        JpegColorType::Ycbcr
+    }
+
+    fn width(&self) -> u16 {
+        self.bands.page.width as u16
+    }
+
+    fn height(&self) -> u16 {
+        self.bands.page.height as u16
+    }
+
+    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
+        let row = u32::from(y);
+        let mut drawn = self.drawn.borrow_mut();
+        if !drawn.0.contains(&row)
+            && let Some(rows) = self.bands.rows.iter().find(|rows| rows.contains(&row))
+        {
+            let pixels = self.bands.draw(rows).unwrap_or_else(|error| {
+                self.failure.borrow_mut().get_or_insert(error);
+                vec![255; self.bands.page.width as usize * rows.len() * 3]
+            });
+            *drawn = (rows.clone(), pixels);
+        }
+        let length = usize::from(self.width()) * 3;
+        let start = (row - drawn.0.start) as usize * length;
+        for pixel in drawn.1[start..start + length].chunks_exact(3) {
+            let (y, cb, cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
+            buffers[0].push(y);
+            buffers[1].push(cb);
+            buffers[2].push(cr);
+        }
     }
 }
 
@@ -311,19 +455,21 @@ impl Cross {
         )
     }
 
-    /// Mixes the cross into rows of RGB pixels, by how much of each pixel it covers.
-    fn blend_into(&self, pixels: &mut [u8], page_width: usize) {
+    /// Mixes the cross into some rows of RGB pixels of a page of that width, by how much
+    /// of each pixel it covers.
+    fn blend_into(&self, pixels: &mut [u8], page_width: usize, rows: &Range<u32>) {
         let (x, y) = self.centre();
         let length = self.reach() * std::f32::consts::SQRT_2;
         let distance = |along: f32, aside: f32| (along.abs() - length).max(0.0).hypot(aside);
-        for row in self.area.top..self.area.bottom {
+        let (first, end) = (rows.start as i32, rows.end as i32);
+        for row in self.area.top.max(first)..self.area.bottom.min(end) {
             for column in self.area.left..self.area.right {
                 let (right, down) = (column as f32 + 0.5 - x, row as f32 + 0.5 - y);
                 let falling = (right + down) * std::f32::consts::FRAC_1_SQRT_2;
                 let rising = (right - down) * std::f32::consts::FRAC_1_SQRT_2;
                 let nearest = distance(falling, rising).min(distance(rising, falling));
                 let cover = (0.5 + self.width / 2.0 - nearest).clamp(0.0, 1.0);
-                let start = (row as usize * page_width + column as usize) * 3;
+                let start = ((row - first) as usize * page_width + column as usize) * 3;
                 for (pixel, ink) in pixels[start..start + 3].iter_mut().zip(self.colour) {
                     let mixed = f32::from(*pixel) * (1.0 - cover) + f32::from(ink) * cover;
                     *pixel = mixed.round() as u8;
@@ -387,8 +533,9 @@ fn resized(
     Ok(scaled.into_vec())
 }
 
-/// A JPEG of RGB pixels, 4:4:4.
-fn jpeg(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+/// A JPEG, 4:4:4.
+fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
+    let (width, height) = (bands.page.width, bands.page.height);
     if width.max(height) > JPEG_LONGEST_SIDE {
         bail!(
             "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} \
@@ -396,48 +543,84 @@ fn jpeg(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
         );
     }
     let mut file = Vec::new();
-    // Faster by far than image's own encoder.
+    // Faster by far than image's own encoder, and it takes the rows as they come.
     let mut encoder = Encoder::new(&mut file, JPEG_QUALITY);
     encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
     encoder.set_density(PixelDensity {
         unit: PixelDensityUnit::Inches,
         density: (DENSITY, DENSITY),
     });
-    let (width, height) = (u16::try_from(width)?, u16::try_from(height)?);
+    let failure = RefCell::new(None);
     encoder
-        .encode(pixels, width, height, ColorType::Rgb)
+        .encode_image(Rows {
+            bands,
+            drawn: RefCell::new((0..0, Vec::new())),
+            failure: &failure,
+        })
         .context("cannot encode the figure as JPEG")?;
+    match failure.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(file),
+    }
+}
+
+/// A figure as PNG, with its density.
+fn png_of(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    let mut encoder = png_encoder(&mut file, bands.page.width, bands.page.height);
+    let per_metre = (f64::from(DENSITY) * INCHES_PER_METRE).round() as u32;
+    encoder.set_pixel_dims(Some(png::PixelDimensions {
+        xppu: per_metre,
+        yppu: per_metre,
+        unit: png::Unit::Meter,
+    }));
+    let mut writer = encoder.write_header()?;
+    let mut stream = writer.stream_writer()?;
+    for rows in &bands.rows {
+        stream.write_all(&bands.draw(rows)?)?;
+    }
+    stream.finish()?;
+    writer.finish()?;
     Ok(file)
 }
 
-/// A PNG of RGB pixels; a figure of its own carries its density.
-fn png(pixels: &[u8], width: u32, height: u32, with_density: bool) -> Result<Vec<u8>> {
+/// A PNG of RGB pixels.
+fn png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Fast);
-    if with_density {
-        let per_metre = (f64::from(DENSITY) * INCHES_PER_METRE).round() as u32;
-        encoder.set_pixel_dims(Some(png::PixelDimensions {
-            xppu: per_metre,
-            yppu: per_metre,
-            unit: png::Unit::Meter,
-        }));
-    }
-    let mut writer = encoder.write_header()?;
+    let mut writer = png_encoder(&mut file, width, height).write_header()?;
     writer.write_image_data(pixels)?;
     writer.finish()?;
     Ok(file)
+}
+
+fn png_encoder(file: &mut Vec<u8>, width: u32, height: u32) -> png::Encoder<'_, &mut Vec<u8>> {
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder
 }
 
 #[cfg(test)]
 impl Sheet<'_> {
     /// The page before it is encoded.
     pub fn pixels(&self) -> RgbImage {
-        let page = self.page().unwrap();
-        let pixels = self.bitmap(&page).unwrap();
-        RgbImage::from_raw(page.width, page.height, pixels).unwrap()
+        let bands = Bands::of(self, self.page().unwrap());
+        let pixels = bands.rows.iter().flat_map(|rows| bands.draw(rows).unwrap());
+        let (width, height) = (bands.page.width, bands.page.height);
+        RgbImage::from_raw(width, height, pixels.collect()).unwrap()
+    }
+
+    /// The same, drawn at once.
+    pub fn pixels_at_once(&self) -> RgbImage {
+        let bands = Bands::of(self, self.page().unwrap());
+        let (width, height) = (bands.page.width, bands.page.height);
+        RgbImage::from_raw(width, height, bands.draw(&(0..height)).unwrap()).unwrap()
+    }
+
+    /// The number of bands that it is drawn in.
+    pub fn bands(&self) -> usize {
+        Bands::of(self, self.page().unwrap()).rows.len()
     }
 
     /// The areas of the crosses of this colour, in the order of drawing.

@@ -32,8 +32,18 @@ pub struct PcaAccumulator {
 enum State {
     /// The rows themselves, `[m,C]` float32 each.
     Rows(Vec<Tensor>),
-    /// Their mean `[C]` and scatter `[C,C]` about it, float64.
-    Moments { mean: Tensor, scatter: Tensor },
+    /// Their moments.
+    Moments(Moments),
+}
+
+/// Mean and scatter of rows.
+#[derive(Debug)]
+struct Moments {
+    /// `[C]` float64.
+    mean: Tensor,
+    /// The scatter about the mean, `[C,C]` float64, on and above the diagonal (below it,
+    /// numbers without a meaning).
+    scatter: Tensor,
 }
 
 /// A fitted basis.
@@ -78,10 +88,9 @@ impl PcaAccumulator {
                     self.turn_into_moments();
                 }
             }
-            State::Moments { .. } => {
-                let before = self.rows - rows.size()[0];
-                let added = moments_of(&rows);
-                self.merge_moments(before, added, rows.size()[0]);
+            State::Moments(moments) => {
+                let added = rows.size()[0];
+                moments.add(self.rows - added, &rows, added);
             }
         }
         Ok(())
@@ -113,7 +122,9 @@ impl PcaAccumulator {
             }
             (_, theirs) => {
                 self.turn_into_moments();
-                self.merge_moments(before, theirs.into_moments(), added);
+                if let State::Moments(moments) = &mut self.state {
+                    moments.merge(before, theirs.into_moments(), added);
+                }
             }
         }
         Ok(())
@@ -121,18 +132,7 @@ impl PcaAccumulator {
 
     fn turn_into_moments(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Rows(Vec::new()));
-        let (mean, scatter) = state.into_moments();
-        self.state = State::Moments { mean, scatter };
-    }
-
-    /// Chan, Golub and LeVeque's pairwise update of mean and scatter.
-    fn merge_moments(&mut self, before: i64, (mean_b, scatter_b): (Tensor, Tensor), added: i64) {
-        if let State::Moments { mean, scatter } = &mut self.state {
-            let (a, b) = (before as f64, added as f64);
-            let delta = mean_b - &*mean;
-            *scatter = &*scatter + scatter_b + delta.outer(&delta) * (a * b / (a + b));
-            *mean = &*mean + delta * (b / (a + b));
-        }
+        self.state = State::Moments(state.into_moments());
     }
 
     /// The components of all rows.
@@ -146,16 +146,15 @@ impl PcaAccumulator {
         let count = self.rows.min(self.channels) as usize;
         match self.state {
             State::Rows(rows) => {
-                let rows = Tensor::cat(&rows, 0).to_kind(Kind::Double);
-                let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
-                let centred = rows - &mean;
+                let (mean, centred) = centred(&Tensor::cat(&rows, 0));
                 // X X^T = U S^2 U^T, and the components are V = X^T U / S.
                 let (eigenvalues, left) = eigen(&centred.matmul(&centred.tr()))?;
                 let components = left.matmul(&centred);
                 Pca::new(mean, components, eigenvalues, self.rows, count)
             }
-            State::Moments { mean, scatter } => {
-                let (eigenvalues, components) = eigen(&scatter)?;
+            State::Moments(Moments { mean, scatter }) => {
+                let whole = scatter.triu(0) + scatter.triu(1).tr();
+                let (eigenvalues, components) = eigen(&whole)?;
                 Pca::new(mean, components, eigenvalues, self.rows, count)
             }
         }
@@ -163,12 +162,72 @@ impl PcaAccumulator {
 }
 
 impl State {
-    fn into_moments(self) -> (Tensor, Tensor) {
+    fn into_moments(self) -> Moments {
         match self {
-            State::Rows(rows) => moments_of(&Tensor::cat(&rows, 0)),
-            State::Moments { mean, scatter } => (mean, scatter),
+            State::Rows(rows) => Moments::of(&Tensor::cat(&rows, 0)),
+            State::Moments(moments) => moments,
         }
     }
+}
+
+/// Columns of a scatter that are computed together.
+const BLOCK: usize = 256;
+
+impl Moments {
+    fn of(rows: &Tensor) -> Moments {
+        let channels = rows.size()[1];
+        let (mean, centred) = centred(rows);
+        let mut moments = Moments {
+            mean,
+            scatter: Tensor::zeros([channels, channels], (Kind::Double, rows.device())),
+        };
+        moments.add_products(&centred);
+        moments
+    }
+
+    /// Adds `added` rows to `before` others: the pairwise update of Chan, Golub and
+    /// LeVeque, whose term of the means is one row more.
+    fn add(&mut self, before: i64, rows: &Tensor, added: i64) {
+        let (mean, centred) = centred(rows);
+        let shift = self.moved(before, &mean, added);
+        self.add_products(&Tensor::cat(&[centred, shift], 0));
+    }
+
+    /// Adds the moments of `added` rows to those of `before` others.
+    fn merge(&mut self, before: i64, other: Moments, added: i64) {
+        let shift = self.moved(before, &other.mean, added);
+        self.scatter += other.scatter;
+        self.add_products(&shift);
+    }
+
+    /// Moves the mean; the row `[1,C]` that the scatter grows by for it.
+    fn moved(&mut self, before: i64, mean: &Tensor, added: i64) -> Tensor {
+        let (a, b) = (before as f64, added as f64);
+        let delta = mean - &self.mean;
+        self.mean = &self.mean + &delta * (b / (a + b));
+        (delta * (a * b / (a + b)).sqrt()).unsqueeze(0)
+    }
+
+    /// Adds the products of the columns of `rows`, half of which are the other half's.
+    fn add_products(&mut self, rows: &Tensor) {
+        let channels = rows.size()[1];
+        for begin in (0..channels).step_by(BLOCK) {
+            let (width, rest) = ((BLOCK as i64).min(channels - begin), channels - begin);
+            let columns = rows.narrow(1, begin, width);
+            let products = self.scatter.narrow(0, begin, width);
+            let _ = products
+                .narrow(1, begin, rest)
+                .addmm_(&columns.tr(), &rows.narrow(1, begin, rest));
+        }
+    }
+}
+
+/// The mean `[C]` of rows `[m,C]`, and the rows without it, both float64.
+fn centred(rows: &Tensor) -> (Tensor, Tensor) {
+    let rows = rows.to_kind(Kind::Double);
+    let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
+    let centred = rows - &mean;
+    (mean, centred)
 }
 
 impl Pca {
@@ -235,16 +294,8 @@ fn rows_of(excitation: &Tensor) -> Tensor {
     excitation.permute([0, 2, 3, 1]).reshape([-1, channels])
 }
 
-fn moments_of(rows: &Tensor) -> (Tensor, Tensor) {
-    let rows = rows.to_kind(Kind::Double);
-    let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
-    let centred = rows - &mean;
-    let scatter = centred.tr().matmul(&centred);
-    (mean, scatter)
-}
-
 /// Matrices beyond this size go to libtorch's symmetric decomposition, which is
-/// faster there (2048: 0.9 s, where LAPACK's `dgesdd` takes 2.4 s).
+/// faster there (docs/performance.md).
 const LARGE: i64 = 512;
 
 /// Eigenvalues, falling, and the first three eigenvectors `[<=3, n]` of a
@@ -286,6 +337,22 @@ fn eigen_of_small(gram: &Tensor) -> Result<(Vec<f64>, Tensor)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scatter_of_parts_is_that_of_all_rows() {
+        tch::manual_seed(6);
+        // More channels than one block has, and means that differ between the parts.
+        let rows = Tensor::randn([40, 600], (Kind::Double, tch::Device::Cpu));
+        let rows = rows.cumsum(0, Kind::Double) + 20.0;
+        let mut moments = Moments::of(&rows.narrow(0, 0, 7));
+        moments.add(7, &rows.narrow(0, 7, 13), 13);
+        moments.merge(20, Moments::of(&rows.narrow(0, 20, 20)), 20);
+        let all = &rows - rows.mean_dim(Some([0i64].as_slice()), true, Kind::Double);
+        let expected = all.tr().matmul(&all);
+        let off = (moments.scatter - &expected).triu(0).abs().max();
+        let largest = expected.abs().max().double_value(&[]);
+        assert!(off.double_value(&[]) < 1e-12 * largest, "{off:?}");
+    }
 
     #[test]
     fn both_decompositions_solve_the_eigenproblem() {
