@@ -8,6 +8,9 @@
 #   make zoo      the scores of every zoo network against torchvision's
 #   make quality  how well the maps tell animals from backgrounds, into docs/quality.md
 #   make bench    whole commands against the same job in Python, into docs/performance.md
+#   make dist     a folder and a tarball that need nothing but glibc, into target/dist/
+#   make test-dist  that tarball in a root with glibc alone
+#   make test-browser  the report page in a browser
 #   make zoo-check  which CNNs of torchvision and timm work, into docs/compatibility.md
 #
 # CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
@@ -15,13 +18,13 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 PYTHON ?= python3
-export CUDA PYTHON
+export CUDA PYTHON CARGO
 
 # For what needs PyTorch itself, never for the product.
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench clean
+.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -86,6 +89,18 @@ bench: weights $(VENV)/ready
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2 efficientnet-lite-pytorch
 	$(VENV_PYTHON) benches/compare.py target/bench --prism target/release/prism \
 		--forward target/release/examples/forward --page docs/performance.md
+
+# Packages are for CPUs: with CUDA's libraries in the program it refuses.
+dist: build weights
+	@scripts/dist.sh
+
+test-dist: dist
+	@scripts/test-dist.sh
+
+# The report page in a browser, which is installed where it is missing (Debian, as root).
+test-browser: setup
+	command -v chromedriver >/dev/null || apt-get install -y --no-install-recommends chromium chromium-driver
+	PRISM_TEST_BROWSER=1 $(CARGO) test --test report
 
 zoo: setup
 	$(CARGO) test --release --test zoo -- --include-ignored

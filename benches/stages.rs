@@ -121,7 +121,7 @@ fn figures(c: &mut Criterion) {
     };
     let figure = MapFigure {
         columns: vec![column; 4],
-        row_names: Vec::new(),
+        ..MapFigure::default()
     };
     let ratios: Vec<f64> = (0..1280).map(|k| 1.0 / f64::from(k + 8)).collect();
     let mut group = c.benchmark_group("draw and encode");

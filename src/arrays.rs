@@ -9,10 +9,12 @@ use ndarray::{Array4, Ix4, ShapeBuilder};
 
 use crate::error::usage;
 
+mod basis;
 mod npz;
 mod safetensors;
 mod writer;
 
+pub use basis::{BasisOf, read_basis, write_basis};
 pub use writer::{ArrayWriter, OpenArray};
 
 /// The array that a run takes in place of images.

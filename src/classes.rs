@@ -1,13 +1,14 @@
 //! What a network calls an image: its top classes with their probabilities.
 
 use anyhow::Result;
+use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::error::usage;
 use crate::labels::Labels;
 
 /// One class of one image.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Class {
     /// Its place among the scores.
     pub id: usize,

@@ -8,16 +8,17 @@ use std::str::FromStr;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Usage, usage};
-use crate::figure::FigureFormat;
+use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
 use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
 use crate::map::Keep;
 use crate::notices::Notices;
 use crate::options::{
-    ClusterOptions, DeviceChoice, ModelOptions, Options, OutputOptions, parse_bytes,
-    parse_image_size, parse_mean, parse_std,
+    ClusterOptions, DeviceChoice, JsonTarget, ModelOptions, Options, OutputOptions, parse_bytes,
+    parse_image_size, parse_mean, parse_opacity, parse_std,
 };
 use crate::saliency::Method;
 
@@ -54,6 +55,15 @@ enum CommandArgs {
     Layers(LayersArgs),
     /// Draw the map of clusters of a file that --cluster wrote
     Som(SomArgs),
+    /// List the networks that are known by name, and where their weights are
+    Models,
+    /// Print what a shell needs to complete this program's options
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page (prism man | man -l -)
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -243,6 +253,15 @@ struct MapArgs {
     /// Draw the red, green and blue channel below the map
     #[arg(long)]
     split_rgb: bool,
+
+    /// Draw the map over the input too, at this opacity (0 to 1)
+    #[arg(long, value_name = "ALPHA", value_parser = parsed(parse_opacity))]
+    overlay: Option<f64>,
+
+    /// Colours of an earlier run of the same network: the file that its --save-basis
+    /// wrote
+    #[arg(long, value_name = "FILE", value_parser = parsed(parse_basis), conflicts_with = "save_basis")]
+    basis: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -260,6 +279,30 @@ struct OutputArgs {
     /// (.npz or .safetensors)
     #[arg(long, value_name = "FILE")]
     save_arrays: Option<PathBuf>,
+
+    /// Images side by side in a figure; the rest wraps
+    #[arg(long, value_name = "N", default_value_t = COLUMNS, value_parser = parsed(parse_columns))]
+    figure_columns: usize,
+
+    /// Also two PNG files of each image, its map and the map over the input, in the
+    /// folder PRISM_<model>
+    #[arg(long)]
+    per_image: bool,
+
+    /// Also a page to look through: one HTML file, with a folder of pictures beside it
+    /// where there are many images
+    #[arg(long, value_name = "FILE", value_parser = parsed(parse_page))]
+    report: Option<PathBuf>,
+
+    /// Also a summary for programs as JSON (docs/json.md); - for standard output, in
+    /// place of the lines there
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write the components and ranges that make the colours (.safetensors), for
+    /// --basis in later runs
+    #[arg(long, value_name = "FILE", value_parser = parsed(parse_basis))]
+    save_basis: Option<PathBuf>,
 
     /// Write the colours that each image has to 2cluster.bin, for `prism som`
     #[arg(long)]
@@ -320,6 +363,30 @@ pub enum Request {
     Layers(Box<ModelOptions>, Notices),
     /// The map of clusters.
     Som(Box<ClusterOptions>),
+    /// The table of known networks.
+    Models,
+    /// This text.
+    Text(Vec<u8>),
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "prism", &mut text);
+    text
+}
+
+/// The page of `prism`, and below it those of its commands.
+fn manual() -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    let commands = command.get_subcommands().filter(|c| c.get_name() != "help");
+    for command in std::iter::once(&command).chain(commands) {
+        let page = clap_mangen::Man::new(command.clone().disable_help_subcommand(true));
+        // Into memory nothing fails to be written.
+        let _ = page.render(&mut text);
+    }
+    text
 }
 
 /// Reads the command line, program name first.
@@ -344,6 +411,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             match command {
                 CommandArgs::Layers(_) => "layers",
                 CommandArgs::Som(_) => "som",
+                CommandArgs::Models => "models",
+                CommandArgs::Completions { .. } => "completions",
+                CommandArgs::Man => "man",
             }
         )));
     }
@@ -353,6 +423,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             layers.notices.into(),
         ),
         Some(CommandArgs::Som(som)) => Request::Som(Box::new(som.into_options()?)),
+        Some(CommandArgs::Models) => Request::Models,
+        Some(CommandArgs::Completions { shell }) => Request::Text(completions(shell)),
+        Some(CommandArgs::Man) => Request::Text(manual()),
         None => Request::Run(Box::new(cli.run.into_options()?)),
     })
 }
@@ -448,7 +521,17 @@ impl RunArgs {
                 split_rgb: self.map.split_rgb,
                 arrays: self.output.save_arrays,
                 clusters: self.output.cluster,
+                figure_columns: self.output.figure_columns,
+                overlay: self.map.overlay,
+                per_image: self.output.per_image,
+                report: self.output.report,
+                json: self.output.json.map(|file| match file.to_str() {
+                    Some("-") => JsonTarget::Stdout,
+                    _ => JsonTarget::File(file),
+                }),
+                basis: self.output.save_basis,
             },
+            basis: self.map.basis,
             notices: self.notices.into(),
             model,
         })
@@ -467,6 +550,31 @@ fn command_of(words: &[OsString]) -> Option<&str> {
 
 fn parse_count(text: &str) -> anyhow::Result<usize> {
     parse_whole(text, 1..=4096)
+}
+
+fn parse_columns(text: &str) -> anyhow::Result<usize> {
+    parse_whole(text, 1..=MOST_IMAGES)
+}
+
+fn parse_basis(text: &str) -> anyhow::Result<PathBuf> {
+    with_extension(text, &["safetensors"], "a basis")
+}
+
+fn parse_page(text: &str) -> anyhow::Result<PathBuf> {
+    with_extension(text, &["html", "htm"], "a page")
+}
+
+fn with_extension(text: &str, known: &[&str], what: &str) -> anyhow::Result<PathBuf> {
+    let path = PathBuf::from(text);
+    let extension = path.extension().and_then(OsStr::to_str);
+    let extension = extension.map(str::to_ascii_lowercase);
+    if extension.is_some_and(|extension| known.contains(&extension.as_str())) {
+        return Ok(path);
+    }
+    Err(usage(format!(
+        "the name of {what} ends in .{}",
+        known.join(" or .")
+    )))
 }
 
 fn parse_grid(text: &str) -> anyhow::Result<usize> {

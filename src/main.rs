@@ -38,6 +38,8 @@ fn respond() -> anyhow::Result<()> {
     match cli::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
         Request::Run(options) => run::run(&options, &mut stdout),
         Request::Som(options) => run::som(&options, &mut stdout),
+        Request::Models => run::print_models(&mut stdout),
+        Request::Text(text) => run::print_text(&text, &mut stdout),
         Request::Layers(options, notices) => run::print_layers(&options, notices, &mut stdout),
     }
 }

@@ -1,7 +1,7 @@
 //! What a run was asked for, as types: made once from the command line, and all
 //! that anything below it knows of the flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
@@ -45,6 +45,8 @@ pub struct Options {
     pub memory: Option<usize>,
     /// Where results go.
     pub output: OutputOptions,
+    /// File of the basis of an earlier run, whose colours are taken.
+    pub basis: Option<PathBuf>,
     /// How much is said on stderr.
     pub notices: Notices,
 }
@@ -85,6 +87,50 @@ pub struct OutputOptions {
     pub arrays: Option<PathBuf>,
     /// Whether the colours of each image are written for clustering.
     pub clusters: bool,
+    /// Images side by side in a figure.
+    pub figure_columns: usize,
+    /// Opacity of a map laid over its picture in a row of its own, where there is one.
+    pub overlay: Option<f64>,
+    /// Whether each image has files of its own.
+    pub per_image: bool,
+    /// The page.
+    pub report: Option<PathBuf>,
+    /// Where the summary goes.
+    pub json: Option<JsonTarget>,
+    /// File for the basis.
+    pub basis: Option<PathBuf>,
+}
+
+/// Where the summary goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonTarget {
+    /// To standard output, in place of the lines there.
+    Stdout,
+    /// To a file.
+    File(PathBuf),
+}
+
+impl OutputOptions {
+    /// The files that are named one by one.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let json = match &self.json {
+            Some(JsonTarget::File(file)) => Some(file),
+            _ => None,
+        };
+        let files = [self.report.as_ref(), self.basis.as_ref(), json];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+}
+
+/// An opacity from 0 to 1.
+///
+/// # Errors
+/// Where the text is none.
+pub fn parse_opacity(text: &str) -> Result<f64> {
+    let opacity: Option<f64> = text.trim().parse().ok();
+    opacity
+        .filter(|opacity| (0.0..=1.0).contains(opacity))
+        .ok_or_else(|| usage("a number from 0 to 1 is expected"))
 }
 
 /// Everything that `prism som` needs to know.

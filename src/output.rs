@@ -28,7 +28,11 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        with_pending(|all| all.retain(|path| *path != self.0));
+        with_pending(|all| {
+            if let Some(at) = all.iter().position(|path| *path == self.0) {
+                all.remove(at);
+            }
+        });
     }
 }
 
@@ -120,6 +124,12 @@ impl Outputs {
         let mut file = BufWriter::new(file);
         write(&mut file).with_context(failed)?;
         file.flush().with_context(failed)
+    }
+
+    /// The names that the files will take.
+    pub fn paths(&self) -> Vec<String> {
+        let name = |staged: &Staged| staged.path.to_string_lossy().into_owned();
+        self.staged.iter().map(name).collect()
     }
 
     /// Gives every file its name; returns the names.

@@ -10,7 +10,7 @@ use common::largest_difference;
 use prism::hooks::{Excitations, Extrapolation};
 use prism::map::{
     COMPONENTS, Collector, Keep, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
-    gradual_extrapolation, regression, resize, with_sign,
+    gradual_extrapolation, regression, resize, signs,
 };
 use serde_json::Value;
 use tch::Tensor;
@@ -51,6 +51,11 @@ fn widened(rows: &Rows, channels: usize) -> Rows {
     rows
 }
 
+/// Scores with the sign that the rule gives them.
+fn with_sign(scores: &Tensor) -> Tensor {
+    scores * signs(scores).reshape([1, -1, 1, 1])
+}
+
 fn accumulated(rows: &[Vec<f64>]) -> PcaAccumulator {
     let mut pca = PcaAccumulator::new(rows[0].len() as i64);
     pca.add(&excitation(rows)).unwrap();
@@ -59,7 +64,7 @@ fn accumulated(rows: &[Vec<f64>]) -> PcaAccumulator {
 
 /// Scores `[m][3]` of a fitted basis, signs fixed.
 fn scores(pca: &Pca, rows: &[Vec<f64>]) -> Tensor {
-    with_sign(&pca.project(&excitation(rows))).reshape([-1, COMPONENTS])
+    with_sign(&pca.axes.project(&excitation(rows))).reshape([-1, COMPONENTS])
 }
 
 fn assert_scores(found: &Tensor, expected: &[Vec<f64>], what: &str) {
@@ -115,7 +120,7 @@ fn every_pixel_of_every_image_is_a_row() {
         .permute([0, 3, 1, 2]);
     let mut pca = PcaAccumulator::new(4);
     pca.add(&images).unwrap();
-    let scores = with_sign(&pca.finish().unwrap().project(&images));
+    let scores = with_sign(&pca.finish().unwrap().axes.project(&images));
     assert_eq!(scores.size(), [2, 3, 2, 3]);
     let as_rows = scores.permute([0, 2, 3, 1]).reshape([-1, COMPONENTS]);
     assert_scores(&as_rows, &self::rows(&case["scores"]), "2x3 pixels");
@@ -192,7 +197,7 @@ fn constant_excitations_are_constant_whatever_the_numbers() {
                     "{what}: {:?}",
                     &pca.variance_ratio[..2]
                 );
-                let (norm, _) = normed(&pca.project(&excitation(&rows)));
+                let (norm, _) = normed(&pca.axes.project(&excitation(&rows)));
                 assert!(norm.is_constant(), "{what}");
             }
         }

@@ -13,9 +13,9 @@ use super::text::{Align, Bounds, Lettering, Weight, one_line};
 /// The most images that one figure holds.
 pub const MOST_IMAGES: usize = 64;
 
-/// More columns would leave titles too small to read on a laptop's screen or
-/// across a landscape page.
-const COLUMNS_PER_BLOCK: usize = 8;
+/// Images side by side where nothing else is said: more would leave titles too small
+/// to read on a laptop's screen or across a landscape page.
+pub const COLUMNS: usize = 8;
 
 /// Length of a panel's shorter side, in pixels: twice the usual input's.
 const PANEL_SIDE: f64 = 448.0;
@@ -80,17 +80,29 @@ pub struct Column<'a> {
 }
 
 /// A figure of one column per image, in the order of the images.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MapFigure<'a> {
     pub columns: Vec<Column<'a>>,
     /// Names of the panels' rows, left of them; none at all is allowed.
     pub row_names: Vec<String>,
+    /// Images side by side at most; the rest wraps.
+    pub most_columns: usize,
+}
+
+impl Default for MapFigure<'_> {
+    fn default() -> Self {
+        MapFigure {
+            columns: Vec::new(),
+            row_names: Vec::new(),
+            most_columns: COLUMNS,
+        }
+    }
 }
 
 /// Draws the figure and encodes it.
 ///
 /// A column is at least 448 pixels wide. More columns than fit a readable row
-/// (8) wrap into further blocks, filled as evenly as they can be.
+/// ([`COLUMNS`]) wrap into further blocks, filled as evenly as they can be.
 ///
 /// # Errors
 /// If the figure has no column or more than [`MOST_IMAGES`], if columns differ in
@@ -123,7 +135,10 @@ fn compose<'a>(figure: &'a MapFigure<'_>, format: FigureFormat) -> Result<Sheet<
 
     let mut sheet = Sheet::default();
     let mut columns = figure.columns.iter().zip(&sizes);
-    for (block, filled) in blocks(figure.columns.len()).into_iter().enumerate() {
+    for (block, filled) in blocks(figure.columns.len(), figure.most_columns)
+        .into_iter()
+        .enumerate()
+    {
         let top = block as i32 * block_pitch + title_height;
         for (row, name) in figure.row_names.iter().enumerate() {
             let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK)
@@ -221,8 +236,8 @@ fn is_empty(panel: &Panel<'_>) -> bool {
 }
 
 /// The number of columns in each block: as even as can be, fuller ones first.
-fn blocks(columns: usize) -> Vec<usize> {
-    let count = columns.div_ceil(COLUMNS_PER_BLOCK);
+fn blocks(columns: usize, most: usize) -> Vec<usize> {
+    let count = columns.div_ceil(most.max(1));
     (0..count)
         .map(|block| columns / count + usize::from(block < columns % count))
         .collect()
@@ -275,7 +290,7 @@ mod tests {
         let title = ["timber_wolf: 0.91", "white_wolf: 0.05", "malamute: 0.01"];
         MapFigure {
             columns: vec![column(&title, rows); images],
-            row_names: Vec::new(),
+            ..MapFigure::default()
         }
     }
 
@@ -367,6 +382,7 @@ mod tests {
         let figure = MapFigure {
             columns: vec![column(&titles, 2); 3],
             row_names: Vec::new(),
+            ..MapFigure::default()
         };
         let pixels = pixels(&figure);
         let first = panels_down(&pixels, 100)[0];
@@ -401,6 +417,7 @@ mod tests {
         let figure = MapFigure {
             columns: vec![column(&title, 1)],
             row_names: Vec::new(),
+            ..MapFigure::default()
         };
         let file = draw_maps(&figure, FigureFormat::Svg).unwrap();
         assert!(pixels(&figure).width() >= 448);
@@ -444,6 +461,7 @@ mod tests {
         let figure = MapFigure {
             columns: vec![column(&title, 1)],
             row_names: Vec::new(),
+            ..MapFigure::default()
         };
         let pixels = pixels(&figure);
         let panel = panels_down(&pixels, 100)[0].0;

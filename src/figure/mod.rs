@@ -18,8 +18,8 @@ mod text;
 mod variance;
 
 pub use clusters::{ClusterFigure, Placed, draw_clusters};
-pub use maps::{Column, MOST_IMAGES, MapFigure, Panel, draw_maps};
-pub use sheet::{DENSITY, MARGIN, Picture, Scaling};
+pub use maps::{COLUMNS, Column, MOST_IMAGES, MapFigure, Panel, draw_maps};
+pub use sheet::{DENSITY, MARGIN, Picture, Scaling, encode_jpeg};
 pub use variance::draw_variance;
 
 /// Kind of file that a figure becomes.

@@ -15,7 +15,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use jpeg_encoder::{
-    Encoder, ImageBuffer, JpegColorType, PixelDensity, PixelDensityUnit, SamplingFactor,
+    ColorType, Encoder, ImageBuffer, JpegColorType, PixelDensity, PixelDensityUnit, SamplingFactor,
     rgb_to_ycbcr,
 };
 use plotters::backend::{BitMapBackend, SVGBackend};
@@ -32,6 +32,7 @@ pub const MARGIN: i32 = 40;
 pub const DENSITY: u16 = 150;
 
 const JPEG_QUALITY: u8 = 95;
+const SCREEN_QUALITY: u8 = 90;
 
 /// A JPEG's sides are 16-bit numbers.
 const JPEG_LONGEST_SIDE: u32 = 65_535;
@@ -562,6 +563,20 @@ fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
         Some(error) => Err(error),
         None => Ok(file),
     }
+}
+
+/// A picture as JPEG, of a quality for screens.
+///
+/// # Errors
+/// Where it is larger than the format holds.
+pub fn encode_jpeg(picture: &RgbImage) -> Result<Vec<u8>> {
+    let (width, height) = picture.dimensions();
+    let (width, height) = (u16::try_from(width)?, u16::try_from(height)?);
+    let mut file = Vec::new();
+    Encoder::new(&mut file, SCREEN_QUALITY)
+        .encode(picture.as_raw(), width, height, ColorType::Rgb)
+        .context("cannot encode the picture as JPEG")?;
+    Ok(file)
 }
 
 /// A figure as PNG, with its density.

@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 
 pub use extrapolation::{gradual_extrapolation, regression, resize};
 pub use normalise::{Norm, NormAccumulator};
-pub use pca::{COMPONENTS, Pca, PcaAccumulator, with_sign};
+pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, signs};
 pub use quantise::{COLOURS, ColourAccumulator, ColourSet, Keep, colours, quantise, select};
 
 use crate::hooks::{Excitations, Extrapolation};
@@ -98,32 +98,64 @@ impl Collector {
     /// # Errors
     /// Where there is no image, or the decomposition fails.
     pub fn finish(self, options: MapOptions) -> Result<Maps> {
-        let pca = self
-            .pca
-            .unwrap_or_else(|| PcaAccumulator::new(0))
-            .finish()?;
+        self.finish_with(options, None)
+    }
+
+    /// Makes the features by the components of `basis`, where there is one, so that
+    /// a colour means what it means in the run that made it.
+    ///
+    /// # Errors
+    /// Where there is no image, the decomposition fails, or the basis is of other
+    /// channels.
+    pub fn finish_with(self, options: MapOptions, basis: Option<Basis>) -> Result<Maps> {
+        let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0));
+        let fixed = basis.as_ref().map(|basis| (basis.features, basis.maps));
+        let (mut axes, variance_ratio) = match basis {
+            Some(Basis { axes, .. }) => {
+                let shares = pca.variance_along(&axes)?;
+                (axes, shares)
+            }
+            None => {
+                let pca = pca.finish()?;
+                (pca.axes, pca.variance_ratio)
+            }
+        };
         let scores: Vec<Tensor> = chunks(self.excitation.len())
-            .map(|images| Ok(pca.project(&self.excitation.get(images)?)))
+            .map(|images| Ok(axes.project(&self.excitation.get(images)?)))
             .collect::<Result<_>>()?;
         drop(self.excitation);
-        let features = with_sign(&Tensor::f_cat(&scores, 0)?);
+        let mut features = Tensor::f_cat(&scores, 0)?;
+        let feature_norm = match fixed {
+            Some((feature_norm, _)) => feature_norm,
+            None => {
+                let signs = signs(&features);
+                features *= signs.reshape([1, -1, 1, 1]);
+                axes.turn(&signs);
+                norm_of(&features)
+            }
+        };
         let (shown, colours) = match options.keep {
             Some(keep) => {
-                let (kept, colours) = kept_colours(&features, keep)?;
+                let (kept, colours) = kept_colours(&feature_norm.apply(&features), keep)?;
                 (kept, Some(colours))
             }
             None => (features.shallow_clone(), None),
         };
         // Cut before it is brought up: a few extreme pixels would lead the fit.
         let shown = match options.extrapolation {
-            Some(Extrapolation::Regression { .. }) => norm_of(&shown).apply(&shown),
+            Some(Extrapolation::Regression { .. }) => match options.keep {
+                Some(_) => norm_of(&shown).apply(&shown),
+                None => feature_norm.apply(&shown),
+            },
             _ => shown,
         };
         let mut maps = Maps {
             features,
             shown,
             colours,
-            variance_ratio: pca.variance_ratio,
+            variance_ratio,
+            axes,
+            feature_norm,
             logits: Tensor::f_cat(&self.logits, 0)?,
             saliency: match self.saliency.as_slice() {
                 [] => None,
@@ -133,11 +165,16 @@ impl Collector {
             options,
             norm: NormAccumulator::default().finish(),
         };
-        let mut norm = NormAccumulator::default();
-        for images in maps.chunks() {
-            norm.add(&maps.extrapolated(images)?);
-        }
-        maps.norm = norm.finish();
+        maps.norm = match fixed {
+            Some((_, norm)) => norm,
+            None => {
+                let mut norm = NormAccumulator::default();
+                for images in maps.chunks() {
+                    norm.add(&maps.extrapolated(images)?);
+                }
+                norm.finish()
+            }
+        };
         ensure!(maps.norm.is_finite(), NOT_FINITE);
         Ok(maps)
     }
@@ -150,24 +187,31 @@ fn chunks(images: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |start| start..(start + CHUNK).min(images))
 }
 
-/// Quantised features of which only the colours that `keep` names are left, and
-/// the colours that there were.
+/// Features in [0, 1], quantised, of which only the colours that `keep` names are
+/// left, and the colours that there were.
 fn kept_colours(features: &Tensor, keep: Keep) -> Result<(Tensor, ColourAccumulator)> {
-    let quantised = quantised(features);
+    let quantised = quantise(features);
     let mut colours = ColourAccumulator::default();
     colours.add(&quantised)?;
     Ok((select(&quantised, colours.common, keep), colours))
-}
-
-/// Quantised features `[N,3,h,w]` of all images.
-fn quantised(features: &Tensor) -> Tensor {
-    quantise(&norm_of(features).apply(features))
 }
 
 fn norm_of(features: &Tensor) -> Norm {
     let mut norm = NormAccumulator::default();
     norm.add(features);
     norm.finish()
+}
+
+/// What makes colours mean the same in several runs: the components with their
+/// signs, and the ranges that are stretched to [0, 1].
+#[derive(Debug)]
+pub struct Basis {
+    /// The components.
+    pub axes: Axes,
+    /// The range of the features.
+    pub features: Norm,
+    /// The range of the maps.
+    pub maps: Norm,
 }
 
 /// The maps of a batch, made when they are asked for.
@@ -182,6 +226,9 @@ pub struct Maps {
     /// Where a class was seen, `[N,1,h,w]` float32, not negative, if that was
     /// hooked.
     pub saliency: Option<Tensor>,
+    axes: Axes,
+    /// The norm of the features, before they are quantised or brought up.
+    feature_norm: Norm,
     /// What is extrapolated: the features, or their quantised colours.
     shown: Tensor,
     /// The quantised colours of the images, where they were asked for.
@@ -241,6 +288,18 @@ impl Maps {
         }
     }
 
+    /// What a later run needs for the same colours.
+    pub fn basis(&self) -> Basis {
+        Basis {
+            axes: Axes {
+                mean: self.axes.mean.shallow_clone(),
+                components: self.axes.components.shallow_clone(),
+            },
+            features: self.feature_norm,
+            maps: self.norm,
+        }
+    }
+
     /// The channels of a map: red, green and blue, and with a saliency alpha.
     pub fn channels(&self) -> usize {
         3 + usize::from(self.saliency.is_some())
@@ -251,7 +310,7 @@ impl Maps {
     /// # Errors
     /// Where libtorch fails.
     pub fn colours(&self) -> Result<Vec<ColourSet>> {
-        colours(&quantised(&self.features))
+        colours(&quantise(&self.feature_norm.apply(&self.features)))
     }
 
     /// The number of images in which the class was seen nowhere: their saliency is

@@ -92,6 +92,26 @@ impl NormAccumulator {
 }
 
 impl Norm {
+    /// From the mean, the standard deviation and the smallest and largest standardised
+    /// value after the cut; `None` where they cannot be those of values.
+    pub fn from_values([mean, std, low, high]: [f64; 4]) -> Option<Norm> {
+        let norm = Norm {
+            mean,
+            std,
+            low,
+            high,
+        };
+        let stretches = std > 0.0 && low.is_finite() && high.is_finite() && low < high;
+        (norm.is_finite() && std >= 0.0 && (norm.is_constant() || stretches)).then_some(norm)
+    }
+
+    /// What [`Norm::from_values`] takes.
+    pub fn values(&self) -> [f64; 4] {
+        let [low, high] =
+            [self.low, self.high].map(|value| if self.is_constant() { 0.0 } else { value });
+        [self.mean, self.std, low, high]
+    }
+
     /// Whether all values were the same; [`Norm::apply`] then gives zeros.
     pub fn is_constant(&self) -> bool {
         self.std == 0.0

@@ -49,12 +49,19 @@ struct Moments {
 /// A fitted basis.
 #[derive(Debug)]
 pub struct Pca {
-    /// `[C]` float64.
-    mean: Tensor,
-    /// `[3,C]` float64, unit length; zeros where there are fewer components.
-    components: Tensor,
+    /// The directions that become colours.
+    pub axes: Axes,
     /// Share of the variance of each of the min(rows, C) components, falling.
     pub variance_ratio: Vec<f64>,
+}
+
+/// The mean of the channels and the directions from it that become colours.
+#[derive(Debug)]
+pub struct Axes {
+    /// `[C]` float64.
+    pub mean: Tensor,
+    /// `[3,C]` float64, unit length; zeros where there are fewer components.
+    pub components: Tensor,
 }
 
 impl PcaAccumulator {
@@ -160,6 +167,31 @@ impl PcaAccumulator {
     }
 }
 
+impl PcaAccumulator {
+    /// The share of the variance of all rows that lies along each of some
+    /// components, of unit length and at right angles.
+    ///
+    /// # Errors
+    /// Where no row was added, or the channels are others.
+    pub fn variance_along(self, axes: &Axes) -> Result<Vec<f64>> {
+        ensure!(
+            self.rows > 0 && self.channels == axes.channels(),
+            "there is no excitation of {} channels to analyse",
+            axes.channels()
+        );
+        let Moments { scatter, .. } = self.state.into_moments();
+        let scatter = scatter.triu(0) + scatter.triu(1).tr();
+        let total = scatter.trace().double_value(&[]);
+        let along = axes.components.matmul(&scatter) * &axes.components;
+        let along = along.sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double);
+        let share = |variance: f64| if total > 0.0 { variance / total } else { 0.0 };
+        Ok(Vec::<f64>::try_from(along)?
+            .into_iter()
+            .map(share)
+            .collect())
+    }
+}
+
 impl State {
     fn into_moments(self) -> Moments {
         match self {
@@ -252,8 +284,7 @@ impl Pca {
         let length = components.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
         let components = (components / length).constant_pad_nd([0, 0, 0, COMPONENTS - kept]);
         Ok(Pca {
-            mean,
-            components,
+            axes: Axes { mean, components },
             variance_ratio: eigenvalues
                 .iter()
                 .take(count)
@@ -261,9 +292,16 @@ impl Pca {
                 .collect(),
         })
     }
+}
 
-    /// The scores of the first three components (`U3 * S3`) of an excitation
-    /// `[n,C,h,w]`: `[n,3,h,w]` float32, up to the sign of each component.
+impl Axes {
+    /// The number of channels.
+    pub fn channels(&self) -> i64 {
+        self.components.size()[1]
+    }
+
+    /// The scores of the three components (`U3 * S3`) of an excitation `[n,C,h,w]`:
+    /// `[n,3,h,w]` float32.
     pub fn project(&self, excitation: &Tensor) -> Tensor {
         let size = excitation.size();
         let rows = rows_of(excitation).to_kind(Kind::Double) - &self.mean;
@@ -273,18 +311,23 @@ impl Pca {
             .to_kind(Kind::Float)
             .contiguous()
     }
+
+    /// Turns the components so that their scores take these [signs].
+    pub fn turn(&mut self, signs: &Tensor) {
+        self.components = &self.components * signs.to_kind(Kind::Double).reshape([-1, 1]);
+    }
 }
 
-/// Fixes the sign that the decomposition leaves open, over all images together:
-/// the score of largest magnitude in each component is positive.
+/// The sign that the decomposition leaves open of each component, `[3]` float32, chosen
+/// over all images together: times it, the score of largest magnitude is positive.
 ///
-/// Takes and returns scores `[N,3,h,w]`.
-pub fn with_sign(scores: &Tensor) -> Tensor {
+/// Takes scores `[N,3,h,w]`.
+pub fn signs(scores: &Tensor) -> Tensor {
     let by_component = scores.permute([1, 0, 2, 3]).flatten(1, -1);
     let extreme = by_component.abs().argmax(1, true);
-    let sign = by_component.gather(1, &extreme, false).sgn();
+    let signs = by_component.gather(1, &extreme, false).sgn().reshape([-1]);
     // A component of zeros keeps them.
-    scores * sign.reshape([1, -1, 1, 1])
+    signs.where_scalarother(&signs.not_equal(0.0), 1.0)
 }
 
 /// `[n,C,h,w]` -> `[n*h*w, C]`.
@@ -312,7 +355,11 @@ fn eigen_of_large(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
         .f_linalg_eigh("U")
         .context("the principal components did not converge")?;
     let kept = COMPONENTS.min(gram.size()[0]);
-    let vectors = vectors.narrow(1, gram.size()[0] - kept, kept).flip([1]).tr().contiguous();
+    let vectors = vectors
+        .narrow(1, gram.size()[0] - kept, kept)
+        .flip([1])
+        .tr()
+        .contiguous();
     // Rounding may leave what is zero a little below.
     let values = Vec::try_from(rising.flip([0]).clamp_min(0.0))?;
     Ok((values, vectors))

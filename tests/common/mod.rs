@@ -1,6 +1,7 @@
 //! Reading what the reference scripts wrote.
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod place;
 
 use std::fs::File;

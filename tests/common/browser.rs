@@ -1,0 +1,156 @@
+//! A real browser without a window, driven by ChromeDriver over the WebDriver protocol.
+#![allow(dead_code)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// What WebDriver calls the reference to an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A browser with one page.
+pub struct Browser {
+    driver: Child,
+    /// Address of the session.
+    session: String,
+}
+
+impl Browser {
+    /// Starts one; `None` where ChromeDriver is not installed.
+    pub fn start() -> Option<Browser> {
+        let found = Command::new("chromedriver")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status();
+        if found.is_err() {
+            assert!(
+                std::env::var_os("PRISM_TEST_BROWSER").is_none(),
+                "there is no chromedriver"
+            );
+            return None;
+        }
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let driver = Command::new("chromedriver")
+            .args([&format!("--port={port}"), "--log-level=OFF"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let root = format!("http://127.0.0.1:{port}");
+        let mut browser = Browser {
+            driver,
+            session: root.clone(),
+        };
+        let begun = Instant::now();
+        while ureq::get(format!("{root}/status")).call().is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no ChromeDriver");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--window-size=1200,900",
+        ];
+        let started = browser.post(
+            "session",
+            json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}}),
+        );
+        let id = started["sessionId"].as_str().unwrap();
+        browser.session = format!("{root}/session/{id}");
+        Some(browser)
+    }
+
+    fn post(&self, path: &str, body: Value) -> Value {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(120)))
+            .build()
+            .into();
+        let mut answer = agent
+            .post(format!("{}/{path}", self.session))
+            .header("content-type", "application/json")
+            .send(body.to_string())
+            .unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer.status(), 200, "{path}: {value}");
+        value["value"].clone()
+    }
+
+    /// Opens a file.
+    pub fn open(&self, file: &Path) {
+        self.post("url", json!({"url": format!("file://{}", file.display())}));
+    }
+
+    /// Runs the body of a function in the page.
+    pub fn script(&self, body: &str) -> Value {
+        self.post("execute/sync", json!({"script": body, "args": []}))
+    }
+
+    /// Runs it until it gives `wanted`.
+    pub fn until(&self, body: &str, wanted: &Value) {
+        let begun = Instant::now();
+        loop {
+            let found = self.script(body);
+            if found == *wanted {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{body}: {found}, not {wanted}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn element(&self, selector: &str) -> String {
+        let found = self.post(
+            "element",
+            json!({"using": "css selector", "value": selector}),
+        );
+        found[ELEMENT].as_str().unwrap().to_string()
+    }
+
+    /// Clicks on the first such element.
+    pub fn click(&self, selector: &str) {
+        let path = format!("element/{}/click", self.element(selector));
+        self.post(&path, json!({}));
+    }
+
+    /// Types into it; `\u{e014}` is the right arrow, `\u{e00c}` Escape.
+    pub fn type_into(&self, selector: &str, text: &str) {
+        let path = format!("element/{}/value", self.element(selector));
+        self.post(&path, json!({"text": text}));
+    }
+
+    /// Puts the pointer at a part (0 to 1) of an element's width, in its middle.
+    pub fn hover(&self, selector: &str, part: f64) {
+        let element = self.element(selector);
+        let width = self.script(&format!(
+            "const e = document.querySelector({selector:?}); e.scrollIntoView({{block: 'center'}}); \
+             return e.getBoundingClientRect().width"
+        ));
+        // From the element's middle.
+        let x = ((part - 0.5) * width.as_f64().unwrap()).round();
+        let moved = |x: f64| json!({"type": "pointerMove", "duration": 0, "x": x, "y": 0, "origin": {ELEMENT: element}});
+        self.post(
+            "actions",
+            json!({"actions": [{"type": "pointer", "id": "mouse", "actions": [moved(x - 3.0), moved(x)]}]}),
+        );
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = ureq::delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}

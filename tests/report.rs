@@ -1,0 +1,141 @@
+//! The page of a run in a real browser, where Chromium and ChromeDriver are installed
+//! (`make test-browser` installs them).
+
+mod common;
+
+use std::fs;
+
+use common::browser::Browser;
+use common::place::Place;
+use serde_json::json;
+
+#[test]
+fn the_page_works_in_a_browser() {
+    let Some(browser) = Browser::start() else {
+        eprintln!("no chromedriver here: not tested in a browser");
+        return;
+    };
+    let place = Place::new();
+    let labels = "ant\nbee\ncat\ndog\nemu\nfox\ngnu\nhen\nibis\nred_fox\n";
+    fs::write(place.path("labels.txt"), labels).unwrap();
+    fs::copy(place.path("photos/a.png"), place.path("photos/x & <y>.png")).unwrap();
+    let lines = place.run(
+        "--quiet --input photos --labels labels.txt --saliency gradcam --report page.html --json run.json",
+    );
+    let summary: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(place.path("run.json")).unwrap()).unwrap();
+    browser.open(&place.path("page.html"));
+
+    let count = lines.lines().count();
+    browser.until(
+        "return document.querySelectorAll('.card:not([hidden])').length",
+        &json!(count),
+    );
+    // All pictures are there, and nothing else was asked for.
+    browser.script("for (const i of document.images) i.loading = 'eager'");
+    browser.until(
+        "return [...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)",
+        &json!(true),
+    );
+    let fetched = browser.script(
+        "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length",
+    );
+    assert_eq!(fetched, 0);
+    let alts = browser.script("return [...document.querySelectorAll('.card img')].map(i => i.alt)");
+    assert!(alts.as_array().unwrap().iter().all(|alt| alt != ""));
+    assert!(alts.to_string().contains("x & <y>.png"), "{alts}");
+
+    // The slider moves all maps.
+    browser.click("button[data-view=overlay]");
+    let opacity = "return getComputedStyle(document.querySelector('.card .map')).opacity";
+    browser.script(
+        "const s = document.getElementById('opacity'); s.value = 0.25; \
+         s.dispatchEvent(new Event('input', {bubbles: true}))",
+    );
+    browser.until(opacity, &json!("0.25"));
+    browser.type_into("#opacity", "\u{e014}"); // one step to the right
+    browser.until(opacity, &json!("0.26"));
+
+    // One component alone, and saliency.
+    browser.click("button[data-component=green]");
+    browser.until(
+        "return getComputedStyle(document.querySelector('.card .map')).filter.includes('green')",
+        &json!(true),
+    );
+    let source = "return document.querySelector('.card .map').src";
+    let map = browser.script(source);
+    browser.click("button[data-component=saliency]");
+    assert_ne!(browser.script(source), map);
+    browser.click("button[data-component=all]");
+    browser.until(source, &map);
+
+    // The filter leaves the images of a class.
+    let top = |line: &str| {
+        line.split('\t')
+            .nth(1)
+            .unwrap()
+            .split(':')
+            .next()
+            .unwrap()
+            .to_string()
+    };
+    let class = top(lines.lines().next().unwrap());
+    let of_class = lines.lines().filter(|line| top(line) == class).count();
+    let choose = |text: &str| {
+        browser.script(&format!(
+            "const f = document.getElementById('filter'); \
+             const o = [...f.options].find(o => o.textContent.includes({text:?})) ?? f.options[0]; \
+             f.value = o.value; f.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        ));
+    };
+    choose(&class);
+    browser.until(
+        "return [...document.querySelectorAll('.card')].filter(c => !c.hidden).length",
+        &json!(of_class),
+    );
+    let shown = browser.script("return document.getElementById('shown').textContent");
+    assert!(
+        shown.as_str().unwrap().contains(&of_class.to_string()),
+        "{shown}"
+    );
+    choose("");
+    browser.script(
+        "const f = document.getElementById('filter'); f.selectedIndex = 0; \
+         f.dispatchEvent(new Event('change', {bubbles: true}))",
+    );
+
+    // An image opens, the next one follows by a key, Escape closes, and focus comes back.
+    browser.click(".card .open");
+    browser.until(
+        "return document.getElementById('viewer').open",
+        &json!(true),
+    );
+    let title = "return document.getElementById('viewer-title').textContent";
+    let first = browser.script(title);
+    assert!(first.as_str().unwrap().contains("a.png"), "{first}");
+    browser.type_into("#viewer-close", "\u{e014}");
+    browser.until(
+        "return document.getElementById('viewer-title').textContent.includes('b.png')",
+        &json!(true),
+    );
+    browser.type_into("#viewer-close", "\u{e00c}");
+    browser.until(
+        "return document.getElementById('viewer').open",
+        &json!(false),
+    );
+    browser.until(
+        "return document.activeElement.classList.contains('open')",
+        &json!(true),
+    );
+
+    // A value is read off the chart.
+    browser.hover("#variance .u-over", 0.02);
+    let ratio = summary["variance_ratio"][0].as_f64().unwrap() * 100.0;
+    browser.until(
+        &format!(
+            "const t = document.getElementById('variance-value').textContent; \
+             return [...t.matchAll(/[\\d.]+/g)].some(n => Math.abs(Number(n[0]) - {ratio}) < 0.06)"
+        ),
+        &json!(true),
+    );
+}
