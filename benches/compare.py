@@ -9,6 +9,7 @@ the time and private memory of one image more; that, against the bare optimised 
 (EfficientNet-Lite's own); both take the same files.
 """
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -82,6 +83,15 @@ def measured(command):
     return seconds, resident / 1024, private / 1024
 
 
+def stage_seconds(command, files, json_file):
+    """Seconds of each stage of prism, medians of three runs."""
+    runs = []
+    for _ in range(3):
+        subprocess.run([*command, *files, "--json", str(json_file)], check=True, stdout=subprocess.DEVNULL)
+        runs.append(json.loads(json_file.read_text())["seconds"])
+    return {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
+
+
 def network_rows(name, options, files):
     folder = Path(options.folder)
     weights = str(weights_of(name, folder))
@@ -99,11 +109,12 @@ def network_rows(name, options, files):
         for kind, got in runs.items():
             results[kind, count] = [statistics.median(column) for column in zip(*got)]
         print(name, count, {kind: [round(x, 2) for x in results[kind, count]] for kind in kinds}, file=sys.stderr, flush=True)
+    stages = {count: stage_seconds(ours, files[:count], folder / "run.json") for count in (FEW, MANY)}
     bare = float(subprocess.run([options.forward, name, weights], check=True, capture_output=True, text=True).stdout)
     further = {
         kind: [(many - few) / (MANY - FEW) for few, many in zip(results[kind, FEW], results[kind, MANY])] for kind in kinds
     }
-    return results, further, bare
+    return results, further, bare, stages
 
 
 def main():
@@ -125,7 +136,7 @@ def main():
         table.setdefault(label, []).append(text)
 
     for name in options.only:
-        results, further, bare = network_rows(name, options, files)
+        results, further, bare, stages = network_rows(name, options, files)
         for count in (FEW, MANY):
             mine, python = results["prism", count], results["Python", count]
             row(f"{count} images: prism / Python, s", f"{mine[0]:.2f} / {python[0]:.2f}")
@@ -133,7 +144,14 @@ def main():
         row("one image more: prism / Python, ms", f"{1000 * further['prism'][0]:.0f} / {1000 * further['Python'][0]:.0f}")
         row("one image more: times faster", f"**{further['Python'][0] / further['prism'][0]:.1f}**")
         row("bare optimised forward of one image, ms", f"{1000 * bare:.0f}")
-        row("one image more against the bare forward", f"**{further['prism'][0] / bare:.2f}**")
+        row("one image more against the bare forward", f"{further['prism'][0] / bare:.2f}")
+        more = {stage: (stages[MANY][stage] - stages[FEW][stage]) / (MANY - FEW) for stage in stages[FEW]}
+        forward = more["forwarding"] + more["collecting"]
+        row("of it forwarding and collecting, ms", f"{1000 * forward:.0f}")
+        row("that against the bare forward", f"**{forward / bare:.2f}**")
+        row("of it decoding / analysing / drawing, ms", " / ".join(f"{1000 * more[s]:.0f}" for s in ("decoding", "analysing", "drawing")))
+        for count in (FEW, MANY):
+            row(f"{count} images: " + ", ".join(stages[count]) + ", s", " ".join(f"{seconds:.2f}" for seconds in stages[count].values()))
         size = weights_of(name, Path(options.folder)).stat().st_size / 2**20
         row("weights, MB", f"{size:.0f}")
         row(f"peak private memory at {MANY} images: prism / Python, MB", f"{results['prism', MANY][2]:.0f} / {results['Python', MANY][2]:.0f}")

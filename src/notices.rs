@@ -101,7 +101,15 @@ impl Stopwatch {
     /// Ends a stage, which began where the one before ended.
     pub fn lap(&mut self, stage: &'static str) {
         let so_far: Duration = self.stages.iter().map(|(_, took)| *took).sum();
-        self.stages.push((stage, self.begun.elapsed() - so_far));
+        let took = self.begun.elapsed().saturating_sub(so_far);
+        self.stages.push((stage, took));
+    }
+
+    /// Ends stages that took turns since the one before; what none of them took is
+    /// `rest`'s.
+    pub fn laps(&mut self, turns: &[(&'static str, Duration)], rest: &'static str) {
+        self.stages.extend_from_slice(turns);
+        self.lap(rest);
     }
 
     /// The stages in their order.

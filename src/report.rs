@@ -53,7 +53,8 @@ struct Data<'a> {
     excitation: &'a str,
     guides: Vec<&'a str>,
     rule: &'a str,
-    colours: &'a str,
+    /// Which of the quantised colours; none where all features are shown.
+    keep: Option<&'a str>,
     /// Whether the maps keep the features' resolution, so that pixels are to be seen.
     blocks: bool,
     saliency: Option<&'a str>,
@@ -152,7 +153,7 @@ impl Gallery {
             excitation: summary.excitation.name,
             guides: summary.guides.iter().map(|layer| layer.name).collect(),
             rule: &summary.rule,
-            colours: &summary.colours,
+            keep: Some(summary.colours.as_str()).filter(|&colours| colours != "every"),
             blocks: summary.extrapolation == "none",
             saliency: summary.saliency,
             variance_ratio: summary.variance_ratio,

@@ -183,11 +183,15 @@
 
   const hasSaliency = () => Boolean(data.saliency) && images.some((image) => image.saliency);
 
+  // In the rule itself: a variable on the root would restyle every element of the page.
+  const overlay = [...document.styleSheets[0].cssRules]
+    .find((rule) => rule.selectorText === ".view-overlay .pictures .map");
+
   function change(next) {
     const before = { ...state };
     const anchor = next.view !== undefined && next.view !== state.view ? topCard() : null;
     Object.assign(state, next);
-    root.style.setProperty("--opacity", state.opacity);
+    overlay.style.opacity = state.opacity;
     for (const view of VIEWS)
       document.body.classList.toggle(`view-${view}`, view === state.view);
     for (const component of COMPONENTS)
@@ -306,6 +310,7 @@
   // Head.
 
   function buildHead() {
+    document.body.classList.toggle("blocks", Boolean(data.blocks));
     $("title").textContent = document.title;
     const facts = $("facts");
     const fact = (term, value) => {
@@ -401,6 +406,8 @@
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
     const highest = Math.max(...ratios.map((share) => share || 0), 1e-6);
     const size = () => ({ width: Math.max(200, place.clientWidth), height: place.clientHeight });
+    let at = null;
+    let keyed = false;
     const plot = new uPlot({
       ...size(),
       padding: [8, 16, 0, 0],
@@ -428,7 +435,13 @@
       series: [{}, { paths: () => null, points: { show: false } }],
       hooks: {
         draw: [drawBars],
-        setCursor: [(made) => tell(made.cursor.left < 0 ? null : made.cursor.idx)],
+        // Also called without a pointer, as when the page scrolls: the key's choice stays.
+        setCursor: [({ cursor }) => {
+          const pointed = cursor.left >= 0;
+          if (!pointed && keyed) return;
+          keyed = false;
+          tell(pointed ? cursor.idx : null);
+        }],
       },
     }, [ratios.map((_, index) => index + 1), ratios], place);
     plot.over.append(mark);
@@ -439,8 +452,6 @@
     place.setAttribute("aria-label", "Share of variance of each component");
     place.setAttribute("aria-valuemin", 1);
     place.setAttribute("aria-valuemax", ratios.length);
-    let at = null;
-
     function tell(index) {
       at = index ?? null;
       mark.hidden = at === null;
@@ -471,9 +482,13 @@
       }[event.key];
       if (next === undefined) return;
       event.preventDefault();
+      keyed = true;
       tell(next);
     });
-    place.addEventListener("blur", () => tell(null));
+    place.addEventListener("blur", () => {
+      keyed = false;
+      tell(null);
+    });
     tell(null);
 
     new ResizeObserver(() => plot.setSize(size())).observe(place);

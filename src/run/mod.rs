@@ -81,7 +81,13 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         chunk_size,
         options,
     )?;
-    clock.lap("seeing");
+    clock.laps(
+        &[
+            ("forwarding", seen.forwarding),
+            ("collecting", seen.collecting),
+        ],
+        "decoding",
+    );
     let map_options = MapOptions {
         keep: options.keep,
         extrapolation: options.gradual_extrapolation.then(|| model.extrapolation()),

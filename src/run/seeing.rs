@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
@@ -105,6 +106,10 @@ pub struct Seen {
     pub pictures: Sequence,
     /// `[N,3,H,W]`, kept only where they are to be saved.
     pub input: Sequence,
+    /// How long the network took.
+    pub forwarding: Duration,
+    /// How long it took to add up and keep what the network made.
+    pub collecting: Duration,
 }
 
 impl Seen {
@@ -120,10 +125,15 @@ impl Seen {
             let bytes = bytes.reshape([1, i64::from(height), i64::from(width), 3]);
             self.pictures.push(spool, &bytes)?;
         }
-        self.collector.add(model.forward(batch)?)?;
+        let begun = Instant::now();
+        let excitations = model.forward(batch)?;
+        self.forwarding += begun.elapsed();
+        let begun = Instant::now();
+        self.collector.add(excitations)?;
         if keep {
             self.input.push(spool, batch)?;
         }
+        self.collecting += begun.elapsed();
         Ok(())
     }
 }
@@ -152,6 +162,8 @@ pub fn look(
         names: Vec::new(),
         pictures: Sequence::default(),
         input: Sequence::default(),
+        forwarding: Duration::ZERO,
+        collecting: Duration::ZERO,
     };
     match source {
         Source::Array(path, tensor) => {
