@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -72,8 +72,9 @@ struct LayersArgs {
     model: ModelArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    #[command(flatten)]
-    notices: NoticeArgs,
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -108,8 +109,9 @@ struct SomArgs {
     #[arg(long, value_name = "N", default_value_t = SomOptions::default().epochs, value_parser = parsed(parse_epochs))]
     epochs: usize,
 
-    #[command(flatten)]
-    notices: NoticeArgs,
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -260,7 +262,7 @@ struct MapArgs {
 
     /// Colours of an earlier run of the same network: the file that its --save-basis
     /// wrote
-    #[arg(long, value_name = "FILE", value_parser = parsed(parse_basis), conflicts_with = "save_basis")]
+    #[arg(long, value_name = "FILE", value_parser = path(parse_basis), conflicts_with = "save_basis")]
     basis: Option<PathBuf>,
 }
 
@@ -291,7 +293,7 @@ struct OutputArgs {
 
     /// Also a page to look through: one HTML file, with a folder of pictures beside it
     /// where there are many images
-    #[arg(long, value_name = "FILE", value_parser = parsed(parse_page))]
+    #[arg(long, value_name = "FILE", value_parser = path(parse_page))]
     report: Option<PathBuf>,
 
     /// Also a summary for programs as JSON (docs/json.md); - for standard output, in
@@ -301,7 +303,7 @@ struct OutputArgs {
 
     /// Write the components and ranges that make the colours (.safetensors), for
     /// --basis in later runs
-    #[arg(long, value_name = "FILE", value_parser = parsed(parse_basis))]
+    #[arg(long, value_name = "FILE", value_parser = path(parse_basis))]
     save_basis: Option<PathBuf>,
 
     /// Write the colours that each image has to 2cluster.bin, for `prism som`
@@ -420,7 +422,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
     Ok(match cli.command {
         Some(CommandArgs::Layers(layers)) => Request::Layers(
             Box::new(layers.model.into_options(&layers.compute)),
-            layers.notices.into(),
+            Notices::from_flags(layers.quiet, false),
         ),
         Some(CommandArgs::Som(som)) => Request::Som(Box::new(som.into_options()?)),
         Some(CommandArgs::Models) => Request::Models,
@@ -474,7 +476,7 @@ impl SomArgs {
                 seed: self.seed,
                 epochs: self.epochs,
             },
-            notices: self.notices.into(),
+            notices: Notices::from_flags(self.quiet, false),
         })
     }
 }
@@ -529,7 +531,7 @@ impl RunArgs {
                     Some("-") => JsonTarget::Stdout,
                     _ => JsonTarget::File(file),
                 }),
-                basis: self.output.save_basis,
+                save_basis: self.output.save_basis,
             },
             basis: self.map.basis,
             notices: self.notices.into(),
@@ -556,16 +558,15 @@ fn parse_columns(text: &str) -> anyhow::Result<usize> {
     parse_whole(text, 1..=MOST_IMAGES)
 }
 
-fn parse_basis(text: &str) -> anyhow::Result<PathBuf> {
-    with_extension(text, &["safetensors"], "a basis")
+fn parse_basis(path: PathBuf) -> anyhow::Result<PathBuf> {
+    with_extension(path, &["safetensors"], "a basis")
 }
 
-fn parse_page(text: &str) -> anyhow::Result<PathBuf> {
-    with_extension(text, &["html", "htm"], "a page")
+fn parse_page(path: PathBuf) -> anyhow::Result<PathBuf> {
+    with_extension(path, &["html", "htm"], "a page")
 }
 
-fn with_extension(text: &str, known: &[&str], what: &str) -> anyhow::Result<PathBuf> {
-    let path = PathBuf::from(text);
+fn with_extension(path: PathBuf, known: &[&str], what: &str) -> anyhow::Result<PathBuf> {
     let extension = path.extension().and_then(OsStr::to_str);
     let extension = extension.map(str::to_ascii_lowercase);
     if extension.is_some_and(|extension| known.contains(&extension.as_str())) {
@@ -602,6 +603,11 @@ where
     T: Clone + Send + Sync + 'static,
 {
     clap::builder::StringValueParser::new().try_map(move |text| parse(&text).map_err(plain))
+}
+
+/// A parser of paths, which need not be UTF-8.
+fn path(check: fn(PathBuf) -> anyhow::Result<PathBuf>) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| check(path).map_err(plain))
 }
 
 /// A parser of one of some names, which `--help` lists.

@@ -73,7 +73,7 @@ impl Notices {
         };
         let bar = ProgressBar::with_draw_target(Some(count as u64), target).with_message(what);
         if let Ok(style) =
-            ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}")
+            ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left")
         {
             bar.set_style(style);
         }

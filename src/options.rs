@@ -98,7 +98,7 @@ pub struct OutputOptions {
     /// Where the summary goes.
     pub json: Option<JsonTarget>,
     /// File for the basis.
-    pub basis: Option<PathBuf>,
+    pub save_basis: Option<PathBuf>,
 }
 
 /// Where the summary goes.
@@ -111,14 +111,21 @@ pub enum JsonTarget {
 }
 
 impl OutputOptions {
-    /// The files that are named one by one.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
+    /// The files that are named one by one, each after its option.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let json = match &self.json {
             Some(JsonTarget::File(file)) => Some(file),
             _ => None,
         };
-        let files = [self.report.as_ref(), self.basis.as_ref(), json];
-        files.into_iter().flatten().map(PathBuf::as_path)
+        [
+            ("--save-arrays", self.arrays.as_ref()),
+            ("--report", self.report.as_ref()),
+            ("--save-basis", self.save_basis.as_ref()),
+            ("--json", json),
+        ]
+        .into_iter()
+        .filter_map(|(option, file)| Some((option, file?.as_path())))
+        .collect()
     }
 }
 

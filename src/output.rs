@@ -104,8 +104,21 @@ impl Outputs {
         path: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
     ) -> Result<()> {
-        if path.is_dir() {
+        if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             bail!("cannot write {}: it is a folder", path.display());
+        }
+        if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+            bail!("cannot write {}: it is no ordinary file", path.display());
+        }
+        if self
+            .staged
+            .iter()
+            .any(|staged| same_place(&staged.path, path))
+        {
+            bail!(
+                "cannot write {}: another file of this run has that name",
+                path.display()
+            );
         }
         let failed = || format!("cannot write {}", path.display());
         // A name that cannot be (too long, say) is found out before any file has its own.
@@ -160,6 +173,12 @@ impl Drop for Outputs {
             let _ = fs::remove_dir(&folder.0); // stays if somebody else uses it
         }
     }
+}
+
+/// Whether two paths name one file, as far as their words say.
+pub fn same_place(one: &Path, other: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+    one == other || absolute(one) == absolute(other)
 }
 
 /// The folder that a path lies in; `.` for a bare name.

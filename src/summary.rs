@@ -67,7 +67,7 @@ impl Summary<'_> {
     /// As JSON, indented, with a line break at the end.
     ///
     /// # Errors
-    /// Where a number is none.
+    /// None that is known.
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }

@@ -162,6 +162,7 @@ fn a_trace_of_a_small_image_runs_on_larger_ones() {
         "mobilenet_v2",
         "resnet18",
         "squeezenet1_1",
+        "vgg11",
     ] {
         let mut vs = nn::VarStore::new(Device::Cpu);
         let network = zoo::find(name).unwrap().build(&vs.root(), 10);

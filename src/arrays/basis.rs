@@ -20,6 +20,8 @@ pub struct BasisOf {
     pub network: String,
     /// The layer whose channels are analysed.
     pub layer: String,
+    /// Their number.
+    pub channels: i64,
     /// How the features are brought up: `none`, `product` or `regression`.
     pub extrapolation: String,
     /// Which colours are kept: `every`, or of the quantised ones `common`, `unique`
@@ -39,7 +41,7 @@ impl BasisOf {
 }
 
 /// The bytes of a `.safetensors` file: `mean` `[C]`, `components` `[3,C]`,
-/// `feature_range` and `map_range` `[4]` (mean, standard deviation, smallest and largest
+/// `feature_range`, `shown_range` and `map_range` `[4]` (mean, standard deviation, smallest and largest
 /// standardised value after the cut), all float64, and what they belong to as metadata.
 ///
 /// # Errors
@@ -59,6 +61,7 @@ pub fn write_basis(basis: &Basis, of: &BasisOf) -> Result<Vec<u8>> {
             floats(&basis.axes.components)?,
         ),
         ("feature_range", vec![4], basis.features.values().to_vec()),
+        ("shown_range", vec![4], basis.shown.values().to_vec()),
         ("map_range", vec![4], basis.maps.values().to_vec()),
     ]
     .map(|(name, shape, values)| {
@@ -136,6 +139,12 @@ fn read(path: &Path, of: &BasisOf) -> Result<Basis> {
         .and_then(|view| view.shape().first().copied())
         .unwrap_or(0);
     ensure!(channels > 0, "{no_basis}: it holds no 'mean'");
+    ensure!(
+        channels as i64 == of.channels,
+        "this basis has {channels} channels, but the layer '{}' has {}",
+        of.layer,
+        of.channels
+    );
     let components = array("components", &[COMPONENTS as usize, channels])?;
     let range = |name: &str| -> Result<Norm> {
         let values = array(name, &[4])?;
@@ -150,6 +159,7 @@ fn read(path: &Path, of: &BasisOf) -> Result<Basis> {
             components: Tensor::from_slice(&components).reshape([COMPONENTS, channels as i64]),
         },
         features: range("feature_range")?,
+        shown: range("shown_range")?,
         maps: range("map_range")?,
     })
 }

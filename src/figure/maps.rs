@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::FigureFormat;
 use super::ramp::Rgb;
-use super::sheet::{Picture, Scaling, Sheet};
+use super::sheet::{JPEG_LONGEST_SIDE, MARGIN, Picture, Scaling, Sheet};
 use super::text::{Align, Bounds, Lettering, Weight, one_line};
 
 /// The most images that one figure holds.
@@ -243,12 +243,32 @@ fn blocks(columns: usize, most: usize) -> Vec<usize> {
         .collect()
 }
 
+/// The most images that one figure holds: [`MOST_IMAGES`], or fewer where so many rows of
+/// `columns` pictures of that size (width, height) would be higher than a JPEG can be.
+pub fn most_images(
+    picture: (u32, u32),
+    rows: usize,
+    title_lines: usize,
+    columns: usize,
+    format: FigureFormat,
+) -> usize {
+    if format != FigureFormat::Jpg {
+        return MOST_IMAGES;
+    }
+    let title = title_lines as i32 * TITLE_PITCH as i32 + TITLE_EM as i32 + TITLE_GAP;
+    let block = title + rows as i32 * (drawn_size(picture).1 + ROW_GAP) + BLOCK_GAP;
+    let blocks = (JPEG_LONGEST_SIDE as i32 - 2 * MARGIN) / block;
+    (columns * blocks.max(1) as usize).clamp(1, MOST_IMAGES)
+}
+
 /// Width and height at which the panels of a column are drawn, in the first one's aspect ratio.
 fn panel_size(column: &Column<'_>) -> (i32, i32) {
-    let Some(panel) = column.panels.first() else {
-        return (0, 0);
-    };
-    let (width, height) = panel.image.size();
+    let first = column.panels.first();
+    first.map_or((0, 0), |panel| drawn_size(panel.image.size()))
+}
+
+/// Width and height at which a picture is drawn.
+fn drawn_size((width, height): (u32, u32)) -> (i32, i32) {
     let (width, height) = (f64::from(width), f64::from(height));
     let (shorter, longer) = (width.min(height), width.max(height));
     let scale = (PANEL_SIDE / shorter).min(LONGEST_PANEL * PANEL_SIDE / longer);
@@ -328,6 +348,30 @@ mod tests {
         assert!(sheet.bands() > 4);
         assert_eq!(bands.dimensions(), whole.dimensions());
         assert!(bands == whole);
+    }
+
+    #[test]
+    fn a_figure_holds_no_more_than_its_format() {
+        let figure = |columns: usize, rows: usize| {
+            let most = most_images((448, 448), rows, 3, columns, FigureFormat::Jpg);
+            let figure = MapFigure {
+                most_columns: columns,
+                ..figure(most, rows)
+            };
+            (
+                most,
+                compose(&figure, FigureFormat::Jpg).unwrap().pixel_height(),
+            )
+        };
+        assert_eq!(figure(8, 2).0, 64);
+        for (columns, rows) in [(1, 2), (1, 7), (2, 5)] {
+            let (most, height) = figure(columns, rows);
+            assert!(
+                most < 64 && height <= 65_535,
+                "{columns} {rows}: {most}, {height}"
+            );
+            assert!(height > 60_000, "{columns} {rows}: {most}, {height}");
+        }
     }
 
     #[test]

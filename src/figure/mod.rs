@@ -18,7 +18,7 @@ mod text;
 mod variance;
 
 pub use clusters::{ClusterFigure, Placed, draw_clusters};
-pub use maps::{COLUMNS, Column, MOST_IMAGES, MapFigure, Panel, draw_maps};
+pub use maps::{COLUMNS, Column, MOST_IMAGES, MapFigure, Panel, draw_maps, most_images};
 pub use sheet::{DENSITY, MARGIN, Picture, Scaling, encode_jpeg};
 pub use variance::draw_variance;
 

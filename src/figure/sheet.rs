@@ -35,9 +35,9 @@ const JPEG_QUALITY: u8 = 95;
 const SCREEN_QUALITY: u8 = 90;
 
 /// A JPEG's sides are 16-bit numbers.
-const JPEG_LONGEST_SIDE: u32 = 65_535;
+pub const JPEG_LONGEST_SIDE: u32 = 65_535;
 
-/// More than this would take over 1.5 GB to draw.
+/// More than this is a slip, not a figure.
 const MOST_PIXELS: u64 = 1 << 29;
 
 const INCHES_PER_METRE: f64 = 39.370_08;
@@ -631,6 +631,11 @@ impl Sheet<'_> {
         let bands = Bands::of(self, self.page().unwrap());
         let (width, height) = (bands.page.width, bands.page.height);
         RgbImage::from_raw(width, height, bands.draw(&(0..height)).unwrap()).unwrap()
+    }
+
+    /// The height of the page, pixels.
+    pub fn pixel_height(&self) -> u32 {
+        self.page().unwrap().height
     }
 
     /// The number of bands that it is drawn in.

@@ -109,7 +109,9 @@ impl Collector {
     /// channels.
     pub fn finish_with(self, options: MapOptions, basis: Option<Basis>) -> Result<Maps> {
         let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0));
-        let fixed = basis.as_ref().map(|basis| (basis.features, basis.maps));
+        let fixed = basis
+            .as_ref()
+            .map(|basis| (basis.features, basis.shown, basis.maps));
         let (mut axes, variance_ratio) = match basis {
             Some(Basis { axes, .. }) => {
                 let shares = pca.variance_along(&axes)?;
@@ -126,7 +128,7 @@ impl Collector {
         drop(self.excitation);
         let mut features = Tensor::f_cat(&scores, 0)?;
         let feature_norm = match fixed {
-            Some((feature_norm, _)) => feature_norm,
+            Some((feature_norm, _, _)) => feature_norm,
             None => {
                 let signs = signs(&features);
                 features *= signs.reshape([1, -1, 1, 1]);
@@ -141,12 +143,14 @@ impl Collector {
             }
             None => (features.shallow_clone(), None),
         };
+        let shown_norm = match (fixed, options.keep) {
+            (Some((_, shown_norm, _)), _) => shown_norm,
+            (None, Some(_)) => norm_of(&shown),
+            (None, None) => feature_norm,
+        };
         // Cut before it is brought up: a few extreme pixels would lead the fit.
         let shown = match options.extrapolation {
-            Some(Extrapolation::Regression { .. }) => match options.keep {
-                Some(_) => norm_of(&shown).apply(&shown),
-                None => feature_norm.apply(&shown),
-            },
+            Some(Extrapolation::Regression { .. }) => shown_norm.apply(&shown),
             _ => shown,
         };
         let mut maps = Maps {
@@ -156,6 +160,7 @@ impl Collector {
             variance_ratio,
             axes,
             feature_norm,
+            shown_norm,
             logits: Tensor::f_cat(&self.logits, 0)?,
             saliency: match self.saliency.as_slice() {
                 [] => None,
@@ -166,7 +171,7 @@ impl Collector {
             norm: NormAccumulator::default().finish(),
         };
         maps.norm = match fixed {
-            Some((_, norm)) => norm,
+            Some((_, _, norm)) => norm,
             None => {
                 let mut norm = NormAccumulator::default();
                 for images in maps.chunks() {
@@ -210,6 +215,9 @@ pub struct Basis {
     pub axes: Axes,
     /// The range of the features.
     pub features: Norm,
+    /// The range of what a regression brings up: the features', or that of the colours
+    /// that are kept.
+    pub shown: Norm,
     /// The range of the maps.
     pub maps: Norm,
 }
@@ -229,6 +237,8 @@ pub struct Maps {
     axes: Axes,
     /// The norm of the features, before they are quantised or brought up.
     feature_norm: Norm,
+    /// The norm of what a regression brings up.
+    shown_norm: Norm,
     /// What is extrapolated: the features, or their quantised colours.
     shown: Tensor,
     /// The quantised colours of the images, where they were asked for.
@@ -296,6 +306,7 @@ impl Maps {
                 components: self.axes.components.shallow_clone(),
             },
             features: self.feature_norm,
+            shown: self.shown_norm,
             maps: self.norm,
         }
     }

@@ -179,9 +179,12 @@ impl PcaAccumulator {
             "there is no excitation of {} channels to analyse",
             axes.channels()
         );
-        let Moments { scatter, .. } = self.state.into_moments();
+        let Moments { mean, scatter } = self.state.into_moments();
         let scatter = scatter.triu(0) + scatter.triu(1).tr();
-        let total = scatter.trace().double_value(&[]);
+        let mut total = scatter.trace().double_value(&[]);
+        if is_rounding(total, &mean, self.rows) {
+            total = 0.0;
+        }
         let along = axes.components.matmul(&scatter) * &axes.components;
         let along = along.sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double);
         let share = |variance: f64| if total > 0.0 { variance / total } else { 0.0 };
@@ -253,6 +256,13 @@ impl Moments {
     }
 }
 
+/// Whether rows of that mean and that sum of squares about it differ by float32's
+/// rounding alone, so are constant.
+fn is_rounding(squares: f64, mean: &Tensor, rows: i64) -> bool {
+    let rounding = f64::from(f32::EPSILON) * mean.norm().double_value(&[]);
+    squares <= rows as f64 * rounding * rounding
+}
+
 /// The mean `[C]` of rows `[m,C]`, and the rows without it, both float64.
 fn centred(rows: &Tensor) -> (Tensor, Tensor) {
     let rows = rows.to_kind(Kind::Double);
@@ -269,9 +279,7 @@ impl Pca {
         rows: i64,
         count: usize,
     ) -> Result<Pca> {
-        // Rows that differ from their mean by float32's rounding alone are constant.
-        let rounding = f64::from(f32::EPSILON) * mean.norm().double_value(&[]);
-        if eigenvalues.iter().sum::<f64>() <= rows as f64 * rounding * rounding {
+        if is_rounding(eigenvalues.iter().sum(), &mean, rows) {
             eigenvalues.fill(0.0);
         }
         let total: f64 = eigenvalues.iter().sum();

@@ -55,6 +55,10 @@ impl Network {
     pub fn load(options: &ModelOptions, notices: Notices) -> Result<Network> {
         if let Some(threads) = options.threads {
             tch::set_num_threads(threads as i32);
+            // Where the pool is at work already, it stays as it is.
+            let _ = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global();
         }
         let device = options.device.device()?;
         if !options.hooks.execution.is_native(device) {

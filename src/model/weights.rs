@@ -35,6 +35,8 @@ const NAMED: usize = 3;
 /// The tensors of a file of weights, sorted by name, which are read only when they are asked for.
 pub struct StateDict {
     file: PathBuf,
+    /// Of the file, bytes.
+    length: u64,
     tensors: Vec<(String, Stored)>,
 }
 
@@ -67,7 +69,11 @@ impl StateDict {
         let mut tensors = unwrap_checkpoint(tensors);
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
         let file = path.to_path_buf();
-        Ok(StateDict { file, tensors })
+        Ok(StateDict {
+            file,
+            length: about.len(),
+            tensors,
+        })
     }
 
     /// The number of classes for which the state dict was trained: the rows of `entry`'s last
@@ -388,12 +394,30 @@ pub fn network(
             first_few(&names)
         );
     };
+    // Before the module is built for so many classes.
+    let last = format!("{}.weight", entry.last_layer);
+    let numbers = |stored: &Stored| stored.shape().iter().map(|&n| n as u64).product::<u64>();
+    let found = state.tensors.iter().find(|(name, _)| *name == last);
+    if found.is_some_and(|(_, stored)| numbers(stored) > state.length) {
+        bail!(
+            "{}: is cut short or damaged: its tensor {last} would be larger than the file",
+            file.display()
+        );
+    }
     let mut vs = nn::VarStore::new(device);
     // The values that it starts with are thrown away, so they may as well be small.
     vs.set_kind(Kind::Half);
     let (module, state) = std::thread::scope(|scope| {
         let read = scope.spawn(|| state.read());
-        (entry.build(&vs.root(), classes), joined(read))
+        let module = entry.build(&vs.root(), classes);
+        // Sizes are still needed, memory for values is not.
+        let nothing = Tensor::zeros([], (Kind::Float, device));
+        tch::no_grad(|| {
+            for mut variable in vs.variables().into_values() {
+                variable.set_data(&nothing.expand(variable.size(), false));
+            }
+        });
+        (module, joined(read))
     });
     load(&mut vs, entry, state?, file)?;
     Ok((vs, module))

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use crate::batch::{ramp_picture, to_picture};
 use crate::classes::Class;
-use crate::figure::{self, Column, MOST_IMAGES, MapFigure, Panel, Picture, Scaling, ramp};
+use crate::figure::{self, Column, MapFigure, Panel, Picture, Scaling, most_images, ramp};
 use crate::map::Maps;
 use crate::options::Options;
 use crate::output::Outputs;
@@ -21,8 +21,9 @@ use crate::threads::joined;
 /// Opacity of the maps over the pictures where none is asked for.
 const OVERLAY: f64 = 0.5;
 
-/// The longest part of an image's name that its files take over, in characters.
-const LONGEST_STEM: usize = 80;
+/// The longest part of an image's name that its files take over, in bytes: file systems
+/// allow 255 of the whole.
+const LONGEST_STEM: usize = 160;
 
 /// The picture of an image for a figure, where it is kept.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub struct Shown<'a> {
     pub network: &'a str,
 }
 
-/// Draws the maps, at most [`MOST_IMAGES`] to a figure, the variances, and what
+/// Draws the maps, as many to a figure as it holds, the variances, and what
 /// `options` ask for of each image; returns the pictures of the page.
 ///
 /// # Errors
@@ -95,8 +96,15 @@ pub fn draw(
     std::thread::scope(|scope| {
         let ratios = &maps.variance_ratio;
         let variances = scope.spawn(move || figure::draw_variance(ratios, format));
-        for (index, start) in (0..maps.len()).step_by(MOST_IMAGES).enumerate() {
-            let end = (start + MOST_IMAGES).min(maps.len());
+        let rows = shown.row_names.len().max(2);
+        let picture = Kept {
+            pictures: shown.pictures,
+            image: 0,
+        };
+        let lines = shown.classes.first().map_or(0, Vec::len);
+        let most = most_images(picture.size(), rows, lines, asked.figure_columns, format);
+        for (index, start) in (0..maps.len()).step_by(most).enumerate() {
+            let end = (start + most).min(maps.len());
             let mut columns = Vec::new();
             for image in start..end {
                 let map = maps.map(image..image + 1)?.get(0);
@@ -106,22 +114,31 @@ pub fn draw(
                     pictures: shown.pictures,
                     image,
                 };
-                columns.push(Column {
-                    title: shown.classes[image].iter().map(Class::to_string).collect(),
-                    panels: panels(picture(), &map, saliency.as_ref(), scaling, options)?,
-                });
-                if asked.per_image {
-                    let name = file_stem(image, maps.len(), &shown.names[image]);
-                    let below = picture();
-                    let below = below.pixels()?;
-                    let alone = to_picture(&scaled(&map, below.dimensions(), scaling))?;
+                let over = if asked.overlay.is_some() || asked.per_image {
                     let alpha = asked.overlay.unwrap_or(OVERLAY);
-                    let over = overlaid(&below, &map, alpha, scaling)?;
-                    for (kind, drawn) in [("map", &alone), ("overlay", &over)] {
+                    Some(overlaid(&*picture().pixels()?, &map, alpha, scaling)?)
+                } else {
+                    None
+                };
+                if let (true, Some(over)) = (asked.per_image, &over) {
+                    let name = file_stem(image, maps.len(), &shown.names[image]);
+                    let alone = to_picture(&scaled(&map, over.dimensions(), scaling))?;
+                    for (kind, drawn) in [("map", &alone), ("overlay", over)] {
                         let path = folder.join(format!("{name}_{kind}.png"));
                         outputs.write(&path, |out| Ok(drawn.write_to(out, ImageFormat::Png)?))?;
                     }
                 }
+                columns.push(Column {
+                    title: shown.classes[image].iter().map(Class::to_string).collect(),
+                    panels: panels(
+                        picture(),
+                        &map,
+                        over.filter(|_| asked.overlay.is_some()),
+                        saliency.as_ref(),
+                        scaling,
+                        asked.split_rgb,
+                    )?,
+                });
                 if let Some(gallery) = &mut gallery {
                     let saliency = saliency.map(|saliency| ramp_picture(&saliency, ramp::magma));
                     gallery.add(
@@ -134,7 +151,7 @@ pub fn draw(
                 }
                 bar.inc(1);
             }
-            let name = if maps.len() > MOST_IMAGES {
+            let name = if maps.len() > most {
                 format!("PRISM_{stem}_{:04}", index + 1)
             } else {
                 format!("PRISM_{stem}")
@@ -159,20 +176,17 @@ pub fn draw(
 fn panels<'a>(
     picture: Kept<'a>,
     map: &Tensor,
+    over: Option<RgbImage>,
     saliency: Option<&Tensor>,
     scaling: Scaling,
-    options: &Options,
+    split_rgb: bool,
 ) -> Result<Vec<Panel<'a>>> {
-    let over = match options.output.overlay {
-        Some(alpha) => Some(overlaid(&*picture.pixels()?, map, alpha, scaling)?),
-        None => None,
-    };
     let mut panels = vec![
         Panel::new(picture, Scaling::Smooth),
         Panel::new(to_picture(map)?, scaling),
     ];
     panels.extend(over.map(|over| Panel::new(over, Scaling::Smooth)));
-    if options.output.split_rgb {
+    if split_rgb {
         for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
             let picture = ramp_picture(&map.get(channel), ramp)?;
             panels.push(Panel::new(picture, scaling));
@@ -234,14 +248,15 @@ fn overlaid(picture: &RgbImage, map: &Tensor, alpha: f64, scaling: Scaling) -> R
 fn file_stem(image: usize, count: usize, name: &Path) -> String {
     let digits = count.to_string().len().max(4);
     let stem = name.file_stem().unwrap_or_default().to_string_lossy();
-    let plain: String = stem
-        .chars()
-        .take(LONGEST_STEM)
-        .map(|c| match c {
-            c if c.is_alphanumeric() || "-_.".contains(c) => c,
-            _ => '_',
-        })
-        .collect();
+    let mut plain = String::new();
+    for c in stem.chars() {
+        let known = c.is_alphanumeric() || "-_.".contains(c);
+        let c = if known { c } else { '_' };
+        if plain.len() + c.len_utf8() > LONGEST_STEM {
+            break;
+        }
+        plain.push(c);
+    }
     format!("{:0digits$}_{plain}", image + 1)
 }
 
@@ -269,6 +284,7 @@ mod tests {
         assert_eq!(stem(1, "b/dog.png"), "0002_dog");
         assert_eq!(stem(2, "a b/\n$(x) \u{e9}.png"), "0003____x__\u{e9}");
         assert_eq!(file_stem(99_999, 100_000, Path::new("x")), "100000_x");
-        assert!(stem(3, &"long".repeat(99)).len() < 100);
+        assert!(stem(3, &"long".repeat(99)).len() <= 165);
+        assert!(stem(3, &"\u{732b}".repeat(80)).len() <= 165);
     }
 }

@@ -21,7 +21,7 @@ use crate::map::{Keep, MapOptions, Maps};
 use crate::model::Network;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{DeviceChoice, JsonTarget, Options};
-use crate::output::{Outputs, folder_of};
+use crate::output::{Outputs, folder_of, same_place};
 use crate::spool::{self, Spool};
 use crate::summary::{ImageSummary, LayerSummary, Summary};
 
@@ -47,12 +47,21 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     outputs.prepare(&options.output.folder)?;
     if let Some(file) = &options.output.arrays {
         ArrayFormat::from_path(file)?;
-        outputs.prepare(folder_of(file))?;
     }
     if options.output.clusters {
         outputs.prepare(Path::new("."))?;
     }
-    for file in options.output.files() {
+    let files = options.output.files();
+    for (index, (option, file)) in files.iter().enumerate() {
+        let twin = files[..index]
+            .iter()
+            .find(|(_, earlier)| same_place(earlier, file));
+        if let Some((earlier, _)) = twin {
+            return Err(usage(format!(
+                "{earlier} and {option} name the same file, {}",
+                file.display()
+            )));
+        }
         outputs.prepare(folder_of(file))?;
     }
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
@@ -65,6 +74,15 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
     drop(network.graph);
     clock.lap("hooking");
+    let map_options = MapOptions {
+        keep: options.keep,
+        extrapolation: options.gradual_extrapolation.then(|| model.extrapolation()),
+    };
+    let of = basis_of(&network.name, &model, map_options);
+    let basis = match &options.basis {
+        Some(file) => Some(read_basis(file, &of)?),
+        None => None,
+    };
     let chunk_size = options.batch_size.unwrap_or_else(|| chunk_size(&model));
     for choice in choices(&model, options, chunk_size) {
         notices.detail(|| choice);
@@ -88,15 +106,6 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         ],
         "decoding",
     );
-    let map_options = MapOptions {
-        keep: options.keep,
-        extrapolation: options.gradual_extrapolation.then(|| model.extrapolation()),
-    };
-    let of = basis_of(&network.name, &model, map_options);
-    let basis = match &options.basis {
-        Some(file) => Some(read_basis(file, &of)?),
-        None => None,
-    };
     let maps = seen.collector.finish_with(map_options, basis)?;
     if let Some(note) = maps.note() {
         notices.note(note);
@@ -125,10 +134,11 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         let rows = cluster_rows(&maps, &seen.names, &classes)?;
         outputs.write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))?;
     }
-    if let Some(file) = &options.output.basis {
+    if let Some(file) = &options.output.save_basis {
         let bytes = write_basis(&maps.basis(), &of)?;
         outputs.write(file, |out| Ok(out.write_all(&bytes)?))?;
     }
+    let layers = model.layers();
     let mut summary = Summary {
         prism: env!("CARGO_PKG_VERSION"),
         network: &network.name,
@@ -136,11 +146,11 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         classes: model.classes(),
         device: device_name(model.device()),
         rule: options.model.hooks.rule.to_string(),
-        excitation: layer_summary(&model, model.excitation_name()),
+        excitation: layer_summary(&layers, model.excitation_name()),
         guides: model
             .guide_names()
             .into_iter()
-            .map(|name| layer_summary(&model, name))
+            .map(|name| layer_summary(&layers, name))
             .collect(),
         extrapolation: of.extrapolation.clone(),
         colours: of.colours.clone(),
@@ -203,6 +213,9 @@ fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> BasisOf 
     BasisOf {
         network: network.to_string(),
         layer: model.excitation_name().to_string(),
+        channels: layer_summary(&model.layers(), model.excitation_name())
+            .shape
+            .map_or(0, |shape| shape[0]),
         extrapolation: extrapolation.to_string(),
         colours: colours.to_string(),
     }
@@ -215,8 +228,7 @@ fn device_name(device: Device) -> String {
     }
 }
 
-fn layer_summary<'a>(model: &HookedModel, name: &'a str) -> LayerSummary<'a> {
-    let layers = model.layers();
+fn layer_summary<'a>(layers: &[Layer], name: &'a str) -> LayerSummary<'a> {
     let shape = layers.iter().find(|layer| layer.name == name);
     LayerSummary {
         name,
