@@ -12,7 +12,7 @@ mod quantise;
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 pub use extrapolation::{gradual_extrapolation, regression, resize};
 pub use normalise::{Norm, NormAccumulator};
@@ -122,11 +122,17 @@ impl Collector {
                 (pca.axes, pca.variance_ratio)
             }
         };
-        let scores: Vec<Tensor> = chunks(self.excitation.len())
-            .map(|images| Ok(axes.project(&self.excitation.get(images)?)))
-            .collect::<Result<_>>()?;
+        // In one piece from the start: small tensors kept between large ones that come and go
+        // would leave gaps in memory, two gigabytes of them for 5,000 images.
+        let (count, shape) = (self.excitation.len() as i64, self.excitation.shape());
+        let size = [count, COMPONENTS, shape[1], shape[2]];
+        let mut features = Tensor::f_zeros(size, (Kind::Float, Device::Cpu))?;
+        for images in chunks(self.excitation.len()) {
+            let (start, length) = (images.start as i64, images.len() as i64);
+            let scores = axes.project(&self.excitation.get(images)?);
+            features.narrow(0, start, length).copy_(&scores);
+        }
         drop(self.excitation);
-        let mut features = Tensor::f_cat(&scores, 0)?;
         let feature_norm = match fixed {
             Some((feature_norm, _, _)) => feature_norm,
             None => {
