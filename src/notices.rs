@@ -11,14 +11,19 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 ///
 /// A stderr that cannot be written (`prism 2>&1 | head -1`) is no reason to stop.
 pub fn say(text: &str) {
-    let mut line = String::from("prism: ");
+    let _ = writeln!(std::io::stderr(), "prism: {}", printable(text));
+}
+
+/// Text whose control characters do nothing to a terminal.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::new();
     for c in text.chars() {
         match c.is_control() {
-            true => line.extend(c.escape_default()),
-            false => line.push(c),
+            true => printable.extend(c.escape_default()),
+            false => printable.push(c),
         }
     }
-    let _ = writeln!(std::io::stderr(), "{line}");
+    printable
 }
 
 /// How much a run says on stderr beside errors. Bars move on a terminal only.

@@ -1,6 +1,7 @@
 //! Results on disk: written under a temporary name beside their own, and
 //! renamed when all of them are whole.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,8 @@ struct Staged {
 #[derive(Debug, Default)]
 pub struct Outputs {
     staged: Vec<Staged>,
+    /// Where they will lie.
+    places: HashSet<PathBuf>,
     /// Folders made for this run, outermost first.
     made: Vec<Pending>,
 }
@@ -110,11 +113,7 @@ impl Outputs {
         if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
             bail!("cannot write {}: it is no ordinary file", path.display());
         }
-        if self
-            .staged
-            .iter()
-            .any(|staged| same_place(&staged.path, path))
-        {
+        if !self.places.insert(place(path)) {
             bail!(
                 "cannot write {}: another file of this run has that name",
                 path.display()
@@ -177,8 +176,11 @@ impl Drop for Outputs {
 
 /// Whether two paths name one file, as far as their words say.
 pub fn same_place(one: &Path, other: &Path) -> bool {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-    one == other || absolute(one) == absolute(other)
+    place(one) == place(other)
+}
+
+fn place(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 /// The folder that a path lies in; `.` for a bare name.

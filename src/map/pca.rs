@@ -165,9 +165,7 @@ impl PcaAccumulator {
             }
         }
     }
-}
 
-impl PcaAccumulator {
     /// The share of the variance of all rows that lies along each of some
     /// components, of unit length and at right angles.
     ///

@@ -79,10 +79,14 @@ impl StateDict {
     /// The number of classes for which the state dict was trained: the rows of `entry`'s last
     /// layer. `None` where it lacks that layer, so belongs to another network.
     pub fn classes(&self, entry: &ZooEntry) -> Option<i64> {
-        let weight = format!("{}.weight", entry.last_layer);
-        let (_, stored) = self.tensors.iter().find(|(name, _)| *name == weight)?;
-        let rows = stored.shape().first().copied()?;
+        let rows = self.last_weight(entry)?.shape().first().copied()?;
         (rows > 0).then_some(rows)
+    }
+
+    fn last_weight(&self, entry: &ZooEntry) -> Option<&Stored> {
+        let weight = format!("{}.weight", entry.last_layer);
+        let found = self.tensors.iter().find(|(name, _)| *name == weight)?;
+        Some(&found.1)
     }
 
     /// All names and tensors, on the CPU, read in parallel; floating point values become
@@ -395,13 +399,15 @@ pub fn network(
         );
     };
     // Before the module is built for so many classes.
-    let last = format!("{}.weight", entry.last_layer);
     let numbers = |stored: &Stored| stored.shape().iter().map(|&n| n as u64).product::<u64>();
-    let found = state.tensors.iter().find(|(name, _)| *name == last);
-    if found.is_some_and(|(_, stored)| numbers(stored) > state.length) {
+    if state
+        .last_weight(entry)
+        .is_some_and(|stored| numbers(stored) > state.length)
+    {
         bail!(
-            "{}: is cut short or damaged: its tensor {last} would be larger than the file",
-            file.display()
+            "{}: is cut short or damaged: its tensor {}.weight would be larger than the file",
+            file.display(),
+            entry.last_layer
         );
     }
     let mut vs = nn::VarStore::new(device);

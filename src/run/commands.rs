@@ -12,7 +12,7 @@ use crate::labels::Labels;
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
-use crate::notices::Notices;
+use crate::notices::{Notices, printable};
 use crate::options::{ClusterOptions, ModelOptions};
 use crate::output::{Outputs, folder_of};
 
@@ -123,15 +123,11 @@ pub fn print_models(stdout: &mut impl Write) -> Result<()> {
                     ),
                 },
             };
-            let place = place.chars().flat_map(|c| match c.is_control() {
-                true => c.escape_default().collect::<Vec<_>>(),
-                false => vec![c],
-            });
             [
                 entry.name.to_string(),
                 millions,
                 there.to_string(),
-                place.collect(),
+                printable(&place),
             ]
         })
         .collect();

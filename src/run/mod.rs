@@ -84,8 +84,10 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         None => None,
     };
     let chunk_size = options.batch_size.unwrap_or_else(|| chunk_size(&model));
-    for choice in choices(&model, options, chunk_size) {
-        notices.detail(|| choice);
+    if notices == Notices::Verbose {
+        for choice in choices(&model, options, chunk_size) {
+            notices.note(&choice);
+        }
     }
     let spool = Spool::new(
         options.memory.unwrap_or_else(spool::share_of_memory),
@@ -338,16 +340,10 @@ fn choices(model: &HookedModel, options: &Options, chunk_size: usize) -> Vec<Str
     };
     let (height, width) = model.input_size();
     let layers = model.layers();
-    let shape = |name: &str| {
-        let layer = layers.iter().find(|layer| layer.name == name);
-        layer.map_or(
-            String::new(),
-            |Layer {
-                 shape: (c, h, w), ..
-             }| { format!(" ({c}x{h}x{w})") },
-        )
+    let named = |name: &str| match layer_summary(&layers, name).shape {
+        Some([c, h, w]) => format!("{name} ({c}x{h}x{w})"),
+        None => name.to_string(),
     };
-    let named = |name: &str| format!("{name}{}", shape(name));
     let excitation = named(model.excitation_name());
     let guides: Vec<String> = model.guide_names().into_iter().map(named).collect();
     let why = match asked.hooks.layer {
