@@ -11,6 +11,7 @@
 #   make dist     a folder and a tarball that need nothing but glibc, into target/dist/
 #   make test-dist  that tarball in a root with glibc alone
 #   make test-browser  the report page in a browser
+#   make fuzz     damaged files of every kind, FUZZ_SECONDS for each (docs/fuzzing.md)
 #   make zoo-check  which CNNs of torchvision and timm work, into docs/compatibility.md
 #
 # CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
@@ -24,7 +25,7 @@ export CUDA PYTHON CARGO
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist clean
+.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist fuzz clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -101,6 +102,20 @@ test-dist: dist
 test-browser: setup
 	command -v chromedriver >/dev/null || apt-get install -y --no-install-recommends chromium chromium-driver
 	PRISM_TEST_BROWSER=1 $(CARGO) test --test report
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= weights weights_pickle cluster_file image arrays basis labels torchscript
+FUZZ_TOOLS := target/fuzz-tools
+
+$(FUZZ_TOOLS)/bin/cargo-fuzz:
+	$(CARGO) install --quiet --locked --root $(FUZZ_TOOLS) --target-dir $(FUZZ_TOOLS)/build cargo-fuzz@0.13.2
+	rm -rf $(FUZZ_TOOLS)/build
+
+# The fuzzers' code needs no nightly, but flags of the compiler that stable hides.
+fuzz: build $(FUZZ_TOOLS)/bin/cargo-fuzz
+	PATH="$(CURDIR)/$(FUZZ_TOOLS)/bin:$$PATH" RUSTC_BOOTSTRAP=1 \
+		$(CARGO) fuzz build --sanitizer none --target x86_64-unknown-linux-gnu --target-dir target/fuzz
+	PRISM=target/release/prism fuzz/run.sh target/fuzz/x86_64-unknown-linux-gnu/release $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 zoo: setup
 	$(CARGO) test --release --test zoo -- --include-ignored

@@ -209,7 +209,7 @@ fn open_image(path: &Path) -> Result<Opened> {
         return Ok(Opened::Jpeg(file));
     }
     if format == ImageFormat::WebP {
-        ensure!(webp_length(&mut file)? <= found.len(), CUT_SHORT);
+        check_webp(&mut file, found.len())?;
         file.rewind()?;
     }
     let mut reader = ImageReader::with_format(file, format);
@@ -221,14 +221,27 @@ fn open_image(path: &Path) -> Result<Opened> {
     Ok(Opened::Other(Box::new(decoder)))
 }
 
-/// The length that the RIFF header claims. The decoder of WebP takes the bits
-/// that a file lacks for zeros.
-fn webp_length(mut file: impl Read) -> Result<u64> {
+/// Refuses what the decoder of WebP would not: it takes the bits that a file
+/// lacks for zeros, and for EXIF data all the memory that their length claims.
+fn check_webp<R: Read + Seek>(file: &mut BufReader<R>, length: u64) -> Result<()> {
+    // Four letters and the number of bytes that follow; in the outer one of them
+    // lie four letters more, then those within.
     let mut tag = [0; 4];
     let mut size = [0; 4];
-    file.read_exact(&mut tag).context(CUT_SHORT)?;
-    file.read_exact(&mut size).context(CUT_SHORT)?;
-    Ok(u64::from(u32::from_le_bytes(size)) + (tag.len() + size.len()) as u64)
+    let mut at = 0;
+    while file.read_exact(&mut tag).is_ok() && file.read_exact(&mut size).is_ok() {
+        at += (tag.len() + size.len()) as u64;
+        let size = u64::from(u32::from_le_bytes(size));
+        let is_read = [*b"RIFF", *b"EXIF"].contains(&tag);
+        ensure!(!is_read || size <= length.saturating_sub(at), CUT_SHORT);
+        let next = match at {
+            8 => 4,
+            _ => size.next_multiple_of(2),
+        };
+        file.seek_relative(next as i64)?;
+        at += next;
+    }
+    Ok(())
 }
 
 fn check_dimensions((width, height): (u32, u32)) -> Result<()> {
@@ -358,4 +371,25 @@ pub fn resize(image: &RgbImage, height: u32, width: u32) -> Result<RgbImage> {
         .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear));
     fir::Resizer::new().resize(&source, &mut target, &bilinear)?;
     RgbImage::from_raw(width, height, target.into_vec()).context("the resized picture has holes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn no_length_in_a_webp_file_is_beyond_its_end() {
+        let check = |riff: u32, exif: u32| {
+            let mut bytes = b"RIFF????WEBPVP8X\x01\0\0\0..EXIF????1234".to_vec();
+            bytes[4..8].copy_from_slice(&riff.to_le_bytes());
+            bytes[26..30].copy_from_slice(&exif.to_le_bytes());
+            let length = bytes.len() as u64;
+            check_webp(&mut BufReader::new(Cursor::new(bytes)), length)
+        };
+        assert!(check(26, 4).is_ok());
+        assert!(check(27, 4).is_err());
+        assert!(check(26, 5).is_err());
+        assert!(check(26, u32::MAX).is_err());
+    }
 }

@@ -29,6 +29,10 @@ const AUXILIARY: [&str; 3] = ["aux1.", "aux2.", "AuxLogits."];
 /// The longest header that the safetensors format allows, in bytes.
 const SAFETENSORS_HEADER: u64 = 100_000_000;
 
+/// How many times its own length the tensors of a file may take together: some share their
+/// numbers, or repeat one along a whole axis, which damage can make any length.
+const MOST_SHARED: u64 = 8;
+
 /// How many names an error lists before it only counts.
 const NAMED: usize = 3;
 
@@ -60,7 +64,7 @@ impl StateDict {
         let tensors = match extension.to_ascii_lowercase().as_str() {
             "safetensors" => open_safetensors(path),
             "ot" => open_ot(path),
-            _ => open_pytorch(path),
+            _ => open_pytorch(path, about.len()),
         }
         .map_err(|e| anyhow!("{shown}: {e:#}"))?;
         if tensors.is_empty() {
@@ -165,14 +169,22 @@ impl Stored {
     }
 }
 
-fn open_pytorch(path: &Path) -> Result<Vec<(String, Stored)>> {
+fn open_pytorch(path: &Path, length: u64) -> Result<Vec<(String, Stored)>> {
     if is_torchscript(path) {
         bail!("is a TorchScript archive, not a state dict; give it as --model FILE");
     }
     let reader = PytorchReader::new(path)
         .map_err(|e| anyhow!("is cut short or not a state dict ({})", first_line(&e)))?;
+    let tensors = reader.into_tensors();
+    let bytes = tensors
+        .values()
+        .map(|tensor| tensor.byte_len() as u64)
+        .fold(0, u64::saturating_add);
+    if bytes > length.saturating_mul(MOST_SHARED) {
+        bail!("is damaged: its tensors would take {bytes} bytes, far more than the file");
+    }
     let stored = |(name, tensor)| (name, Stored::Pytorch(tensor));
-    Ok(reader.into_tensors().into_iter().map(stored).collect())
+    Ok(tensors.into_iter().map(stored).collect())
 }
 
 /// Whether the file is a TorchScript archive: a zip like a state dict's, but with code.
@@ -450,5 +462,48 @@ fn first_few<T: AsRef<str>>(names: &[T]) -> String {
     match rest {
         0 => shown.join(", "),
         _ => format!("{} and {rest} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// `new.pth`, its `fc.bias` as one number that is repeated so often.
+    fn repeated(times: u32) -> tempfile::NamedTempFile {
+        let mut given = archive(Path::new("tests/data/state_dicts/new.pth")).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut made = zip::ZipWriter::new(&mut file);
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        for index in 0..given.len() {
+            let mut entry = given.by_index(index).unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            if entry.name().ends_with("/data.pkl") {
+                // The shape (2,), its place in the memo, and the stride (1,).
+                let old = b"K\x02\x85q\x11K\x01\x85";
+                let at = bytes.windows(old.len()).position(|found| found == old);
+                let [a, b, c, d] = times.to_le_bytes();
+                let new = [b'J', a, b, c, d, 0x85, b'q', 0x11, b'K', 0, 0x85];
+                bytes.splice(at.unwrap()..at.unwrap() + old.len(), new);
+            }
+            made.start_file(entry.name(), stored).unwrap();
+            made.write_all(&bytes).unwrap();
+        }
+        made.finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn a_small_file_takes_little_memory() {
+        let many = repeated(1 << 30);
+        let error = StateDict::open(many.path()).err().unwrap().to_string();
+        assert!(error.contains("far more than the file"), "{error}");
+        let few = repeated(100);
+        let tensors = StateDict::open(few.path()).unwrap().read().unwrap();
+        let bias = tensors.iter().find(|(name, _)| name == "fc.bias").unwrap();
+        assert_eq!(bias.1.size(), [100]);
     }
 }

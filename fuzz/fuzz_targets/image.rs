@@ -1,0 +1,38 @@
+//! Pictures, decoded and resized.
+#![no_main]
+
+use std::io::Cursor;
+use std::sync::LazyLock;
+
+use image::ImageReader;
+use libfuzzer_sys::fuzz_target;
+use prism::images;
+use prism_fuzz::Place;
+
+/// prism itself takes a hundred times more, for which the fuzzer lacks the time.
+const MOST_PIXELS: u64 = 1 << 21;
+
+static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
+
+fuzz_target!(|bytes: &[u8]| {
+    // TGA alone has no signature, so its extension counts.
+    let path = PLACE.file("a.tga", bytes);
+    let good = images::check_header(&path).is_ok();
+    if !good {
+        return;
+    }
+    let dimensions = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .ok()
+        .and_then(|reader| reader.into_dimensions().ok());
+    if dimensions.is_some_and(|(width, height)| u64::from(width) * u64::from(height) > MOST_PIXELS)
+    {
+        return;
+    }
+    let Ok(picture) = images::decode(&path) else {
+        return;
+    };
+    assert!(picture.width() > 0 && picture.height() > 0);
+    let small = images::resize(&picture, 24, 32).expect("a picture can be resized");
+    assert_eq!(small.dimensions(), (32, 24));
+});
