@@ -266,27 +266,31 @@ pub fn parse_bytes(text: &str) -> Result<usize> {
         .ok_or_else(|| usage("a size with its unit is expected, such as 512M or 2G"))
 }
 
-/// Three numbers from `R,G,B`.
+/// Three numbers from `R,G,B`, each a finite float32, in which it is used.
 ///
 /// # Errors
 /// A usage error for anything else.
 pub fn parse_mean(text: &str) -> Result<[f64; 3]> {
+    let finite = |number: &f64| (*number as f32).is_finite();
     let numbers: Option<Vec<f64>> = text
         .split(',')
-        .map(|number| number.trim().parse().ok().filter(|n: &f64| n.is_finite()))
+        .map(|number| number.trim().parse().ok().filter(finite))
         .collect();
     numbers
         .and_then(|numbers| numbers.try_into().ok())
         .ok_or_else(|| usage("three numbers R,G,B are expected, such as 0.485,0.456,0.406"))
 }
 
-/// Three positive numbers from `R,G,B`.
+/// Three positive numbers from `R,G,B`, each large enough to divide by in float32.
 ///
 /// # Errors
 /// A usage error for anything else.
 pub fn parse_std(text: &str) -> Result<[f64; 3]> {
     let numbers = parse_mean(text)?;
-    if numbers.iter().any(|&number| number <= 0.0) {
+    if numbers
+        .iter()
+        .any(|&number| (number as f32) < f32::MIN_POSITIVE)
+    {
         return Err(usage("a standard deviation must be greater than 0"));
     }
     Ok(numbers)
@@ -313,7 +317,9 @@ mod tests {
         for bad in ["", "1", "1,2", "1,2,3,4", "a,b,c", "1,2,NaN", "1,2,inf"] {
             assert!(parse_mean(bad).is_err(), "{bad}");
         }
+        assert!(parse_mean("1e39,0,0").is_err());
         assert!(parse_std("1,0,1").is_err());
+        assert!(parse_std("1,1e-300,1").is_err());
         assert!(parse_std("1,-1,1").is_err());
         assert!(parse_std("1,2,1").is_ok());
     }

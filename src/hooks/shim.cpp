@@ -748,6 +748,31 @@ std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t bat
 
 // ------------------------------------------------------------------- creation
 
+// Refuses weights that are no numbers. The network would not show them: the relu that oneDNN
+// computes with a convolution makes 0 of NaN.
+void require_finite_weights(Graph &graph) {
+  std::vector<Node *> nodes;
+  all_nodes(graph.block(), nodes);
+  for (const Node *node : nodes) {
+    const std::string kind = node->kind().toUnqualString();
+    if (kind.find("conv") == std::string::npos && kind != "batch_norm")
+      continue;
+    for (const Value *input : node->inputs()) {
+      const auto constant = torch::jit::toIValue(input);
+      if (!constant || !constant->isTensor())
+        continue;
+      const at::Tensor &weights = constant->toTensor();
+      if (!weights.defined() || !weights.is_floating_point())
+        continue;
+      // Finite numbers can overflow in the sum, which is the quicker question.
+      const bool finite =
+          weights.sum().isfinite().item<bool>() || weights.isfinite().all().item<bool>();
+      TORCH_CHECK(finite, "its weights are not finite (NaN or infinity): the training has "
+                          "diverged, or the file is damaged");
+    }
+  }
+}
+
 // Lets go of the weights of a module whose code alone is still needed.
 void forget_weights(torch::jit::Module &module) {
   for (torch::jit::Module part : module.modules()) {
@@ -931,6 +956,7 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     if (rule_count > 0) // of weights
       torch::jit::ConstantPropagation(graph);
     torch::jit::EliminateDeadCode(graph);
+    require_finite_weights(*graph);
     if (execution != PRISM_PLAIN && watched < 0)
       graph = optimised(graph, source->batch_input, source->on_cpu, execution == PRISM_BF16);
     auto program = std::make_unique<prism_program>();

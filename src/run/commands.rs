@@ -27,7 +27,9 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
-    let file = File::open(&options.file).with_context(|| format!("{show}: cannot be opened"))?;
+    let file = File::open(&options.file).with_context(|| {
+        format!("{show}: cannot be opened (prism --cluster writes such a file)")
+    })?;
     let rows = pickle::read(BufReader::new(file)).with_context(|| format!("{show}"))?;
     let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
     let labels = match labels.zip(options.labels.as_ref()) {

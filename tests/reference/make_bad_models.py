@@ -1,0 +1,127 @@
+"""Networks that load, and then cannot be explained or only barely -> tests/data/bad_models/*.pt.
+
+    python tests/reference/make_bad_models.py
+
+They are named by what is odd about them; make_networks.py makes those of another shape. Needs torch 2.13.0.
+"""
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from make_networks import save_scripted
+
+FOLDER = os.path.join(os.path.dirname(__file__), "..", "data", "bad_models")
+CLASSES = 5
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, 2, 1)
+        self.second = nn.Conv2d(4, 6, 3, 2, 1)
+        self.scores = nn.Linear(6, CLASSES)
+
+    def stages(self, x):
+        return F.relu(self.second(F.relu(self.first(x))))
+
+    def forward(self, x):
+        return self.scores(self.stages(x).mean([2, 3]))
+
+
+class NanWeights(Plain):
+    """Training that diverged."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.no_grad():
+            self.second.weight[0, 0, 0, 0] = float("nan")
+
+
+class InfiniteScores(Plain):
+    """Only the last layer is broken: the activations are finite."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.no_grad():
+            self.scores.bias[2] = float("inf")
+
+
+class Dead(Plain):
+    """No ReLU of the last stage ever lets anything through."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.no_grad():
+            self.second.bias.fill_(-1e6)
+
+
+class Recurrent(nn.Module):
+    """Reads the rows of the image one after the other, without a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3 * 64, 8, batch_first=True)
+        self.scores = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        rows = x[:, :, :64, :64].permute(0, 2, 1, 3).flatten(2)
+        return self.scores(self.lstm(rows)[0][:, -1])
+
+
+class FixedSize(Plain):
+    """Flattens its last activation, so that only images of 32x32 pixels fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Linear(6 * 8 * 8, CLASSES)
+
+    def forward(self, x):
+        return self.scores(self.stages(x).flatten(1))
+
+
+class OneClass(Plain):
+    """Says one number per image: a yes or no."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Linear(6, 1)
+
+
+class NoBatch(Plain):
+    """Loses the axis of the images: [K] in place of [N,K]."""
+
+    def forward(self, x):
+        return self.scores(self.stages(x).mean([0, 2, 3]))
+
+
+class WholeNumbers(Plain):
+    """Gives ranks, int64, in place of scores."""
+
+    def forward(self, x):
+        return self.scores(self.stages(x).mean([2, 3])).argsort(dim=1)
+
+
+class Text(Plain):
+    """Answers in words."""
+
+    def forward(self, x) -> str:
+        return "a cat" if bool(self.stages(x).mean() > 0.5) else "a dog"
+
+
+MODELS = {
+    "nan_weights": NanWeights,
+    "infinite_scores": InfiniteScores,
+    "dead": Dead,
+    "recurrent": Recurrent,
+    "fixed_size": FixedSize,
+    "one_class": OneClass,
+    "no_batch": NoBatch,
+    "whole_numbers": WholeNumbers,
+    "text": Text,
+}
+
+for name, kind in MODELS.items():
+    torch.manual_seed(501)
+    save_scripted(torch.jit.script(kind().eval()), os.path.join(FOLDER, f"{name}.pt"))
