@@ -136,13 +136,15 @@ impl Drop for Share {
 pub struct Sequence {
     /// Sizes of one image's, and their type.
     layout: Option<(Vec<i64>, Kind)>,
+    count: usize,
+    /// What is still kept, in order.
     parts: Vec<(Range<usize>, Place)>,
 }
 
 impl Sequence {
-    /// The number of images.
+    /// The number of images that were added.
     pub fn len(&self) -> usize {
-        self.parts.last().map_or(0, |(images, _)| images.end)
+        self.count
     }
 
     /// Whether there are none.
@@ -171,16 +173,22 @@ impl Sequence {
             known.0,
             layout.0
         );
-        let start = self.len();
-        self.parts
-            .push((start..start + count, spool.keep(&tensor)?));
+        let images = self.count..self.count + count;
+        self.parts.push((images, spool.keep(&tensor)?));
+        self.count += count;
         Ok(())
+    }
+
+    /// Lets go of the images before that one, but for those that came in one run with it.
+    pub fn forget_before(&mut self, image: usize) {
+        let gone = self.parts.partition_point(|(part, _)| part.end <= image);
+        self.parts.drain(..gone);
     }
 
     /// What is kept of some images, `[n,...]`.
     ///
     /// # Errors
-    /// Where there are not as many, or the spool's file cannot be read.
+    /// Where there are not as many, they were let go, or the spool's file cannot be read.
     pub fn get(&self, images: Range<usize>) -> Result<Tensor> {
         ensure!(
             images.start < images.end && images.end <= self.len(),
@@ -188,6 +196,11 @@ impl Sequence {
             self.len(),
             images.end
         );
+        let first = self
+            .parts
+            .first()
+            .map_or(self.count, |(part, _)| part.start);
+        ensure!(first <= images.start, "image {} was let go", images.start);
         let begin = self
             .parts
             .partition_point(|(part, _)| part.end <= images.start);
@@ -258,6 +271,25 @@ mod tests {
             // The file has no name.
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_gives_its_room_back_and_leaves_the_rest() {
+        let all = counting(9);
+        let spool = Spool::new(9 * 24, &std::env::temp_dir());
+        let mut kept = Sequence::default();
+        for run in all.split_with_sizes([4, 1, 3, 1], 0) {
+            kept.push(&spool, &run).unwrap();
+        }
+        kept.forget_before(7); // the third run, images 5 to 7, is still needed
+        assert_eq!(kept.len(), 9);
+        assert!(kept.get(4..6).is_err());
+        assert_eq!(kept.get(5..9).unwrap(), all.narrow(0, 5, 4));
+        kept.push(&spool, &counting(5)).unwrap();
+        assert_eq!(spool.written(), 0);
+        assert_eq!(kept.get(9..14).unwrap(), counting(5));
+        kept.forget_before(14);
+        assert_eq!((kept.len(), kept.get(13..14).is_err()), (14, true));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::ops::Range;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
@@ -24,6 +25,7 @@ use plotters_backend::{BackendColor, DrawingBackend};
 use super::FigureFormat;
 use super::ramp::Rgb;
 use super::text::{Bounds, Lettering, one_line};
+use crate::threads::joined;
 
 /// White space around the marks, in pixels.
 pub const MARGIN: i32 = 40;
@@ -389,42 +391,45 @@ impl<'s, 'a> Bands<'s, 'a> {
     }
 }
 
+/// A stretch of rows and their pixels.
+type Drawn = (Range<u32>, Vec<u8>);
+
 /// What an encoder asks for its rows, from the first to the last.
-struct Rows<'b, 's, 'a> {
-    bands: &'b Bands<'s, 'a>,
-    /// The stretch that was drawn last.
-    drawn: RefCell<(Range<u32>, Vec<u8>)>,
-    failure: &'b RefCell<Option<anyhow::Error>>,
+struct Rows {
+    width: u16,
+    height: u16,
+    /// The stretches of the page, as they are drawn.
+    bands: Receiver<Drawn>,
+    /// The stretch that the encoder is in.
+    drawn: RefCell<Drawn>,
 }
 
-impl ImageBuffer for Rows<'_, '_, '_> {
+impl ImageBuffer for Rows {
     fn get_jpeg_color_type(&self) -> JpegColorType {
         JpegColorType::Ycbcr
     }
 
     fn width(&self) -> u16 {
-        self.bands.page.width as u16
+        self.width
     }
 
     fn height(&self) -> u16 {
-        self.bands.page.height as u16
+        self.height
     }
 
     fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
         let row = u32::from(y);
         let mut drawn = self.drawn.borrow_mut();
-        if !drawn.0.contains(&row)
-            && let Some(rows) = self.bands.rows.iter().find(|rows| rows.contains(&row))
-        {
-            let pixels = self.bands.draw(rows).unwrap_or_else(|error| {
-                self.failure.borrow_mut().get_or_insert(error);
-                vec![255; self.bands.page.width as usize * rows.len() * 3]
-            });
-            *drawn = (rows.clone(), pixels);
+        while row >= drawn.0.end {
+            // Where a stretch could not be drawn the file is thrown away.
+            let none = || (row..u32::from(self.height), Vec::new());
+            *drawn = self.bands.recv().unwrap_or_else(|_| none());
         }
-        let length = usize::from(self.width()) * 3;
+        let length = usize::from(self.width) * 3;
         let start = (row - drawn.0.start) as usize * length;
-        for pixel in drawn.1[start..start + length].chunks_exact(3) {
+        let white = vec![255; length];
+        let pixels = drawn.1.get(start..start + length).unwrap_or(&white);
+        for pixel in pixels.chunks_exact(3) {
             let (y, cb, cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
             buffers[0].push(y);
             buffers[1].push(cb);
@@ -551,18 +556,24 @@ fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
         unit: PixelDensityUnit::Inches,
         density: (DENSITY, DENSITY),
     });
-    let failure = RefCell::new(None);
-    encoder
-        .encode_image(Rows {
-            bands,
-            drawn: RefCell::new((0..0, Vec::new())),
-            failure: &failure,
-        })
-        .context("cannot encode the figure as JPEG")?;
-    match failure.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(file),
-    }
+    // One stretch is drawn while the one before is encoded.
+    let (sender, receiver) = sync_channel(0);
+    let rows = Rows {
+        width: width as u16,
+        height: height as u16,
+        bands: receiver,
+        drawn: RefCell::new((0..0, Vec::new())),
+    };
+    std::thread::scope(|scope| {
+        let encoding = scope.spawn(move || encoder.encode_image(rows));
+        let sender = sender; // which an error drops, so that the encoder waits no longer
+        for rows in &bands.rows {
+            // Nobody listens where encoding has failed, which is told below.
+            let _ = sender.send((rows.clone(), bands.draw(rows)?));
+        }
+        joined(encoding).context("cannot encode the figure as JPEG")
+    })?;
+    Ok(file)
 }
 
 /// A picture as JPEG, of a quality for screens.

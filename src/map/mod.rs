@@ -173,18 +173,13 @@ impl Collector {
                 parts => Some(Tensor::f_cat(parts, 0)?),
             },
             guides: self.guides,
+            fitted: Sequence::default(),
             options,
             norm: NormAccumulator::default().finish(),
         };
         maps.norm = match fixed {
             Some((_, _, norm)) => norm,
-            None => {
-                let mut norm = NormAccumulator::default();
-                for images in maps.chunks() {
-                    norm.add(&maps.extrapolated(images)?);
-                }
-                norm.finish()
-            }
+            None => maps.find_norm(&self.spool)?,
         };
         ensure!(maps.norm.is_finite(), NOT_FINITE);
         Ok(maps)
@@ -250,6 +245,8 @@ pub struct Maps {
     /// The quantised colours of the images, where they were asked for.
     colours: Option<ColourAccumulator>,
     guides: Vec<Sequence>,
+    /// What a regression made of the guides, `[N,3,H,W]`, for as many images as are there.
+    fitted: Sequence,
     options: MapOptions,
     norm: Norm,
 }
@@ -367,8 +364,28 @@ impl Maps {
         chunks(self.len())
     }
 
+    /// The range of all maps. Of a regression, which is dearer than what it makes is large,
+    /// that is kept in the place of its guides.
+    fn find_norm(&mut self, spool: &Spool) -> Result<Norm> {
+        let mut norm = NormAccumulator::default();
+        for images in self.chunks() {
+            let brought_up = self.extrapolated(images.clone())?;
+            norm.add(&brought_up);
+            if let Some(Extrapolation::Regression { .. }) = self.options.extrapolation {
+                for guide in &mut self.guides {
+                    guide.forget_before(images.end);
+                }
+                self.fitted.push(spool, &brought_up)?;
+            }
+        }
+        Ok(norm.finish())
+    }
+
     /// Before the norm: `[n,3,H,W]`.
     fn extrapolated(&self, images: Range<usize>) -> Result<Tensor> {
+        if images.end <= self.fitted.len() {
+            return self.fitted.get(images);
+        }
         let count = (images.end - images.start) as i64;
         let features = self.shown.narrow(0, images.start as i64, count);
         let guides = || {
