@@ -741,6 +741,51 @@ mod tests {
     }
 
     #[test]
+    fn a_jpeg_of_many_bands_is_the_page() {
+        let picture = RgbImage::from_fn(8, 8, |x, y| image::Rgb([x as u8 * 30, y as u8 * 30, 90]));
+        let mut sheet = Sheet::default();
+        for row in 0..5 {
+            let top = row * 70;
+            sheet.picture(area(0, top, 60, top + 60), &picture, Scaling::Smooth);
+        }
+        assert_eq!(sheet.bands(), 5);
+        let file = sheet.encode(FigureFormat::Jpg).unwrap();
+        let decoded = image::load_from_memory(&file).unwrap().to_rgb8();
+        let page = sheet.pixels();
+        assert_eq!(decoded.dimensions(), page.dimensions());
+        let apart = decoded.iter().zip(page.iter()).map(|(a, b)| a.abs_diff(*b));
+        assert!(apart.max().unwrap() < 24);
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_had_ends_the_figure_in_any_band() {
+        #[derive(Debug)]
+        struct Gone;
+        impl Picture for Gone {
+            fn size(&self) -> (u32, u32) {
+                (8, 8)
+            }
+
+            fn pixels(&self) -> Result<Cow<'_, RgbImage>> {
+                bail!("it is gone")
+            }
+        }
+        let picture = RgbImage::new(8, 8);
+        for bad in 0..3 {
+            let mut sheet = Sheet::default();
+            for row in 0..3 {
+                let image: &dyn Picture = if row == bad { &Gone } else { &picture };
+                let top = row * 70;
+                sheet.picture(area(0, top, 60, top + 60), image, Scaling::Smooth);
+            }
+            for format in [FigureFormat::Jpg, FigureFormat::Png, FigureFormat::Svg] {
+                let error = sheet.encode(format).unwrap_err();
+                assert_eq!(error.root_cause().to_string(), "it is gone");
+            }
+        }
+    }
+
+    #[test]
     fn a_png_has_its_size_and_density() {
         let file = sheet().encode(FigureFormat::Png).unwrap();
         let reader = png::Decoder::new(std::io::Cursor::new(&file))
