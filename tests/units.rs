@@ -13,7 +13,7 @@ use prism::map::{
     gradual_extrapolation, regression, resize, signs,
 };
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 type Rows = Vec<Vec<f64>>;
 
@@ -535,4 +535,45 @@ fn a_regression_of_no_guides_or_no_colours_is_an_enlargement() {
     let guide = Tensor::arange(12, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, 3, 4]);
     let flat = regression(&colours.zeros_like(), &[guide], (6, 8)).unwrap();
     assert_eq!(flat.abs().max().double_value(&[]), 0.0);
+}
+
+/// More images than are brought up at once, which come in runs that divide neither.
+#[test]
+fn a_regression_of_many_images_is_that_of_all_at_once() {
+    tch::manual_seed(41);
+    let random = |sizes: &[i64]| Tensor::randn(sizes, (Kind::Float, Device::Cpu));
+    let count = 21;
+    let excitation = random(&[count, 5, 3, 3]);
+    let guides = [random(&[count, 2, 6, 6]), random(&[count, 3, 12, 12])];
+    let size = (24, 24);
+    let mut collector = Collector::default();
+    for start in (0..count).step_by(3) {
+        let run = |tensor: &Tensor| tensor.narrow(0, start, 3);
+        let added = collector.add(Excitations {
+            logits: random(&[3, 4]),
+            excitation: run(&excitation),
+            guides: guides.iter().map(run).collect(),
+            saliency: None,
+        });
+        added.unwrap();
+    }
+    let options = MapOptions {
+        keep: None,
+        extrapolation: Some(Extrapolation::Regression { size }),
+    };
+    let maps = collector.finish(options).unwrap();
+    let norm_of = |tensor: &Tensor| {
+        let mut norm = NormAccumulator::default();
+        norm.add(tensor);
+        norm.finish()
+    };
+    let features = norm_of(&maps.features).apply(&maps.features);
+    let brought_up = regression(&features, &guides, size).unwrap();
+    let wanted = norm_of(&brought_up).apply(&brought_up);
+    for images in [0..21, 0..1, 7..9, 20..21, 3..20] {
+        let length = images.len() as i64;
+        let wanted = wanted.narrow(0, images.start as i64, length);
+        let found = maps.map(images.clone()).unwrap();
+        assert!(largest_difference(&found, &wanted) < 1e-4, "{images:?}");
+    }
 }
