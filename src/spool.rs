@@ -196,14 +196,15 @@ impl Sequence {
             self.len(),
             images.end
         );
-        let first = self
-            .parts
-            .first()
-            .map_or(self.count, |(part, _)| part.start);
-        ensure!(first <= images.start, "image {} was let go", images.start);
         let begin = self
             .parts
             .partition_point(|(part, _)| part.end <= images.start);
+        let is_kept = |(part, _): &(Range<usize>, Place)| part.start <= images.start;
+        ensure!(
+            self.parts.get(begin).is_some_and(is_kept),
+            "image {} was let go",
+            images.start
+        );
         let mut found = Vec::new();
         for (part, place) in &self.parts[begin..] {
             let (from, to) = (images.start.max(part.start), images.end.min(part.end));

@@ -421,15 +421,18 @@ impl ImageBuffer for Rows {
         let row = u32::from(y);
         let mut drawn = self.drawn.borrow_mut();
         while row >= drawn.0.end {
-            // Where a stretch could not be drawn the file is thrown away.
-            let none = || (row..u32::from(self.height), Vec::new());
-            *drawn = self.bands.recv().unwrap_or_else(|_| none());
+            let Ok(next) = self.bands.recv() else {
+                // A stretch could not be drawn, so the file is thrown away.
+                for buffer in &mut buffers[..3] {
+                    buffer.resize(buffer.len() + usize::from(self.width), 0);
+                }
+                return;
+            };
+            *drawn = next;
         }
         let length = usize::from(self.width) * 3;
         let start = (row - drawn.0.start) as usize * length;
-        let white = vec![255; length];
-        let pixels = drawn.1.get(start..start + length).unwrap_or(&white);
-        for pixel in pixels.chunks_exact(3) {
+        for pixel in drawn.1[start..start + length].chunks_exact(3) {
             let (y, cb, cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
             buffers[0].push(y);
             buffers[1].push(cb);
