@@ -81,8 +81,8 @@ impl Spool {
 /// How much may stay in memory where nothing else is said: a share of what the
 /// machine, or the control group that the process runs in, has.
 pub fn share_of_memory() -> usize {
-    const SHARE: usize = 256;
-    const LEAST: usize = 64 << 20;
+    const SHARE: usize = 512;
+    const LEAST: usize = 32 << 20;
     const MOST: usize = 512 << 20;
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let machine = read("/proc/meminfo")

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use ffi::Execution;
-pub(crate) use ffi::tensor_of_floats;
+pub(crate) use ffi::{return_freed_memory, tensor_of_floats};
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Extrapolation, Rule, Selection};
 

@@ -31,6 +31,9 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sstream>
 
 using prism::is_tensor;
@@ -969,6 +972,12 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
     program->writes_input = writes_input;
     *out = program.release();
   });
+}
+
+void prism_return_freed_memory(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 char *prism_program_run(prism_program *program, const void *input, void **results) {

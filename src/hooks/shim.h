@@ -74,6 +74,8 @@ char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
 char *prism_program_new(prism_graph *graph, const prism_output *outputs,
                         size_t count, int64_t watched, const prism_rule *rules,
                         size_t rule_count, int32_t execution, prism_program **out);
+/* Hands what the allocator keeps of freed memory back to the system. */
+void prism_return_freed_memory(void);
 /* Writes `count` new tensors into `results`, one more where a value is watched. */
 char *prism_program_run(prism_program *program, const void *input,
                         void **results);

@@ -15,7 +15,7 @@ use crate::arrays::{ArrayFormat, BasisOf, read_basis, write_basis};
 use crate::classes::{no_class, top_classes};
 use crate::cluster::pickle;
 use crate::error::usage;
-use crate::hooks::{Extrapolation, HookedModel, Layer};
+use crate::hooks::{Extrapolation, HookedModel, Layer, return_freed_memory};
 use crate::labels::Labels;
 use crate::map::{Keep, MapOptions, Maps};
 use crate::model::Network;
@@ -73,6 +73,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let labels = labels_of(&model, &network, labels, options)?;
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
     drop(network.graph);
+    return_freed_memory();
     clock.lap("hooking");
     let map_options = MapOptions {
         keep: options.keep,
@@ -101,6 +102,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         chunk_size,
         options,
     )?;
+    return_freed_memory();
     clock.laps(
         &[
             ("forwarding", seen.forwarding),

@@ -142,7 +142,7 @@ impl Seen {
 /// them takes [`CHUNK_BYTES`], but no more than help.
 pub fn chunk_size(model: &HookedModel) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (CHUNK_BYTES / model.largest_tensor().max(1)).clamp(1, cores.max(8))
+    (CHUNK_BYTES / model.largest_tensor().max(1)).clamp(1, cores.max(4))
 }
 
 /// Decodes the images, runs the network on them chunk by chunk, and keeps what
