@@ -11,6 +11,9 @@
 #   make dist     a folder and a tarball that need nothing but glibc, into target/dist/
 #   make test-dist  that tarball in a root with glibc alone
 #   make test-browser  the report page in a browser
+#   make faults   runs ended at any moment, full disks, failing servers: FAULT_RUNS of each
+#   make sanitize the C++ shim under AddressSanitizer and LeakSanitizer
+#   make deny     licences, sources and known flaws of all that is linked
 #   make fuzz     damaged files of every kind, FUZZ_SECONDS for each (docs/fuzzing.md)
 #   make zoo-check  which CNNs of torchvision and timm work, into docs/compatibility.md
 #
@@ -25,7 +28,7 @@ export CUDA PYTHON CARGO
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist fuzz clean
+.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist faults sanitize deny fuzz clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -102,6 +105,34 @@ test-dist: dist
 test-browser: setup
 	command -v chromedriver >/dev/null || apt-get install -y --no-install-recommends chromium chromium-driver
 	PRISM_TEST_BROWSER=1 $(CARGO) test --test report
+
+# Needs to mount: root, or user namespaces.
+FAULT_RUNS ?= 100
+faults: setup
+	PRISM_FAULT_RUNS=$(FAULT_RUNS) $(CARGO) test --release --test faults -- --include-ignored --nocapture --test-threads 2
+
+# What libtorch keeps until the end is named in leaks.txt.
+SANITIZE_ROUNDS ?= 3
+SANITIZE_LIB := libtorch/torch
+sanitize: setup
+	mkdir -p target/sanitize
+	$(CXX) -std=c++20 -O1 -g -fsanitize=address -fno-omit-frame-pointer -w \
+		-I$(SANITIZE_LIB)/include -I$(SANITIZE_LIB)/include/torch/csrc/api/include \
+		tests/sanitize/shim.cpp src/hooks/shim.cpp src/hooks/backprop.cpp -o target/sanitize/shim \
+		-L$(SANITIZE_LIB)/lib -Wl,-rpath,$(CURDIR)/$(SANITIZE_LIB)/lib -Wl,--allow-shlib-undefined -ltorch_cpu -lc10
+	ASAN_OPTIONS=detect_leaks=1:detect_container_overflow=0 LSAN_OPTIONS=suppressions=tests/sanitize/leaks.txt \
+		target/sanitize/shim $(SANITIZE_ROUNDS) tests/data/networks/*.pt tests/data/odd_networks/*.pt tests/data/bad_models/*.pt
+
+# ADVISORIES names a clone of the RustSec advisory database; without it, advisories are left out.
+DENY_TOOLS := target/deny-tools
+$(DENY_TOOLS)/bin/cargo-deny:
+	$(CARGO) install --quiet --locked --root $(DENY_TOOLS) --target-dir $(DENY_TOOLS)/build cargo-deny cargo-audit
+	rm -rf $(DENY_TOOLS)/build
+
+deny: $(DENY_TOOLS)/bin/cargo-deny
+	$(DENY_TOOLS)/bin/cargo-deny --locked check licenses bans sources
+	@if test -n "$(ADVISORIES)"; then $(DENY_TOOLS)/bin/cargo-audit audit --no-fetch --db "$(ADVISORIES)"; \
+		else echo "advisories left out: make deny ADVISORIES=FOLDER, a clone of the RustSec advisory database"; fi
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= weights weights_pickle cluster_file image arrays basis labels torchscript

@@ -27,9 +27,9 @@ fn rand(size: &[i64]) -> Tensor {
 fn reading(c: &mut Criterion) {
     let photo = Path::new("samples/dog.jpg");
     c.bench_function("decode a JPEG", |b| {
-        b.iter(|| images::decode(black_box(photo)).unwrap());
+        b.iter(|| images::decode(black_box(photo), images::MAX_PIXELS).unwrap());
     });
-    let picture = images::decode(photo).unwrap();
+    let picture = images::decode(photo, images::MAX_PIXELS).unwrap();
     c.bench_function("resize it to 224", |b| {
         b.iter(|| images::resize(&picture, SIDE, SIDE).unwrap());
     });
@@ -111,7 +111,7 @@ fn maps(c: &mut Criterion) {
 fn figures(c: &mut Criterion) {
     let map = to_picture(&rand(&[3, 224, 224])).unwrap();
     let panel = |image: &RgbImage| Panel::new(image.clone(), Scaling::Smooth);
-    let photo = images::decode(Path::new("samples/dog.jpg")).unwrap();
+    let photo = images::decode(Path::new("samples/dog.jpg"), images::MAX_PIXELS).unwrap();
     let photo = images::resize(&photo, 448, 448).unwrap();
     let column = Column {
         title: ["German_shepherd: 0.97", "malinois: 0.02", "kelpie: 0.00"]

@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
         .iter()
         .map(|file| {
             images::resize(
-                &images::decode(Path::new(file))?,
+                &images::decode(Path::new(file), images::MAX_PIXELS)?,
                 height as u32,
                 width as u32,
             )

@@ -14,11 +14,12 @@ use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Usage, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
 use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
+use crate::images::MAX_PIXELS;
 use crate::map::Keep;
 use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, DeviceChoice, JsonTarget, ModelOptions, Options, OutputOptions, parse_bytes,
-    parse_image_size, parse_mean, parse_opacity, parse_std,
+    parse_image_size, parse_mean, parse_opacity, parse_pixels, parse_std,
 };
 use crate::saliency::Method;
 
@@ -145,6 +146,11 @@ struct InputArgs {
     /// Name images that cannot be read and leave them out
     #[arg(long)]
     skip_bad_images: bool,
+
+    /// Refuse larger images before they are decoded: pixels, in millions with an M
+    /// (50M). A decoded pixel takes up to 8 bytes [default: 268M]
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, hide_default_value = true, value_parser = parsed(parse_pixels))]
+    max_pixels: u64,
 }
 
 #[derive(Debug, Args)]
@@ -505,6 +511,7 @@ impl RunArgs {
         Ok(Options {
             input: self.input.input,
             skip_bad_images: self.input.skip_bad_images,
+            max_pixels: self.input.max_pixels,
             target: asked.target,
             labels: self.classes.labels,
             top: self.classes.top,

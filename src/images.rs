@@ -22,8 +22,8 @@ pub const EXTENSIONS: [&str; 19] = [
     "ppm", "qoi", "tga", "tif", "tiff", "webp",
 ];
 
-/// The largest number of pixels that is decoded: 268 million. It leaves room
-/// for the 200 megapixels of today's largest telephone sensors, and a file that
+/// The largest number of pixels that is decoded where nothing else is asked for: 268 million.
+/// It leaves room for the 200 megapixels of today's largest telephone sensors, and a file that
 /// claims more (a "decompression bomb") is refused before memory is taken.
 pub const MAX_PIXELS: u64 = 1 << 28;
 
@@ -147,13 +147,13 @@ fn images_of_glob(value: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Checks that `path` is a file that starts as an image of a known format,
-/// whatever its name, and is neither empty nor larger than [`MAX_PIXELS`].
+/// whatever its name, and is neither empty nor of more pixels than `max_pixels`.
 /// Pixels are not decoded.
 ///
 /// # Errors
 /// One line that names the path and what is wrong.
-pub fn check_header(path: &Path) -> Result<()> {
-    open(path).map(drop)
+pub fn check_header(path: &Path, max_pixels: u64) -> Result<()> {
+    open(path, max_pixels).map(drop)
 }
 
 /// The picture in the file, as the viewer sees it: 8-bit RGB, turned as its
@@ -166,8 +166,8 @@ pub fn check_header(path: &Path) -> Result<()> {
 /// # Errors
 /// As [`check_header`], and a file that is damaged or ends too early: no
 /// half-decoded picture is returned.
-pub fn decode(path: &Path) -> Result<RgbImage> {
-    let (picture, orientation) = match open(path)? {
+pub fn decode(path: &Path, max_pixels: u64) -> Result<RgbImage> {
+    let (picture, orientation) = match open(path, max_pixels)? {
         Opened::Jpeg(file) => jpeg::decode(file),
         Opened::Other(decoder) => decode_other(decoder),
     }
@@ -181,11 +181,11 @@ enum Opened {
     Other(Box<dyn ImageDecoder>),
 }
 
-fn open(path: &Path) -> Result<Opened> {
-    open_image(path).map_err(|error| unreadable(path, &error))
+fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
+    open_image(path, max_pixels).map_err(|error| unreadable(path, &error))
 }
 
-fn open_image(path: &Path) -> Result<Opened> {
+fn open_image(path: &Path, max_pixels: u64) -> Result<Opened> {
     let found = fs::metadata(path).map_err(|error| anyhow!("{}", reason(&error)))?;
     ensure!(!found.is_dir(), "it is a folder");
     ensure!(found.is_file(), "it is no regular file");
@@ -204,7 +204,7 @@ fn open_image(path: &Path) -> Result<Opened> {
     );
     let mut file = guess.into_inner();
     if format == ImageFormat::Jpeg {
-        check_dimensions(jpeg::dimensions(&mut file)?)?;
+        check_dimensions(jpeg::dimensions(&mut file)?, max_pixels)?;
         file.rewind()?;
         return Ok(Opened::Jpeg(file));
     }
@@ -214,10 +214,10 @@ fn open_image(path: &Path) -> Result<Opened> {
     }
     let mut reader = ImageReader::with_format(file, format);
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_PIXELS * MAX_PIXEL_BYTES);
+    limits.max_alloc = Some(max_pixels.saturating_mul(MAX_PIXEL_BYTES));
     reader.limits(limits);
     let decoder = reader.into_decoder()?;
-    check_dimensions(decoder.dimensions())?;
+    check_dimensions(decoder.dimensions(), max_pixels)?;
     Ok(Opened::Other(Box::new(decoder)))
 }
 
@@ -244,15 +244,18 @@ fn check_webp<R: Read + Seek>(file: &mut BufReader<R>, length: u64) -> Result<()
     Ok(())
 }
 
-fn check_dimensions((width, height): (u32, u32)) -> Result<()> {
+fn check_dimensions((width, height): (u32, u32), max_pixels: u64) -> Result<()> {
     ensure!(
         width > 0 && height > 0,
         "the image has no pixels ({width}x{height})"
     );
     ensure!(
-        u64::from(width) * u64::from(height) <= MAX_PIXELS,
-        "the image is too large ({width}x{height}, more than {} million pixels); scale it down",
-        MAX_PIXELS / 1_000_000
+        u64::from(width) * u64::from(height) <= max_pixels,
+        "the image is too large ({width}x{height}, more than {} pixels); scale it down or raise --max-pixels",
+        match max_pixels {
+            few @ ..1_000_000 => few.to_string(),
+            many => format!("{} million", many / 1_000_000),
+        }
     );
     Ok(())
 }

@@ -20,4 +20,5 @@ pub mod run;
 pub mod saliency;
 pub mod spool;
 pub mod summary;
+pub mod temporary;
 mod threads;

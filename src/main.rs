@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 
 use prism::cli::{self, Request};
 use prism::error::Usage;
-use prism::{notices, output, run};
+use prism::{notices, run, temporary};
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
@@ -59,7 +59,7 @@ fn end_cleanly_on_signals() {
     };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            output::clear_pending();
+            temporary::clear_pending();
             // Not process::exit: libtorch's threads are at work, and its
             // destructors must not run under them.
             signal_hook::low_level::exit(128 + signal);

@@ -25,6 +25,8 @@ pub struct Options {
     pub input: Vec<PathBuf>,
     /// Leave out images that cannot be read.
     pub skip_bad_images: bool,
+    /// Pixels of the largest image that is decoded.
+    pub max_pixels: u64,
     /// Which network, and what is read from it.
     pub model: ModelOptions,
     /// Class whose saliency is shown, by number or name; each image's own top
@@ -266,6 +268,22 @@ pub fn parse_bytes(text: &str) -> Result<usize> {
         .ok_or_else(|| usage("a size with its unit is expected, such as 512M or 2G"))
 }
 
+/// A number of pixels, in millions where an M follows.
+///
+/// # Errors
+/// A usage error for anything else, and for none at all.
+pub fn parse_pixels(text: &str) -> Result<u64> {
+    let (digits, unit) = match text.strip_suffix(['m', 'M']) {
+        Some(digits) => (digits, 1_000_000),
+        None => (text, 1),
+    };
+    let pixels = digits.parse::<u64>().ok();
+    pixels
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|&pixels| pixels > 0)
+        .ok_or_else(|| usage("a number of pixels is expected, such as 50M or 400000"))
+}
+
 /// Three numbers from `R,G,B`, each a finite float32, in which it is used.
 ///
 /// # Errors
@@ -322,6 +340,15 @@ mod tests {
         assert!(parse_std("1,1e-300,1").is_err());
         assert!(parse_std("1,-1,1").is_err());
         assert!(parse_std("1,2,1").is_ok());
+    }
+
+    #[test]
+    fn pixels_are_counted_in_ones_or_millions() {
+        assert_eq!(parse_pixels("400000").unwrap(), 400_000);
+        assert_eq!(parse_pixels("50M").unwrap(), 50_000_000);
+        for bad in ["", "M", "0", "0M", "-3", "1.5M", "2G", "99999999999999M"] {
+            assert!(parse_pixels(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

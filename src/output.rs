@@ -1,58 +1,15 @@
 //! Results on disk: written under a temporary name beside their own, and
 //! renamed when all of them are whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
-/// Temporary files, and folders made for them, that exist right now, for a
-/// signal to clear.
-static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-/// A temporary file or new folder that a signal should clear, for as long as this
-/// lives.
-#[derive(Debug)]
-pub struct Pending(PathBuf);
-
-impl Pending {
-    /// Remembers the file or folder.
-    pub fn new(path: &Path) -> Pending {
-        with_pending(|all| all.push(path.to_path_buf()));
-        Pending(path.to_path_buf())
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        with_pending(|all| {
-            if let Some(at) = all.iter().position(|path| *path == self.0) {
-                all.remove(at);
-            }
-        });
-    }
-}
-
-/// Removes whatever is half-written; for the end by a signal.
-pub fn clear_pending() {
-    with_pending(|all| {
-        // Files first, then the folders that were made before them, if empty.
-        for path in all.drain(..).rev() {
-            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
-        }
-    });
-}
-
-fn with_pending(change: impl FnOnce(&mut Vec<PathBuf>)) {
-    match PENDING.lock() {
-        Ok(mut pending) => change(&mut pending),
-        Err(poisoned) => change(&mut poisoned.into_inner()),
-    }
-}
+use crate::temporary::{Pending, Workplace, committing};
 
 /// A whole file that has not got its name yet. Dropping it removes it.
 #[derive(Debug)]
@@ -69,6 +26,8 @@ pub struct Outputs {
     staged: Vec<Staged>,
     /// Where they will lie.
     places: HashSet<PathBuf>,
+    /// The folders that files are written into.
+    workplaces: HashMap<PathBuf, Workplace>,
     /// Folders made for this run, outermost first.
     made: Vec<Pending>,
 }
@@ -95,7 +54,15 @@ impl Outputs {
                 }
             }
         }
-        temporary(folder).map(drop)
+        self.workplace(folder).map(drop)
+    }
+
+    fn workplace(&mut self, folder: &Path) -> Result<&Workplace> {
+        if !self.workplaces.contains_key(folder) {
+            let workplace = Workplace::new(folder).map_err(|error| unwritable(folder, &error))?;
+            self.workplaces.insert(folder.to_path_buf(), workplace);
+        }
+        Ok(&self.workplaces[folder])
     }
 
     /// Writes a file that will be called `path`.
@@ -127,7 +94,11 @@ impl Outputs {
             }
             _ => {}
         }
-        let (file, temporary) = temporary(folder_of(path))?.into_parts();
+        let folder = folder_of(path);
+        let temporary = self.workplace(folder)?.file();
+        let (file, temporary) = temporary
+            .map_err(|error| unwritable(folder, &error))?
+            .into_parts();
         self.staged.push(Staged {
             _pending: Pending::new(&temporary),
             temporary,
@@ -150,6 +121,7 @@ impl Outputs {
     /// Where one cannot be renamed.
     pub fn commit(mut self) -> Result<Vec<PathBuf>> {
         let mut written = Vec::new();
+        let _whole = committing();
         for Staged {
             temporary, path, ..
         } in self.staged.drain(..)
@@ -168,8 +140,9 @@ impl Outputs {
 impl Drop for Outputs {
     fn drop(&mut self) {
         self.staged.clear();
+        self.workplaces.clear();
         for folder in self.made.iter().rev() {
-            let _ = fs::remove_dir(&folder.0); // stays if somebody else uses it
+            let _ = fs::remove_dir(folder.path()); // stays if somebody else uses it
         }
     }
 }
@@ -191,39 +164,18 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A new file of an ordinary file's permissions, in the folder of the name
-/// that it will take, so that renaming it is one step.
-///
-/// # Errors
-/// Where the folder is missing, or may not be written into.
-pub fn temporary_file(prefix: &str, folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix).suffix(".part");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // umask takes its bits away from these.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-        builder.tempfile_in(folder)
-    }
-    #[cfg(not(unix))]
-    builder.tempfile_in(folder)
-}
-
-fn temporary(folder: &Path) -> Result<NamedTempFile> {
-    temporary_file(".prism-", folder).map_err(|error| {
-        let reason = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such folder".to_string(),
-            io::ErrorKind::NotADirectory => "it is not a folder".to_string(),
-            io::ErrorKind::PermissionDenied => "permission denied".to_string(),
-            // The library appends the temporary file's path.
-            _ => {
-                let text = error.to_string();
-                text.split(" at path").next().unwrap_or(&text).to_string()
-            }
-        };
-        anyhow::anyhow!("cannot write into {}: {reason}", folder.display())
-    })
+fn unwritable(folder: &Path, error: &io::Error) -> anyhow::Error {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such folder".to_string(),
+        io::ErrorKind::NotADirectory => "it is not a folder".to_string(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_string(),
+        // The library appends the temporary file's path.
+        _ => {
+            let text = error.to_string();
+            text.split(" at path").next().unwrap_or(&text).to_string()
+        }
+    };
+    anyhow::anyhow!("cannot write into {}: {reason}", folder.display())
 }
 
 #[cfg(test)]

@@ -281,6 +281,20 @@ fn files_that_are_no_image() {
         images("a header that claims 900 megapixels", &["bomb.png"])
             .file("bomb.png", png_header(30_000, 30_000))
             .fails(&["bomb.png", "too large (30000x30000", "scale it down"]),
+        images(
+            "a JPEG of more pixels than are asked for",
+            &["photos/c.jpg"],
+        )
+        .words("--max-pixels 1000")
+        .fails(&[
+            "photos/c.jpg",
+            "too large",
+            "more than 1000 pixels",
+            "raise --max-pixels",
+        ]),
+        images("a PNG of more pixels than are asked for", &["photos/a.png"])
+            .words("--max-pixels 1000")
+            .fails(&["photos/a.png", "too large", "more than 1000 pixels"]),
         images("a JPEG header that claims 4 gigapixels", &["bomb.jpg"])
             .file("bomb.jpg", jpeg_of_size(65_535, 65_500))
             .fails(&["bomb.jpg", "too large (65535x65500", "scale it down"]),
@@ -615,6 +629,23 @@ fn networks_that_are_not_for_prism() {
         bad_model("a vision transformer", "transformer.pt")
             .fails(&["transformer.pt", "vision transformer"]),
         bad_model("attention written out", "written_out.pt").fails(&["vision transformer"]),
+        bad_model("a detector, which takes a list of images", "detector.pt")
+            .fails(&["detector.pt", "takes List[Tensor]"]),
+        bad_model("a detector, which answers with boxes", "boxes.pt").fails(&["boxes.pt", "[N,K]"]),
+        bad_model("one that writes a file", "saves.pt").fails(&[
+            "saves.pt",
+            "aten::save",
+            "outside",
+        ]),
+        bad_model("one that maps a file", "maps_a_file.pt")
+            .fails(&["maps_a_file.pt", "aten::from_file"]),
+        bad_model(
+            "one that maps a file when it is loaded",
+            "maps_a_file_when_loaded.pt",
+        )
+        .fails(&["maps_a_file_when_loaded.pt", "aten::from_file"]),
+        bad_model("one that prints", "talks.pt").succeeds(&[]),
+        bad_model("one that wants a petabyte", "greedy.pt").fails(&["greedy.pt", "memory"]),
         bad_model("a recurrent network", "recurrent.pt").fails(&[
             "recurrent.pt",
             "nothing to hook",

@@ -7,8 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use prism::images::{check_header, decode, find_images, resize};
+use prism::images::{self, MAX_PIXELS, find_images, resize};
 use tempfile::TempDir;
+
+fn check_header(path: &Path) -> anyhow::Result<()> {
+    images::check_header(path, MAX_PIXELS)
+}
+
+fn decode(path: &Path) -> anyhow::Result<RgbImage> {
+    images::decode(path, MAX_PIXELS)
+}
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -17,7 +17,7 @@ static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
 fuzz_target!(|bytes: &[u8]| {
     // TGA alone has no signature, so its extension counts.
     let path = PLACE.file("a.tga", bytes);
-    let good = images::check_header(&path).is_ok();
+    let good = images::check_header(&path, images::MAX_PIXELS).is_ok();
     if !good {
         return;
     }
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         return;
     }
-    let Ok(picture) = images::decode(&path) else {
+    let Ok(picture) = images::decode(&path, images::MAX_PIXELS) else {
         return;
     };
     assert!(picture.width() > 0 && picture.height() > 0);

@@ -363,12 +363,35 @@ fn take_string(text: *mut c_char) -> Option<String> {
     }
 }
 
+/// Operators that the shim takes away, as the networks that it loads are not to reach files.
+const SHUT_OFF: [&str; 3] = ["aten::save", "aten::from_file", "aten::_print"];
+
 /// The line of a libtorch message that says why.
 ///
 /// TorchScript's interpreter puts a traceback before the reason, the loader
 /// puts one after it; both end up as one line without either.
 pub fn one_line(message: &str) -> String {
     const RAISED: &str = "builtins.";
+    // What libtorch says before it is the place in its code, and the name of its allocator.
+    const ALLOCATOR: &str = "can't allocate memory: you tried to allocate ";
+    if let Some((_, rest)) = message.split_once(ALLOCATOR) {
+        let bytes = rest.split(' ').next().unwrap_or_default();
+        return format!("the memory is not enough: it asks for {bytes} bytes more");
+    }
+    const UNKNOWN: &str = "Unknown builtin op: ";
+    if let Some((_, rest)) = message.split_once(UNKNOWN) {
+        let name = rest
+            .split(|c: char| c.is_whitespace())
+            .next()
+            .unwrap_or_default();
+        let name = name.trim_end_matches('.');
+        return match SHUT_OFF.contains(&name) {
+            true => format!(
+                "it uses {name}, which reads or writes outside the network; prism runs no such network"
+            ),
+            false => format!("it uses the operator {name}, which this libtorch does not have"),
+        };
+    }
     let lines = || message.lines().map(str::trim).filter(|l| !l.is_empty());
     let is_reason = |line: &&str| line.starts_with("RuntimeError: ") || line.starts_with(RAISED);
     let line = if message.contains("Traceback of TorchScript") {

@@ -24,6 +24,8 @@
 #include <torch/csrc/jit/passes/remove_mutation.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
+#include <torch/csrc/jit/runtime/operator.h>
+#include <torch/csrc/jit/runtime/print_handler.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/library.h>
 #include <torch/torch.h>
@@ -838,8 +840,25 @@ void free_batch_size(Graph &graph) {
 
 } // namespace
 
+// A TorchScript file is a program, and runs from its loading on (__setstate__). These are the
+// operators by which it could read and write files, or write among what we print.
+void shut_off_the_outside() {
+  static const bool done = [] {
+    for (const char *name : {"aten::save", "aten::from_file", "aten::_print"}) {
+      // A copy: taking one away changes the list.
+      const auto operators = torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(name));
+      for (const auto &one : std::vector(operators))
+        torch::jit::deregisterOperator(one->schema());
+    }
+    torch::jit::setPrintHandler([](const std::string &) {});
+    return true;
+  }();
+  (void)done;
+}
+
 char *prism_graph_load(const char *path, int device, prism_graph **out) {
   return guarded([&] {
+    shut_off_the_outside();
     auto module = torch::jit::load(path, device_of(device));
     TORCH_CHECK(module.find_method("forward"), "it has no forward method");
     module.eval();

@@ -1,7 +1,7 @@
 //! Fetching torchvision's official weights.
 
 use super::search_path::SearchPath;
-use crate::output::{Pending, temporary_file};
+use crate::temporary::{Pending, Workplace};
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -139,7 +139,8 @@ fn fetch_patiently(
     let folder = &search.checkpoints;
     let unwritable = |e: std::io::Error| anyhow!("{} cannot be written: {e}", folder.display());
     std::fs::create_dir_all(folder).map_err(unwritable)?;
-    let mut part = temporary_file(&format!(".{file}."), folder).map_err(unwritable)?;
+    let workplace = Workplace::new(folder).map_err(unwritable)?;
+    let mut part = workplace.file().map_err(unwritable)?;
     let _pending = Pending::new(part.path());
 
     progress.started(file, announced, &address, folder);

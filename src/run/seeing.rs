@@ -71,7 +71,7 @@ impl Source {
         }
         let mut good = Vec::new();
         for file in images::find_images(&options.input)? {
-            match images::check_header(&file) {
+            match images::check_header(&file, options.max_pixels) {
                 Ok(()) => good.push(file),
                 Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
                 Err(error) => return Err(error),
@@ -187,7 +187,8 @@ pub fn look(
             let bar = notices.bar(files.len(), "decoding and forwarding");
             let (height, width) = model.input_size();
             let size = (height as u32, width as u32);
-            read_ahead(files, chunk_size, size, |chunk, read| {
+            let reading = |file: &Path| read(file, size, options.max_pixels);
+            read_ahead(files, chunk_size, reading, |chunk, read| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
                 for (file, read) in chunk.iter().zip(read) {
                     match read {
@@ -222,14 +223,14 @@ type Read = (RgbImage, RgbImage);
 fn read_ahead(
     files: &[PathBuf],
     chunk_size: usize,
-    size: (u32, u32),
+    read: impl Fn(&Path) -> Result<Read> + Send + Sync,
     mut see: impl FnMut(&[PathBuf], Vec<Result<Read>>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(0);
         scope.spawn(move || {
             for chunk in files.chunks(chunk_size) {
-                let read: Vec<_> = chunk.par_iter().map(|file| read(file, size)).collect();
+                let read: Vec<_> = chunk.par_iter().map(|file| read(file)).collect();
                 if sender.send((chunk, read)).is_err() {
                     break; // an error has ended the run
                 }
@@ -242,8 +243,8 @@ fn read_ahead(
 }
 
 /// An image at the network's size (height, width), and one for the figure.
-fn read(file: &Path, (height, width): (u32, u32)) -> Result<Read> {
-    let image = images::decode(file)?;
+fn read(file: &Path, (height, width): (u32, u32), max_pixels: u64) -> Result<Read> {
+    let image = images::decode(file, max_pixels)?;
     let scale = f64::from(PICTURE_SIDE) / f64::from(height.min(width));
     let enlarged = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
     let picture = images::resize(&image, enlarged(height), enlarged(width))?;

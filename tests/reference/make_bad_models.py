@@ -5,6 +5,7 @@
 They are named by what is odd about them; make_networks.py makes those of another shape. Needs torch 2.13.0.
 """
 import os
+from typing import Dict, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +111,97 @@ class Text(Plain):
         return "a cat" if bool(self.stages(x).mean() > 0.5) else "a dog"
 
 
+class Saves(Plain):
+    """Writes a file when it runs."""
+
+    def forward(self, x):
+        torch.ops.aten.save(x, "written")
+        return self.scores(self.stages(x).mean([2, 3]))
+
+
+class MapsAFile(Plain):
+    """Makes a file, and could change one, when it runs."""
+
+    def forward(self, x):
+        written = torch.from_file("written", shared=True, size=4, dtype=torch.float32)
+        return self.scores(self.stages(x).mean([2, 3])) + written.sum()
+
+
+class Scale(nn.Module):
+    """Makes a file as soon as it is unpickled."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.ones(CLASSES)
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.scale, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[torch.Tensor, bool]) -> None:
+        written = torch.from_file("written", shared=True, size=4, dtype=torch.float32)
+        self.scale = state[0] + written.sum()  # or it would be left out as of no use
+        self.training = state[1]
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class MapsAFileWhenLoaded(Plain):
+    """Has a part that makes a file before anything runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = Scale()
+
+    def forward(self, x):
+        return self.scale(self.scores(self.stages(x).mean([2, 3])))
+
+
+class Talks(Plain):
+    """Prints when it runs."""
+
+    def forward(self, x):
+        print("what a nice image")
+        return self.scores(self.stages(x).mean([2, 3]))
+
+
+class Detector(Plain):
+    """Takes images of any sizes as a list, and finds any number of boxes, as torchvision's detectors do."""
+
+    def forward(self, images: List[torch.Tensor]) -> List[Dict[str, torch.Tensor]]:
+        found: List[Dict[str, torch.Tensor]] = []
+        for image in images:
+            scores = self.scores(self.stages(image.unsqueeze(0)).mean([2, 3])).flatten()
+            found.append({"boxes": image.new_zeros([5, 4]), "scores": scores})
+        return found
+
+
+class Boxes(Plain):
+    """Takes a batch, and finds boxes: [N,boxes,4] and [N,boxes,K]."""
+
+    def forward(self, x):
+        cells = self.stages(x).flatten(2).transpose(1, 2)
+        return cells[:, :, :4], self.scores(cells)
+
+
+class Greedy(Plain):
+    """Asks for more memory than there is anywhere, but only when it runs."""
+
+    def forward(self, x):
+        many = int(x.size(2)) * 1_000_000_000_000
+        return self.scores(self.stages(x).mean([2, 3])) + torch.zeros([many]).sum()
+
+
 MODELS = {
+    "saves": Saves,
+    "maps_a_file": MapsAFile,
+    "maps_a_file_when_loaded": MapsAFileWhenLoaded,
+    "talks": Talks,
+    "detector": Detector,
+    "boxes": Boxes,
+    "greedy": Greedy,
     "nan_weights": NanWeights,
     "infinite_scores": InfiniteScores,
     "dead": Dead,

@@ -1,0 +1,426 @@
+//! Faults: ends at any moment, disks that are full or read-only, two runs at once, and
+//! servers that fail. Whatever happens, the old results lie there whole, or the new ones.
+//!
+//! A few of each kind here; `make faults` makes some hundred, and mounts file systems of its own.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::place::{Place, assert_one_error, network};
+
+/// Runs that are ended, of each signal.
+fn runs() -> u32 {
+    let asked = std::env::var("PRISM_FAULT_RUNS").ok();
+    asked.map_or(8, |text| text.parse().expect("PRISM_FAULT_RUNS"))
+}
+
+/// One run of many files: figures, arrays, a summary, a page, pictures.
+fn whole_run(place: &Place, input: &str) -> Command {
+    // A shell that starts in the background ignores SIGINT, and so would what it starts.
+    let mut run = place.prism_after(&["env", "--default-signal=INT"]);
+    run.args(["--model", &network("tiny_vgg_traced"), "--image-size", "64"]);
+    run.args("--output-dir out --save-arrays out/arrays.npz --json out/run.json".split(' '));
+    // Intermediate results go to the file of theirs, too.
+    run.args("--report out/page.html --per-image --memory 1K --quiet --input".split(' '));
+    run.arg(input).stdout(Stdio::null()).stderr(Stdio::null());
+    run
+}
+
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// The files of the results, but the summary's, in which the seconds differ from run to run.
+fn results(folder: &Path) -> Files {
+    let mut files = Files::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if !path.ends_with("run.json") {
+                let bytes = fs::read(&path).unwrap();
+                files.insert(path, bytes);
+            }
+        }
+    }
+    files
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().unwrap().to_string_lossy().starts_with('.')
+}
+
+/// A place with results in `out`, and what they are after a run of other images.
+fn old_and_new() -> (Place, Files, Files, Duration) {
+    let place = Place::new();
+    let of = |input: &str| {
+        let begun = Instant::now();
+        assert!(whole_run(&place, input).status().unwrap().success());
+        let took = begun.elapsed();
+        (results(&place.path("out")), took)
+    };
+    let (new, _) = of("photos/b.png");
+    fs::remove_dir_all(place.path("out")).unwrap();
+    let (old, took) = of("photos/a.png");
+    assert!(old.len() >= 6, "{:?}", old.keys());
+    (place, old, new, took)
+}
+
+fn send(signal: &str, child: &Child) {
+    let mut kill = Command::new("kill");
+    kill.args([signal, &child.id().to_string()]);
+    // The run may have ended by itself.
+    kill.stderr(Stdio::null()).status().unwrap();
+}
+
+/// Moments within a run, spread evenly however many there are.
+fn moments(took: Duration) -> impl Iterator<Item = Duration> {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    (1..=runs()).map(move |run| took.mul_f64((f64::from(run) * GOLDEN).fract()))
+}
+
+/// How many of the runs came to their end, and how many did not.
+fn ended_by(signal: &str, check: impl Fn(&Place, Option<i32>, &Files, &Files, &Files)) {
+    let (place, old, new, took) = old_and_new();
+    let (mut ended, mut finished) = (0, 0);
+    for moment in moments(took) {
+        // Both pictures and pages of another input may lie there; those of the old run are put back.
+        fs::remove_dir_all(place.path("out")).unwrap();
+        for (path, bytes) in &old {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        let mut run = whole_run(&place, "photos/b.png").spawn().unwrap();
+        thread::sleep(moment);
+        send(signal, &run);
+        let code = run.wait().unwrap().code();
+        match code {
+            Some(0) => finished += 1,
+            _ => ended += 1,
+        }
+        check(&place, code, &results(&place.path("out")), &old, &new);
+    }
+    println!("{signal}: {ended} runs ended, {finished} had finished");
+    assert!(ended > 0, "no run was ended");
+}
+
+/// All files of `these` are in `found`, as they are.
+fn holds(found: &Files, these: &Files) -> bool {
+    these
+        .iter()
+        .all(|(path, bytes)| found.get(path) == Some(bytes))
+}
+
+/// Only what one of the two runs writes, each file whole.
+fn assert_each_is_whole(found: &Files, old: &Files, new: &Files) {
+    for (path, bytes) in found.iter().filter(|(path, _)| !is_temporary(path)) {
+        let whole = [old, new].iter().any(|run| run.get(path) == Some(bytes));
+        assert!(whole, "{} is neither old nor new", path.display());
+    }
+}
+
+fn heeds(signal: &str, status: i32) {
+    ended_by(signal, |_, code, found, old, new| {
+        // Nothing is heard before the libraries are loaded, when nothing is written either.
+        let unheard = code.is_none() && holds(found, old);
+        assert!(
+            unheard || code == Some(status) || code == Some(0),
+            "{code:?}"
+        );
+        let left: Vec<_> = found.keys().filter(|path| is_temporary(path)).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_each_is_whole(found, old, new);
+        assert!(
+            holds(found, old) || holds(found, new),
+            "some are old and some are new"
+        );
+    });
+}
+
+#[test]
+fn an_interrupt_leaves_the_old_results_or_the_new_ones() {
+    heeds("-INT", 130);
+}
+
+#[test]
+fn a_request_to_end_leaves_the_old_results_or_the_new_ones() {
+    heeds("-TERM", 143);
+}
+
+#[test]
+fn what_a_killed_run_leaves_the_next_one_clears() {
+    ended_by("-KILL", |place, code, found, old, new| {
+        assert!(code.is_none() || code == Some(0), "{code:?}");
+        assert_each_is_whole(found, old, new);
+        assert!(whole_run(place, "photos/b.png").status().unwrap().success());
+        let after = results(&place.path("out"));
+        let left: Vec<_> = after.keys().filter(|path| is_temporary(path)).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(holds(&after, new));
+    });
+}
+
+#[test]
+fn runs_at_once_into_one_folder_leave_whole_files_of_one_of_them() {
+    let (place, old, new, _) = old_and_new();
+    for _ in 0..runs().div_ceil(4) {
+        let inputs = ["photos/a.png", "photos/b.png", "photos/a.png"];
+        let start = |input: &&str| whole_run(&place, input).spawn().unwrap();
+        let started: Vec<Child> = inputs.iter().map(start).collect();
+        for mut run in started {
+            assert!(run.wait().unwrap().success());
+        }
+        let found = results(&place.path("out"));
+        assert!(
+            !found.keys().any(|path| is_temporary(path)),
+            "{:?}",
+            found.keys()
+        );
+        assert_each_is_whole(&found, &old, &new);
+        assert_eq!(
+            found.len(),
+            old.keys()
+                .chain(new.keys())
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+        );
+    }
+}
+
+// --- servers ----------------------------------------------------------------
+
+/// What the server sends, and then.
+enum Answer {
+    /// Announces more, and hangs up.
+    Cut,
+    Page,
+    Missing,
+    /// All of it, but it is something else.
+    Wrong,
+    /// A little now and then, without an end.
+    Slow,
+}
+
+/// A server at an address of this machine, for any number of requests.
+fn server(answer: Answer) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let (status, kind, length) = match answer {
+                Answer::Missing => ("404 Not Found", "text/plain", 4),
+                Answer::Page => ("200 OK", "text/html", 20),
+                Answer::Wrong => ("200 OK", "application/octet-stream", 65_536),
+                Answer::Cut | Answer::Slow => ("200 OK", "application/octet-stream", 1 << 24),
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+            );
+            let body = vec![b'x'; length.min(65_536)];
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(&body);
+            if let Answer::Slow = answer {
+                while stream.write_all(b"x").is_ok() {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    });
+    address
+}
+
+/// A run that needs weights which are not there.
+fn download(place: &Place, address: &str) -> Command {
+    let mut run = place.prism_after(&["env", "--default-signal=INT"]);
+    run.args("--model squeezenet1_1 --input photos/a.png".split(' '))
+        .env_remove("PRISM_OFFLINE")
+        .env("PRISM_WEIGHTS_URL", address);
+    run
+}
+
+/// What lies in the folder of the weights.
+fn cached(place: &Place) -> Vec<OsString> {
+    let folder = place.empty.path().join("hub/checkpoints");
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
+}
+
+#[test]
+fn a_server_that_fails_is_one_line_and_leaves_nothing() {
+    for (answer, parts) in [
+        (
+            Answer::Cut,
+            &["broke off after 65536 of 16777216 bytes"][..],
+        ),
+        (Answer::Page, &["page of text instead of weights"]),
+        (Answer::Missing, &["the server answers 404"]),
+        (Answer::Wrong, &["damaged file", "SHA-256"]),
+    ] {
+        let place = Place::new();
+        let before = place.listing();
+        let output = download(&place, &server(answer)).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_one_error(&stderr, &stderr);
+        for part in parts {
+            assert!(stderr.contains(part), "no '{part}' in {stderr}");
+        }
+        assert_eq!(cached(&place), Vec::<OsString>::new());
+        assert_eq!(place.listing(), before);
+    }
+}
+
+#[test]
+fn a_slow_download_can_be_ended_and_what_a_killed_one_leaves_is_cleared() {
+    let place = Place::new();
+    let address = server(Answer::Slow);
+    let begin = || {
+        let mut run = download(&place, &address);
+        let run = run.stderr(Stdio::null()).stdout(Stdio::null()).spawn();
+        let run = run.unwrap();
+        let begun = Instant::now();
+        while !cached(&place).iter().any(is_part) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "it does not begin"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        run
+    };
+    let mut run = begin();
+    send("-INT", &run);
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(cached(&place), Vec::<OsString>::new());
+
+    let mut run = begin();
+    send("-KILL", &run);
+    run.wait().unwrap();
+    assert!(cached(&place).iter().any(is_part));
+    // Beside one that is alive.
+    let mut alive = begin_beside(&place, &address);
+    let _ = download(&place, &server(Answer::Cut)).output().unwrap();
+    assert_eq!(
+        cached(&place).iter().filter(|name| is_part(name)).count(),
+        1
+    );
+    send("-TERM", &alive);
+    alive.wait().unwrap();
+    assert_eq!(cached(&place), Vec::<OsString>::new());
+}
+
+fn is_part(name: &OsString) -> bool {
+    name.to_string_lossy().ends_with(".part")
+}
+
+/// One more download, that has got its first bytes and cleared what was dead.
+fn begin_beside(place: &Place, address: &str) -> Child {
+    let before = cached(place);
+    let mut run = download(place, address);
+    let run = run.stderr(Stdio::null()).stdout(Stdio::null()).spawn();
+    let run = run.unwrap();
+    let begun = Instant::now();
+    while !cached(place)
+        .iter()
+        .any(|name| is_part(name) && !before.contains(name))
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "it does not begin"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    run
+}
+
+// --- file systems -------------------------------------------------------------
+
+/// Runs with a file system of its own, of this size, at `out` with the old results in it:
+/// status, stderr, and the files in it afterwards with their sizes.
+fn on_a_small_disk(place: &Place, size: u64, last: &str) -> (Option<i32>, String, String) {
+    let script = format!(
+        "mount -t tmpfs -o size={size} none out && cp -r old/. out/ && {last}
+        \"$@\"; status=$?
+        cd out && find . -type f -printf '%P %s\\n' | sort > ../listing
+        exit $status"
+    );
+    let mut run = place.prism_after(&[
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        &script,
+        "sh",
+    ]);
+    run.args(["--model", &network("tiny_vgg_traced"), "--image-size", "64"]);
+    run.args("--output-dir out --save-arrays out/arrays.npz --per-image --quiet".split(' '));
+    run.args("--memory 1K --report out/page.html --input photos/b.png".split(' '));
+    let output = run.output().unwrap();
+    let listing = fs::read_to_string(place.path("listing")).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr, listing)
+}
+
+fn with_old_results() -> (Place, String, u64) {
+    let place = Place::new();
+    fs::create_dir(place.path("out")).unwrap();
+    fs::create_dir(place.path("old")).unwrap();
+    fs::write(place.path("old/page.html"), b"old").unwrap();
+    let (code, stderr, listing) = on_a_small_disk(&place, 64 << 20, "true");
+    assert_eq!(code, Some(0), "{stderr}");
+    let size = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    let total = listing.lines().map(size).sum();
+    (place, listing, total)
+}
+
+#[test]
+#[ignore = "mounts file systems: make faults"]
+fn on_a_full_disk_the_old_results_stay() {
+    let (place, whole, total) = with_old_results();
+    let mut failed = 0;
+    for step in 1..=runs() {
+        let size = total * u64::from(step) / u64::from(runs()) + 16_384;
+        let (code, stderr, listing) = on_a_small_disk(&place, size, "true");
+        if code == Some(0) {
+            assert_eq!(listing, whole);
+            continue;
+        }
+        failed += 1;
+        assert_eq!(code, Some(1), "{stderr}");
+        assert_one_error(&stderr, &stderr);
+        assert!(stderr.contains("No space left on device"), "{stderr}");
+        assert_eq!(listing, "page.html 3\n", "{size} bytes");
+    }
+    println!("{failed} disks of {} were too small", runs());
+    assert!(failed > 0);
+}
+
+#[test]
+#[ignore = "mounts file systems: make faults"]
+fn a_read_only_folder_is_one_line() {
+    let (place, _, _) = with_old_results();
+    let (code, stderr, listing) = on_a_small_disk(&place, 1 << 20, "mount -o remount,ro none out");
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_one_error(&stderr, &stderr);
+    assert!(
+        stderr.contains("cannot write into out: Read-only file system"),
+        "{stderr}"
+    );
+    assert_eq!(listing, "page.html 3\n");
+}

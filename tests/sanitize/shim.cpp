@@ -1,0 +1,197 @@
+// The shim under AddressSanitizer and LeakSanitizer: networks are loaded, traced, described,
+// compiled, run, differentiated and refused, over and over. `make sanitize` builds and runs it.
+//
+//     shim ROUNDS FILE.pt...
+
+#include "../../src/hooks/shim.h"
+
+#include <torch/torch.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+namespace {
+
+[[noreturn]] void give_up(const std::string &what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  std::exit(1);
+}
+
+// What must succeed.
+void good(char *message) {
+  if (message != nullptr)
+    give_up(std::string("unexpected: ") + message);
+}
+
+// What must fail, and say why.
+void bad(char *message, const char *what) {
+  if (message == nullptr || *message == '\0')
+    give_up(std::string("no message from ") + what);
+  prism_message_free(message);
+}
+
+void count_drop(void *owner) { ++*static_cast<int *>(owner); }
+
+void free_all(std::vector<void *> &tensors) {
+  for (void *tensor : tensors)
+    delete static_cast<at::Tensor *>(tensor);
+}
+
+// The last value of the graph that a program can return: the scores, or close to them.
+int64_t last_value(prism_graph *graph) {
+  constexpr int64_t MOST = 400; // more than any of the tiny networks has
+  for (int64_t value = MOST; value > 0; --value) {
+    const prism_output output{value, PRISM_WHOLE};
+    prism_program *program = nullptr;
+    char *message = prism_program_new(graph, &output, 1, -1, nullptr, 0, PRISM_PLAIN, &program);
+    if (message == nullptr) {
+      prism_program_free(program);
+      return value;
+    }
+    prism_message_free(message);
+  }
+  give_up("no value can be returned");
+}
+
+void run(prism_graph *graph, const std::vector<prism_output> &outputs, int64_t watched, int32_t execution,
+         const at::Tensor &input, int64_t *ran) {
+  prism_rule rule{watched < 0 ? 0 : watched, PRISM_WINNER, 0, -1};
+  prism_program *program = nullptr;
+  char *message = prism_program_new(graph, outputs.data(), outputs.size(), watched, &rule, watched < 0 ? 0 : 1,
+                                    execution, &program);
+  if (message != nullptr) {
+    prism_message_free(message);
+    return;
+  }
+  const size_t count = outputs.size() + (watched >= 0);
+  std::vector<void *> results(count, nullptr);
+  message = prism_program_run(program, &input, results.data());
+  if (message == nullptr) {
+    ++*ran;
+    if (watched >= 0) {
+      const at::Tensor &scores = *static_cast<at::Tensor *>(results.front());
+      const at::Tensor &leaf = *static_cast<at::Tensor *>(results.back());
+      if (scores.requires_grad() && leaf.requires_grad())
+        torch::autograd::grad({scores.sum()}, {leaf}, {}, false, false, true);
+    }
+    free_all(results);
+  } else {
+    prism_message_free(message);
+  }
+  // A batch of another shape fails inside the interpreter.
+  const at::Tensor odd = torch::zeros({1, 7, 3, 5});
+  std::vector<void *> none(count, nullptr);
+  message = prism_program_run(program, &odd, none.data());
+  if (message != nullptr)
+    prism_message_free(message);
+  else
+    free_all(none);
+  prism_program_free(program);
+}
+
+void of_file(const char *file, int64_t *ran) {
+  prism_graph *graph = nullptr;
+  char *message = prism_graph_load(file, -1, &graph);
+  if (message != nullptr) { // among the files are some that are no networks
+    prism_message_free(message);
+    return;
+  }
+  const int64_t shape[4] = {1, 3, 64, 64};
+  char *json = nullptr;
+  message = prism_graph_describe(graph, shape, -1, &json);
+  if (message != nullptr) {
+    prism_message_free(message);
+    prism_graph_free(graph);
+    return;
+  }
+  prism_message_free(json);
+  const int64_t last = last_value(graph);
+  const at::Tensor input = torch::rand({2, 3, 64, 64});
+  for (int64_t value = 0; value <= last; ++value) {
+    for (const int32_t reading : {PRISM_WHOLE, PRISM_CHANNEL_MEAN, PRISM_GROUP_MEANS}) {
+      if (reading != PRISM_WHOLE && value % 5 != 0)
+        continue;
+      run(graph, {{value, reading}}, -1, value % 2 ? PRISM_PLAIN : PRISM_OPTIMISED, input, ran);
+    }
+    if (value % 3 == 0)
+      run(graph, {{last, PRISM_WHOLE}, {value, PRISM_WHOLE}}, value, PRISM_PLAIN, input, ran);
+  }
+  run(graph, {{last, PRISM_WHOLE}}, -1, PRISM_BF16, input, ran);
+  run(graph, {{1 << 20, PRISM_WHOLE}}, -1, PRISM_PLAIN, input, ran);
+  run(graph, {{0, 99}}, -1, PRISM_PLAIN, input, ran);
+  prism_graph_free(graph);
+}
+
+void tracing() {
+  torch::nn::Sequential network(torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 4, 3)), torch::nn::ReLU(),
+                                torch::nn::Conv2d(torch::nn::Conv2dOptions(4, 5, 3)));
+  network->eval();
+  const at::Tensor input = torch::rand({1, 3, 16, 16});
+  torch::NoGradGuard plain;
+  good(prism_trace_begin(&input));
+  bad(prism_trace_begin(&input), "a second trace");
+  prism_trace_abandon();
+  good(prism_trace_begin(&input));
+  const at::Tensor output = network->forward(input);
+  prism_graph *graph = nullptr;
+  good(prism_trace_end(&output, &graph));
+  const int64_t shape[4] = {1, 3, 16, 16};
+  char *json = nullptr;
+  good(prism_graph_describe(graph, shape, -1, &json));
+  prism_message_free(json);
+  const int64_t wrong[4] = {1, 5, 16, 16};
+  bad(prism_graph_describe(graph, wrong, -1, &json), "a wrong shape");
+  prism_graph_free(graph);
+  // Given up without ever being ended.
+  good(prism_trace_begin(&input));
+  prism_trace_abandon();
+}
+
+void borrowed() {
+  int dropped = 0;
+  {
+    std::vector<float> values(12, 1.f);
+    const int64_t shape[2] = {3, 4};
+    void *tensor = nullptr;
+    good(prism_tensor_of_floats(values.data(), shape, 2, count_drop, &dropped, &tensor));
+    auto *whole = static_cast<at::Tensor *>(tensor);
+    const at::Tensor part = whole->narrow(0, 1, 2);
+    delete whole;
+    if (dropped != 0 || part.sum().item<float>() != 8.f)
+      give_up("the values were let go while a tensor used them");
+  }
+  if (dropped != 1)
+    give_up("the values were let go " + std::to_string(dropped) + " times");
+}
+
+void failing() {
+  prism_graph *graph = nullptr;
+  bad(prism_graph_load("no such file", -1, &graph), "a missing file");
+  bad(prism_graph_load("/", -1, &graph), "a folder");
+  const std::string file = std::string(std::getenv("TMPDIR") ? std::getenv("TMPDIR") : "/tmp") + "/prism-sanitize.pt";
+  std::ofstream(file) << "no network";
+  bad(prism_graph_load(file.c_str(), -1, &graph), "a text");
+  std::remove(file.c_str());
+  prism_return_freed_memory();
+}
+
+} // namespace
+
+int main(int count, char **words) {
+  if (count < 3)
+    give_up("shim ROUNDS FILE.pt...");
+  int64_t ran = 0;
+  for (int round = 0; round < std::atoi(words[1]); ++round) {
+    failing();
+    borrowed();
+    tracing();
+    for (int word = 2; word < count; ++word)
+      of_file(words[word], &ran);
+  }
+  std::printf("%lld programs ran\n", static_cast<long long>(ran));
+  return ran > 0 ? 0 : 1;
+}
