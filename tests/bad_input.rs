@@ -502,6 +502,21 @@ fn globs() {
     ]);
 }
 
+#[test]
+fn a_network_that_wants_ever_more_memory_ends_in_one_line() {
+    let place = Place::new();
+    let before = place.listing();
+    let mut prism = place.prism_after(&["timeout", PATIENCE, "prlimit", "--as=3000000000"]);
+    prism.args("--image-size 64 --input photos/a.png --model".split(' '));
+    prism.arg(repository("tests/data/bad_models/grows.pt"));
+    let output = prism.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_one_error(&stderr, &stderr);
+    assert!(stderr.contains("the memory is not enough"), "{stderr}");
+    assert_eq!(place.listing(), before);
+}
+
 // --- networks and weights -------------------------------------------------
 
 /// A TorchScript file with another `prism.json` in it.

@@ -395,7 +395,8 @@ fn on_a_full_disk_the_old_results_stay() {
     let (place, whole, total) = with_old_results();
     let mut failed = 0;
     for step in 1..=runs() {
-        let size = total * u64::from(step) / u64::from(runs()) + 16_384;
+        // The file of intermediate results needs room besides.
+        let size = 2 * total * u64::from(step) / u64::from(runs()) + 16_384;
         let (code, stderr, listing) = on_a_small_disk(&place, size, "true");
         if code == Some(0) {
             assert_eq!(listing, whole);
@@ -408,7 +409,7 @@ fn on_a_full_disk_the_old_results_stay() {
         assert_eq!(listing, "page.html 3\n", "{size} bytes");
     }
     println!("{failed} disks of {} were too small", runs());
-    assert!(failed > 0);
+    assert!(failed > 0 && failed < runs());
 }
 
 #[test]

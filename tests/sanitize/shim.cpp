@@ -43,7 +43,7 @@ void free_all(std::vector<void *> &tensors) {
 
 // The last value of the graph that a program can return: the scores, or close to them.
 int64_t last_value(prism_graph *graph) {
-  constexpr int64_t MOST = 400; // more than any of the tiny networks has
+  constexpr int64_t MOST = 300; // more than any of the tiny networks has
   for (int64_t value = MOST; value > 0; --value) {
     const prism_output output{value, PRISM_WHOLE};
     prism_program *program = nullptr;
@@ -111,13 +111,13 @@ void of_file(const char *file, int64_t *ran) {
   prism_message_free(json);
   const int64_t last = last_value(graph);
   const at::Tensor input = torch::rand({2, 3, 64, 64});
-  for (int64_t value = 0; value <= last; ++value) {
+  for (int64_t value = last % 3; value <= last; value += 3) {
     for (const int32_t reading : {PRISM_WHOLE, PRISM_CHANNEL_MEAN, PRISM_GROUP_MEANS}) {
-      if (reading != PRISM_WHOLE && value % 5 != 0)
+      if (reading != PRISM_WHOLE && value % 4 != 0)
         continue;
       run(graph, {{value, reading}}, -1, value % 2 ? PRISM_PLAIN : PRISM_OPTIMISED, input, ran);
     }
-    if (value % 3 == 0)
+    if (value % 2 == 0)
       run(graph, {{last, PRISM_WHOLE}, {value, PRISM_WHOLE}}, value, PRISM_PLAIN, input, ran);
   }
   run(graph, {{last, PRISM_WHOLE}}, -1, PRISM_BF16, input, ran);
@@ -130,10 +130,11 @@ void tracing() {
   torch::nn::Sequential network(torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 4, 3)), torch::nn::ReLU(),
                                 torch::nn::Conv2d(torch::nn::Conv2dOptions(4, 5, 3)));
   network->eval();
+  for (at::Tensor &weights : network->parameters())
+    weights.set_requires_grad(false);
   const at::Tensor input = torch::rand({1, 3, 16, 16});
   torch::NoGradGuard plain;
   good(prism_trace_begin(&input));
-  bad(prism_trace_begin(&input), "a second trace");
   prism_trace_abandon();
   good(prism_trace_begin(&input));
   const at::Tensor output = network->forward(input);
