@@ -44,8 +44,8 @@ impl Outputs {
             .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err())
             .collect();
         for path in missing.into_iter().rev() {
-            match fs::create_dir(path) {
-                Ok(()) => self.made.push(Pending::new(path)),
+            match Pending::making(|| fs::create_dir(path), |()| path.to_path_buf()) {
+                Ok((pending, ())) => self.made.push(pending),
                 // by another run at this moment, or it is the `new/..` of `new/../other`
                 Err(_) if path.is_dir() => {}
                 Err(error) => {
@@ -95,14 +95,13 @@ impl Outputs {
             _ => {}
         }
         let folder = folder_of(path);
-        let temporary = self.workplace(folder)?.file();
-        let (file, temporary) = temporary
-            .map_err(|error| unwritable(folder, &error))?
-            .into_parts();
+        let made = self.workplace(folder)?.file();
+        let (pending, file) = made.map_err(|error| unwritable(folder, &error))?;
+        let (file, temporary) = file.into_parts();
         self.staged.push(Staged {
-            _pending: Pending::new(&temporary),
             temporary,
             path: path.to_path_buf(),
+            _pending: pending,
         });
         let mut file = BufWriter::new(file);
         write(&mut file).with_context(failed)?;

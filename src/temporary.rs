@@ -31,10 +31,19 @@ static COMMITTING: Mutex<()> = Mutex::new(());
 pub struct Pending(PathBuf);
 
 impl Pending {
-    /// Remembers the file or folder.
-    pub fn new(path: &Path) -> Pending {
-        pending().push(path.to_path_buf());
-        Pending(path.to_path_buf())
+    /// Makes a file or folder and remembers it, with no moment in between for a signal.
+    ///
+    /// # Errors
+    /// Those of making it.
+    pub fn making<T>(
+        make: impl FnOnce() -> io::Result<T>,
+        path_of: impl FnOnce(&T) -> PathBuf,
+    ) -> io::Result<(Pending, T)> {
+        let mut all = pending();
+        let made = make()?;
+        let path = path_of(&made);
+        all.push(path.clone());
+        Ok((Pending(path), made))
     }
 
     /// The file or folder.
@@ -61,14 +70,16 @@ pub fn committing() -> MutexGuard<'static, ()> {
     COMMITTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes whatever is half-written; for the end by a signal, after which nothing may be
-/// written: the files that are just taking their names are waited for, and none begins.
+/// Removes whatever is half-written; for the end by a signal. The files that are just taking
+/// their names are waited for, and no other is made from now on: who tries waits for the end.
 pub fn clear_pending() {
     std::mem::forget(committing());
+    let mut all = pending();
     // Files first, then the folders that were made before them, if empty.
-    for path in pending().drain(..).rev() {
+    for path in all.drain(..).rev() {
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
     }
+    std::mem::forget(all);
 }
 
 /// A folder in which this run has temporary files.
@@ -77,8 +88,9 @@ pub struct Workplace {
     folder: PathBuf,
     /// Part of the names of its files.
     run: String,
-    /// Locked. Goes when this is dropped, as does the memory of it.
-    _lock: (NamedTempFile, Pending),
+    /// Locked. Goes when this is dropped, before the memory of it does.
+    _lock: NamedTempFile,
+    _pending: Pending,
 }
 
 impl Workplace {
@@ -89,7 +101,7 @@ impl Workplace {
     pub fn new(folder: &Path) -> io::Result<Workplace> {
         clear_abandoned(folder);
         loop {
-            let lock = ordinary(PREFIX, LOCK, folder)?;
+            let (pending, lock) = ordinary(PREFIX, LOCK, folder)?;
             // Some network file systems know no locks; nobody can take theirs either.
             let _ = lock.as_file().lock();
             // Another run may have found it between its making and its locking.
@@ -101,30 +113,31 @@ impl Workplace {
             return Ok(Workplace {
                 folder: folder.to_path_buf(),
                 run: run.ok_or_else(|| io::Error::other("a temporary file has an odd name"))?,
-                _lock: {
-                    let pending = Pending::new(lock.path());
-                    (lock, pending)
-                },
+                _lock: lock,
+                _pending: pending,
             });
         }
     }
 
     /// A new file of an ordinary file's permissions, in the folder of the name that it will
-    /// take, so that renaming it is one step.
+    /// take, so that renaming it is one step; and the memory of it, which should live longer.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn file(&self) -> io::Result<NamedTempFile> {
+    pub fn file(&self) -> io::Result<(Pending, NamedTempFile)> {
         ordinary(&format!("{PREFIX}{}-", self.run), PART, &self.folder)
     }
 }
 
-fn ordinary(prefix: &str, suffix: &str, folder: &Path) -> io::Result<NamedTempFile> {
+fn ordinary(prefix: &str, suffix: &str, folder: &Path) -> io::Result<(Pending, NamedTempFile)> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).suffix(suffix);
     // umask takes its bits away from these.
     builder.permissions(Permissions::from_mode(0o666));
-    builder.tempfile_in(folder)
+    Pending::making(
+        || builder.tempfile_in(folder),
+        |file| file.path().to_path_buf(),
+    )
 }
 
 /// The run that a temporary file or a lock of this name belongs to.
@@ -188,7 +201,7 @@ mod tests {
     fn what_a_killed_run_left_goes_and_what_a_live_one_has_stays() {
         let folder = tempfile::tempdir().unwrap();
         let alive = Workplace::new(folder.path()).unwrap();
-        let file = alive.file().unwrap();
+        let (_pending, file) = alive.file().unwrap();
         for name in [
             ".prism-dead.lock",
             ".prism-dead-a.part",
@@ -224,7 +237,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..50 {
                         let place = Workplace::new(folder.path()).unwrap();
-                        let file = place.file().unwrap();
+                        let (_pending, file) = place.file().unwrap();
                         std::thread::yield_now();
                         assert!(file.path().exists());
                     }

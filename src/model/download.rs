@@ -1,7 +1,7 @@
 //! Fetching torchvision's official weights.
 
 use super::search_path::SearchPath;
-use crate::temporary::{Pending, Workplace};
+use crate::temporary::Workplace;
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -140,8 +140,7 @@ fn fetch_patiently(
     let unwritable = |e: std::io::Error| anyhow!("{} cannot be written: {e}", folder.display());
     std::fs::create_dir_all(folder).map_err(unwritable)?;
     let workplace = Workplace::new(folder).map_err(unwritable)?;
-    let mut part = workplace.file().map_err(unwritable)?;
-    let _pending = Pending::new(part.path());
+    let (_pending, mut part) = workplace.file().map_err(unwritable)?;
 
     progress.started(file, announced, &address, folder);
     let outcome = receive(body.as_reader(), part.as_file_mut(), announced, progress);
