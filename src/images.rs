@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{BufReader, ErrorKind, Read, Seek};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -212,6 +212,12 @@ fn open_image(path: &Path, max_pixels: u64) -> Result<Opened> {
         check_webp(&mut file, found.len())?;
         file.rewind()?;
     }
+    if format == ImageFormat::Gif {
+        if let Some(frame) = gif_frame(&mut file)? {
+            check_dimensions(frame, max_pixels)?;
+        }
+        file.rewind()?;
+    }
     let mut reader = ImageReader::with_format(file, format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(max_pixels.saturating_mul(MAX_PIXEL_BYTES));
@@ -242,6 +248,42 @@ fn check_webp<R: Read + Seek>(file: &mut BufReader<R>, length: u64) -> Result<()
         at += next;
     }
     Ok(())
+}
+
+/// Width and height of the first frame of a GIF, for which the decoder takes memory however
+/// small the picture is that it belongs to. None where the file ends before.
+fn gif_frame(file: &mut (impl BufRead + Seek)) -> Result<Option<(u32, u32)>> {
+    const EXTENSION: u8 = 0x21;
+    const FRAME: u8 = 0x2c;
+    // Signature, size, flags, background, aspect; a table of colours where the flags say so.
+    let mut header = [0; 13];
+    if file.read_exact(&mut header).is_err() {
+        return Ok(None);
+    }
+    if header[10] & 0x80 != 0 {
+        file.seek_relative(3 << ((header[10] & 7) + 1))?;
+    }
+    let mut byte = [0];
+    while file.read_exact(&mut byte).is_ok() {
+        match byte[0] {
+            FRAME => {
+                let mut place = [0; 8]; // left, top, width, height
+                let whole = file.read_exact(&mut place).is_ok();
+                let side = |at| u32::from(u16::from_le_bytes([place[at], place[at + 1]]));
+                return Ok(whole.then(|| (side(4), side(6))));
+            }
+            EXTENSION => {
+                file.seek_relative(1)?; // what kind
+                // Runs of bytes, each after its length; the last is empty.
+                while file.read_exact(&mut byte).is_ok() && byte[0] > 0 {
+                    file.seek_relative(i64::from(byte[0]))?;
+                }
+            }
+            // The end, or nothing that the decoder takes either.
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 fn check_dimensions((width, height): (u32, u32), max_pixels: u64) -> Result<()> {

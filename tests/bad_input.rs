@@ -281,6 +281,9 @@ fn files_that_are_no_image() {
         images("a header that claims 900 megapixels", &["bomb.png"])
             .file("bomb.png", png_header(30_000, 30_000))
             .fails(&["bomb.png", "too large (30000x30000", "scale it down"]),
+        images("a small GIF whose frame claims 4 gigapixels", &["bomb.gif"])
+            .file("bomb.gif", gif_with_frame(65_535, 65_535))
+            .fails(&["bomb.gif", "too large (65535x65535", "scale it down"]),
         images(
             "a JPEG of more pixels than are asked for",
             &["photos/c.jpg"],
@@ -460,6 +463,16 @@ fn images_that_are_odd_but_good() {
             .succeeds(&[]),
     );
     check(rows);
+}
+
+/// A GIF of 16x16 pixels, with a comment, and then a frame of this size.
+fn gif_with_frame(width: u16, height: u16) -> Vec<u8> {
+    let mut gif = b"GIF89a\x10\0\x10\0\x80\0\0\0\0\0\xff\xff\xff".to_vec();
+    gif.extend(b"\x21\xfe\x03big\x02!!\0\x2c\0\0\0\0");
+    gif.extend(width.to_le_bytes());
+    gif.extend(height.to_le_bytes());
+    gif.extend(b"\0\x02\x02\x44\x01\0;");
+    gif
 }
 
 #[test]
