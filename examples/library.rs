@@ -59,10 +59,9 @@ fn main() -> anyhow::Result<()> {
                 .into(),
         });
     }
+    let file = "results/library.png";
     std::fs::create_dir_all("results")?;
-    std::fs::write(
-        "results/library.png",
-        draw_maps(&figure, FigureFormat::Png)?,
-    )?;
+    std::fs::write(file, draw_maps(&figure, FigureFormat::Png)?)?;
+    println!("wrote {file}");
     Ok(())
 }

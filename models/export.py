@@ -124,7 +124,11 @@ def load(options):
         state = torch.load(options.state_dict, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         state = {key.removeprefix("module."): value for key, value in state.items()}
-        network.load_state_dict(state)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:  # a heading, then a line for each kind of key
+            reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+            raise Refused(f"{options.state_dict} does not fit {options.network}: {' '.join(reasons)[:300]}") from None
     return network.eval(), about
 
 
@@ -141,7 +145,10 @@ def numbers(text, count, what):
 def complete(about, options):
     """What goes into the file: the flags, else what the library says, else ImageNet's."""
     if options.image_size:
-        sides = [int(side) for side in options.image_size.lower().split("x")]
+        sides = options.image_size.lower().split("x")
+        if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            raise Refused(f"--image-size {options.image_size}: N or HxW in pixels is expected")
+        sides = [int(side) for side in sides]
         about["image_size"] = sides * 2 if len(sides) == 1 else sides
     about.setdefault("image_size", [224, 224])
     about["mean"] = numbers(options.mean, 3, "--mean") if options.mean else about.get("mean", list(IMAGENET_MEAN))

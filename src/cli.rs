@@ -659,7 +659,7 @@ fn one_line(error: &clap::Error, command: Option<&str>) -> String {
     {
         if let Some(tip) = more.strip_prefix("tip: ") {
             line = format!("{line}; {tip}");
-        } else if more.starts_with('[') {
+        } else if more.starts_with('[') || line.ends_with(':') {
             line = format!("{line} {more}");
         }
     }
@@ -684,6 +684,12 @@ mod tests {
             Ok(Request::Run(options)) => *options,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let line = parse_words(&["completions"]).unwrap_err().0;
+        assert!(line.contains("not provided: <SHELL>"), "{line}");
     }
 
     #[test]

@@ -366,6 +366,13 @@ fn take_string(text: *mut c_char) -> Option<String> {
 /// Operators that the shim takes away, as the networks that it loads are not to reach files.
 const SHUT_OFF: [&str; 3] = ["aten::save", "aten::from_file", "aten::_print"];
 
+const NO_MEMORY: &str = "the memory is not enough";
+
+/// Whether libtorch was refused memory.
+pub fn is_lack_of_memory(error: &anyhow::Error) -> bool {
+    error.to_string().starts_with(NO_MEMORY)
+}
+
 /// The line of a libtorch message that says why.
 ///
 /// TorchScript's interpreter puts a traceback before the reason, the loader
@@ -376,7 +383,7 @@ pub fn one_line(message: &str) -> String {
     const ALLOCATOR: &str = "can't allocate memory: you tried to allocate ";
     if let Some((_, rest)) = message.split_once(ALLOCATOR) {
         let bytes = rest.split(' ').next().unwrap_or_default();
-        return format!("the memory is not enough: it asks for {bytes} bytes more");
+        return format!("{NO_MEMORY}: it asks for {bytes} bytes more");
     }
     const UNKNOWN: &str = "Unknown builtin op: ";
     if let Some((_, rest)) = message.split_once(UNKNOWN) {

@@ -24,7 +24,7 @@ pub use rule::{Extrapolation, Rule, Selection};
 use crate::classes::no_class;
 use crate::error::usage;
 use crate::saliency::Method;
-use ffi::{Output, RawGraph, RawProgram, Reading, Watch, plain};
+use ffi::{Output, RawGraph, RawProgram, Reading, Watch, is_lack_of_memory, plain};
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -83,15 +83,14 @@ impl NetworkGraph {
     /// # Errors
     /// Where the network cannot take such images.
     pub fn describe(&self, size: (i64, i64)) -> Result<Graph> {
-        let json = self
-            .raw
-            .describe([1, 3, size.0, size.1], self.device)
-            .with_context(|| {
-                format!(
-                    "it cannot take images [N,3,{},{}] (--image-size sets another size)",
-                    size.0, size.1
-                )
-            })?;
+        let described = self.raw.describe([1, 3, size.0, size.1], self.device);
+        let json = described.map_err(|error| match is_lack_of_memory(&error) {
+            true => error,
+            false => error.context(format!(
+                "it cannot take images [N,3,{},{}] (--image-size sets another size)",
+                size.0, size.1
+            )),
+        })?;
         Graph::parse(&json, &self.parameter_names)
     }
 }
