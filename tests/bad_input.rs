@@ -104,6 +104,13 @@ impl Row {
         self.with(move |place| fs::write(place.path(name), &bytes).unwrap())
     }
 
+    fn file_in(self, folder: &'static str, name: &'static str, bytes: Vec<u8>) -> Row {
+        self.with(move |place| {
+            fs::create_dir(place.path(folder)).unwrap();
+            fs::write(place.path(name), &bytes).unwrap();
+        })
+    }
+
     fn warns(mut self, parts: &[&str]) -> Row {
         self.warns = parts.iter().map(|part| part.to_string()).collect();
         self
@@ -735,6 +742,56 @@ fn changed(
 
 fn same(name: &str, tensor: &Tensor) -> (String, Tensor) {
     (name.to_string(), tensor.shallow_clone())
+}
+
+/// Every way in which a pickle imports and calls. Where Python reads them (tested with 3.11) each
+/// makes the file `pwned`, but those of NEWOBJ, which make an object.
+const CALLS: [(&str, &[u8]); 7] = [
+    ("GLOBAL and REDUCE", b"cos\nsystem\n(S'touch pwned'\ntR."),
+    ("INST", b"(S'touch pwned'\nios\nsystem\n."),
+    ("OBJ", b"(cos\nsystem\nS'touch pwned'\no."),
+    ("NEWOBJ", b"\x80\x02csubprocess\nPopen\n)\x81."),
+    ("NEWOBJ_EX", b"\x80\x04csubprocess\nPopen\n)}\x92."),
+    (
+        "STACK_GLOBAL",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch pwned\x85R.",
+    ),
+    (
+        "a call hidden in a list",
+        b"\x80\x02]cposix\nsystem\nX\x0b\x00\x00\x00touch pwned\x85Ra.",
+    ),
+];
+
+/// A `.pth` of today with this pickle, and an entry that would lie outside if it were unpacked.
+fn archive_with(pickle: &[u8], outside: &str) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in [
+        ("archive/data.pkl", pickle),
+        ("archive/version", b"3\n"),
+        ("archive/data/0", b"\0\0\0\0"),
+        (outside, b"out"),
+    ] {
+        archive.start_file(name, stored).unwrap();
+        archive.write_all(content).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+#[test]
+fn no_pickle_calls_and_no_archive_is_unpacked() {
+    let mut rows = Vec::new();
+    for (how, pickle) in CALLS {
+        let network = format!("in an archive: {how}");
+        let archive = archive_with(pickle, "archive/data/../../../pwned");
+        rows.push(weights(&network, "deep/w.pth").file_in("deep", "deep/w.pth", archive.clone()));
+        rows.push(weights(how, "w.pth").file("w.pth", pickle));
+        rows.push(model(&format!("as a network: {how}"), "net.pt").file("net.pt", archive));
+        rows.push(prism(&format!("in the clusters: {how}"), "som c.bin").file("c.bin", pickle));
+    }
+    let rows = rows.into_iter().map(|row| row.fails(&[]));
+    check(rows.collect());
 }
 
 #[test]
