@@ -136,7 +136,7 @@ sanitize: target/sanitize/shim
 # ADVISORIES names a clone of the RustSec advisory database; without it, advisories are left out.
 DENY_TOOLS := target/deny-tools
 $(DENY_TOOLS)/bin/cargo-deny:
-	$(CARGO) install --quiet --locked --root $(DENY_TOOLS) --target-dir $(DENY_TOOLS)/build cargo-deny cargo-audit
+	$(CARGO) install --quiet --locked --root $(DENY_TOOLS) --target-dir $(DENY_TOOLS)/build cargo-deny@0.20.2 cargo-audit@0.22.2
 	rm -rf $(DENY_TOOLS)/build
 
 deny: $(DENY_TOOLS)/bin/cargo-deny

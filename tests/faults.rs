@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -131,6 +131,11 @@ fn assert_each_is_whole(found: &Files, old: &Files, new: &Files) {
     }
 }
 
+fn assert_none_is_temporary(found: &Files) {
+    let left: Vec<_> = found.keys().filter(|path| is_temporary(path)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 fn heeds(signal: &str, status: i32) {
     ended_by(signal, |_, code, found, old, new| {
         // Nothing is heard before the libraries are loaded, when nothing is written either.
@@ -139,8 +144,7 @@ fn heeds(signal: &str, status: i32) {
             unheard || code == Some(status) || code == Some(0),
             "{code:?}"
         );
-        let left: Vec<_> = found.keys().filter(|path| is_temporary(path)).collect();
-        assert!(left.is_empty(), "{left:?}");
+        assert_none_is_temporary(found);
         assert_each_is_whole(found, old, new);
         assert!(
             holds(found, old) || holds(found, new),
@@ -166,8 +170,7 @@ fn what_a_killed_run_leaves_the_next_one_clears() {
         assert_each_is_whole(found, old, new);
         assert!(whole_run(place, "photos/b.png").status().unwrap().success());
         let after = results(&place.path("out"));
-        let left: Vec<_> = after.keys().filter(|path| is_temporary(path)).collect();
-        assert!(left.is_empty(), "{left:?}");
+        assert_none_is_temporary(&after);
         assert!(holds(&after, new));
     });
 }
@@ -183,18 +186,11 @@ fn runs_at_once_into_one_folder_leave_whole_files_of_one_of_them() {
             assert!(run.wait().unwrap().success());
         }
         let found = results(&place.path("out"));
-        assert!(
-            !found.keys().any(|path| is_temporary(path)),
-            "{:?}",
-            found.keys()
-        );
+        assert_none_is_temporary(&found);
         assert_each_is_whole(&found, &old, &new);
         assert_eq!(
             found.len(),
-            old.keys()
-                .chain(new.keys())
-                .collect::<std::collections::BTreeSet<_>>()
-                .len()
+            old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
         );
     }
 }
@@ -289,31 +285,17 @@ fn a_server_that_fails_is_one_line_and_leaves_nothing() {
 fn a_slow_download_can_be_ended_and_what_a_killed_one_leaves_is_cleared() {
     let place = Place::new();
     let address = server(Answer::Slow);
-    let begin = || {
-        let mut run = download(&place, &address);
-        let run = run.stderr(Stdio::null()).stdout(Stdio::null()).spawn();
-        let run = run.unwrap();
-        let begun = Instant::now();
-        while !cached(&place).iter().any(is_part) {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "it does not begin"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
-        run
-    };
-    let mut run = begin();
+    let mut run = begin(&place, &address);
     send("-INT", &run);
     assert_eq!(run.wait().unwrap().code(), Some(130));
     assert_eq!(cached(&place), Vec::<OsString>::new());
 
-    let mut run = begin();
+    let mut run = begin(&place, &address);
     send("-KILL", &run);
     run.wait().unwrap();
     assert!(cached(&place).iter().any(is_part));
     // Beside one that is alive.
-    let mut alive = begin_beside(&place, &address);
+    let mut alive = begin(&place, &address);
     let _ = download(&place, &server(Answer::Cut)).output().unwrap();
     assert_eq!(
         cached(&place).iter().filter(|name| is_part(name)).count(),
@@ -328,8 +310,8 @@ fn is_part(name: &OsString) -> bool {
     name.to_string_lossy().ends_with(".part")
 }
 
-/// One more download, that has got its first bytes and cleared what was dead.
-fn begin_beside(place: &Place, address: &str) -> Child {
+/// One more download, that has begun its file and cleared what was dead.
+fn begin(place: &Place, address: &str) -> Child {
     let before = cached(place);
     let mut run = download(place, address);
     let run = run.stderr(Stdio::null()).stdout(Stdio::null()).spawn();

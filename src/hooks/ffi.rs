@@ -363,9 +363,6 @@ fn take_string(text: *mut c_char) -> Option<String> {
     }
 }
 
-/// Operators that the shim takes away, as the networks that it loads are not to reach files.
-const SHUT_OFF: [&str; 3] = ["aten::save", "aten::from_file", "aten::_print"];
-
 const NO_MEMORY: &str = "the memory is not enough";
 
 /// Whether libtorch was refused memory.
@@ -387,17 +384,9 @@ pub fn one_line(message: &str) -> String {
     }
     const UNKNOWN: &str = "Unknown builtin op: ";
     if let Some((_, rest)) = message.split_once(UNKNOWN) {
-        let name = rest
-            .split(|c: char| c.is_whitespace())
-            .next()
-            .unwrap_or_default();
+        let name = rest.split_whitespace().next().unwrap_or_default();
         let name = name.trim_end_matches('.');
-        return match SHUT_OFF.contains(&name) {
-            true => format!(
-                "it uses {name}, which reads or writes outside the network; prism runs no such network"
-            ),
-            false => format!("it uses the operator {name}, which this libtorch does not have"),
-        };
+        return format!("it uses the operator {name}, which this libtorch does not have");
     }
     let lines = || message.lines().map(str::trim).filter(|l| !l.is_empty());
     let is_reason = |line: &&str| line.starts_with("RuntimeError: ") || line.starts_with(RAISED);

@@ -838,13 +838,13 @@ void free_batch_size(Graph &graph) {
   torch::jit::EliminateDeadCode(graph.block());
 }
 
-} // namespace
-
 // A TorchScript file is a program, and runs from its loading on (__setstate__). These are the
 // operators by which it could read and write files, or write among what we print.
+constexpr const char *OUTSIDE[] = {"aten::save", "aten::from_file", "aten::_print"};
+
 void shut_off_the_outside() {
   static const bool done = [] {
-    for (const char *name : {"aten::save", "aten::from_file", "aten::_print"}) {
+    for (const char *name : OUTSIDE) {
       // A copy: taking one away changes the list.
       const auto operators = torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(name));
       for (const auto &one : std::vector(operators))
@@ -856,10 +856,25 @@ void shut_off_the_outside() {
   (void)done;
 }
 
+torch::jit::Module load(const char *path, at::Device device) {
+  shut_off_the_outside();
+  try {
+    return torch::jit::load(path, device);
+  } catch (const std::exception &error) {
+    const std::string reason = error.what();
+    for (const char *name : OUTSIDE)
+      TORCH_CHECK(reason.find(std::string("Unknown builtin op: ") + name + ".") == std::string::npos,
+                  "it uses ", name,
+                  ", which reads or writes outside the network; prism runs no such network");
+    throw;
+  }
+}
+
+} // namespace
+
 char *prism_graph_load(const char *path, int device, prism_graph **out) {
   return guarded([&] {
-    shut_off_the_outside();
-    auto module = torch::jit::load(path, device_of(device));
+    auto module = load(path, device_of(device));
     TORCH_CHECK(module.find_method("forward"), "it has no forward method");
     module.eval();
     {
@@ -993,12 +1008,6 @@ char *prism_program_new(prism_graph *source, const prism_output *outputs, size_t
   });
 }
 
-void prism_return_freed_memory(void) {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
-}
-
 char *prism_program_run(prism_program *program, const void *input, void **results) {
   return guarded([&] {
     torch::AutoGradMode gradients(program->watches);
@@ -1026,6 +1035,12 @@ char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensi
         at::TensorOptions(at::kFloat));
     *out = tensor.release();
   });
+}
+
+void prism_return_freed_memory(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 void prism_graph_free(prism_graph *graph) { delete graph; }

@@ -74,8 +74,6 @@ char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
 char *prism_program_new(prism_graph *graph, const prism_output *outputs,
                         size_t count, int64_t watched, const prism_rule *rules,
                         size_t rule_count, int32_t execution, prism_program **out);
-/* Hands what the allocator keeps of freed memory back to the system. */
-void prism_return_freed_memory(void);
 /* Writes `count` new tensors into `results`, one more where a value is watched. */
 char *prism_program_run(prism_program *program, const void *input,
                         void **results);
@@ -84,6 +82,9 @@ char *prism_program_run(prism_program *program, const void *input,
  * with `owner` when the last tensor that uses it is gone. On failure it is not. */
 char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
                              void (*drop)(void *), void *owner, void **out);
+
+/* Hands what the allocator keeps of freed memory back to the system. */
+void prism_return_freed_memory(void);
 
 void prism_graph_free(prism_graph *graph);
 void prism_program_free(prism_program *program);
