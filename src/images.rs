@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -153,7 +154,7 @@ fn images_of_glob(value: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// One line that names the path and what is wrong.
 pub fn check_header(path: &Path, max_pixels: u64) -> Result<()> {
-    open(path, max_pixels).map(drop)
+    of_file(path, || open(path, max_pixels).map(drop))
 }
 
 /// The picture in the file, as the viewer sees it: 8-bit RGB, turned as its
@@ -167,12 +168,19 @@ pub fn check_header(path: &Path, max_pixels: u64) -> Result<()> {
 /// As [`check_header`], and a file that is damaged or ends too early: no
 /// half-decoded picture is returned.
 pub fn decode(path: &Path, max_pixels: u64) -> Result<RgbImage> {
-    let (picture, orientation) = match open(path, max_pixels)? {
+    let (picture, orientation) = of_file(path, || match open(path, max_pixels)? {
         Opened::Jpeg(file) => jpeg::decode(file),
         Opened::Other(decoder) => decode_other(decoder),
-    }
-    .map_err(|error| unreadable(path, &error))?;
+    })?;
     Ok(turned(picture, orientation))
+}
+
+/// What `read` makes of the file, or the line that says why it cannot be read. Decoders are
+/// not free of panics over damaged files, which are one more reason.
+fn of_file<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(anyhow!("the file is damaged")))
+        .map_err(|error| unreadable(path, &error))
 }
 
 /// An image file whose header has been read and found good.
@@ -182,10 +190,6 @@ enum Opened {
 }
 
 fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
-    open_image(path, max_pixels).map_err(|error| unreadable(path, &error))
-}
-
-fn open_image(path: &Path, max_pixels: u64) -> Result<Opened> {
     let found = fs::metadata(path).map_err(|error| anyhow!("{}", reason(&error)))?;
     ensure!(!found.is_dir(), "it is a folder");
     ensure!(found.is_file(), "it is no regular file");

@@ -288,6 +288,13 @@ fn files_that_are_no_image() {
         images("a header that claims 900 megapixels", &["bomb.png"])
             .file("bomb.png", png_header(30_000, 30_000))
             .fails(&["bomb.png", "too large (30000x30000", "scale it down"]),
+        images("a JPEG over which its decoder panics", &["bad.jpg"])
+            .file("bad.jpg", panicking())
+            .fails(&["bad.jpg", "the file is damaged"]),
+        images("that JPEG among good ones", &["bad.jpg", "photos/a.png"])
+            .file("bad.jpg", panicking())
+            .words("--skip-bad-images")
+            .succeeds(&["left out", "bad.jpg", "the file is damaged"]),
         images("a small GIF whose frame claims 4 gigapixels", &["bomb.gif"])
             .file("bomb.gif", gif_with_frame(65_535, 65_535))
             .fails(&["bomb.gif", "too large (65535x65535", "scale it down"]),
@@ -470,6 +477,11 @@ fn images_that_are_odd_but_good() {
             .succeeds(&[]),
     );
     check(rows);
+}
+
+/// Found by fuzzing.
+fn panicking() -> Vec<u8> {
+    fs::read(repository("fuzz/corpus/image/panicking.jpg")).unwrap()
 }
 
 /// A GIF of 16x16 pixels, with a comment, and then a frame of this size.
