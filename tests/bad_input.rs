@@ -907,6 +907,37 @@ fn weights_of_every_kind() {
     ]);
 }
 
+#[test]
+fn what_may_not_be_read_or_written_is_one_line() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    for (locked, mode, parts) in [
+        ("photos/a.png", 0o000, ["photos/a.png", "ermission denied"]),
+        ("net.pt", 0o000, ["net.pt", "ermission denied"]),
+        ("results", 0o555, ["into results", "ermission denied"]),
+    ] {
+        let place = Place::new();
+        fs::copy(network("tiny_vgg_traced"), place.path("net.pt")).unwrap();
+        fs::create_dir(place.path("results")).unwrap();
+        fs::set_permissions(place.path(locked), fs::Permissions::from_mode(mode)).unwrap();
+        let before = place.listing();
+        // The superuser may do anything, unless that is taken from them.
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        let mut prism = match is_root {
+            true => place.prism_after(&["setpriv", "--inh-caps=-all", "--bounding-set=-all"]),
+            false => place.prism(),
+        };
+        prism.args("--image-size 64 --model ./net.pt --input photos/a.png".split(' '));
+        let output = prism.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{locked}: {stderr}");
+        assert_one_error(&stderr, &stderr);
+        for part in parts {
+            assert!(stderr.contains(part), "no '{part}' in {stderr}");
+        }
+        assert_eq!(place.listing(), before, "{locked}");
+    }
+}
+
 // --- outputs --------------------------------------------------------------
 
 #[test]
