@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use memmap2::MmapMut;
 use tch::{Device, Kind, Tensor};
+
+/// From so many bytes on, what is kept lies apart from the allocator's memory, in which it
+/// would break up the room that the next chunk's activations need.
+const APART: usize = 64 << 10;
 
 /// Where kept tensors go. Clones share one bound and one file.
 #[derive(Debug, Clone)]
@@ -61,13 +66,18 @@ impl Spool {
         let mut state = self.state();
         if bytes <= state.room {
             state.room -= bytes;
-            return Ok(Place::Memory {
-                tensor: tensor.shallow_clone(),
-                _share: Share {
-                    spool: self.clone(),
-                    bytes,
-                },
-            });
+            let share = Share {
+                spool: self.clone(),
+                bytes,
+            };
+            if bytes < APART {
+                let tensor = tensor.shallow_clone();
+                return Ok(Place::Memory(tensor, share));
+            }
+            drop(state);
+            let mut mapped = MmapMut::map_anon(bytes).context("no memory is left")?;
+            tensor.f_copy_data_u8(&mut mapped, tensor.numel())?;
+            return Ok(Place::Apart(mapped, share));
         }
         state.append(&bytes_of(tensor)?).with_context(|| {
             format!(
@@ -81,7 +91,7 @@ impl Spool {
 /// How much may stay in memory where nothing else is said: a share of what the
 /// machine, or the control group that the process runs in, has.
 pub fn share_of_memory() -> usize {
-    const SHARE: usize = 512;
+    const SHARE: usize = 1024;
     const LEAST: usize = 32 << 20;
     const MOST: usize = 512 << 20;
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
@@ -113,8 +123,18 @@ impl State {
 
 #[derive(Debug)]
 enum Place {
-    Memory { tensor: Tensor, _share: Share },
-    File { file: Arc<File>, offset: u64 },
+    Memory(
+        Tensor,
+        #[expect(dead_code, reason = "dropped with its place")] Share,
+    ),
+    Apart(
+        MmapMut,
+        #[expect(dead_code, reason = "dropped with its place")] Share,
+    ),
+    File {
+        file: Arc<File>,
+        offset: u64,
+    },
 }
 
 /// Part of the bound, given back when what it stands for is gone.
@@ -220,15 +240,20 @@ impl Sequence {
     }
 
     fn part(&self, place: &Place, start: usize, count: usize) -> Result<Tensor> {
+        let (shape, kind) = self.layout.as_ref().context("nothing was kept")?;
+        let of_one = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
+        let sizes: Vec<i64> = [count as i64].iter().chain(shape).copied().collect();
+        let (from, length) = (of_one * start, of_one * count);
         match place {
-            Place::Memory { tensor, .. } => Ok(tensor.f_narrow(0, start as i64, count as i64)?),
+            Place::Memory(tensor, _) => Ok(tensor.f_narrow(0, start as i64, count as i64)?),
+            Place::Apart(mapped, _) => {
+                let bytes = &mapped[from..from + length];
+                Ok(Tensor::f_from_data_size(bytes, &sizes, *kind)?)
+            }
             Place::File { file, offset } => {
-                let (shape, kind) = self.layout.as_ref().context("nothing was kept")?;
-                let of_one = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
-                let mut bytes = vec![0; of_one * count];
-                file.read_exact_at(&mut bytes, offset + (of_one * start) as u64)
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, offset + from as u64)
                     .context("cannot read intermediate results back")?;
-                let sizes: Vec<i64> = [count as i64].iter().chain(shape).copied().collect();
                 Ok(Tensor::f_from_data_size(&bytes, &sizes, *kind)?)
             }
         }
@@ -272,6 +297,22 @@ mod tests {
             // The file has no name.
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_large_comes_back_too() {
+        let all = Tensor::arange(9 * 40_000, (Kind::Float, Device::Cpu)).reshape([9, 200, 200]);
+        let spool = Spool::new(5 * 160_000, &std::env::temp_dir());
+        let mut kept = Sequence::default();
+        for run in all.split_with_sizes([4, 1, 3, 1], 0) {
+            kept.push(&spool, &run).unwrap();
+        }
+        assert_eq!(spool.written(), 4 * 160_000);
+        assert_eq!(kept.get(1..3).unwrap(), all.narrow(0, 1, 2));
+        assert_eq!(kept.get(0..9).unwrap(), all);
+        kept.forget_before(4);
+        kept.push(&spool, &all.narrow(0, 0, 4)).unwrap();
+        assert_eq!(spool.written(), 4 * 160_000, "no room was given back");
     }
 
     #[test]

@@ -189,6 +189,32 @@ TORCH_LIBRARY(prism, library) {
               &convolution_size);
 }
 
+// Layers are made with random values, which those of a file soon take the place of.
+// DeferredInit is the dispatch key that libtorch reserves for doing without: while it
+// is on, new tensors have their size but no memory of their own, and nothing is filled.
+TORCH_LIBRARY_IMPL(_, DeferredInit, library) {
+  library.fallback(torch::CppFunction::makeFallthrough());
+}
+
+at::Tensor empty_without_memory(at::IntArrayRef size, std::optional<at::ScalarType> kind,
+                                std::optional<at::Layout> layout,
+                                std::optional<at::Device> device, std::optional<bool> pinned,
+                                std::optional<at::MemoryFormat>) {
+  c10::impl::ExcludeDispatchKeyGuard off(c10::DispatchKey::DeferredInit);
+  return at::zeros({}, kind, layout, device, pinned).expand(size);
+}
+
+TORCH_LIBRARY_IMPL(aten, DeferredInit, library) {
+  library.impl("empty.memory_format", &empty_without_memory);
+  library.impl("zero_", [](at::Tensor &self) -> at::Tensor & { return self; });
+  library.impl("fill_.Scalar",
+               [](at::Tensor &self, const at::Scalar &) -> at::Tensor & { return self; });
+  const auto unfilled = [](at::Tensor &self, double, double,
+                           std::optional<at::Generator>) -> at::Tensor & { return self; };
+  library.impl("uniform_", unfilled);
+  library.impl("normal_", unfilled);
+}
+
 // The sizes of a value, or [-1] where it holds no tensor: what a branch that was
 // not taken leaves (prim::Uninitialized).
 const torch::jit::RegisterOperators sizes_or_none({torch::jit::Operator(
@@ -1037,8 +1063,27 @@ char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensi
   });
 }
 
+void prism_defer_values(int on) {
+  c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::DeferredInit, on != 0);
+}
+
+#ifdef __GLIBC__
+// From this size on, what is freed goes back at once; and so much may lie unused.
+static void set_thresholds(int mapped, int unused) {
+  mallopt(M_MMAP_THRESHOLD, mapped);
+  mallopt(M_TRIM_THRESHOLD, unused);
+}
+#endif
+
+void prism_reuse_freed_memory(void) {
+#ifdef __GLIBC__
+  set_thresholds(1 << 30, 1 << 30);
+#endif
+}
+
 void prism_return_freed_memory(void) {
 #ifdef __GLIBC__
+  set_thresholds(32 << 20, 64 << 20);
   malloc_trim(0);
 #endif
 }

@@ -2,7 +2,7 @@
 //! them into a network of the zoo.
 
 use super::zoo::ZooEntry;
-use crate::hooks::tensor_of_floats;
+use crate::hooks::{tensor_of_floats, without_values};
 use crate::threads::joined;
 use anyhow::{Context, Result, anyhow, bail};
 use pytorch_reader::{DType, PytorchReader};
@@ -423,18 +423,9 @@ pub fn network(
         );
     }
     let mut vs = nn::VarStore::new(device);
-    // The values that it starts with are thrown away, so they may as well be small.
-    vs.set_kind(Kind::Half);
     let (module, state) = std::thread::scope(|scope| {
         let read = scope.spawn(|| state.read());
-        let module = entry.build(&vs.root(), classes);
-        // Sizes are still needed, memory for values is not.
-        let nothing = Tensor::zeros([], (Kind::Float, device));
-        tch::no_grad(|| {
-            for mut variable in vs.variables().into_values() {
-                variable.set_data(&nothing.expand(variable.size(), false));
-            }
-        });
+        let module = without_values(|| entry.build(&vs.root(), classes));
         (module, joined(read))
     });
     load(&mut vs, entry, state?, file)?;

@@ -15,7 +15,7 @@ use crate::arrays::{ArrayFormat, BasisOf, read_basis, write_basis};
 use crate::classes::{no_class, top_classes};
 use crate::cluster::pickle;
 use crate::error::usage;
-use crate::hooks::{Extrapolation, HookedModel, Layer, return_freed_memory};
+use crate::hooks::{Extrapolation, HookedModel, Layer, return_freed_memory, reuse_freed_memory};
 use crate::labels::Labels;
 use crate::map::{Keep, MapOptions, Maps};
 use crate::model::Network;
@@ -94,6 +94,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         options.memory.unwrap_or_else(spool::share_of_memory),
         &options.output.folder,
     );
+    reuse_freed_memory();
     let seen = look(
         &source,
         &model,
