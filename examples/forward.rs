@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use prism::hooks::{Classifier, Execution, reuse_freed_memory};
+use prism::hooks::{Classifier, Execution, return_freed_memory, reuse_freed_memory};
 use prism::model::Network;
 use prism::notices::Notices;
 use prism::options::ModelOptions;
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let [name, weights, rest @ ..] = words.as_slice() else {
         anyhow::bail!("forward NETWORK WEIGHTS [IMAGES [bf16]]");
     };
-    let images: i64 = rest.first().map_or(Ok(8), |count| count.parse())?;
+    let images: i64 = rest.first().map_or(Ok(4), |count| count.parse())?;
     let execution: Execution = rest.get(1).map_or("f32", String::as_str).parse()?;
     let mut options = ModelOptions {
         model: name.into(),
@@ -32,6 +32,7 @@ fn main() -> Result<()> {
     let bare = Classifier::new(&network.graph, size, execution)?;
     let hooked = network.hook(size, &options)?;
     let batch = Tensor::rand([images, 3, size.0, size.1], tch::kind::FLOAT_CPU);
+    return_freed_memory();
     reuse_freed_memory();
     let mut seconds = [Vec::new(), Vec::new()];
     for _ in 0..RUNS {
