@@ -3,7 +3,7 @@
 //!
 //! The file has no name from the moment it is made, so nothing of it is left
 //! however the process ends. It is read with ordinary reads into memory that the
-//! reader frees, which a mapping would leave to the system.
+//! reader frees, which a mapping of the file would leave to the system.
 
 use std::fs::File;
 use std::ops::Range;
@@ -66,18 +66,21 @@ impl Spool {
         let mut state = self.state();
         if bytes <= state.room {
             state.room -= bytes;
+            drop(state);
             let share = Share {
                 spool: self.clone(),
                 bytes,
             };
             if bytes < APART {
-                let tensor = tensor.shallow_clone();
-                return Ok(Place::Memory(tensor, share));
+                return Ok(Place::Memory(tensor.shallow_clone(), share));
             }
-            drop(state);
-            let mut mapped = MmapMut::map_anon(bytes).context("no memory is left")?;
-            tensor.f_copy_data_u8(&mut mapped, tensor.numel())?;
-            return Ok(Place::Apart(mapped, share));
+            if let Ok(mut mapped) = MmapMut::map_anon(bytes) {
+                tensor.f_copy_data_u8(&mut mapped, tensor.numel())?;
+                return Ok(Place::Apart(mapped, share));
+            }
+            // No memory is left, but there is the file.
+            drop(share);
+            state = self.state();
         }
         state.append(&bytes_of(tensor)?).with_context(|| {
             format!(
@@ -89,9 +92,10 @@ impl Spool {
 }
 
 /// How much may stay in memory where nothing else is said: a share of what the
-/// machine, or the control group that the process runs in, has.
+/// machine, or the control group that the process runs in, has. Little, as what goes to
+/// the file stays in memory while the system has room for it.
 pub fn share_of_memory() -> usize {
-    const SHARE: usize = 1024;
+    const PARTS: usize = 1024;
     const LEAST: usize = 32 << 20;
     const MOST: usize = 512 << 20;
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
@@ -102,7 +106,7 @@ pub fn share_of_memory() -> usize {
         .map(|kibibytes| kibibytes << 10);
     let group = read("/sys/fs/cgroup/memory.max").trim().parse().ok();
     let memory = machine.into_iter().chain(group).min();
-    memory.map_or(LEAST, |bytes| (bytes / SHARE).clamp(LEAST, MOST))
+    memory.map_or(LEAST, |bytes| (bytes / PARTS).clamp(LEAST, MOST))
 }
 
 impl State {

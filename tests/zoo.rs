@@ -152,7 +152,7 @@ fn a_trace_of_one_image_runs_on_two() {
 #[test]
 fn a_trace_of_a_small_image_runs_on_larger_ones() {
     let _guard = tch::no_grad_guard();
-    // One of each family: what the command line traces at 96 pixels sees any size.
+    // One of each family.
     for name in [
         "alexnet",
         "densenet121",
@@ -165,10 +165,12 @@ fn a_trace_of_a_small_image_runs_on_larger_ones() {
         "vgg11",
     ] {
         let mut vs = nn::VarStore::new(Device::Cpu);
-        let network = zoo::find(name).unwrap().build(&vs.root(), 10);
+        let entry = zoo::find(name).unwrap();
+        let network = entry.build(&vs.root(), 10);
         fill(&vs, 1.0);
         vs.freeze();
-        let example = Tensor::zeros([1, 3, 96, 96], (Kind::Float, Device::Cpu));
+        let (height, width) = entry.traced();
+        let example = Tensor::zeros([1, 3, height, width], (Kind::Float, Device::Cpu));
         let graph = NetworkGraph::trace(name, &example, &vs.variables(), |images| {
             network.forward_t(images, false)
         })
@@ -180,6 +182,11 @@ fn a_trace_of_a_small_image_runs_on_larger_ones() {
         let direct = network.forward_t(&images, false);
         let off = (scores - &direct).abs().max() / direct.abs().max();
         assert!(off.double_value(&[]) < TOLERANCE, "{name}: {off:?}");
+        // bfloat16 has 8 bits.
+        let rounded = Classifier::new(&graph, size, Execution::Bfloat16).unwrap();
+        let scores = rounded.forward(&images).unwrap();
+        let off = (scores - &direct).abs().max() / direct.abs().max();
+        assert!(off.double_value(&[]) < 0.1, "{name} in bfloat16: {off:?}");
     }
 }
 

@@ -330,6 +330,7 @@ impl RawProgram {
 
 /// What `build` returns, where the tensors that it makes on this thread have their size but
 /// neither memory nor values of their own: a module whose variables are to be replaced.
+/// It may only make zeros, ones, and uniform or normal values; libtorch refuses all else.
 pub fn without_values<T>(build: impl FnOnce() -> T) -> T {
     struct Deferred;
     impl Drop for Deferred {
@@ -484,6 +485,8 @@ mod tests {
         });
         assert_eq!(layer.ws.size(), [side, side]);
         assert_eq!(layer.ws.stride(), [0, 0]);
+        // What would be written into them is refused.
+        assert!(without_values(|| Tensor::f_from_data_size(&[1; 16], &[4], Kind::Float)).is_err());
         let mut values = Tensor::f_zeros([4, 4], (Kind::Float, Device::Cpu)).unwrap();
         assert_eq!(values.stride(), [4, 1]);
         let _ = values.f_uniform_(2.0, 3.0).unwrap();

@@ -141,7 +141,7 @@ impl Node {
             .unwrap_or(1)
     }
 
-    /// Whether it turns [N,C,h,w] into [N,h,w,C], which is no activation.
+    /// Whether it turns `[N,C,h,w]` into `[N,h,w,C]`, which is no activation.
     pub fn puts_channels_last(&self) -> bool {
         self.kind() == "permute" && self.argument("dims") == Some(&[0, 2, 3, 1][..])
     }

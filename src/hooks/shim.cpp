@@ -191,7 +191,8 @@ TORCH_LIBRARY(prism, library) {
 
 // Layers are made with random values, which those of a file soon take the place of.
 // DeferredInit is the dispatch key that libtorch reserves for doing without: while it
-// is on, new tensors have their size but no memory of their own, and nothing is filled.
+// is on, tensors that are made to be filled have their size but no memory of their own,
+// and whoever asks for that is refused.
 TORCH_LIBRARY_IMPL(_, DeferredInit, library) {
   library.fallback(torch::CppFunction::makeFallthrough());
 }
@@ -201,7 +202,9 @@ at::Tensor empty_without_memory(at::IntArrayRef size, std::optional<at::ScalarTy
                                 std::optional<at::Device> device, std::optional<bool> pinned,
                                 std::optional<at::MemoryFormat>) {
   c10::impl::ExcludeDispatchKeyGuard off(c10::DispatchKey::DeferredInit);
-  return at::zeros({}, kind, layout, device, pinned).expand(size);
+  const at::Tensor nothing = at::zeros({}, kind, layout, device, pinned);
+  nothing.storage().unsafeGetStorageImpl()->set_throw_on_mutable_data_ptr();
+  return nothing.expand(size);
 }
 
 TORCH_LIBRARY_IMPL(aten, DeferredInit, library) {
@@ -736,11 +739,28 @@ Value *watch(Graph &graph, const Cut &cut) {
 
 // --------------------------------------------------------------- optimisation
 
+// An operator that asks for float32 by name (mean(dtype), to) asks for bfloat16.
+void ask_for_bfloat16(Graph &graph, Node *node) {
+  const auto *schema = node->maybeSchema();
+  if (!schema)
+    return;
+  for (size_t i = 0; i < node->inputs().size() && i < schema->arguments().size(); i++) {
+    if (schema->arguments()[i].name() != "dtype")
+      continue;
+    const auto kind = torch::jit::toIValue(node->input(i));
+    if (!kind || !kind->isInt() || kind->toInt() != static_cast<int64_t>(at::kFloat))
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    node->replaceInput(i, graph.insertConstant(at::kBFloat16));
+  }
+}
+
 // bfloat16 weights and images, whatever the outputs are brought to later.
 void to_bfloat16(Graph &graph, size_t batch_input) {
   std::vector<Node *> nodes;
   all_nodes(graph.block(), nodes);
   for (Node *node : nodes) {
+    ask_for_bfloat16(graph, node);
     if (node->kind() != c10::prim::Constant)
       continue;
     auto constant = torch::jit::toIValue(node->output());
@@ -1068,22 +1088,27 @@ void prism_defer_values(int on) {
 }
 
 #ifdef __GLIBC__
-// From this size on, what is freed goes back at once; and so much may lie unused.
+// The highest that glibc goes by itself; before 2.35 it takes no higher one either.
+constexpr int OWN_LIMIT = 32 << 20;
+constexpr int NO_LIMIT = 1 << 30;
+
+// From `mapped` bytes on, what is freed goes back at once; of the rest `unused` stay.
 static void set_thresholds(int mapped, int unused) {
-  mallopt(M_MMAP_THRESHOLD, mapped);
+  if (mallopt(M_MMAP_THRESHOLD, mapped) == 0)
+    mallopt(M_MMAP_THRESHOLD, OWN_LIMIT);
   mallopt(M_TRIM_THRESHOLD, unused);
 }
 #endif
 
 void prism_reuse_freed_memory(void) {
 #ifdef __GLIBC__
-  set_thresholds(1 << 30, 1 << 30);
+  set_thresholds(NO_LIMIT, NO_LIMIT);
 #endif
 }
 
 void prism_return_freed_memory(void) {
 #ifdef __GLIBC__
-  set_thresholds(32 << 20, 64 << 20);
+  set_thresholds(OWN_LIMIT, 2 * OWN_LIMIT);
   malloc_trim(0);
 #endif
 }

@@ -83,12 +83,12 @@ char *prism_program_run(prism_program *program, const void *input,
 char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
                              void (*drop)(void *), void *owner, void **out);
 
-/* Whether tensors that this thread makes have their size alone, and neither memory nor
- * values. */
+/* Whether tensors that this thread makes with zeros, ones, or uniform or normal values
+ * have their size alone, and neither memory nor values. */
 void prism_defer_values(int on);
 
 /* Keeps freed memory for the next tensors, until prism_return_freed_memory hands what
- * the allocator keeps back to the system. */
+ * the allocator keeps back to the system, and from then on large pieces at once. */
 void prism_reuse_freed_memory(void);
 void prism_return_freed_memory(void);
 

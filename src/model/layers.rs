@@ -1,5 +1,4 @@
-//! Layers whose variables start as constants: their values come from a file, and drawing
-//! random ones for the 144 million of a VGG would take longer than reading that file.
+//! Layers whose variables start as constants: their values come from a file.
 
 use tch::nn::{self, Init};
 

@@ -24,11 +24,6 @@ use crate::options::ModelOptions;
 /// Input size where nothing else is said, pixels.
 const DEFAULT_SIZE: (i64, i64) = (224, 224);
 
-/// The networks of the zoo are traced with an image so many times smaller than those that
-/// they want: none of them turns its input's size into a constant, and a small one is soon
-/// forwarded. (They take none much smaller: alexnet 63 pixels at least, inception_v3 75.)
-const TRACED: i64 = 3;
-
 /// How a network becomes a file that prism takes.
 const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
 
@@ -148,9 +143,8 @@ fn is_path(model: &Path) -> bool {
 
 fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
     let (variables, module) = weights::network(entry, file, device)?;
-    let (height, width) = entry.input;
-    let size = [1, 3, height / TRACED, width / TRACED];
-    let example = Tensor::zeros(size, (tch::Kind::Float, device));
+    let (height, width) = entry.traced();
+    let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
     NetworkGraph::trace(entry.name, &example, &variables.variables(), |images| {
         module.forward_t(images, false)
     })
