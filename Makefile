@@ -42,6 +42,7 @@ test: setup weights check
 check: setup
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --no-deps
 
 setup:
 	@scripts/setup.sh libtorch
@@ -103,7 +104,9 @@ test-dist: dist
 
 # The report page in a browser, which is installed where it is missing (Debian, as root).
 test-browser: setup
-	command -v chromedriver >/dev/null || apt-get install -y --no-install-recommends chromium chromium-driver
+	command -v chromedriver >/dev/null && command -v chromium >/dev/null || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } || \
+		{ echo "make test-browser installs Chromium and ChromeDriver on Debian, as root; elsewhere install them first" >&2; exit 1; }
 	PRISM_TEST_BROWSER=1 $(CARGO) test --test report
 
 # Needs to mount: root, or user namespaces.

@@ -32,6 +32,39 @@ Examples:
   prism layers --model resnet50
   prism --input photos/ --model resnet50 --cluster && prism som 2cluster.bin";
 
+/// Sections of the manual page that clap does not write, as roff.
+const MANUAL_ENDS: &str = r"
+.SH EXIT STATUS
+.TP
+0
+Everything was written.
+.TP
+1
+Something failed: one line on standard error says what and where.
+.TP
+2
+A flag, value, layer or class that is not known.
+.TP
+128+N
+Ended by signal N (130: Ctrl\-C); nothing half\-written is left.
+.SH ENVIRONMENT
+.TP
+PRISM_MODELS
+Folders, between colons, in which networks and weights are looked for after ./models.
+.TP
+TORCH_HOME
+Where torchvision keeps its weights (else XDG_CACHE_HOME/torch, else ~/.cache/torch).
+.TP
+PRISM_OFFLINE
+Set, and not 0: weights are never downloaded.
+.TP
+PRISM_WEIGHTS_URL
+Address to download weights from, in place of torchvision's.
+.TP
+NO_COLOR
+Set: no colours on the terminal.
+";
+
 /// Shows what a convolutional network has seen in images: equal colours mean
 /// equal features.
 #[derive(Debug, Parser)]
@@ -156,7 +189,7 @@ struct InputArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 struct ModelArgs {
-    /// A network's name (see the README for the list), or the path of a
+    /// A network's name (prism models lists them), or the path of a
     /// TorchScript file (scripted or traced)
     #[arg(short, long, value_name = "NAME|FILE", default_value = "vgg16")]
     model: PathBuf,
@@ -302,7 +335,7 @@ struct OutputArgs {
     #[arg(long, value_name = "FILE", value_parser = path(parse_page))]
     report: Option<PathBuf>,
 
-    /// Also a summary for programs as JSON (docs/json.md); - for standard output, in
+    /// Also a summary for programs as JSON; - for standard output, in
     /// place of the lines there
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -389,10 +422,13 @@ fn manual() -> Vec<u8> {
     let mut command = Cli::command();
     command.build();
     let commands = command.get_subcommands().filter(|c| c.get_name() != "help");
-    for command in std::iter::once(&command).chain(commands) {
+    for (index, command) in std::iter::once(&command).chain(commands).enumerate() {
         let page = clap_mangen::Man::new(command.clone().disable_help_subcommand(true));
         // Into memory nothing fails to be written.
         let _ = page.render(&mut text);
+        if index == 0 {
+            text.extend_from_slice(MANUAL_ENDS.as_bytes());
+        }
     }
     text
 }

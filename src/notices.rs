@@ -71,19 +71,27 @@ impl Notices {
 
     /// A bar of `count` steps, gone when it is done.
     pub fn bar(self, count: usize, what: &'static str) -> ProgressBar {
+        let line = "{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left";
+        self.line(Some(count as u64), what, line)
+    }
+
+    /// A sign of life for work whose steps are not counted, gone when it is done.
+    pub fn spinner(self, what: &'static str) -> ProgressBar {
+        self.line(None, what, "{msg} {spinner} {elapsed}")
+    }
+
+    fn line(self, count: Option<u64>, what: &'static str, template: &str) -> ProgressBar {
         let target = if self == Notices::Quiet {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr()
         };
-        let bar = ProgressBar::with_draw_target(Some(count as u64), target).with_message(what);
-        if let Ok(style) =
-            ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left")
-        {
-            bar.set_style(style);
+        let line = ProgressBar::with_draw_target(count, target).with_message(what);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            line.set_style(style);
         }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        bar
+        line.enable_steady_tick(Duration::from_millis(200));
+        line
     }
 }
 

@@ -300,6 +300,8 @@ fn shells_and_man_learn_the_options() {
         ".SH OPTIONS",
         "no\\-gradual\\-extrapolation",
         "Examples:",
+        ".SH EXIT STATUS",
+        "PRISM_OFFLINE",
     ] {
         assert!(page.contains(part), "{part}");
     }

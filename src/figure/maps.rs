@@ -55,6 +55,7 @@ const HAIRLINE: Rgb = [214, 216, 220];
 /// A picture of a column.
 #[derive(Debug, Clone)]
 pub struct Panel<'a> {
+    /// What is drawn, RGB bytes row by row.
     pub image: Rc<dyn Picture + 'a>,
     /// How it is brought to the size of its cell.
     pub scaling: Scaling,
@@ -82,6 +83,7 @@ pub struct Column<'a> {
 /// A figure of one column per image, in the order of the images.
 #[derive(Debug, Clone)]
 pub struct MapFigure<'a> {
+    /// One per image, left to right, then wrapped.
     pub columns: Vec<Column<'a>>,
     /// Names of the panels' rows, left of them; none at all is allowed.
     pub row_names: Vec<String>,

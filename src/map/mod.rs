@@ -228,12 +228,13 @@ pub struct Basis {
 pub struct Maps {
     /// Scores of the first three components, `[N,3,h,w]` float32, signs fixed.
     pub features: Tensor,
-    /// Share of the variance of every component, falling.
+    /// Share of the variance of every component, `[min(Nhw, C)]`, falling; with a given
+    /// basis of its three alone, in that basis's order.
     pub variance_ratio: Vec<f64>,
     /// Class scores before softmax, `[N,K]` float32.
     pub logits: Tensor,
-    /// Where a class was seen, `[N,1,h,w]` float32, not negative, if that was
-    /// hooked.
+    /// Where a class was seen, `[N,1,h',w']` float32, not negative, at the resolution of
+    /// the layer where that was hooked.
     pub saliency: Option<Tensor>,
     axes: Axes,
     /// The norm of the features, before they are quantised or brought up.

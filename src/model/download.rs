@@ -1,6 +1,7 @@
 //! Fetching torchvision's official weights.
 
 use super::search_path::SearchPath;
+use crate::notices::Notices;
 use crate::temporary::Workplace;
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -66,10 +67,10 @@ impl Default for Bar {
 impl Progress for Bar {
     fn started(&mut self, file: &str, bytes: Option<u64>, address: &str, folder: &Path) {
         let size = bytes.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());
-        eprintln!(
-            "Downloading {file} ({size}) from {address} to {}",
+        Notices::Normal.note(&format!(
+            "downloading {file} ({size}) from {address} to {}",
             folder.display()
-        );
+        ));
         self.0 = match bytes {
             Some(bytes) => ProgressBar::new(bytes),
             None => ProgressBar::no_length(),

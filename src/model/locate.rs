@@ -59,8 +59,8 @@ pub fn locate(name: &str, search: &SearchPath, progress: &mut dyn Progress) -> R
             .map(|folder| folder.display().to_string())
             .collect();
         bail!(
-            "no weights of {name}: {name}.pth is in none of {}; scripts/setup.sh puts it into \
-             ./models, or give it with --weights FILE",
+            "no weights of {name}: {name}.pth is in none of {}; put it there (make weights does), \
+             or give it with --weights FILE",
             folders.join(", ")
         );
     };

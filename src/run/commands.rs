@@ -78,7 +78,7 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
 /// Prints the layers of the network that `options` name as a table.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`super::run`].
 pub fn print_layers(
     options: &ModelOptions,
     notices: Notices,
@@ -119,10 +119,7 @@ pub fn print_models(stdout: &mut impl Write) -> Result<()> {
                 }
                 None => match entry.file {
                     Some(file) => ("no", search.checkpoints.join(file).display().to_string()),
-                    None => (
-                        "no",
-                        format!("models/{}.pth, by `make weights`", entry.name),
-                    ),
+                    None => ("no", format!("models/{}.pth (make weights)", entry.name)),
                 },
             };
             [

@@ -111,7 +111,9 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         ],
         "decoding",
     );
+    let spinner = notices.spinner("analysing");
     let maps = seen.collector.finish_with(map_options, basis)?;
+    spinner.finish_and_clear();
     if let Some(note) = maps.note() {
         notices.note(note);
     } else if maps.is_constant() {
@@ -356,12 +358,15 @@ fn choices(model: &HookedModel, options: &Options, chunk_size: usize) -> Vec<Str
     let largest = model.largest_tensor() as f64 / f64::from(1 << 20);
     let of_chunk = match options.batch_size {
         Some(_) => "as asked".to_string(),
-        None => format!("the network's largest tensor takes {largest:.1} MiB of each"),
+        None => format!("more are no faster; its largest tensor takes {largest:.1} MiB of each"),
     };
     vec![
         format!("device: {device}; {} threads", tch::get_num_threads()),
         format!("images: {height}x{width} pixels, {chunk_size} images at once ({of_chunk})"),
         format!("excitation: {excitation}, {why}"),
-        format!("guides: {}", guides.join(", ")),
+        match options.gradual_extrapolation {
+            true => format!("guides: {}", guides.join(", ")),
+            false => "guides: none, as asked".to_string(),
+        },
     ]
 }

@@ -197,7 +197,9 @@ pub fn look(
                             pictures.push(picture);
                             seen.names.push(file.clone());
                         }
-                        Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
+                        Err(error) if options.skip_bad_images => {
+                            bar.suspend(|| notices.warn(&skipped(&error)));
+                        }
                         Err(error) => return Err(error),
                     }
                 }
