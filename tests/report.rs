@@ -137,3 +137,46 @@ fn the_page_works_in_a_browser() {
         &json!(true),
     );
 }
+
+#[test]
+fn large_pages_and_pages_of_one_image_fit_a_phone_in_the_dark() {
+    let Some(browser) = Browser::start() else {
+        eprintln!("no chromedriver here: not tested in a browser");
+        return;
+    };
+    browser.become_phone(390, 844);
+    let place = Place::new();
+    for index in 0..70 {
+        let name = format!("many/a rather long name of a photograph number {index}.png");
+        fs::create_dir_all(place.path("many")).unwrap();
+        fs::copy(place.path("photos/a.png"), place.path(&name)).unwrap();
+    }
+    for (input, count, pictures) in [("photos/a.png", 1, 0), ("many", 70, 140)] {
+        place.run(&format!("--quiet --input {input} --report page.html"));
+        browser.open(&place.path("page.html"));
+        browser.until(
+            "return document.querySelectorAll('.card:not([hidden])').length",
+            &json!(count),
+        );
+        // Nothing sticks out at the side, and the last image can be scrolled to.
+        let width = browser.script("return document.documentElement.scrollWidth");
+        assert_eq!(width, 390, "of {count} images");
+        browser.script("[...document.querySelectorAll('.card')].at(-1).scrollIntoView()");
+        browser.until(
+            "return [...[...document.querySelectorAll('.card')].at(-1).querySelectorAll('img')]\
+             .every(i => i.complete && i.naturalWidth > 0)",
+            &json!(true),
+        );
+        // Light on dark.
+        let colours = browser.script(
+            "const s = getComputedStyle(document.body), c = getComputedStyle(document.querySelector('.card')); \
+             return [s.backgroundColor, c.color].map(x => x.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0))",
+        );
+        let [ground, ink] = [0, 1].map(|index| colours[index].as_f64().unwrap());
+        assert!(ground < 150.0 && ink > 550.0, "{colours}");
+        // Small pages are one file, large ones have a folder beside them.
+        let files = place.path("page_files");
+        let written = fs::read_dir(files).map_or(0, Iterator::count);
+        assert_eq!(written, pictures, "of {count} images");
+    }
+}

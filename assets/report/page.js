@@ -228,7 +228,7 @@
   }
 
   function legend() {
-    if (state.view === "input") return "The images as the network was given them.";
+    if (state.view === "input") return "The images, cut and stretched as the network took them.";
     if (state.component === "saliency") return `Saliency, ${data.saliency}, in place of the map.`;
     if (state.component === "all")
       return "First component in red, second in green, third in blue.";

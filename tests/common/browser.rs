@@ -19,16 +19,26 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one; `None` where ChromeDriver is not installed.
+    /// Starts one; `None` where ChromeDriver or Chromium is not installed.
     pub fn start() -> Option<Browser> {
-        let found = Command::new("chromedriver")
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status();
-        if found.is_err() {
+        let installed = |program: &&str| {
+            let version = Command::new(program)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            version.is_ok()
+        };
+        let browsers = [
+            "chromium",
+            "chromium-browser",
+            "google-chrome",
+            "google-chrome-stable",
+        ];
+        if !installed(&"chromedriver") || !browsers.iter().any(installed) {
             assert!(
                 std::env::var_os("PRISM_TEST_BROWSER").is_none(),
-                "there is no chromedriver"
+                "there is no chromedriver, or no Chromium"
             );
             return None;
         }
@@ -87,6 +97,20 @@ impl Browser {
     /// Opens a file.
     pub fn open(&self, file: &Path) {
         self.post("url", json!({"url": format!("file://{}", file.display())}));
+    }
+
+    /// Makes it a phone's, `width` by `height` pixels, in dark mode.
+    pub fn become_phone(&self, width: u32, height: u32) {
+        let size =
+            json!({"width": width, "height": height, "deviceScaleFactor": 2, "mobile": true});
+        let dark = json!({"features": [{"name": "prefers-color-scheme", "value": "dark"}]});
+        for (command, parameters) in [
+            ("Emulation.setDeviceMetricsOverride", size),
+            ("Emulation.setEmulatedMedia", dark),
+        ] {
+            let body = json!({"cmd": command, "params": parameters});
+            self.post("goog/cdp/execute", body);
+        }
     }
 
     /// Runs the body of a function in the page.
