@@ -391,8 +391,19 @@ impl<'s, 'a> Bands<'s, 'a> {
     }
 }
 
-/// A stretch of rows and their pixels.
-type Drawn = (Range<u32>, Vec<u8>);
+/// A stretch of rows, and the brightness and the two chromas of their pixels.
+type Drawn = (Range<u32>, [Vec<u8>; 3]);
+
+/// RGB pixels as JPEG's three planes.
+fn planes(pixels: &[u8]) -> [Vec<u8>; 3] {
+    let mut planes = [(); 3].map(|()| vec![0; pixels.len() / 3]);
+    let [luma, blue, red] = &mut planes;
+    let places = luma.iter_mut().zip(blue).zip(red);
+    for (pixel, ((y, cb), cr)) in pixels.chunks_exact(3).zip(places) {
+        (*y, *cb, *cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
+    }
+    planes
+}
 
 /// What an encoder asks for its rows, from the first to the last.
 struct Rows {
@@ -430,13 +441,10 @@ impl ImageBuffer for Rows {
             };
             *drawn = next;
         }
-        let length = usize::from(self.width) * 3;
+        let length = usize::from(self.width);
         let start = (row - drawn.0.start) as usize * length;
-        for pixel in drawn.1[start..start + length].chunks_exact(3) {
-            let (y, cb, cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
-            buffers[0].push(y);
-            buffers[1].push(cb);
-            buffers[2].push(cr);
+        for (buffer, plane) in buffers.iter_mut().zip(&drawn.1) {
+            buffer.extend_from_slice(&plane[start..start + length]);
         }
     }
 }
@@ -565,14 +573,14 @@ fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
         width: width as u16,
         height: height as u16,
         bands: receiver,
-        drawn: RefCell::new((0..0, Vec::new())),
+        drawn: RefCell::new((0..0, Default::default())),
     };
     std::thread::scope(|scope| {
         let encoding = scope.spawn(move || encoder.encode_image(rows));
         let sender = sender; // which an error drops, so that the encoder waits no longer
         for rows in &bands.rows {
             // Nobody listens where encoding has failed, which is told below.
-            let _ = sender.send((rows.clone(), bands.draw(rows)?));
+            let _ = sender.send((rows.clone(), planes(&bands.draw(rows)?)));
         }
         joined(encoding).context("cannot encode the figure as JPEG")
     })?;
