@@ -133,6 +133,7 @@ generate() {
     packed "$@" > "$file" || die "prism $* failed; run make build"
     [ -s "$file" ] || die "prism $* printed nothing"
 }
+install -D -m 644 docs/json.md "$tree/share/doc/prism/json.md" # what --json writes
 generate man/man1/prism.1 man
 generate bash-completion/completions/prism completions bash
 generate zsh/site-functions/_prism completions zsh
@@ -154,6 +155,7 @@ licence() {
 licence prism LICENSE
 licence "$NETWORK" "models/$NETWORK.LICENSE"
 licence open-sans assets/fonts/LICENSE-OpenSans.txt
+licence colorbrewer assets/ColorBrewer.LICENSE # ramps of the figures
 licence uplot assets/report/uPlot.LICENSE # draws the report page's curves, in the program like the font
 licence onemkl "$TOOLS/onemkl/LICENSE.txt" "$TOOLS/onemkl/third-party-programs.txt"
 

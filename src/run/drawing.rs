@@ -205,7 +205,7 @@ pub fn row_names(options: &Options, saliency: Option<&str>) -> Vec<String> {
         names.push("overlay".to_string());
     }
     if options.output.split_rgb {
-        names.extend(["red", "green", "blue"].map(String::from));
+        names.extend(["red", "green", "blue"].map(|name| format!("{name} (darker = more)")));
     }
     names.extend(saliency.map(String::from));
     if !names.is_empty() {
