@@ -282,6 +282,16 @@ fn a_server_that_fails_is_one_line_and_leaves_nothing() {
 }
 
 #[test]
+fn what_is_said_of_a_download_may_go_unheard() {
+    let place = Place::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = download(&place, &server(Answer::Missing))
+        .stderr(full)
+        .status();
+    assert_eq!(status.unwrap().code(), Some(1)); // a panic would be 101
+}
+
+#[test]
 fn a_slow_download_can_be_ended_and_what_a_killed_one_leaves_is_cleared() {
     let place = Place::new();
     let address = server(Answer::Slow);
