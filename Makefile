@@ -104,7 +104,7 @@ test-dist: dist
 
 # The report page in a browser, which is installed where it is missing (Debian, as root).
 test-browser: setup
-	command -v chromedriver >/dev/null && command -v chromium >/dev/null || \
+	command -v chromedriver >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } || \
 		{ echo "make test-browser installs Chromium and ChromeDriver on Debian, as root; elsewhere install them first" >&2; exit 1; }
 	PRISM_TEST_BROWSER=1 $(CARGO) test --test report

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use prism::hooks::{Classifier, Execution, return_freed_memory, reuse_freed_memory};
+use prism::hooks::{Classifier, Execution, reusing_freed_memory};
 use prism::model::Network;
 use prism::notices::Notices;
 use prism::options::ModelOptions;
@@ -32,17 +32,18 @@ fn main() -> Result<()> {
     let bare = Classifier::new(&network.graph, size, execution)?;
     let hooked = network.hook(size, &options)?;
     let batch = Tensor::rand([images, 3, size.0, size.1], tch::kind::FLOAT_CPU);
-    return_freed_memory();
-    reuse_freed_memory();
     let mut seconds = [Vec::new(), Vec::new()];
-    for _ in 0..RUNS {
-        let begin = Instant::now();
-        let _scores = bare.forward(&batch)?;
-        seconds[0].push(begin.elapsed().as_secs_f64() / images as f64);
-        let begin = Instant::now();
-        hooked.forward(&batch)?;
-        seconds[1].push(begin.elapsed().as_secs_f64() / images as f64);
-    }
+    reusing_freed_memory(|| -> Result<()> {
+        for _ in 0..RUNS {
+            let begin = Instant::now();
+            let _scores = bare.forward(&batch)?;
+            seconds[0].push(begin.elapsed().as_secs_f64() / images as f64);
+            let begin = Instant::now();
+            hooked.forward(&batch)?;
+            seconds[1].push(begin.elapsed().as_secs_f64() / images as f64);
+        }
+        Ok(())
+    })?;
     let median = |seconds: &mut Vec<f64>| -> Result<f64> {
         seconds.sort_by(f64::total_cmp);
         seconds.get(RUNS / 2).copied().context("no run")

@@ -419,17 +419,17 @@ fn completions(shell: Shell) -> Vec<u8> {
 /// The page of `prism`, and below it those of its commands.
 fn manual() -> Vec<u8> {
     let mut text = Vec::new();
-    let mut command = Cli::command();
-    command.build();
-    let commands = command.get_subcommands().filter(|c| c.get_name() != "help");
-    for (index, command) in std::iter::once(&command).chain(commands).enumerate() {
+    let add = |command: &clap::Command, text: &mut Vec<u8>| {
         let page = clap_mangen::Man::new(command.clone().disable_help_subcommand(true));
         // Into memory nothing fails to be written.
-        let _ = page.render(&mut text);
-        if index == 0 {
-            text.extend_from_slice(MANUAL_ENDS.as_bytes());
-        }
-    }
+        let _ = page.render(text);
+    };
+    let mut command = Cli::command();
+    command.build();
+    add(&command, &mut text);
+    text.extend_from_slice(MANUAL_ENDS.as_bytes());
+    let commands = command.get_subcommands().filter(|c| c.get_name() != "help");
+    commands.for_each(|command| add(command, &mut text));
     text
 }
 

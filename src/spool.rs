@@ -61,27 +61,30 @@ impl Spool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Part of the bound for so many bytes, where there is room.
+    fn share(&self, bytes: usize) -> Option<Share> {
+        let mut state = self.state();
+        state.room = state.room.checked_sub(bytes)?;
+        Some(Share {
+            spool: self.clone(),
+            bytes,
+        })
+    }
+
     fn keep(&self, tensor: &Tensor) -> Result<Place> {
         let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let mut state = self.state();
-        if bytes <= state.room {
-            state.room -= bytes;
-            drop(state);
-            let share = Share {
-                spool: self.clone(),
-                bytes,
-            };
+        if let Some(_share) = self.share(bytes) {
             if bytes < APART {
-                return Ok(Place::Memory(tensor.shallow_clone(), share));
+                let tensor = tensor.shallow_clone();
+                return Ok(Place::Memory { tensor, _share });
             }
+            // Where no memory is left, there is the file.
             if let Ok(mut mapped) = MmapMut::map_anon(bytes) {
                 tensor.f_copy_data_u8(&mut mapped, tensor.numel())?;
-                return Ok(Place::Apart(mapped, share));
+                return Ok(Place::Apart { mapped, _share });
             }
-            // No memory is left, but there is the file.
-            drop(share);
-            state = self.state();
         }
+        let mut state = self.state();
         state.append(&bytes_of(tensor)?).with_context(|| {
             format!(
                 "cannot keep intermediate results in {} (--memory sets how much stays in memory)",
@@ -127,18 +130,9 @@ impl State {
 
 #[derive(Debug)]
 enum Place {
-    Memory(
-        Tensor,
-        #[expect(dead_code, reason = "dropped with its place")] Share,
-    ),
-    Apart(
-        MmapMut,
-        #[expect(dead_code, reason = "dropped with its place")] Share,
-    ),
-    File {
-        file: Arc<File>,
-        offset: u64,
-    },
+    Memory { tensor: Tensor, _share: Share },
+    Apart { mapped: MmapMut, _share: Share },
+    File { file: Arc<File>, offset: u64 },
 }
 
 /// Part of the bound, given back when what it stands for is gone.
@@ -249,8 +243,8 @@ impl Sequence {
         let sizes: Vec<i64> = [count as i64].iter().chain(shape).copied().collect();
         let (from, length) = (of_one * start, of_one * count);
         match place {
-            Place::Memory(tensor, _) => Ok(tensor.f_narrow(0, start as i64, count as i64)?),
-            Place::Apart(mapped, _) => {
+            Place::Memory { tensor, .. } => Ok(tensor.f_narrow(0, start as i64, count as i64)?),
+            Place::Apart { mapped, .. } => {
                 let bytes = &mapped[from..from + length];
                 Ok(Tensor::f_from_data_size(bytes, &sizes, *kind)?)
             }

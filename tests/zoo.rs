@@ -122,6 +122,11 @@ fn every_network_has_a_reference() {
     }
 }
 
+/// How far scores are off, as a share of the largest right one.
+fn how_far_off(scores: &Tensor, direct: &Tensor) -> f64 {
+    ((scores - direct).abs().max() / direct.abs().max()).double_value(&[])
+}
+
 #[test]
 fn a_trace_of_one_image_runs_on_two() {
     let _guard = tch::no_grad_guard();
@@ -144,8 +149,8 @@ fn a_trace_of_one_image_runs_on_two() {
             .unwrap();
         let direct = network.forward_t(&images, false);
         assert_eq!(scores.size(), [2, 1000], "{name}");
-        let off = (scores - &direct).abs().max() / direct.abs().max();
-        assert!(off.double_value(&[]) < TOLERANCE, "{name}: {off:?}");
+        let off = how_far_off(&scores, &direct);
+        assert!(off < TOLERANCE, "{name}: {off:?}");
     }
 }
 
@@ -180,13 +185,13 @@ fn a_trace_of_a_small_image_runs_on_larger_ones() {
         let images = image(size.0, size.1);
         let scores = traced.forward(&images).unwrap();
         let direct = network.forward_t(&images, false);
-        let off = (scores - &direct).abs().max() / direct.abs().max();
-        assert!(off.double_value(&[]) < TOLERANCE, "{name}: {off:?}");
+        let off = how_far_off(&scores, &direct);
+        assert!(off < TOLERANCE, "{name}: {off:?}");
         // bfloat16 has 8 bits.
         let rounded = Classifier::new(&graph, size, Execution::Bfloat16).unwrap();
         let scores = rounded.forward(&images).unwrap();
-        let off = (scores - &direct).abs().max() / direct.abs().max();
-        assert!(off.double_value(&[]) < 0.1, "{name} in bfloat16: {off:?}");
+        let off = how_far_off(&scores, &direct);
+        assert!(off < 0.1, "{name} in bfloat16: {off:?}");
     }
 }
 

@@ -126,8 +126,7 @@ unsafe extern "C" {
         out: *mut *mut RawProgramHandle,
     ) -> *mut c_char;
     fn prism_defer_values(on: c_int);
-    fn prism_reuse_freed_memory();
-    fn prism_return_freed_memory();
+    fn prism_reuse_freed_memory(on: c_int);
     fn prism_program_run(
         program: *mut RawProgramHandle,
         input: *const c_void,
@@ -345,19 +344,22 @@ pub fn without_values<T>(build: impl FnOnce() -> T) -> T {
     build()
 }
 
-/// Lets the allocator keep what is freed for the tensors to come, until
-/// [`return_freed_memory`]: a network makes the same ones for every chunk of images, and
-/// memory fresh from the system costs a tenth of its time (a page fault every 4 KiB).
-pub fn reuse_freed_memory() {
-    // SAFETY: sets two numbers of the allocator.
-    unsafe { prism_reuse_freed_memory() }
-}
-
-/// Hands what the allocator keeps of freed memory back to the system: worth it, as it takes
-/// milliseconds, after a stage whose tensors the next one has no use for.
-pub fn return_freed_memory() {
-    // SAFETY: takes nothing and touches no memory that is in use.
-    unsafe { prism_return_freed_memory() }
+/// What `work` returns. Meanwhile the allocator keeps what is freed for the tensors to come:
+/// a network makes the same ones for every chunk of images, and memory fresh from the system
+/// costs a tenth of its time (a page fault every 4 KiB). What was free before or is
+/// afterwards goes back to the system, which takes milliseconds.
+pub fn reusing_freed_memory<T>(work: impl FnOnce() -> T) -> T {
+    struct Reusing;
+    impl Drop for Reusing {
+        fn drop(&mut self) {
+            // SAFETY: sets two numbers of the allocator, and touches no memory that is in use.
+            unsafe { prism_reuse_freed_memory(0) }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { prism_reuse_freed_memory(1) };
+    let _reusing = Reusing;
+    work()
 }
 
 fn device_index(device: Device) -> c_int {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use ffi::Execution;
-pub use ffi::{return_freed_memory, reuse_freed_memory};
+pub use ffi::reusing_freed_memory;
 pub(crate) use ffi::{tensor_of_floats, without_values};
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Extrapolation, Rule, Selection};

@@ -1100,16 +1100,15 @@ static void set_thresholds(int mapped, int unused) {
 }
 #endif
 
-void prism_reuse_freed_memory(void) {
+void prism_reuse_freed_memory(int on) {
 #ifdef __GLIBC__
-  set_thresholds(NO_LIMIT, NO_LIMIT);
-#endif
-}
-
-void prism_return_freed_memory(void) {
-#ifdef __GLIBC__
-  set_thresholds(OWN_LIMIT, 2 * OWN_LIMIT);
   malloc_trim(0);
+  if (on)
+    set_thresholds(NO_LIMIT, NO_LIMIT);
+  else
+    set_thresholds(OWN_LIMIT, 2 * OWN_LIMIT);
+#else
+  (void)on;
 #endif
 }
 

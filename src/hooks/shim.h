@@ -87,10 +87,9 @@ char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensi
  * have their size alone, and neither memory nor values. */
 void prism_defer_values(int on);
 
-/* Keeps freed memory for the next tensors, until prism_return_freed_memory hands what
- * the allocator keeps back to the system, and from then on large pieces at once. */
-void prism_reuse_freed_memory(void);
-void prism_return_freed_memory(void);
+/* Hands what the allocator keeps of freed memory back to the system, and sets whether it
+ * is to keep what is freed from now on for the next tensors. */
+void prism_reuse_freed_memory(int on);
 
 void prism_graph_free(prism_graph *graph);
 void prism_program_free(prism_program *program);

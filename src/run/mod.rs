@@ -15,7 +15,7 @@ use crate::arrays::{ArrayFormat, BasisOf, read_basis, write_basis};
 use crate::classes::{no_class, top_classes};
 use crate::cluster::pickle;
 use crate::error::usage;
-use crate::hooks::{Extrapolation, HookedModel, Layer, return_freed_memory, reuse_freed_memory};
+use crate::hooks::{Extrapolation, HookedModel, Layer, reusing_freed_memory};
 use crate::labels::Labels;
 use crate::map::{Keep, MapOptions, Maps};
 use crate::model::Network;
@@ -73,7 +73,6 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
     let labels = labels_of(&model, &network, labels, options)?;
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
     drop(network.graph);
-    return_freed_memory();
     clock.lap("hooking");
     let map_options = MapOptions {
         keep: options.keep,
@@ -94,16 +93,16 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         options.memory.unwrap_or_else(spool::share_of_memory),
         &options.output.folder,
     );
-    reuse_freed_memory();
-    let seen = look(
-        &source,
-        &model,
-        &network.normalisation,
-        &spool,
-        chunk_size,
-        options,
-    )?;
-    return_freed_memory();
+    let seen = reusing_freed_memory(|| {
+        look(
+            &source,
+            &model,
+            &network.normalisation,
+            &spool,
+            chunk_size,
+            options,
+        )
+    })?;
     clock.laps(
         &[
             ("forwarding", seen.forwarding),

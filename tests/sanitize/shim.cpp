@@ -177,8 +177,8 @@ void failing() {
   std::ofstream(file) << "no network";
   bad(prism_graph_load(file.c_str(), -1, &graph), "a text");
   std::remove(file.c_str());
-  prism_reuse_freed_memory();
-  prism_return_freed_memory();
+  prism_reuse_freed_memory(1);
+  prism_reuse_freed_memory(0);
 }
 
 void deferring() {
