@@ -123,9 +123,9 @@ fn squeezenet() -> Vec<(String, Tensor)> {
 
 fn load_squeezenet(state: Vec<(String, Tensor)>) -> Result<nn::VarStore, String> {
     let entry = zoo::find("squeezenet1_1").unwrap();
-    let mut vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(Device::Cpu);
     entry.build(&vs.root(), 3);
-    load(&mut vs, entry, state, Path::new("squeeze.pth")).map_err(|e| format!("{e:#}"))?;
+    load(&vs, entry, state, Path::new("squeeze.pth")).map_err(|e| format!("{e:#}"))?;
     Ok(vs)
 }
 
@@ -151,7 +151,7 @@ fn weights_of_another_number_of_classes_fit() {
     assert_eq!(opened.classes(zoo::find("resnet18").unwrap()), None);
 
     let _guard = tch::no_grad_guard();
-    let (vs, module) = network(entry, &path, Device::Cpu).unwrap();
+    let (vs, module) = network(entry, &path, Device::Cpu, |module| module).unwrap();
     let loaded = vs.variables();
     for (name, tensor) in state.iter().filter(|(name, _)| loaded.contains_key(name)) {
         assert_eq!(loaded[name], *tensor, "{name}");
@@ -234,7 +234,7 @@ fn old_densenet_names_are_understood() {
     });
     let state: Vec<_> = state.collect();
     assert_eq!(renamed, 58 * 10);
-    let mut fresh = nn::VarStore::new(Device::Cpu);
+    let fresh = nn::VarStore::new(Device::Cpu);
     entry.build(&fresh.root(), 2);
-    load(&mut fresh, entry, state, Path::new("densenet.pth")).unwrap();
+    load(&fresh, entry, state, Path::new("densenet.pth")).unwrap();
 }

@@ -109,6 +109,7 @@ unsafe extern "C" {
     fn prism_trace_begin(input: *const c_void) -> *mut c_char;
     fn prism_trace_end(output: *const c_void, out: *mut *mut RawGraphHandle) -> *mut c_char;
     fn prism_trace_abandon();
+    fn prism_trace_finish(trace: *mut RawGraphHandle) -> *mut c_char;
     fn prism_graph_describe(
         graph: *mut RawGraphHandle,
         shape: *const i64,
@@ -193,6 +194,10 @@ pub fn tensor_of_floats(mut bytes: Vec<u8>, shape: &[i64]) -> Result<Tensor> {
 #[derive(Debug)]
 pub struct RawGraph(NonNull<RawGraphHandle>);
 
+/// What was recorded of a forward pass, before it is a graph.
+#[derive(Debug)]
+pub struct RawTrace(RawGraph);
+
 /// A graph compiled to return chosen values.
 #[derive(Debug)]
 pub struct RawProgram {
@@ -225,24 +230,6 @@ impl RawGraph {
         let mut graph = ptr::null_mut();
         // SAFETY: the path is a C string and `graph` outlives the call.
         check(unsafe { prism_graph_load(path.as_ptr(), device_index(device), &mut graph) })?;
-        from_shim(graph).map(RawGraph)
-    }
-
-    /// Traces `forward` on `example`, as `torch.jit.trace` does.
-    ///
-    /// # Errors
-    /// With the reason where `forward` fails (tch panics there) or computes
-    /// something that does not depend on its input.
-    pub fn trace(example: &Tensor, forward: impl FnOnce(&Tensor) -> Tensor) -> Result<RawGraph> {
-        // SAFETY: tch's pointer is to a live at::Tensor, which the shim copies.
-        check(unsafe { prism_trace_begin(example.as_ptr().cast()) })?;
-        let output = silent_panics(|| forward(example)).inspect_err(|_| {
-            // SAFETY: no arguments; ends the trace begun above.
-            unsafe { prism_trace_abandon() }
-        })?;
-        let mut graph = ptr::null_mut();
-        // SAFETY: as for prism_trace_begin; on failure the shim ends the trace.
-        check(unsafe { prism_trace_end(output.as_ptr().cast(), &mut graph) })?;
         from_shim(graph).map(RawGraph)
     }
 
@@ -297,6 +284,37 @@ impl RawGraph {
             handle: from_shim(program)?,
             count: outputs.len() + usize::from(watch.is_some()),
         })
+    }
+}
+
+impl RawTrace {
+    /// Records `forward` on `example`, as `torch.jit.trace` does, but for the arithmetic:
+    /// the values of weights are not read.
+    ///
+    /// # Errors
+    /// With the reason where `forward` fails (tch panics there) or computes
+    /// something that does not depend on its input.
+    pub fn record(example: &Tensor, forward: impl FnOnce(&Tensor) -> Tensor) -> Result<RawTrace> {
+        // SAFETY: tch's pointer is to a live at::Tensor, which the shim copies.
+        check(unsafe { prism_trace_begin(example.as_ptr().cast()) })?;
+        let output = silent_panics(|| forward(example)).inspect_err(|_| {
+            // SAFETY: no arguments; ends the trace begun above.
+            unsafe { prism_trace_abandon() }
+        })?;
+        let mut graph = ptr::null_mut();
+        // SAFETY: as for prism_trace_begin; the shim ends the trace in any case.
+        check(unsafe { prism_trace_end(output.as_ptr().cast(), &mut graph) })?;
+        from_shim(graph).map(RawGraph).map(RawTrace)
+    }
+
+    /// The graph, once its weights have the values that they will keep.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line.
+    pub fn into_graph(self) -> Result<RawGraph> {
+        // SAFETY: the handle came from the shim, and nothing else has it.
+        check(unsafe { prism_trace_finish(self.0.0.as_ptr()) })?;
+        Ok(self.0)
     }
 }
 

@@ -25,7 +25,7 @@ pub use rule::{Extrapolation, Rule, Selection};
 use crate::classes::no_class;
 use crate::error::usage;
 use crate::saliency::Method;
-use ffi::{Output, RawGraph, RawProgram, Reading, Watch, is_lack_of_memory, plain};
+use ffi::{Output, RawGraph, RawProgram, RawTrace, Reading, Watch, is_lack_of_memory, plain};
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -66,17 +66,7 @@ impl NetworkGraph {
         parameters: &HashMap<String, Tensor>,
         forward: impl FnOnce(&Tensor) -> Tensor,
     ) -> Result<NetworkGraph> {
-        let raw = tch::no_grad(|| RawGraph::trace(example, forward))?;
-        let parameter_names = parameters
-            .iter()
-            .map(|(name, tensor)| (tensor.data_ptr() as usize, name.clone()))
-            .collect();
-        Ok(NetworkGraph {
-            origin: name.to_string(),
-            raw,
-            device: example.device(),
-            parameter_names,
-        })
+        Trace::record(name, example, forward)?.into_graph(parameters)
     }
 
     /// The graph as data, for images of `size` (height, width).
@@ -93,6 +83,50 @@ impl NetworkGraph {
             )),
         })?;
         Graph::parse(&json, &self.parameter_names)
+    }
+}
+
+/// The operators of a network that lives in memory, of which only the weights' sizes
+/// matter so far: they can be recorded before the weights are there.
+#[derive(Debug)]
+pub struct Trace {
+    name: String,
+    raw: RawTrace,
+    device: Device,
+}
+
+impl Trace {
+    /// Records what `forward` calls, as [`NetworkGraph::trace`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn record(
+        name: &str,
+        example: &Tensor,
+        forward: impl FnOnce(&Tensor) -> Tensor,
+    ) -> Result<Trace> {
+        Ok(Trace {
+            name: name.to_string(),
+            raw: tch::no_grad(|| RawTrace::record(example, forward))?,
+            device: example.device(),
+        })
+    }
+
+    /// The network, once its `parameters` have their values.
+    ///
+    /// # Errors
+    /// With libtorch's reason, on one line.
+    pub fn into_graph(self, parameters: &HashMap<String, Tensor>) -> Result<NetworkGraph> {
+        let parameter_names = parameters
+            .iter()
+            .map(|(name, tensor)| (tensor.data_ptr() as usize, name.clone()))
+            .collect();
+        Ok(NetworkGraph {
+            raw: self.raw.into_graph()?,
+            origin: self.name,
+            device: self.device,
+            parameter_names,
+        })
     }
 }
 

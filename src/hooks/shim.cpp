@@ -207,6 +207,54 @@ at::Tensor empty_without_memory(at::IntArrayRef size, std::optional<at::ScalarTy
   return nothing.expand(size);
 }
 
+// A trace records which operators are called; what they compute is of no use to it. Fake is
+// the dispatch key, below the recording one, that libtorch reserves for doing without: while
+// it is on, what costs time makes zeros of the right size, and reads no weights.
+TORCH_LIBRARY_IMPL(_, Fake, library) {
+  library.fallback(torch::CppFunction::makeFallthrough());
+}
+
+void without_arithmetic(bool on) {
+  c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, on);
+}
+
+at::Tensor product_size(const at::Tensor &left, const at::Tensor &right) {
+  TORCH_CHECK(left.dim() == 2 && right.dim() == 2 && left.size(1) == right.size(0),
+              "a layer with weights ", right.sizes(), " cannot take ", left.sizes());
+  return at::zeros({left.size(0), right.size(1)}, left.options());
+}
+
+TORCH_LIBRARY_IMPL(aten, Fake, library) {
+  library.impl("_convolution",
+               [](const at::Tensor &input, const at::Tensor &weight,
+                  const std::optional<at::Tensor> &bias, at::IntArrayRef stride,
+                  at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                  at::IntArrayRef output_padding, int64_t groups, bool benchmark,
+                  bool deterministic, bool cudnn, bool tf32) {
+                 if (!transposed)
+                   return convolution_size(input, weight, stride, padding, dilation, groups);
+                 c10::impl::ExcludeDispatchKeyGuard off(c10::DispatchKey::Fake);
+                 return at::_convolution(input, weight, bias, stride, padding, dilation, transposed,
+                                         output_padding, groups, benchmark, deterministic, cudnn,
+                                         tf32);
+               });
+  library.impl("addmm", [](const at::Tensor &, const at::Tensor &left, const at::Tensor &right,
+                           const at::Scalar &,
+                           const at::Scalar &) { return product_size(left, right); });
+  library.impl("mm", &product_size);
+  using Maybe = const std::optional<at::Tensor> &;
+  library.impl("native_batch_norm", [](const at::Tensor &input, Maybe, Maybe, Maybe, Maybe, bool,
+                                       double, double) {
+    const at::Tensor none = at::empty({0}, input.options());
+    return std::make_tuple(at::zeros_like(input), none, none);
+  });
+  library.impl("cudnn_batch_norm", [](const at::Tensor &input, const at::Tensor &, Maybe, Maybe,
+                                      Maybe, bool, double, double) {
+    const at::Tensor none = at::empty({0}, input.options());
+    return std::make_tuple(at::zeros_like(input), none, none, none);
+  });
+}
+
 TORCH_LIBRARY_IMPL(aten, DeferredInit, library) {
   library.impl("empty.memory_format", &empty_without_memory);
   library.impl("zero_", [](at::Tensor &self) -> at::Tensor & { return self; });
@@ -960,6 +1008,7 @@ char *prism_trace_begin(const void *input) {
   char *failure = guarded([&] {
     auto state = std::make_shared<torch::jit::tracer::TracingState>();
     torch::jit::tracer::setTracingState(state);
+    without_arithmetic(true);
     Value *value = state->graph->addInput();
     value->setType(c10::TensorType::get());
     state->setValue(*static_cast<const at::Tensor *>(input), value);
@@ -974,23 +1023,32 @@ char *prism_trace_end(const void *output, prism_graph **out) {
     auto state = torch::jit::tracer::getTracingState();
     TORCH_CHECK(state, "no trace was begun");
     state->graph->registerOutput(state->getOutput(*static_cast<const at::Tensor *>(output), 0));
-    torch::jit::tracer::setTracingState(nullptr);
-    torch::jit::NormalizeOps(state->graph);
     auto result = std::make_unique<prism_graph>();
     result->graph = state->graph;
     result->on_cpu = static_cast<const at::Tensor *>(output)->is_cpu();
-    simplify(result->graph);
-    free_batch_size(*result->graph);
-    without_mutation(result->graph);
-    bind_inputs(*result, nullptr, nullptr);
     *out = result.release();
   });
-  if (failure)
-    prism_trace_abandon();
+  prism_trace_abandon();
   return failure;
 }
 
-void prism_trace_abandon(void) { torch::jit::tracer::abandon(); }
+void prism_trace_abandon(void) {
+  without_arithmetic(false);
+  torch::jit::tracer::abandon();
+}
+
+char *prism_trace_finish(prism_graph *trace) {
+  return guarded([&] {
+    for (Node *node : trace->graph->nodes())
+      if (node->kind() == c10::prim::Constant && is_tensor(node->output()))
+        node->output()->inferTypeFrom(node->t(c10::attr::value)); // it had no values
+    torch::jit::NormalizeOps(trace->graph);
+    simplify(trace->graph);
+    free_batch_size(*trace->graph);
+    without_mutation(trace->graph);
+    bind_inputs(*trace, nullptr, nullptr);
+  });
+}
 
 char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json) {
   return guarded([&] {

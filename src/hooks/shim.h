@@ -57,11 +57,16 @@ enum prism_execution {
 /* Loads a TorchScript file; device is -1 for the CPU, else a CUDA index. */
 char *prism_graph_load(const char *path, int device, prism_graph **out);
 
-/* Records what is computed from `input` on this thread until prism_trace_end
- * (whose result is the traced graph) or prism_trace_abandon. */
+/* Records what is called with `input` on this thread until prism_trace_end or
+ * prism_trace_abandon. Convolutions, products and normalisations are not computed:
+ * their weights are not read. */
 char *prism_trace_begin(const void *input);
 char *prism_trace_end(const void *output, prism_graph **out);
 void prism_trace_abandon(void);
+
+/* Makes a graph of what prism_trace_end has made. From here on, its weights' values
+ * must not change. */
+char *prism_trace_finish(prism_graph *trace);
 
 /* The graph as JSON, with the shape of every value for an input of `shape`
  * (four numbers) on `device`. */

@@ -16,7 +16,7 @@ use super::weights;
 use super::zoo::{self, ZooEntry};
 use crate::batch::Normalisation;
 use crate::error::usage;
-use crate::hooks::{HookedModel, NetworkGraph};
+use crate::hooks::{HookedModel, NetworkGraph, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::ModelOptions;
@@ -142,12 +142,14 @@ fn is_path(model: &Path) -> bool {
 }
 
 fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
-    let (variables, module) = weights::network(entry, file, device)?;
     let (height, width) = entry.traced();
     let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
-    NetworkGraph::trace(entry.name, &example, &variables.variables(), |images| {
-        module.forward_t(images, false)
-    })
+    let (variables, trace) = weights::network(entry, file, device, |module| {
+        Trace::record(entry.name, &example, |images| {
+            module.forward_t(images, false)
+        })
+    })?;
+    trace?.into_graph(&variables.variables())
 }
 
 fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {

@@ -196,7 +196,14 @@ pub fn is_torchscript(path: &Path) -> bool {
 
 /// A file as a zip archive, where it is one.
 pub(super) fn archive(path: &Path) -> Option<ZipArchive<BufReader<File>>> {
-    ZipArchive::new(BufReader::new(File::open(path).ok()?)).ok()
+    let mut file = File::open(path).ok()?;
+    let mut start = [0; 2];
+    file.read_exact(&mut start).ok()?;
+    // An archive may begin with anything; for that, the whole file would be searched.
+    if start != *b"PK" {
+        return None;
+    }
+    ZipArchive::new(BufReader::new(file)).ok()
 }
 
 /// The names of a zip archive's entries; none where the file is no such archive.
@@ -319,7 +326,7 @@ fn unwrap_checkpoint(mut tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)
 }
 
 /// Puts the tensors of `state`, read from `file`, in place of the variables of `entry`'s network in
-/// `vs`, and freezes them. They are taken over, not copied (but onto `vs`'s device).
+/// `vs`. They are taken over, not copied (but onto `vs`'s device).
 ///
 /// Auxiliary classifiers and `num_batches_tracked` are ignored, and the names that old densenet
 /// files use (`denselayer1.norm.1`) are read as today's (`denselayer1.norm1`).
@@ -327,7 +334,7 @@ fn unwrap_checkpoint(mut tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)
 /// # Errors
 /// Other missing or surplus tensors, and shapes that differ: the first few are named.
 pub fn load(
-    vs: &mut nn::VarStore,
+    vs: &nn::VarStore,
     entry: &ZooEntry,
     state: Vec<(String, Tensor)>,
     file: &Path,
@@ -384,21 +391,21 @@ pub fn load(
             }
         }
         Ok(())
-    })?;
-    vs.freeze();
-    Ok(())
+    })
 }
 
-/// The network of `entry` with the weights of `file`, ready to evaluate on `device`: the store
-/// that owns its variables, and the module, `[N, 3, H, W]` to `[N, classes of the file]`.
+/// The variables of `entry`'s network on `device` with the weights of `file`, and what `meanwhile`
+/// makes of the module, `[N, 3, H, W]` to `[N, classes of the file]`, while the weights are read:
+/// its variables are frozen and have no values yet.
 ///
 /// # Errors
 /// Those of [`StateDict::open`] and [`load`].
-pub fn network(
+pub fn network<T>(
     entry: &ZooEntry,
     file: &Path,
     device: Device,
-) -> Result<(nn::VarStore, Box<dyn ModuleT>)> {
+    meanwhile: impl FnOnce(Box<dyn ModuleT>) -> T,
+) -> Result<(nn::VarStore, T)> {
     let state = StateDict::open(file)?;
     let Some(classes) = state.classes(entry) else {
         let names: Vec<&String> = state.tensors.iter().map(|(name, _)| name).collect();
@@ -423,13 +430,14 @@ pub fn network(
         );
     }
     let mut vs = nn::VarStore::new(device);
-    let (module, state) = std::thread::scope(|scope| {
+    let (made, state) = std::thread::scope(|scope| {
         let read = scope.spawn(|| state.read());
         let module = without_values(|| entry.build(&vs.root(), classes));
-        (module, joined(read))
+        vs.freeze();
+        (meanwhile(module), joined(read))
     });
-    load(&mut vs, entry, state?, file)?;
-    Ok((vs, module))
+    load(&vs, entry, state?, file)?;
+    Ok((vs, made))
 }
 
 fn ignored(name: &str) -> bool {

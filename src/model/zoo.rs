@@ -153,6 +153,7 @@ static ENTRIES: [ZooEntry; 26] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::Trace;
 
     #[test]
     fn a_misspelt_name_finds_its_neighbours() {
@@ -164,10 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn every_network_can_be_built_without_values() {
+    fn every_network_can_be_built_and_recorded_without_values() {
         for entry in entries() {
-            let vs = nn::VarStore::new(tch::Device::Cpu);
-            crate::hooks::without_values(|| entry.build(&vs.root(), 1000));
+            let mut vs = nn::VarStore::new(tch::Device::Cpu);
+            let module = crate::hooks::without_values(|| entry.build(&vs.root(), 1000));
+            vs.freeze();
+            let (height, width) = entry.traced();
+            let example = tch::Tensor::zeros([1, 3, height, width], tch::kind::FLOAT_CPU);
+            let recorded = Trace::record(entry.name, &example, |images| {
+                let scores = module.forward_t(images, false);
+                assert_eq!(scores.size(), [1, 1000], "{}", entry.name);
+                scores
+            });
+            recorded.unwrap();
             for (name, variable) in vs.variables() {
                 let strides = variable.stride();
                 assert!(strides.iter().all(|&s| s == 0), "{}: {name}", entry.name);
