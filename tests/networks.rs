@@ -257,6 +257,18 @@ fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
     }
 }
 
+/// oneDNN has not every pooling, and one with another result; libtorch's pass gives it all.
+#[test]
+fn poolings_are_what_they_are_in_pytorch() {
+    let folder = Path::new("tests/data/odd_networks");
+    let network = NetworkGraph::load(&folder.join("Pools.pt"), Device::Cpu).unwrap();
+    let expected = Npz::open(folder.join("expected.npz"));
+    let model = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap();
+    let found = model.forward(&expected.tensor("input")).unwrap();
+    let off = largest_difference(&found.logits, &expected.tensor("pools_logits"));
+    assert!(off < 1e-6, "{off}");
+}
+
 /// What does not fit in memory is kept in a file, and makes the same map.
 #[test]
 fn a_map_is_the_same_from_memory_and_from_a_file() {

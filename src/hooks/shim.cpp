@@ -170,23 +170,45 @@ at::Tensor group_means(const at::Tensor &input, int64_t groups) {
   return at::cat(means, 1);
 }
 
-// Likewise of a fully connected layer.
-at::Tensor linear_size(const at::Tensor &input, const at::Tensor &weight) {
-  TORCH_CHECK(weight.dim() > 0 && input.dim() > 0 && input.size(-1) == weight.size(-1),
-              "a layer with weights ", weight.sizes(), " cannot take ", input.sizes());
-  auto size = input.sizes().vec();
-  size.pop_back();
-  if (weight.dim() > 1)
-    size.push_back(weight.size(0));
-  return at::zeros(size, input.options());
+// A fully connected layer by oneDNN. The library that libtorch gives it to otherwise first
+// copies the weights, on one core, where few images are forwarded together.
+at::Tensor linear(const at::Tensor &input, const at::Tensor &weight,
+                  const std::optional<at::Tensor> &bias) {
+  using Linear = at::Tensor(const at::Tensor &, const at::Tensor &,
+                            const std::optional<at::Tensor> &, std::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+  static const auto onednn =
+      c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+  const bool dense = input.is_cpu() && input.layout() == at::kStrided && weight.is_contiguous();
+  const bool single = input.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
+  if (!onednn || !dense || !single || weight.dim() != 2 || input.dim() < 2 || input.numel() == 0)
+    return at::linear(input, weight, bias);
+  TORCH_CHECK(input.size(-1) == weight.size(1), "a layer with weights ", weight.sizes(),
+              " cannot take ", input.sizes());
+  return onednn->typed<Linear>().call(input, weight, bias, "none",
+                                     c10::List<std::optional<at::Scalar>>(), "");
 }
 
 TORCH_LIBRARY(prism, library) {
-  library.def("linear_size(Tensor input, Tensor weight) -> Tensor", &linear_size);
+  library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linear);
+  library.def("adaptive_avg_pool2d(Tensor input, int[2] size) -> Tensor",
+              [](const at::Tensor &input, at::IntArrayRef size) {
+                return at::adaptive_avg_pool2d(input, size);
+              });
+  library.def("avg_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
+              "bool ceil, bool count_padding, int? divisor) -> Tensor",
+              [](const at::Tensor &input, at::IntArrayRef kernel, at::IntArrayRef stride,
+                 at::IntArrayRef padding, bool ceil, bool count_padding,
+                 std::optional<int64_t> divisor) {
+                return at::avg_pool2d(input, kernel, stride, padding, ceil, count_padding, divisor);
+              });
+  library.def("max_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
+              "int[2] dilation, bool ceil) -> Tensor",
+              [](const at::Tensor &input, at::IntArrayRef kernel, at::IntArrayRef stride,
+                 at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil) {
+                return at::max_pool2d(input, kernel, stride, padding, dilation, ceil);
+              });
   library.def("group_means(Tensor input, int groups) -> Tensor", &group_means);
-  library.def("convolution_size(Tensor input, Tensor weight, int[] stride, int[] padding, "
-              "int[] dilation, int groups) -> Tensor",
-              &convolution_size);
 }
 
 // Layers are made with random values, which those of a file soon take the place of.
@@ -207,15 +229,29 @@ at::Tensor empty_without_memory(at::IntArrayRef size, std::optional<at::ScalarTy
   return nothing.expand(size);
 }
 
-// A trace records which operators are called; what they compute is of no use to it. Fake is
-// the dispatch key, below the recording one, that libtorch reserves for doing without: while
-// it is on, what costs time makes zeros of the right size, and reads no weights.
+// Where only the operators that are called matter, or the sizes of what they make, Fake is
+// on: the dispatch key that libtorch reserves for doing without (below that of a trace). What
+// costs most of a network's time makes zeros of the right size then, and reads no weights.
 TORCH_LIBRARY_IMPL(_, Fake, library) {
   library.fallback(torch::CppFunction::makeFallthrough());
 }
 
-void without_arithmetic(bool on) {
-  c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, on);
+void set_arithmetic(bool on) {
+  c10::impl::tls_set_dispatch_key_included(c10::DispatchKey::Fake, !on);
+}
+
+using MaybeTensor = const std::optional<at::Tensor> &;
+
+at::Tensor convolution_by_size(const at::Tensor &input, const at::Tensor &weight, MaybeTensor bias,
+                               at::IntArrayRef stride, at::IntArrayRef padding,
+                               at::IntArrayRef dilation, bool transposed,
+                               at::IntArrayRef output_padding, int64_t groups, bool benchmark,
+                               bool deterministic, bool cudnn, bool tf32) {
+  if (!transposed)
+    return convolution_size(input, weight, stride, padding, dilation, groups);
+  c10::impl::ExcludeDispatchKeyGuard off(c10::DispatchKey::Fake);
+  return at::_convolution(input, weight, bias, stride, padding, dilation, transposed,
+                          output_padding, groups, benchmark, deterministic, cudnn, tf32);
 }
 
 at::Tensor product_size(const at::Tensor &left, const at::Tensor &right) {
@@ -224,34 +260,39 @@ at::Tensor product_size(const at::Tensor &left, const at::Tensor &right) {
   return at::zeros({left.size(0), right.size(1)}, left.options());
 }
 
+at::Tensor normalised_size(const at::Tensor &input, MaybeTensor mean) {
+  const bool fits = !mean || !mean->defined() || mean->numel() == input.size(1);
+  TORCH_CHECK(fits, "a normalisation of ", mean->numel(), " channels cannot take ", input.sizes());
+  return at::zeros_like(input);
+}
+
 TORCH_LIBRARY_IMPL(aten, Fake, library) {
-  library.impl("_convolution",
-               [](const at::Tensor &input, const at::Tensor &weight,
-                  const std::optional<at::Tensor> &bias, at::IntArrayRef stride,
-                  at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
-                  at::IntArrayRef output_padding, int64_t groups, bool benchmark,
-                  bool deterministic, bool cudnn, bool tf32) {
-                 if (!transposed)
-                   return convolution_size(input, weight, stride, padding, dilation, groups);
-                 c10::impl::ExcludeDispatchKeyGuard off(c10::DispatchKey::Fake);
-                 return at::_convolution(input, weight, bias, stride, padding, dilation, transposed,
-                                         output_padding, groups, benchmark, deterministic, cudnn,
-                                         tf32);
-               });
-  library.impl("addmm", [](const at::Tensor &, const at::Tensor &left, const at::Tensor &right,
-                           const at::Scalar &,
-                           const at::Scalar &) { return product_size(left, right); });
+  library.impl("_convolution", &convolution_by_size);
   library.impl("mm", &product_size);
-  using Maybe = const std::optional<at::Tensor> &;
-  library.impl("native_batch_norm", [](const at::Tensor &input, Maybe, Maybe, Maybe, Maybe, bool,
-                                       double, double) {
-    const at::Tensor none = at::empty({0}, input.options());
-    return std::make_tuple(at::zeros_like(input), none, none);
+  library.impl("addmm", [](const at::Tensor &, const at::Tensor &left, const at::Tensor &right,
+                           const at::Scalar &, const at::Scalar &) {
+    return product_size(left, right);
   });
-  library.impl("cudnn_batch_norm", [](const at::Tensor &input, const at::Tensor &, Maybe, Maybe,
-                                      Maybe, bool, double, double) {
+  library.impl("native_batch_norm", [](const at::Tensor &input, MaybeTensor, MaybeTensor,
+                                       MaybeTensor mean, MaybeTensor, bool, double, double) {
     const at::Tensor none = at::empty({0}, input.options());
-    return std::make_tuple(at::zeros_like(input), none, none, none);
+    return std::make_tuple(normalised_size(input, mean), none, none);
+  });
+  library.impl("cudnn_batch_norm", [](const at::Tensor &input, const at::Tensor &, MaybeTensor,
+                                      MaybeTensor mean, MaybeTensor, bool, double, double) {
+    const at::Tensor none = at::empty({0}, input.options());
+    return std::make_tuple(normalised_size(input, mean), none, none, none);
+  });
+  const auto same_size = [](const at::Tensor &input) { return at::zeros_like(input); };
+  for (const char *name : {"relu", "hardswish"})
+    library.impl(name, same_size);
+  library.impl("hardtanh", [](const at::Tensor &input, const at::Scalar &, const at::Scalar &) {
+    return at::zeros_like(input);
+  });
+  library.impl("_adaptive_avg_pool2d", [](const at::Tensor &input, at::IntArrayRef size) {
+    auto sizes = input.sizes().vec();
+    std::copy(size.begin(), size.end(), sizes.end() - 2);
+    return at::zeros(sizes, input.options());
   });
 }
 
@@ -560,38 +601,33 @@ void fill_stack(Stack &stack, const std::vector<IValue> &fixed, size_t batch_inp
   stack.at(batch_input) = batch;
 }
 
-// Takes the arithmetic out of a graph of which only the sizes are wanted.
-void without_arithmetic(Graph &graph, Block *block) {
-  for (auto it = block->nodes().begin(); it != block->nodes().end(); ++it) {
-    Node *node = *it;
-    for (Block *inner : node->blocks())
-      without_arithmetic(graph, inner);
-    if (node->matches("aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor")) {
-      torch::jit::WithInsertPoint here(node);
-      Value *size = graph.insert(c10::Symbol::fromQualString("prism::linear_size"),
-                                 {node->input(0), node->input(1)});
-      node->output()->replaceAllUsesWith(size);
-      continue;
-    }
-    const bool plain = node->matches(
-        "aten::conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, "
-        "int[] dilation, int groups) -> Tensor");
-    const bool general =
-        node->kind() == c10::aten::_convolution || node->kind() == c10::aten::convolution;
-    if (!plain && !general)
-      continue;
-    if (general && constant_integers(node->namedInput("transposed")) != std::vector<int64_t>{0})
-      continue;
-    torch::jit::WithInsertPoint here(node);
-    const auto name = c10::Symbol::fromQualString("prism::convolution_size");
-    Value *size = graph.insert(name, {node->input(0), node->input(1), node->namedInput("stride"),
-                                      node->namedInput("padding"), node->namedInput("dilation"),
-                                      node->namedInput("groups")});
-    node->output()->replaceAllUsesWith(size);
-  }
+// Runs a graph without its arithmetic on zeros.
+Stack run_for_sizes(const std::shared_ptr<Graph> &graph, const prism_graph &source,
+                    at::IntArrayRef shape, c10::Device device) {
+  struct WithoutArithmetic {
+    WithoutArithmetic() { set_arithmetic(false); }
+    ~WithoutArithmetic() { set_arithmetic(true); }
+  } without_arithmetic;
+  torch::NoGradGuard no_grad;
+  Stack stack;
+  fill_stack(stack, source.fixed_inputs, source.batch_input,
+             torch::zeros(shape, torch::TensorOptions().device(device)));
+  torch::jit::InterpreterState(torch::jit::Code(graph, "prism_sizes")).run(stack);
+  return stack;
 }
 
-// The sizes of every tensor for one input shape, by running the graph on zeros.
+// Leaves of a graph's weights nothing but their sizes. Single numbers may be asked for.
+void without_memory(Graph &graph) {
+  std::vector<Node *> nodes;
+  all_nodes(graph.block(), nodes);
+  for (Node *node : nodes)
+    if (node->kind() == c10::prim::Constant && node->hasAttribute(c10::attr::value) &&
+        node->kindOf(c10::attr::value) == torch::jit::AttributeKind::t &&
+        node->t(c10::attr::value).dim() > 0)
+      node->t_(c10::attr::value, node->t(c10::attr::value).to(c10::kMeta));
+}
+
+// The sizes of every tensor for one input shape.
 std::vector<std::optional<std::vector<int64_t>>>
 sizes_of_values(const prism_graph &source, at::IntArrayRef shape, c10::Device device) {
   auto graph = source.graph->copy();
@@ -611,15 +647,16 @@ sizes_of_values(const prism_graph &source, at::IntArrayRef shape, c10::Device de
   }
   for (Value *size : sizes)
     graph->registerOutput(size);
-  without_arithmetic(*graph, graph->block());
   torch::jit::EliminateDeadCode(graph);
 
-  torch::NoGradGuard no_grad;
-  torch::jit::Code code(graph, "prism_sizes");
   Stack stack;
-  fill_stack(stack, source.fixed_inputs, source.batch_input,
-             torch::zeros(shape, torch::TensorOptions().device(device)));
-  torch::jit::InterpreterState(code).run(stack);
+  try {
+    auto of_sizes = graph->copy();
+    without_memory(*of_sizes);
+    stack = run_for_sizes(of_sizes, source, shape, c10::kMeta);
+  } catch (const std::exception &) { // not every operator can tell sizes alone
+    stack = run_for_sizes(graph, source, shape, device);
+  }
   std::vector<std::optional<std::vector<int64_t>>> result(values.size());
   for (size_t i = 0; i < read.size(); i++)
     if (auto size = stack.at(i).toIntVector(); size != std::vector<int64_t>{-1})
@@ -824,6 +861,56 @@ void to_bfloat16(Graph &graph, size_t batch_input) {
   images->replaceAllUsesAfterNodeWith(rounded->node(), rounded);
 }
 
+// Whether every number of a constant argument is `wanted`.
+bool all_are(const Value *value, int64_t wanted) {
+  const auto numbers = constant_integers(value);
+  return numbers && std::all_of(numbers->begin(), numbers->end(),
+                                [&](int64_t number) { return number == wanted; });
+}
+
+// Whether oneDNN computes a pooling as libtorch does. libtorch's pass gives it all of them:
+// most others it refuses when it runs, but it divides by another area where windows reach
+// over the padded edge.
+bool pools_as_onednn(const Node *node) {
+  if (node->kind() == c10::aten::adaptive_avg_pool2d) // else it depends on the input's size
+    return all_are(node->input(1), 1);
+  if (node->kind() == c10::aten::max_pool2d)
+    return all_are(node->namedInput("dilation"), 1);
+  const bool divides = node->namedInput("divisor_override")->mustBeNone();
+  return divides && (all_are(node->namedInput("ceil_mode"), 0) ||
+                     all_are(node->namedInput("count_include_pad"), 0));
+}
+
+// Hides the other poolings from the pass, behind a name that it does not know.
+void keep_from_onednn(Graph &graph) {
+  std::vector<Node *> nodes;
+  all_nodes(graph.block(), nodes);
+  for (Node *node : nodes) {
+    const auto kind = node->kind();
+    const bool pools = kind == c10::aten::adaptive_avg_pool2d || kind == c10::aten::avg_pool2d ||
+                       kind == c10::aten::max_pool2d;
+    if (!pools || node->outputs().size() != 1 || pools_as_onednn(node))
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    const auto name = c10::Symbol::fromQualString(std::string("prism::") + kind.toUnqualString());
+    std::vector<torch::jit::NamedValue> inputs(node->inputs().begin(), node->inputs().end());
+    node->output()->replaceAllUsesWith(graph.insert(name, inputs));
+  }
+}
+
+void linear_by_onednn(Graph &graph) {
+  std::vector<Node *> nodes;
+  all_nodes(graph.block(), nodes);
+  for (Node *node : nodes) {
+    if (!node->matches("aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"))
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    Value *output = graph.insert(c10::Symbol::fromQualString("prism::linear"),
+                                 {node->input(0), node->input(1), node->input(2)});
+    node->output()->replaceAllUsesWith(output);
+  }
+}
+
 // Batch-norms, sums and products folded into the convolutions before them (but
 // where their result is read), and on the CPU oneDNN's layouts from one operator
 // to the next. libtorch's passes do not take every graph (they throw at padding in
@@ -834,11 +921,15 @@ std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t bat
   try {
     torch::jit::RemoveTensorMutation(graph);
     torch::jit::OptimizeFrozenGraph(graph, true);
-    if (on_cpu && !bfloat16)
+    if (on_cpu && !bfloat16) {
+      keep_from_onednn(*graph);
       torch::jit::ConvertFrozenOpsToMKLDNN(graph);
+    }
   } catch (const std::exception &) {
     graph = plain->copy();
   }
+  if (on_cpu && !bfloat16)
+    linear_by_onednn(*graph);
   if (bfloat16)
     to_bfloat16(*graph, batch_input);
   torch::jit::EliminateDeadCode(graph);
@@ -1008,7 +1099,7 @@ char *prism_trace_begin(const void *input) {
   char *failure = guarded([&] {
     auto state = std::make_shared<torch::jit::tracer::TracingState>();
     torch::jit::tracer::setTracingState(state);
-    without_arithmetic(true);
+    set_arithmetic(false);
     Value *value = state->graph->addInput();
     value->setType(c10::TensorType::get());
     state->setValue(*static_cast<const at::Tensor *>(input), value);
@@ -1033,7 +1124,7 @@ char *prism_trace_end(const void *output, prism_graph **out) {
 }
 
 void prism_trace_abandon(void) {
-  without_arithmetic(false);
+  set_arithmetic(true);
   torch::jit::tracer::abandon();
 }
 

@@ -301,6 +301,19 @@ class NoStep(Plain):
         self.second.stride = (0, 0)
 
 
+class Pools(Plain):
+    """Poolings that oneDNN has otherwise, or not at all."""
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.max_pool2d(x, 3, stride=1, padding=1, dilation=2, ceil_mode=False)
+        x = F.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=True)
+        x = F.relu(self.second(F.interpolate(x, scale_factor=4.0)))
+        x = F.avg_pool2d(x, 3, stride=1, padding=1, divisor_override=5)
+        x = F.relu(self.third(x))
+        return self.head(F.adaptive_avg_pool2d(x, (3, 2)))
+
+
 def stages(network, x):
     if isinstance(network, ScalesItsInput):
         x = x * 0.5
@@ -324,6 +337,7 @@ for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
 save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
 save(torch.jit.script(seeded(PaddedInWords)), os.path.join(FOLDER, "PaddedInWordsScripted.pt"))
+save(torch.jit.script(seeded(Pools)), os.path.join(FOLDER, "Pools.pt"))
 save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
 save(torch.jit.script(seeded(Plain).half()), os.path.join(FOLDER, "Half.pt"))
 
@@ -345,6 +359,7 @@ with torch.no_grad():
         arrays[f"{name}_guide_2"] = group_means(second).numpy()
         arrays[f"{name}_excitation"] = last.numpy()
         arrays[f"{name}_logits"] = network.head(last).numpy()
+    arrays["pools_logits"] = seeded(Pools)(images).numpy()
     # Where a class was seen, at the first stage: what enters the second convolution. Of a network that the
     # reference has no rule for, of one that computes the same.
     halved = seeded(Plain)
