@@ -441,6 +441,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
         ("OneImage", "plain", 1e-5),
         ("PooledLayout", "plain", 1e-5),
         ("Flag", "plain", 1e-5),
+        ("PutsAside", "plain", 1e-5),
         ("Half", "plain", 1e-2), // the weights were rounded
     ] {
         let path = folder.join(format!("{file}.pt"));

@@ -55,7 +55,8 @@ impl NetworkGraph {
     ///
     /// `example` is `[1,3,H,W]` on the network's device; `parameters` are the
     /// network's tensors by name, after which its layers are called; `name` is
-    /// for messages.
+    /// for messages. What is recorded are the operators: in `forward`, convolutions,
+    /// products and normalisations make zeros.
     ///
     /// # Errors
     /// With libtorch's reason, on one line, where the network cannot take the

@@ -290,6 +290,8 @@ TORCH_LIBRARY_IMPL(aten, Fake, library) {
     return at::zeros_like(input);
   });
   library.impl("_adaptive_avg_pool2d", [](const at::Tensor &input, at::IntArrayRef size) {
+    TORCH_CHECK(input.dim() > 2 && size.size() == 2, "a pooling to ", size, " cannot take ",
+                input.sizes());
     auto sizes = input.sizes().vec();
     std::copy(size.begin(), size.end(), sizes.end() - 2);
     return at::zeros(sizes, input.options());
@@ -620,11 +622,14 @@ Stack run_for_sizes(const std::shared_ptr<Graph> &graph, const prism_graph &sour
 void without_memory(Graph &graph) {
   std::vector<Node *> nodes;
   all_nodes(graph.block(), nodes);
-  for (Node *node : nodes)
+  for (Node *node : nodes) {
+    // What a network puts aside would be found there by its next run.
+    TORCH_CHECK(node->kind() != c10::prim::SetAttr && node->kind() != c10::prim::GetAttr);
     if (node->kind() == c10::prim::Constant && node->hasAttribute(c10::attr::value) &&
         node->kindOf(c10::attr::value) == torch::jit::AttributeKind::t &&
         node->t(c10::attr::value).dim() > 0)
       node->t_(c10::attr::value, node->t(c10::attr::value).to(c10::kMeta));
+  }
 }
 
 // The sizes of every tensor for one input shape.

@@ -301,6 +301,23 @@ class NoStep(Plain):
         self.second.stride = (0, 0)
 
 
+class PutsAside(Plain):
+    """Keeps a number that it makes of the first images, for all others."""
+
+    kept: List[torch.Tensor]
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        if len(self.kept) == 0:
+            self.kept.append(torch.ones_like(x[:1]))
+        x = F.relu(self.second(x * self.kept[0][0, 0, 0, 0]))
+        return self.head(F.relu(self.third(x)))
+
+
 class Pools(Plain):
     """Poolings that oneDNN has otherwise, or not at all."""
 
@@ -337,6 +354,7 @@ for kind in scripted:
     save(torch.jit.script(seeded(kind)), os.path.join(FOLDER, kind.__name__ + ".pt"))
 save(torch.jit.trace(seeded(PaddedInWords), example), os.path.join(FOLDER, "PaddedInWords.pt"))
 save(torch.jit.script(seeded(PaddedInWords)), os.path.join(FOLDER, "PaddedInWordsScripted.pt"))
+save(torch.jit.script(seeded(PutsAside)), os.path.join(FOLDER, "PutsAside.pt"))
 save(torch.jit.script(seeded(Pools)), os.path.join(FOLDER, "Pools.pt"))
 save(torch.jit.trace(seeded(OneImage), example, check_trace=False), os.path.join(FOLDER, "OneImage.pt"))
 save(torch.jit.script(seeded(Plain).half()), os.path.join(FOLDER, "Half.pt"))
