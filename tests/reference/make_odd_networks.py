@@ -322,10 +322,8 @@ class Pools(Plain):
     """Poolings that oneDNN has otherwise, or not at all."""
 
     def forward(self, x):
-        x = F.relu(self.first(x))
-        x = F.max_pool2d(x, 3, stride=1, padding=1, dilation=2, ceil_mode=False)
-        x = F.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=True)
-        x = F.relu(self.second(F.interpolate(x, scale_factor=4.0)))
+        x = F.avg_pool2d(F.relu(self.first(x)), 3, stride=2, padding=1, ceil_mode=True, count_include_pad=True)
+        x = F.max_pool2d(F.relu(self.second(x)), 3, stride=1, padding=1, dilation=2)
         x = F.avg_pool2d(x, 3, stride=1, padding=1, divisor_override=5)
         x = F.relu(self.third(x))
         return self.head(F.adaptive_avg_pool2d(x, (3, 2)))
