@@ -140,6 +140,7 @@ void tracing() {
   const at::Tensor output = network->forward(input);
   prism_graph *graph = nullptr;
   good(prism_trace_end(&output, &graph));
+  good(prism_trace_finish(graph));
   const int64_t shape[4] = {1, 3, 16, 16};
   char *json = nullptr;
   good(prism_graph_describe(graph, shape, -1, &json));
