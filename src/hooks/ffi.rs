@@ -349,17 +349,8 @@ impl RawProgram {
 /// neither memory nor values of their own: a module whose variables are to be replaced.
 /// It may only make zeros, ones, and uniform or normal values; libtorch refuses all else.
 pub fn without_values<T>(build: impl FnOnce() -> T) -> T {
-    struct Deferred;
-    impl Drop for Deferred {
-        fn drop(&mut self) {
-            // SAFETY: sets a flag of this thread.
-            unsafe { prism_defer_values(0) }
-        }
-    }
-    // SAFETY: as above.
-    unsafe { prism_defer_values(1) };
-    let _deferred = Deferred;
-    build()
+    // SAFETY: sets a flag of this thread.
+    while_on(|on| unsafe { prism_defer_values(on) }, build)
 }
 
 /// What `work` returns. Meanwhile the allocator keeps what is freed for the tensors to come:
@@ -367,16 +358,20 @@ pub fn without_values<T>(build: impl FnOnce() -> T) -> T {
 /// costs a tenth of its time (a page fault every 4 KiB). What was free before or is
 /// afterwards goes back to the system, which takes milliseconds.
 pub fn reusing_freed_memory<T>(work: impl FnOnce() -> T) -> T {
-    struct Reusing;
-    impl Drop for Reusing {
+    // SAFETY: sets two numbers of the allocator, and touches no memory that is in use.
+    while_on(|on| unsafe { prism_reuse_freed_memory(on) }, work)
+}
+
+/// What `work` returns while a switch is on; it is off again even after a panic.
+fn while_on<T>(switch: impl Fn(c_int), work: impl FnOnce() -> T) -> T {
+    struct Off<F: Fn(c_int)>(F);
+    impl<F: Fn(c_int)> Drop for Off<F> {
         fn drop(&mut self) {
-            // SAFETY: sets two numbers of the allocator, and touches no memory that is in use.
-            unsafe { prism_reuse_freed_memory(0) }
+            (self.0)(0);
         }
     }
-    // SAFETY: as above.
-    unsafe { prism_reuse_freed_memory(1) };
-    let _reusing = Reusing;
+    switch(1);
+    let _off = Off(switch);
     work()
 }
 

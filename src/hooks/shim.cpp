@@ -192,22 +192,13 @@ at::Tensor linear(const at::Tensor &input, const at::Tensor &weight,
 TORCH_LIBRARY(prism, library) {
   library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linear);
   library.def("adaptive_avg_pool2d(Tensor input, int[2] size) -> Tensor",
-              [](const at::Tensor &input, at::IntArrayRef size) {
-                return at::adaptive_avg_pool2d(input, size);
-              });
+              &at::adaptive_avg_pool2d);
   library.def("avg_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
               "bool ceil, bool count_padding, int? divisor) -> Tensor",
-              [](const at::Tensor &input, at::IntArrayRef kernel, at::IntArrayRef stride,
-                 at::IntArrayRef padding, bool ceil, bool count_padding,
-                 std::optional<int64_t> divisor) {
-                return at::avg_pool2d(input, kernel, stride, padding, ceil, count_padding, divisor);
-              });
+              &at::avg_pool2d);
   library.def("max_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
               "int[2] dilation, bool ceil) -> Tensor",
-              [](const at::Tensor &input, at::IntArrayRef kernel, at::IntArrayRef stride,
-                 at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil) {
-                return at::max_pool2d(input, kernel, stride, padding, dilation, ceil);
-              });
+              &at::max_pool2d);
   library.def("group_means(Tensor input, int groups) -> Tensor", &group_means);
 }
 
@@ -227,6 +218,17 @@ at::Tensor empty_without_memory(at::IntArrayRef size, std::optional<at::ScalarTy
   const at::Tensor nothing = at::zeros({}, kind, layout, device, pinned);
   nothing.storage().unsafeGetStorageImpl()->set_throw_on_mutable_data_ptr();
   return nothing.expand(size);
+}
+
+TORCH_LIBRARY_IMPL(aten, DeferredInit, library) {
+  library.impl("empty.memory_format", &empty_without_memory);
+  library.impl("zero_", [](at::Tensor &self) -> at::Tensor & { return self; });
+  library.impl("fill_.Scalar",
+               [](at::Tensor &self, const at::Scalar &) -> at::Tensor & { return self; });
+  const auto unfilled = [](at::Tensor &self, double, double,
+                           std::optional<at::Generator>) -> at::Tensor & { return self; };
+  library.impl("uniform_", unfilled);
+  library.impl("normal_", unfilled);
 }
 
 // Where only the operators that are called matter, or the sizes of what they make, Fake is
@@ -296,17 +298,6 @@ TORCH_LIBRARY_IMPL(aten, Fake, library) {
     std::copy(size.begin(), size.end(), sizes.end() - 2);
     return at::zeros(sizes, input.options());
   });
-}
-
-TORCH_LIBRARY_IMPL(aten, DeferredInit, library) {
-  library.impl("empty.memory_format", &empty_without_memory);
-  library.impl("zero_", [](at::Tensor &self) -> at::Tensor & { return self; });
-  library.impl("fill_.Scalar",
-               [](at::Tensor &self, const at::Scalar &) -> at::Tensor & { return self; });
-  const auto unfilled = [](at::Tensor &self, double, double,
-                           std::optional<at::Generator>) -> at::Tensor & { return self; };
-  library.impl("uniform_", unfilled);
-  library.impl("normal_", unfilled);
 }
 
 // The sizes of a value, or [-1] where it holds no tensor: what a branch that was
@@ -886,6 +877,14 @@ bool pools_as_onednn(const Node *node) {
                      all_are(node->namedInput("count_include_pad"), 0));
 }
 
+// Lets our operator of a name make what a node makes, from the same arguments.
+void replace(Graph &graph, Node *node, const std::string &name) {
+  torch::jit::WithInsertPoint here(node);
+  const std::vector<torch::jit::NamedValue> inputs(node->inputs().begin(), node->inputs().end());
+  Value *made = graph.insert(c10::Symbol::fromQualString("prism::" + name), inputs);
+  node->output()->replaceAllUsesWith(made);
+}
+
 // Hides the other poolings from the pass, behind a name that it does not know.
 void keep_from_onednn(Graph &graph) {
   std::vector<Node *> nodes;
@@ -894,26 +893,17 @@ void keep_from_onednn(Graph &graph) {
     const auto kind = node->kind();
     const bool pools = kind == c10::aten::adaptive_avg_pool2d || kind == c10::aten::avg_pool2d ||
                        kind == c10::aten::max_pool2d;
-    if (!pools || node->outputs().size() != 1 || pools_as_onednn(node))
-      continue;
-    torch::jit::WithInsertPoint here(node);
-    const auto name = c10::Symbol::fromQualString(std::string("prism::") + kind.toUnqualString());
-    std::vector<torch::jit::NamedValue> inputs(node->inputs().begin(), node->inputs().end());
-    node->output()->replaceAllUsesWith(graph.insert(name, inputs));
+    if (pools && node->outputs().size() == 1 && !pools_as_onednn(node))
+      replace(graph, node, kind.toUnqualString());
   }
 }
 
 void linear_by_onednn(Graph &graph) {
   std::vector<Node *> nodes;
   all_nodes(graph.block(), nodes);
-  for (Node *node : nodes) {
-    if (!node->matches("aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"))
-      continue;
-    torch::jit::WithInsertPoint here(node);
-    Value *output = graph.insert(c10::Symbol::fromQualString("prism::linear"),
-                                 {node->input(0), node->input(1), node->input(2)});
-    node->output()->replaceAllUsesWith(output);
-  }
+  for (Node *node : nodes)
+    if (node->matches("aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"))
+      replace(graph, node, "linear");
 }
 
 // Batch-norms, sums and products folded into the convolutions before them (but
