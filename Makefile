@@ -66,7 +66,7 @@ parity: setup $(VENV)/ready
 	test -e target/parity/arrays/mobilenet_v2.npz || \
 		$(VENV_PYTHON) tests/reference/make_parity.py "$(REFERENCE)" target/parity target/parity/arrays
 	TORCH_HOME=$(CURDIR)/target/parity PRISM_REFERENCE="$(abspath $(REFERENCE))" PRISM_PARITY=$(CURDIR)/target/parity/arrays \
-		$(CARGO) test --release --test parity -- --ignored --nocapture
+		$(CARGO) test --release --test it parity:: -- --ignored --nocapture
 
 QUALITY := target/quality
 $(QUALITY)/ready:
@@ -107,12 +107,12 @@ test-browser: setup
 	command -v chromedriver >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } || \
 		{ echo "make test-browser installs Chromium and ChromeDriver on Debian, as root; elsewhere install them first" >&2; exit 1; }
-	PRISM_TEST_BROWSER=1 $(CARGO) test --test report
+	PRISM_TEST_BROWSER=1 $(CARGO) test --test it report::
 
 # Needs to mount: root, or user namespaces.
 FAULT_RUNS ?= 100
 faults: setup
-	PRISM_FAULT_RUNS=$(FAULT_RUNS) $(CARGO) test --release --test faults -- --include-ignored --nocapture --test-threads 2
+	PRISM_FAULT_RUNS=$(FAULT_RUNS) $(CARGO) test --release --test it faults:: -- --include-ignored --nocapture --test-threads 2
 
 # Left out are the networks whose code libtorch's importer refuses, as it then never lets go of
 # what it has read of it (85 kB, once), and the one that wants all memory.
@@ -162,7 +162,7 @@ fuzz: build $(FUZZ_TOOLS)/bin/cargo-fuzz
 	PRISM=target/release/prism fuzz/run.sh target/fuzz/x86_64-unknown-linux-gnu/release $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 zoo: setup
-	$(CARGO) test --release --test zoo -- --include-ignored
+	$(CARGO) test --release --test it zoo:: -- --include-ignored
 
 clean:
 	$(CARGO) clean

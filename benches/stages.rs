@@ -6,14 +6,12 @@ use std::path::Path;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use image::RgbImage;
-use prism::batch::{Normalisation, to_batch, to_picture};
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance};
 use prism::hooks::Classifier;
 use prism::images;
-use prism::map::{PcaAccumulator, gradual_extrapolation, regression};
-use prism::model::Network;
-use prism::notices::Notices;
-use prism::options::ModelOptions;
+use prism::images::{Normalisation, to_batch};
+use prism::map::{PcaAccumulator, gradual_extrapolation, regression, to_picture};
+use prism::model::{ModelOptions, Network, Notices};
 use tch::Tensor;
 
 /// Images forwarded at once.

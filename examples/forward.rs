@@ -7,9 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use prism::hooks::{Classifier, Execution, reusing_freed_memory};
-use prism::model::Network;
-use prism::notices::Notices;
-use prism::options::ModelOptions;
+use prism::model::{ModelOptions, Network, Notices};
 use tch::Tensor;
 
 const RUNS: usize = 9;

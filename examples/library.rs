@@ -3,15 +3,12 @@
 
 use std::path::Path;
 
-use prism::batch::{to_batch, to_picture};
-use prism::classes::top_classes;
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
 use prism::images;
-use prism::labels::Labels;
-use prism::map::{Collector, MapOptions};
-use prism::model::Network;
-use prism::notices::Notices;
-use prism::options::ModelOptions;
+use prism::images::to_batch;
+use prism::labels::{Labels, top_classes};
+use prism::map::{Collector, MapOptions, to_picture};
+use prism::model::{ModelOptions, Network, Notices};
 
 fn main() -> anyhow::Result<()> {
     // A network by name, or "./my_network.pt": any TorchScript file.

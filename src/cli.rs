@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
-use crate::error::{Usage, usage};
+use crate::error::{Hint, Usage, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
 use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
 use crate::images::MAX_PIXELS;
@@ -408,6 +408,26 @@ pub enum Request {
     Models,
     /// This text.
     Text(Vec<u8>),
+}
+
+/// Which option helps in a situation, for the end of an error's line.
+pub fn hint(hint: Hint) -> &'static str {
+    match hint {
+        Hint::ImageSize => "--image-size sets another size",
+        Hint::LargerImageSize => "a larger --image-size makes larger activations",
+        Hint::Layer => "--layer chooses a layer by name",
+        Hint::AutoRule => "--hooks auto suits every CNN",
+        Hint::SaliencyLayer => "--saliency-layer chooses another layer",
+        Hint::EarlierSaliencyLayer => "--saliency-layer chooses an earlier layer",
+        Hint::GradCam => "--saliency gradcam works here",
+        Hint::GradCamOrLaterLayer => {
+            "--saliency gradcam works here, or --saliency-layer with a later layer"
+        }
+        Hint::Memory => "--memory sets how much stays in memory",
+        Hint::MaxPixels => "scale it down, or raise --max-pixels",
+        Hint::ModelFile => "give it as --model FILE",
+        Hint::Labels => "give the number of a class, or --labels FILE",
+    }
 }
 
 fn completions(shell: Shell) -> Vec<u8> {

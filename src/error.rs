@@ -1,11 +1,51 @@
-//! The two ways in which a run fails, as the exit status tells them apart.
+//! Errors with what their text alone does not say: the exit status, and which option helps.
 
 use std::fmt;
 
-/// A mistake in what was asked for (an unknown flag, value, target or layer
-/// name): exit status 2. Every other error ends with status 1.
+/// A mistake in what was asked for (an unknown option, value, target or layer name):
+/// exit status 2. Every other error ends with status 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage(pub String);
+
+/// A situation in which an option helps. The library does not know the options of the
+/// command line; `cli::hint` has the words for each of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// Another input size.
+    ImageSize,
+    /// A larger input size.
+    LargerImageSize,
+    /// A layer chosen by name.
+    Layer,
+    /// The rule for any CNN.
+    AutoRule,
+    /// Another layer for the saliency.
+    SaliencyLayer,
+    /// An earlier layer for the saliency.
+    EarlierSaliencyLayer,
+    /// Grad-CAM in place of excitation backpropagation.
+    GradCam,
+    /// Grad-CAM, or a later layer for the saliency.
+    GradCamOrLaterLayer,
+    /// More memory for intermediate results.
+    Memory,
+    /// A higher bound on the pixels of an image.
+    MaxPixels,
+    /// The file is a network.
+    ModelFile,
+    /// A file of class names, or a class by number.
+    Labels,
+}
+
+/// An error with a [`Hint`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hinted {
+    message: String,
+    /// The situation.
+    pub hint: Hint,
+    /// Whether it is a mistake in what was asked for, as [`Usage`].
+    pub usage: bool,
+}
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,9 +53,40 @@ impl fmt::Display for Usage {
     }
 }
 
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl std::error::Error for Usage {}
+impl std::error::Error for Hinted {}
 
 /// A [`Usage`] error as `anyhow` carries it.
 pub fn usage(message: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(message.into()))
+}
+
+/// An error with a hint; exit status 1.
+pub fn hinted(message: impl Into<String>, hint: Hint) -> anyhow::Error {
+    anyhow::Error::new(Hinted {
+        message: message.into(),
+        hint,
+        usage: false,
+    })
+}
+
+/// A mistake in what was asked for, with a hint; exit status 2.
+pub fn usage_hinted(message: impl Into<String>, hint: Hint) -> anyhow::Error {
+    anyhow::Error::new(Hinted {
+        message: message.into(),
+        hint,
+        usage: true,
+    })
+}
+
+/// Whether the exit status is 2, whatever context the error was given.
+pub fn is_usage(error: &anyhow::Error) -> bool {
+    let hinted = error.downcast_ref::<Hinted>();
+    error.downcast_ref::<Usage>().is_some() || hinted.is_some_and(|hinted| hinted.usage)
 }

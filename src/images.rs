@@ -16,6 +16,8 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 mod jpeg;
 
+pub use crate::convert::{Normalisation, to_batch};
+
 /// The file name extensions, in lower case, by which a picture in a folder is
 /// known.
 pub const EXTENSIONS: [&str; 19] = [

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
+pub use crate::classes::{Class, top_classes};
 use crate::error::usage;
 
 /// A file of names beyond this is something else.

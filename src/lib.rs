@@ -7,32 +7,45 @@
 //! deep neural network saliency visualizations with gradual extrapolation", IEEE Access 9,
 //! 2021).
 //!
-//! Data flows one way, through the modules in this order: [`images`] become a [`batch`];
-//! [`hooks`] run it through a network of [`model`] and read activations and [`saliency`];
-//! [`map`] makes colours of them; [`figure`] and [`report`] draw those, [`arrays`] and
-//! [`summary`] write the numbers, and [`cluster`] orders images by them. [`run`] is all of
-//! it, as [`options`] say. `examples/library.rs` does it step by step.
+//! Data flows one way: [`images`] become a batch, [`hooks`] run it through a network of
+//! [`model`] and read activations and [`saliency`], [`map`] turns those into colours,
+//! [`figure`] draws them, and [`arrays`] writes the numbers. `examples/library.rs` shows each
+//! step.
 #![warn(missing_docs)]
 
 pub mod arrays;
-pub mod batch;
-pub mod classes;
-pub mod cli;
-pub mod cluster;
-pub mod error;
 pub mod figure;
 pub mod hooks;
 pub mod images;
 pub mod labels;
 pub mod map;
 pub mod model;
-pub mod notices;
-pub mod options;
-pub mod output;
-pub mod report;
-pub mod run;
 pub mod saliency;
-pub mod spool;
-pub mod summary;
-pub mod temporary;
+
+pub(crate) mod classes;
+pub(crate) mod cli;
+pub(crate) mod cluster;
+pub(crate) mod convert;
+pub(crate) mod error;
+pub(crate) mod notices;
+pub(crate) mod options;
+pub(crate) mod output;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod spool;
+pub(crate) mod summary;
+pub(crate) mod temporary;
 mod threads;
+
+/// What the program itself, tests, benches and fuzz targets use beside the public modules.
+/// It may change in any version.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::cli::{Request, hint, parse};
+    pub use crate::cluster::{MOST_FEATURES, Row, pickle};
+    pub use crate::error::{Hint, Hinted, Usage, is_usage};
+    pub use crate::notices::say;
+    pub use crate::run::{print_layers, print_models, print_text, run, som};
+    pub use crate::spool::Spool;
+    pub use crate::temporary::clear_pending;
+}

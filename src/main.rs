@@ -1,9 +1,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use prism::cli::{self, Request};
-use prism::error::Usage;
-use prism::{notices, run, temporary};
+use prism::internals::{self as library, Hinted, Request, is_usage};
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
@@ -22,8 +20,10 @@ fn main() -> ExitCode {
         // libtorch would take its tables of operators apart first, for nobody.
         Ok(()) => signal_hook::low_level::exit(0),
         Err(error) => {
-            notices::say(&format!("error: {error:#}"));
-            if error.downcast_ref::<Usage>().is_some() {
+            let hint = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint);
+            let hint = hint.map_or(String::new(), |hint| format!(" ({})", library::hint(hint)));
+            library::say(&format!("error: {error:#}{hint}"));
+            if is_usage(&error) {
                 ExitCode::from(2)
             } else {
                 ExitCode::from(1)
@@ -35,12 +35,12 @@ fn main() -> ExitCode {
 /// Does what the command line asks for.
 fn respond() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
-    match cli::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
-        Request::Run(options) => run::run(&options, &mut stdout),
-        Request::Som(options) => run::som(&options, &mut stdout),
-        Request::Models => run::print_models(&mut stdout),
-        Request::Text(text) => run::print_text(&text, &mut stdout),
-        Request::Layers(options, notices) => run::print_layers(&options, notices, &mut stdout),
+    match library::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
+        Request::Run(options) => library::run(&options, &mut stdout),
+        Request::Som(options) => library::som(&options, &mut stdout),
+        Request::Models => library::print_models(&mut stdout),
+        Request::Text(text) => library::print_text(&text, &mut stdout),
+        Request::Layers(options, notices) => library::print_layers(&options, notices, &mut stdout),
     }
 }
 
@@ -59,7 +59,7 @@ fn end_cleanly_on_signals() {
     };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            temporary::clear_pending();
+            library::clear_pending();
             // Not process::exit: libtorch's threads are at work, and its
             // destructors must not run under them.
             signal_hook::low_level::exit(128 + signal);

@@ -165,11 +165,6 @@ impl Sequence {
         self.count
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Sizes of what is kept of one image; empty before the first.
     pub fn shape(&self) -> &[i64] {
         self.layout.as_ref().map_or(&[], |(shape, _)| shape)

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prism::cluster::pickle;
+use prism::internals::pickle;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(rows) = pickle::read(bytes) else {

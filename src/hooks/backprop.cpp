@@ -196,7 +196,7 @@ void redirect(Graph &graph, const std::vector<Value *> &values, const prism_rule
   TORCH_CHECK(input < node->inputs().size(), "an operator has no input ", rule.input);
   Value *y = node->output(0);
   Value *x = node->input(input);
-  Value *other = rule.flow == PRISM_SHARE ? node->input(1) : nullptr;
+  Value *other = rule.flow == PRISM_SPLIT_POSITIVE ? node->input(1) : nullptr;
   at::Tensor signs;
   if (rule.batch_norm >= 0)
     signs = batch_norm_signs(values.at(static_cast<size_t>(rule.batch_norm))->node());
@@ -204,9 +204,9 @@ void redirect(Graph &graph, const std::vector<Value *> &values, const prism_rule
   // Before the operator, which may work in place.
   torch::jit::WithInsertPoint before(node);
   Value *positive = nullptr, *share_x = nullptr, *share_other = nullptr;
-  if (rule.flow == PRISM_WINNER || rule.flow == PRISM_CONTRAST) {
+  if (rule.flow == PRISM_Z_PLUS || rule.flow == PRISM_Z_PLUS_CONTRASTIVE) {
     positive = insert(graph, "prism::positive", {x});
-  } else if (rule.flow == PRISM_SHARE) {
+  } else if (rule.flow == PRISM_SPLIT_POSITIVE) {
     Value *one = graph.insertConstant(1);
     Value *alpha = node->inputs().size() > 2 ? node->input(2) : one;
     share_x = insert(graph, "prism::part", {x, other, one, alpha});
@@ -221,18 +221,18 @@ void redirect(Graph &graph, const std::vector<Value *> &values, const prism_rule
   Value *result = nullptr;
   const std::vector<torch::jit::Use> uses = y->uses();
   switch (rule.flow) {
-  case PRISM_WINNER:
-  case PRISM_CONTRAST:
+  case PRISM_Z_PLUS:
+  case PRISM_Z_PLUS_CONTRASTIVE:
     result = insert(graph, "prism::winner",
                     {y, excitatory_twin(graph, node, input, positive, signs, 1), 1.0});
-    if (rule.flow == PRISM_CONTRAST)
+    if (rule.flow == PRISM_Z_PLUS_CONTRASTIVE)
       result = insert(graph, "prism::winner",
                       {result, excitatory_twin(graph, node, input, positive, signs, -1), -1.0});
     break;
-  case PRISM_THROUGH:
+  case PRISM_PASS:
     result = insert(graph, "prism::through", {x, y});
     break;
-  case PRISM_SHARE:
+  case PRISM_SPLIT_POSITIVE:
     result = insert(graph, "prism::share", {x, other, share_x, share_other, y});
     break;
   default:

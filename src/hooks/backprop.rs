@@ -7,14 +7,14 @@ use std::collections::HashSet;
 
 use anyhow::{Result, anyhow};
 
-use super::ffi::{Flow, FlowRule};
+use super::ffi::{BackpropRule, NodeRule};
 use super::graph::{Graph, Node, ValueId};
-use crate::error::usage;
+use crate::error::{Hint, usage_hinted};
 
 /// What an operator does with the probability that comes back to it.
 enum Passage {
     /// A rule of its own, and the inputs that take it.
-    Rule(Flow, i32, Vec<ValueId>),
+    Rule(BackpropRule, i32, Vec<ValueId>),
     /// It only moves values about: its ordinary gradient does, to all inputs.
     Gradient(Vec<ValueId>),
 }
@@ -32,7 +32,7 @@ pub fn flow_rules(
     logits: ValueId,
     layer: ValueId,
     contrastive: bool,
-) -> Result<Vec<FlowRule>> {
+) -> Result<Vec<NodeRule>> {
     let behind = graph.descendants(layer);
     let of_image = graph.descendants(graph.input);
     let mut carrying = HashSet::from([logits]);
@@ -72,13 +72,13 @@ pub fn flow_rules(
                 scorers.push(index);
             }
             let batch_norm = match flow {
-                Flow::Winner => folded_batch_norm(graph, node),
+                BackpropRule::ZPlus => folded_batch_norm(graph, node),
                 _ => None,
             };
-            rules.push(FlowRule {
+            rules.push(NodeRule {
                 value: node.outputs[0] as i64,
                 flow: if scorer && contrastive {
-                    Flow::Contrast
+                    BackpropRule::ZPlusContrastive
                 } else {
                     flow
                 },
@@ -94,10 +94,13 @@ pub fn flow_rules(
             .map(|&node| graph.nodes[node].name.as_str())
             .collect();
         return Err(match names.as_slice() {
-            [] => usage(format!(
-                "--saliency exct-backp: no layer with weights comes after '{}', so there is nothing to contrast; take an earlier --saliency-layer",
-                graph.name(layer)
-            )),
+            [] => usage_hinted(
+                format!(
+                    "excitation backpropagation: no layer with weights comes after '{}', so there is nothing to contrast",
+                    graph.name(layer)
+                ),
+                Hint::EarlierSaliencyLayer,
+            ),
             names => anyhow!(
                 "--saliency exct-backp: {} layers make the class scores ({}), where the contrast is defined for one; use --saliency gradcam",
                 names.len(),
@@ -160,12 +163,14 @@ fn folded_batch_norm(graph: &Graph, node: &Node) -> Option<ValueId> {
 /// Whether contrastive excitation backpropagation is zero at `layer` whatever
 /// the network has learned: where a 1x1 convolution of it makes the scores, both
 /// passes bring each pixel the same probability, and only channels differ.
-pub fn contrast_vanishes(graph: &Graph, rules: &[FlowRule], layer: ValueId) -> bool {
-    let taker = |rule: &FlowRule| {
+pub fn contrast_vanishes(graph: &Graph, rules: &[NodeRule], layer: ValueId) -> bool {
+    let taker = |rule: &NodeRule| {
         let node = &graph.nodes[graph.maker(rule.value as usize)?];
         Some((node, *node.inputs.get(rule.input as usize)?))
     };
-    let contrast = rules.iter().find(|rule| rule.flow == Flow::Contrast);
+    let contrast = rules
+        .iter()
+        .find(|rule| rule.flow == BackpropRule::ZPlusContrastive);
     let Some((scorer, mut value)) = contrast.and_then(taker) else {
         return false;
     };
@@ -173,7 +178,7 @@ pub fn contrast_vanishes(graph: &Graph, rules: &[FlowRule], layer: ValueId) -> b
     while value != layer {
         let through = rules
             .iter()
-            .find(|rule| rule.value as usize == value && rule.flow == Flow::Through);
+            .find(|rule| rule.value as usize == value && rule.flow == BackpropRule::Pass);
         match through.and_then(taker) {
             Some((_, input)) => value = input,
             None => return false,
@@ -193,17 +198,19 @@ fn passage(graph: &Graph, node: &Node, of_image: &HashSet<ValueId>) -> Result<Pa
     };
     let kind = node.kind();
     match *takers.as_slice() {
-        [taker] if is_linear(node) => rule(Flow::Winner, taker),
-        [taker, ..] if node.is_nonlinearity() || lets_through(kind) => rule(Flow::Through, taker),
-        [taker] if matches!(kind, "add" | "mul") => rule(Flow::Through, taker),
+        [taker] if is_linear(node) => rule(BackpropRule::ZPlus, taker),
+        [taker, ..] if node.is_nonlinearity() || lets_through(kind) => {
+            rule(BackpropRule::Pass, taker)
+        }
+        [taker] if matches!(kind, "add" | "mul") => rule(BackpropRule::Pass, taker),
         // Not of a constant less the tensor, which turns its sign.
         [taker] if matches!(kind, "sub" | "div") && node.inputs[0] == taker => {
-            rule(Flow::Through, taker)
+            rule(BackpropRule::Pass, taker)
         }
-        [a, b] if kind == "add" && a == b => rule(Flow::Through, a),
-        [a, b] if kind == "add" => Ok(Passage::Rule(Flow::Share, 0, vec![a, b])),
+        [a, b] if kind == "add" && a == b => rule(BackpropRule::Pass, a),
+        [a, b] if kind == "add" => Ok(Passage::Rule(BackpropRule::SplitPositive, 0, vec![a, b])),
         [a, b] if kind == "mul" => match ungated(graph, a, b) {
-            Some(taker) => rule(Flow::Through, taker),
+            Some(taker) => rule(BackpropRule::Pass, taker),
             None => Err(no_rule(
                 node,
                 ": which of its two tensors is the gate is not plain",

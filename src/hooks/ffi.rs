@@ -55,25 +55,25 @@ pub struct Output {
 /// the shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub enum Flow {
+pub enum BackpropRule {
     /// As through a layer with weights, or average pooling.
-    Winner = 0,
+    ZPlus = 0,
     /// As that, less what the negated weights would send.
-    Contrast = 1,
+    ZPlusContrastive = 1,
     /// Unchanged, to one input.
-    Through = 2,
+    Pass = 2,
     /// To the first two inputs in proportion to their positive parts.
-    Share = 3,
+    SplitPositive = 3,
 }
 
 /// `prism_rule` of the shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct FlowRule {
+pub struct NodeRule {
     /// The number of what the operator makes.
     pub value: i64,
     /// What it does with what comes back.
-    pub flow: Flow,
+    pub flow: BackpropRule,
     /// Which of its inputs takes it.
     pub input: i32,
     /// The number of what the batch-norm makes that is folded into its weights;
@@ -83,11 +83,11 @@ pub struct FlowRule {
 
 /// What gradients are wanted of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watch {
+pub struct GradientTap {
     /// The number of the value at which gradients begin.
     pub value: i64,
     /// Operators behind it with a flow of their own, in execution order.
-    pub rules: Vec<FlowRule>,
+    pub rules: Vec<NodeRule>,
 }
 
 #[repr(C)]
@@ -121,7 +121,7 @@ unsafe extern "C" {
         outputs: *const Output,
         count: usize,
         watched: i64,
-        rules: *const FlowRule,
+        rules: *const NodeRule,
         rule_count: usize,
         execution: Execution,
         out: *mut *mut RawProgramHandle,
@@ -262,7 +262,7 @@ impl RawGraph {
     pub fn program(
         &self,
         outputs: &[Output],
-        watch: Option<&Watch>,
+        watch: Option<&GradientTap>,
         execution: Execution,
     ) -> Result<RawProgram> {
         let mut program = ptr::null_mut();

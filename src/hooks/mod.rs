@@ -25,7 +25,7 @@ pub use rule::{Extrapolation, Rule, Selection};
 use crate::classes::no_class;
 use crate::error::usage;
 use crate::saliency::Method;
-use ffi::{Output, RawGraph, RawProgram, RawTrace, Reading, Watch, is_lack_of_memory, plain};
+use ffi::{GradientTap, Output, RawGraph, RawProgram, RawTrace, Reading, is_lack_of_memory, plain};
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -549,7 +549,7 @@ fn watch(
     logits: ValueId,
     selection: &Selection,
     hook: &SaliencyHook,
-) -> Result<Watch> {
+) -> Result<GradientTap> {
     let layer = match &hook.layer {
         Some(name) => rule::find_layer(graph, name)?,
         None => selection.excitation,
@@ -567,7 +567,7 @@ fn watch(
                 backprop::flow_rules(graph, logits, layer, contrastive)?
             }
         };
-        Ok(Watch {
+        Ok(GradientTap {
             value: layer as i64,
             rules,
         })

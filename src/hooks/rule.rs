@@ -12,7 +12,7 @@ use std::str::FromStr;
 use anyhow::{Result, anyhow, bail};
 
 use super::graph::{Graph, Node, ValueId, is_inside};
-use crate::error::usage;
+use crate::error::{Hint, hinted, usage};
 
 /// How the final excitation and the guides are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -165,8 +165,9 @@ fn weighs_by_softmax(graph: &Graph, node: usize) -> bool {
 }
 
 fn nothing_to_hook() -> anyhow::Error {
-    anyhow!(
-        "the network has nothing to hook: no convolution makes an activation [N,C,h,w] of more than one pixel on the way to its class scores (a larger --image-size makes larger ones)"
+    hinted(
+        "the network has nothing to hook: no convolution makes an activation [N,C,h,w] of more than one pixel on the way to its class scores",
+        Hint::LargerImageSize,
     )
 }
 

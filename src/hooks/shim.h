@@ -32,10 +32,10 @@ typedef struct prism_output {
 /* How the winning probability of excitation backpropagation goes back through
  * one operator. Operators without a rule keep their gradient. */
 enum prism_flow {
-  PRISM_WINNER = 0,   /* as through a layer with weights, or average pooling */
-  PRISM_CONTRAST = 1, /* as that, less what negated weights would send */
-  PRISM_THROUGH = 2,  /* unchanged to one input */
-  PRISM_SHARE = 3,    /* to inputs 0 and 1 in proportion to their positive parts */
+  PRISM_Z_PLUS = 0,   /* as through a layer with weights, or average pooling */
+  PRISM_Z_PLUS_CONTRASTIVE = 1, /* as that, less what negated weights would send */
+  PRISM_PASS = 2,  /* unchanged to one input */
+  PRISM_SPLIT_POSITIVE = 3,    /* to inputs 0 and 1 in proportion to their positive parts */
 };
 
 typedef struct prism_rule {

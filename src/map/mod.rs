@@ -19,6 +19,7 @@ pub use normalise::{Norm, NormAccumulator};
 pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, signs};
 pub use quantise::{COLOURS, ColourAccumulator, ColourSet, Keep, colours, quantise, select};
 
+pub use crate::convert::to_picture;
 use crate::hooks::{Excitations, Extrapolation};
 use crate::saliency;
 use crate::spool::{Sequence, Spool};

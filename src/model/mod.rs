@@ -15,5 +15,7 @@ pub mod vgg;
 pub mod weights;
 pub mod zoo;
 
+pub use crate::notices::Notices;
+pub use crate::options::{DeviceChoice, ModelOptions};
 pub use about::About;
 pub use network::Network;

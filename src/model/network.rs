@@ -14,7 +14,7 @@ use super::locate::{self, Located};
 use super::search_path::SearchPath;
 use super::weights;
 use super::zoo::{self, ZooEntry};
-use crate::batch::Normalisation;
+use crate::convert::Normalisation;
 use crate::error::usage;
 use crate::hooks::{HookedModel, NetworkGraph, Trace};
 use crate::labels::Labels;

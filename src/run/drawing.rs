@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
 use tch::{Kind, Tensor};
 
-use crate::batch::{ramp_picture, to_picture};
 use crate::classes::Class;
+use crate::convert::{ramp_picture, to_picture};
 use crate::figure::{self, Column, MapFigure, Panel, Picture, Scaling, most_images, ramp};
 use crate::map::Maps;
 use crate::options::Options;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat};
-use crate::batch::{Normalisation, stretched_picture, to_batch};
+use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::error::usage;
 use crate::hooks::HookedModel;
 use crate::images;

@@ -59,7 +59,7 @@ int64_t last_value(prism_graph *graph) {
 
 void run(prism_graph *graph, const std::vector<prism_output> &outputs, int64_t watched, int32_t execution,
          const at::Tensor &input, int64_t *ran) {
-  prism_rule rule{watched < 0 ? 0 : watched, PRISM_WINNER, 0, -1};
+  prism_rule rule{watched < 0 ? 0 : watched, PRISM_Z_PLUS, 0, -1};
   prism_program *program = nullptr;
   char *message = prism_program_new(graph, outputs.data(), outputs.size(), watched, &rule, watched < 0 ? 0 : 1,
                                     execution, &program);

@@ -1,5 +1,4 @@
 //! A folder in which the binary is run as a user runs it.
-#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::fs;

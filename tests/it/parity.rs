@@ -3,16 +3,12 @@
 //! TorchPRISM knows, through the binary; saliency likewise. It needs the seeded weights of
 //! full-size networks: `make parity REFERENCE=FOLDER`.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::Npz;
+use crate::common::Npz;
 use prism::hooks::{Hooks, SaliencyHook};
-use prism::model::Network;
-use prism::notices::Notices;
-use prism::options::ModelOptions;
+use prism::model::{ModelOptions, Network, Notices};
 use prism::saliency::Method;
 use tch::{Kind, Tensor};
 

@@ -1,8 +1,6 @@
 //! A table of input that is bad or awkward: what a person gives, and the line that tells
 //! them what is wrong with it. Nothing may be left behind, whatever it was.
 
-mod common;
-
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::place::{Place, assert_one_error, network, repository};
+use crate::common::place::{Place, assert_one_error, network, repository};
 use image::{ImageFormat, Rgb, RgbImage};
 use prism::model::zoo;
 use tch::{Device, Kind, Tensor, nn};

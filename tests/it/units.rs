@@ -2,11 +2,9 @@
 //! gave (tests/reference/make_expected.py): PCA, norm, resize and gradual
 //! extrapolation; and that what is streamed or shared ends in the same figures.
 
-mod common;
-
 use std::fs;
 
-use common::largest_difference;
+use crate::common::largest_difference;
 use prism::hooks::{Excitations, Extrapolation};
 use prism::map::{
     COMPONENTS, Collector, Keep, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,

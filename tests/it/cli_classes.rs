@@ -1,14 +1,12 @@
 //! Classes, saliency and clusters on the command line: labels and targets, the
 //! fourth channel of a map, the file for clustering and the map made of it.
 
-mod common;
-
 use std::fs;
 use std::process::Command;
 
+use crate::common::place::{Place, network, repository, tiny};
+use crate::common::{Npz, largest_difference};
 use assert_cmd::assert::OutputAssertExt;
-use common::place::{Place, network, repository, tiny};
-use common::{Npz, largest_difference};
 use tch::Tensor;
 
 /// Ten names, one with synonyms, two alike.

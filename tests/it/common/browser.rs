@@ -1,5 +1,4 @@
 //! A real browser without a window, driven by ChromeDriver over the WebDriver protocol.
-#![allow(dead_code)]
 
 use std::net::TcpListener;
 use std::path::Path;

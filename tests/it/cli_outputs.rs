@@ -1,12 +1,10 @@
 //! What a run writes beside its two figures: files of each image, overlays, the page, JSON,
 //! the basis; and the tables and texts of the other commands.
 
-mod common;
-
 use std::fs;
 
-use common::place::{Place, network, tiny};
-use common::{Npz, largest_difference};
+use crate::common::place::{Place, network, tiny};
+use crate::common::{Npz, largest_difference};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {

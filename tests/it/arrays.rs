@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array1, Array4, ArrayD};
 use ndarray_npy::NpzReader;
 use prism::arrays::{ArrayFormat, ArrayWriter, read_input};
-use prism::error::Usage;
+use prism::internals::Usage;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 

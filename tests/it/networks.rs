@@ -2,14 +2,12 @@
 //! PyTorch implementation (tests/reference): the tiny networks of every family,
 //! scripted and traced.
 
-mod common;
-
 use std::path::Path;
 
-use common::{NETWORKS, Npz, largest_difference};
+use crate::common::{NETWORKS, Npz, largest_difference};
 use prism::hooks::{Excitations, Execution, HookedModel, Hooks, NetworkGraph, Rule};
+use prism::internals::Spool;
 use prism::map::{Collector, Keep, MapOptions, Maps};
-use prism::spool::Spool;
 use tch::{Device, Tensor};
 
 /// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
@@ -393,7 +391,7 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     assert_eq!(hooked("layer1").excitation_name(), "layer1.1.relu.relu_2");
     let error =
         HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some("layer1.1.bn3"))).unwrap_err();
-    assert!(error.downcast_ref::<prism::error::Usage>().is_some());
+    assert!(error.downcast_ref::<prism::internals::Usage>().is_some());
     assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
 

@@ -7,7 +7,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use prism::arrays::{ArrayFormat, ArrayWriter, BasisOf, read_basis, read_input, write_basis};
-use prism::cluster::{MOST_FEATURES, Row, pickle};
+use prism::internals::{MOST_FEATURES, Row, pickle};
 use prism::map::{
     Axes, Basis, COLOURS, COMPONENTS, ColourAccumulator, ColourSet, Keep, Norm, NormAccumulator,
     PcaAccumulator, colours, quantise, resize, select, signs,

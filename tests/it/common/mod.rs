@@ -1,5 +1,4 @@
 //! Reading what the reference scripts wrote.
-#![allow(dead_code)]
 
 pub mod browser;
 pub mod place;

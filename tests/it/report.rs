@@ -1,12 +1,10 @@
 //! The page of a run in a real browser, where Chromium and ChromeDriver are installed
 //! (`make test-browser` installs them).
 
-mod common;
-
 use std::fs;
 
-use common::browser::Browser;
-use common::place::Place;
+use crate::common::browser::Browser;
+use crate::common::place::Place;
 use serde_json::json;
 
 #[test]

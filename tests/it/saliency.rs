@@ -2,13 +2,11 @@
 //! (tests/reference/saliency_reference.py): the tiny networks of every family,
 //! scripted and traced, at the final excitation and at an earlier layer.
 
-mod common;
-
 use std::path::Path;
 
-use common::{NETWORKS, Npz, largest_difference};
-use prism::error::Usage;
+use crate::common::{NETWORKS, Npz, largest_difference};
 use prism::hooks::{Execution, HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
+use prism::internals::Usage;
 use prism::map::{Collector, MapOptions};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};

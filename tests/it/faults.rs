@@ -3,8 +3,6 @@
 //!
 //! A few of each kind here; `make faults` makes some hundred, and mounts file systems of its own.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::place::{Place, assert_one_error, network};
+use crate::common::place::{Place, assert_one_error, network};
 
 /// Runs that are ended, of each signal.
 fn runs() -> u32 {

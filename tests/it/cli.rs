@@ -1,8 +1,6 @@
 //! The binary as a user runs it: what it writes, what it prints, and how it
 //! refuses.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::common::place::{Place, assert_one_error, network, repository, tiny};
+use crate::common::{Npz, largest_difference};
 use assert_cmd::assert::OutputAssertExt;
-use common::place::{Place, assert_one_error, network, repository, tiny};
-use common::{Npz, largest_difference};
 use image::RgbImage;
 use tch::Tensor;
 

@@ -58,7 +58,7 @@ fn number(value: &Value) -> f64 {
 }
 
 fn agrees(name: &str) {
-    let reference: Value = serde_json::from_str(include_str!("data/zoo_logits.json")).unwrap();
+    let reference: Value = serde_json::from_str(include_str!("../data/zoo_logits.json")).unwrap();
     let expected = &reference[name];
     let entry = zoo::find(name).unwrap();
     let _guard = tch::no_grad_guard();
@@ -114,7 +114,7 @@ fn agrees(name: &str) {
 
 #[test]
 fn every_network_has_a_reference() {
-    let reference: Value = serde_json::from_str(include_str!("data/zoo_logits.json")).unwrap();
+    let reference: Value = serde_json::from_str(include_str!("../data/zoo_logits.json")).unwrap();
     let referenced = reference.as_object().unwrap();
     assert_eq!(referenced.len(), zoo::entries().len());
     for entry in zoo::entries() {

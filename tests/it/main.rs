@@ -1,0 +1,21 @@
+//! All integration tests: one binary, so that prism is linked once. A module is one subject;
+//! `cargo test --test it cli::` runs one module.
+
+mod common;
+
+mod arrays;
+mod bad_input;
+mod cli;
+mod cli_classes;
+mod cli_outputs;
+mod cluster;
+mod faults;
+mod images;
+mod networks;
+mod parity;
+mod properties;
+mod report;
+mod saliency;
+mod units;
+mod weights;
+mod zoo;
