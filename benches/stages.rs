@@ -7,11 +7,11 @@ use std::path::Path;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use image::RgbImage;
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance};
-use prism::hooks::Classifier;
+use prism::hooks::{Classifier, Hooks};
 use prism::images;
 use prism::images::{Normalisation, to_batch};
 use prism::map::{PcaAccumulator, gradual_extrapolation, regression, to_picture};
-use prism::model::{ModelOptions, Network, Notices};
+use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use tch::Tensor;
 
 /// Images forwarded at once.
@@ -44,15 +44,18 @@ fn forward(c: &mut Criterion) {
         offline: true,
         ..ModelOptions::default()
     };
-    let load = || Network::load(&options, Notices::Quiet).expect("run `make weights`");
+    let load = || {
+        Network::load(&options, &ComputeOptions::default(), Notices::Quiet)
+            .expect("run `make weights`")
+    };
     c.bench_function("load EfficientNet-Lite0", |b| b.iter(load));
     let network = load();
     let size = network.input_size;
     c.bench_function("hook it", |b| {
-        b.iter(|| network.hook(size, &options).unwrap());
+        b.iter(|| network.hook(size, &Hooks::default()).unwrap());
     });
     let bare = Classifier::new(&network.graph, size, options.hooks.execution).unwrap();
-    let hooked = network.hook(size, &options).unwrap();
+    let hooked = network.hook(size, &Hooks::default()).unwrap();
     let batch = rand(&[BATCH as i64, 3, size.0, size.1]);
     let mut group = c.benchmark_group("forward 8 images");
     group.sample_size(20);

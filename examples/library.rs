@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
+use prism::hooks::Hooks;
 use prism::images;
 use prism::images::to_batch;
 use prism::labels::{Labels, top_classes};
 use prism::map::{Collector, MapOptions, to_picture};
-use prism::model::{ModelOptions, Network, Notices};
+use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 
 fn main() -> anyhow::Result<()> {
     // A network by name, or "./my_network.pt": any TorchScript file.
@@ -16,8 +17,8 @@ fn main() -> anyhow::Result<()> {
         model: "efficientnet_lite0".into(),
         ..ModelOptions::default()
     };
-    let network = Network::load(&options, Notices::Normal)?;
-    let model = network.hook(network.input_size, &options)?;
+    let network = Network::load(&options, &ComputeOptions::default(), Notices::Normal)?;
+    let model = network.hook(network.input_size, &Hooks::default())?;
     println!(
         "{} guided by {:?}",
         model.excitation_name(),

@@ -259,7 +259,7 @@ done | sort -uV | tail -n 1)
 cat > "$tree/README.md" <<EOF_README
 # prism $version for Linux on x86-64
 
-\`prism\` shows what a convolutional network has seen in images: equal colours mean equal features.
+\`prism\` shows what a convolutional network has seen in images: equal colours mean similar features.
 Nothing need be installed but glibc $glibc or later, which the system has. It runs on the CPU.
 
     bin/prism --model $NETWORK --input photo.jpg

@@ -1,4 +1,4 @@
-//! What a network calls an image: its top classes with their probabilities.
+//! The top classes of an image, with their probabilities.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,9 +10,9 @@ use crate::labels::Labels;
 /// One class of one image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Class {
-    /// Its place among the scores.
+    /// Index among the scores.
     pub id: usize,
-    /// `timber_wolf`; the id where no name is known.
+    /// `timber_wolf`; the id if no name is known.
     pub name: String,
     /// Softmax over all classes.
     pub probability: f64,
@@ -25,7 +25,7 @@ impl std::fmt::Display for Class {
     }
 }
 
-/// That a network of `count` classes has no such one: a usage error.
+/// The usage error for a class that a network of `count` classes does not have.
 pub fn no_class(class: impl std::fmt::Display, count: usize) -> anyhow::Error {
     usage(format!(
         "there is no class {class}; the network's classes are 0 to {}",
@@ -35,10 +35,10 @@ pub fn no_class(class: impl std::fmt::Display, count: usize) -> anyhow::Error {
 
 /// The `top` most likely classes of every image, the likeliest first.
 ///
-/// `logits` is `[N,K]`; there are fewer where K is smaller.
+/// `logits` is `[N,K]`; if K is smaller than `top`, all classes are returned.
 ///
 /// # Errors
-/// Where the logits are no such tensor.
+/// Returns an error if the logits have another shape.
 pub fn top_classes(logits: &Tensor, labels: Option<&Labels>, top: i64) -> Result<Vec<Vec<Class>>> {
     let (images, count) = logits.size2()?;
     let top = top.min(count);

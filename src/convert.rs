@@ -1,20 +1,20 @@
-//! From pictures to what a network takes, and back.
+//! Pictures to batches, and tensors to pictures.
 
 use anyhow::{Result, bail, ensure};
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
-/// Preprocessing: channels are scaled to [0, 1], then `(x - mean) / std`.
+/// Preprocessing: each channel is scaled to [0, 1], then `(x - mean) / std`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalisation {
-    /// Of red, green and blue.
+    /// Mean of red, green and blue.
     pub mean: [f64; 3],
-    /// Of red, green and blue.
+    /// Standard deviation of red, green and blue.
     pub std: [f64; 3],
 }
 
 impl Default for Normalisation {
-    /// That of ImageNet's photographs, which the zoo's networks were trained with.
+    /// ImageNet's, with which the networks of the zoo were trained.
     fn default() -> Self {
         Normalisation {
             mean: [0.485, 0.456, 0.406],
@@ -27,10 +27,10 @@ impl Default for Normalisation {
 /// [0, 1], then `(x - mean) / std`.
 ///
 /// # Errors
-/// Where there is no picture, or they differ in size.
+/// Returns an error if there is no picture, or if the pictures differ in size.
 pub fn to_batch(pictures: &[RgbImage], normalisation: &Normalisation) -> Result<Tensor> {
     let Some(first) = pictures.first() else {
-        bail!("there is no picture to make a batch of");
+        bail!("a batch needs at least one picture");
     };
     ensure!(
         pictures
@@ -61,11 +61,11 @@ pub fn to_batch(pictures: &[RgbImage], normalisation: &Normalisation) -> Result<
     Ok(((scaled - per_channel(normalisation.mean)) / per_channel(normalisation.std)).contiguous())
 }
 
-/// One picture of an image `[3,H,W]` float32 in [0, 1]; of `[4,H,W]`, whose
-/// last channel is alpha, over white.
+/// The picture of an image `[3,H,W]` float32 in [0, 1]; an image `[4,H,W]`, whose last
+/// channel is alpha, is blended over white.
 ///
 /// # Errors
-/// Where the tensor has another shape.
+/// Returns an error if the tensor has another shape.
 pub fn to_picture(image: &Tensor) -> Result<RgbImage> {
     let size = image.size();
     let &[3 | 4, height, width] = size.as_slice() else {
@@ -89,22 +89,22 @@ pub fn to_picture(image: &Tensor) -> Result<RgbImage> {
     }
 }
 
-/// One picture of a preprocessed image `[3,H,W]`, whose mean and standard
-/// deviation are not known: its own range is stretched to [0, 1].
+/// The picture of a preprocessed image `[3,H,W]` of unknown mean and standard deviation: its
+/// own range is stretched to [0, 1].
 ///
 /// # Errors
-/// As [`to_picture`].
+/// Returns an error if the tensor has another shape.
 pub fn stretched_picture(image: &Tensor) -> Result<RgbImage> {
     let (low, high) = (image.min().double_value(&[]), image.max().double_value(&[]));
     let range = if high > low { high - low } else { 1.0 };
     to_picture(&((image - low) / range))
 }
 
-/// One picture of a channel `[H,W]`, its own range spread over a colour ramp; a
-/// constant channel takes the ramp's beginning.
+/// The picture of a channel `[H,W]`: its own range is mapped to a colour map; a constant
+/// channel gets the colour of 0.
 ///
 /// # Errors
-/// Where the tensor has another shape.
+/// Returns an error if the tensor has another shape.
 pub fn ramp_picture(channel: &Tensor, ramp: impl Fn(f32) -> [u8; 3]) -> Result<RgbImage> {
     let size = channel.size();
     let &[height, width] = size.as_slice() else {

@@ -33,8 +33,14 @@ pub enum Hint {
     MaxPixels,
     /// The file is a network.
     ModelFile,
-    /// A file of class names, or a class by number.
+    /// A file of class names.
     Labels,
+    /// The CPU as the device.
+    Cpu,
+    /// A stored input is used as it is.
+    StoredInput,
+    /// The option that writes the colours of each image.
+    Cluster,
 }
 
 /// An error with a [`Hint`].

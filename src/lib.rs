@@ -36,6 +36,9 @@ pub(crate) mod spool;
 pub(crate) mod summary;
 pub(crate) mod temporary;
 mod threads;
+mod heap {
+    pub use crate::hooks::reusing_freed_memory as with_retained_heap;
+}
 
 /// What the program itself, tests, benches and fuzz targets use beside the public modules.
 /// It may change in any version.

@@ -1,33 +1,28 @@
+//! Parses the command line, runs it, and turns an error into one line and an exit status.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use prism::internals::{self as library, Hinted, Request, is_usage};
+use anyhow::anyhow;
+use prism::internals::{self, Hinted, Request, is_usage};
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
-    // A panic is a bug, or libtorch out of memory; either way a line is enough.
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = std::panic::catch_unwind(respond).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no reason given");
-        let reason = text.lines().next().unwrap_or_default();
-        Err(anyhow::anyhow!("prism has failed within itself: {reason}"))
-    });
+    std::panic::set_hook(Box::new(remember_panic));
+    let result = std::panic::catch_unwind(respond).unwrap_or_else(|_| Err(panicked()));
     match result {
-        // libtorch would take its tables of operators apart first, for nobody.
+        // Without libtorch's destructors, which take its operator tables apart: 0.1 s.
         Ok(()) => signal_hook::low_level::exit(0),
         Err(error) => {
-            let hint = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint);
-            let hint = hint.map_or(String::new(), |hint| format!(" ({})", library::hint(hint)));
-            library::say(&format!("error: {error:#}{hint}"));
-            if is_usage(&error) {
-                ExitCode::from(2)
-            } else {
-                ExitCode::from(1)
-            }
+            let hint = error.downcast_ref::<Hinted>().map(|error| error.hint);
+            let hint = hint.map_or(String::new(), |hint| {
+                format!(" ({})", internals::hint(hint))
+            });
+            internals::say(&format!("error: {error:#}{hint}"));
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }
@@ -35,40 +30,70 @@ fn main() -> ExitCode {
 /// Does what the command line asks for.
 fn respond() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
-    match library::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
-        Request::Run(options) => library::run(&options, &mut stdout),
-        Request::Som(options) => library::som(&options, &mut stdout),
-        Request::Models => library::print_models(&mut stdout),
-        Request::Text(text) => library::print_text(&text, &mut stdout),
-        Request::Layers(options, notices) => library::print_layers(&options, notices, &mut stdout),
+    match internals::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
+        Request::Run(options) => internals::run(&options, &mut stdout),
+        Request::Som(options) => internals::som(&options, &mut stdout),
+        Request::Models => internals::print_models(&mut stdout),
+        Request::Text(text) => internals::print_text(&text, &mut stdout),
+        Request::Layers(options, notices) => {
+            internals::print_layers(&options.0, &options.1, notices, &mut stdout)
+        }
     }
 }
 
-/// Ctrl-C and its like end the process at once, with nothing half-written left.
+/// The reason and place of the last panic, and the calls that led to it. Most panics are
+/// caught where they are expected (a decoder on a damaged file), so they are not printed.
+static LAST_PANIC: Mutex<Option<(String, Backtrace)>> = Mutex::new(None);
+
+fn remember_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    let reason = text
+        .and_then(|text| text.lines().next())
+        .unwrap_or("no reason given");
+    let place = panic
+        .location()
+        .map_or(String::new(), |place| format!(" at {place}"));
+    if let Ok(mut last) = LAST_PANIC.lock() {
+        *last = Some((format!("{reason}{place}"), Backtrace::capture()));
+    }
+}
+
+/// The error for a panic that nothing expected; it prints the calls if `RUST_BACKTRACE` is set.
+fn panicked() -> anyhow::Error {
+    let last = LAST_PANIC.lock().ok().and_then(|mut last| last.take());
+    let (reason, calls) = last.unzip();
+    if let Some(calls) = calls.filter(|calls| calls.status() == BacktraceStatus::Captured) {
+        eprintln!("{calls}");
+    }
+    let reason = reason.unwrap_or_default();
+    anyhow!("internal error, please report this line and the command: {reason}")
+}
+
+/// Ends the process at once on Ctrl-C and similar signals, and removes temporary files.
 fn end_cleanly_on_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-    // A file beyond the caller's limit then cannot be written, which is an error
-    // like any other; unhandled the signal kills.
+    // Unhandled, SIGXFSZ kills; handled, a file beyond the caller's limit is an error.
     static REACHED: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &REACHED);
-    let heeded = [SIGINT, SIGTERM, SIGHUP]
+    let handled = [SIGINT, SIGTERM, SIGHUP]
         .into_iter()
         .filter(|&signal| !is_ignored(signal));
-    let Ok(mut signals) = signal_hook::iterator::Signals::new(heeded) else {
-        return; // without it a signal still ends the process, less cleanly
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(handled) else {
+        return; // a signal then still ends the process, but leaves its temporary files
     };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            library::clear_pending();
-            // Not process::exit: libtorch's threads are at work, and its
-            // destructors must not run under them.
+            internals::clear_pending();
+            // Not process::exit, which runs libtorch's destructors under its own threads.
             signal_hook::low_level::exit(128 + signal);
         }
     });
 }
 
-/// Whether the caller has this process ignore the signal, as `nohup` does, and
-/// a shell's `&` in a script.
+/// Whether the caller has this process ignore the signal, as `nohup` and the `&` of a
+/// script do.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

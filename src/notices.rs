@@ -1,4 +1,4 @@
-//! What a run says on stderr beside errors: notes, warnings and progress.
+//! Messages on standard error: notes, warnings and progress.
 
 use std::fmt;
 use std::io::Write;
@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Writes one line to stderr, after the program's name: a path may hold line
-/// breaks and a terminal's commands, which are shown as `\n` and `\u{1b}`.
-///
-/// A stderr that cannot be written (`prism 2>&1 | head -1`) is no reason to stop.
+/// Writes one line to standard error, after the program's name. Control characters, which
+/// a path may hold, are escaped. A failure to write (`prism 2>&1 | head -1`) is ignored.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "prism: {}", printable(text));
 }
 
-/// Text whose control characters do nothing to a terminal.
+/// The text with control characters escaped, as `\n` and `\u{1b}`.
 pub fn printable(text: &str) -> String {
     let mut printable = String::new();
     for c in text.chars() {
@@ -26,20 +24,20 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// How much a run says on stderr beside errors. Bars move on a terminal only.
+/// How much is written to standard error beside errors. Bars are drawn on a terminal only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Notices {
-    /// Nothing.
+    /// No messages.
     Quiet,
     /// Notes, warnings and bars.
     #[default]
     Normal,
-    /// Also what was chosen and why, and how long each stage took.
+    /// Also the choices of a run and the time of each stage.
     Verbose,
 }
 
 impl Notices {
-    /// What `--quiet` and `--verbose` mean.
+    /// From the two options of the command line.
     pub fn from_flags(quiet: bool, verbose: bool) -> Notices {
         match (quiet, verbose) {
             (true, _) => Notices::Quiet,
@@ -48,34 +46,34 @@ impl Notices {
         }
     }
 
-    /// Something that does not change the result.
+    /// Writes a note.
     pub fn note(self, text: &str) {
         if self != Notices::Quiet {
             say(text);
         }
     }
 
-    /// Something that the user should look at.
+    /// Writes a warning: the result may not be what the user expects.
     pub fn warn(self, text: &str) {
         if self != Notices::Quiet {
             say(&format!("warning: {text}"));
         }
     }
 
-    /// Something for those who want to know exactly.
+    /// Writes a detail, in verbose mode only.
     pub fn detail(self, text: impl FnOnce() -> String) {
         if self == Notices::Verbose {
             say(&text());
         }
     }
 
-    /// A bar of `count` steps, gone when it is done.
+    /// A progress bar with `count` steps, removed at the end.
     pub fn bar(self, count: usize, what: &'static str) -> ProgressBar {
         let line = "{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left";
         self.line(Some(count as u64), what, line)
     }
 
-    /// A sign of life for work whose steps are not counted, gone when it is done.
+    /// A spinner for work whose steps are not counted, removed at the end.
     pub fn spinner(self, what: &'static str) -> ProgressBar {
         self.line(None, what, "{msg} {spinner} {elapsed}")
     }
@@ -95,15 +93,15 @@ impl Notices {
     }
 }
 
-/// How long the stages of a run took.
-#[derive(Debug)]
+/// The time of each stage of a run.
+#[derive(Debug, Clone)]
 pub struct Stopwatch {
     begun: Instant,
     stages: Vec<(&'static str, Duration)>,
 }
 
 impl Stopwatch {
-    /// Starts it.
+    /// A stopwatch that starts now.
     pub fn start() -> Stopwatch {
         Stopwatch {
             begun: Instant::now(),
@@ -111,21 +109,21 @@ impl Stopwatch {
         }
     }
 
-    /// Ends a stage, which began where the one before ended.
+    /// Ends a stage, which began at the end of the stage before.
     pub fn lap(&mut self, stage: &'static str) {
         let so_far: Duration = self.stages.iter().map(|(_, took)| *took).sum();
         let took = self.begun.elapsed().saturating_sub(so_far);
         self.stages.push((stage, took));
     }
 
-    /// Ends stages that took turns since the one before; what none of them took is
-    /// `rest`'s.
+    /// Ends stages that took turns since the stage before; the remaining time belongs to
+    /// `rest`.
     pub fn laps(&mut self, turns: &[(&'static str, Duration)], rest: &'static str) {
         self.stages.extend_from_slice(turns);
         self.lap(rest);
     }
 
-    /// The stages in their order.
+    /// The stages in order.
     pub fn stages(&self) -> &[(&'static str, Duration)] {
         &self.stages
     }

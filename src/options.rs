@@ -1,106 +1,241 @@
-//! What a run was asked for, as types: made once from the command line, and all
-//! that anything below it knows of the flags.
+//! The options of prism, each declared once: its flag, its help, its type and its default.
+//! Each stage of a run takes the group that it needs.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+mod values;
 
-use anyhow::{Result, bail};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
 use tch::Device;
 
-use crate::cluster::som::SomOptions;
-use crate::error::usage;
-use crate::figure::FigureFormat;
-use crate::hooks::Hooks;
+use crate::cluster::som::{LARGEST_GRID, SomOptions};
+use crate::error::{Hint, hinted, usage};
+use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
+use crate::hooks::{Hooks, Precision, Rule, SaliencyHook};
+use crate::images::MAX_PIXELS;
 use crate::map::Keep;
 use crate::notices::Notices;
+use crate::saliency::Method;
+use values::whole;
 
-/// A side of an image beyond this, in pixels, is a slip of the finger, not a
-/// network's input.
+/// The longest side of an input, pixels. A longer one is a typing error rather than the
+/// input of a network.
 pub const LARGEST_SIDE: i64 = 8192;
 
-/// Everything that one run of `prism` needs to know.
-#[derive(Debug, Clone)]
+/// Name of the cluster file. It lies in the working folder, as TorchPRISM's does.
+pub const CLUSTER_FILE: &str = "2cluster.bin";
+
+/// A run of `prism`.
+#[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Files, folders, globs, or one file of arrays.
-    pub input: Vec<PathBuf>,
-    /// Leave out images that cannot be read.
-    pub skip_bad_images: bool,
-    /// Pixels of the largest image that is decoded.
-    pub max_pixels: u64,
-    /// Which network, and what is read from it.
+    /// The images.
+    #[command(flatten)]
+    pub input: InputOptions,
+    /// The network, and which of its layers are read.
+    #[command(flatten)]
     pub model: ModelOptions,
-    /// Class whose saliency is shown, by number or name; each image's own top
-    /// class where none.
-    pub target: Option<String>,
-    /// File of the names of the classes.
-    pub labels: Option<PathBuf>,
-    /// Classes named for an image.
-    pub top: usize,
-    /// Which quantised colours are shown; all unquantised ones where none.
-    pub keep: Option<Keep>,
-    /// Whether the features are brought up through the guides.
-    pub gradual_extrapolation: bool,
-    /// Images forwarded at once, where not chosen from memory and cores; never
-    /// changes the map.
-    pub batch_size: Option<usize>,
-    /// Bytes of intermediate results that stay in memory, where not a share of it.
-    pub memory: Option<usize>,
-    /// Where results go.
+    /// The classes.
+    #[command(flatten)]
+    pub classes: ClassOptions,
+    /// The map.
+    #[command(flatten)]
+    pub map: MapChoices,
+    /// The saliency.
+    #[command(flatten)]
+    pub saliency: SaliencyOptions,
+    /// The results.
+    #[command(flatten)]
     pub output: OutputOptions,
-    /// File of the basis of an earlier run, whose colours are taken.
-    pub basis: Option<PathBuf>,
-    /// How much is said on stderr.
-    pub notices: Notices,
+    /// How it is computed.
+    #[command(flatten)]
+    pub compute: ComputeOptions,
+    /// How much is written to standard error.
+    #[command(flatten)]
+    pub notices: NoticeOptions,
 }
 
-/// Which network, and what is read from it.
-#[derive(Debug, Clone)]
+/// The images.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Input")]
+pub struct InputOptions {
+    /// Images: files, folders or quoted globs (`**` recurses); or one .npz or
+    /// .safetensors file with a preprocessed array `input` [N,3,H,W]
+    #[arg(short = 'i', long = "input", value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg")]
+    pub paths: Vec<PathBuf>,
+
+    /// Name images that cannot be read, and leave them out
+    #[arg(long)]
+    pub skip_bad_images: bool,
+
+    /// Refuse images with more pixels before they are decoded; an M stands for millions
+    /// (50M). A decoded pixel takes up to 8 bytes [default: 268M]
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, hide_default_value = true, value_parser = values::text(values::pixels))]
+    pub max_pixels: u64,
+}
+
+/// The network, and which of its layers are read.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Network")]
 pub struct ModelOptions {
-    /// A name, or the path of a TorchScript file.
+    /// Name of a network (prism models lists them), or path of a TorchScript file
+    /// (scripted or traced)
+    #[arg(short, long, value_name = "NAME|FILE", default_value = "vgg16")]
     pub model: PathBuf,
-    /// State dict for the zoo network of that name.
+
+    /// State dict for the network of that name (.pth, .safetensors or .ot)
+    #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Never download.
+
+    /// Never download weights (also PRISM_OFFLINE=1)
+    #[arg(long)]
     pub offline: bool,
-    /// What is read of it.
-    pub hooks: Hooks,
-    /// Height and width, where not the network's own.
+
+    /// Input size of the network in pixels [default: the network's own, else 224]
+    #[arg(long, value_name = "N|HxW", value_parser = values::text(values::image_size))]
     pub image_size: Option<(i64, i64)>,
-    /// Mean of the channels, where not the network's own.
+
+    /// Mean of the channels [default: the network's own, else 0.485,0.456,0.406]
+    #[arg(long, value_name = "R,G,B", value_parser = values::text(values::mean), allow_hyphen_values = true)]
     pub mean: Option<[f64; 3]>,
-    /// Standard deviation of the channels, where not the network's own.
+
+    /// Standard deviation of the channels [default: the network's own, else
+    /// 0.229,0.224,0.225]
+    #[arg(long, value_name = "R,G,B", value_parser = values::text(values::std), allow_hyphen_values = true)]
     pub std: Option<[f64; 3]>,
-    /// Where it runs.
-    pub device: DeviceChoice,
-    /// Threads of libtorch, where not one per core.
-    pub threads: Option<usize>,
+
+    /// Rule that selects the activations: for any CNN, or TorchPRISM's own
+    #[arg(long = "hooks", value_name = "RULE", value_enum, default_value_t)]
+    pub rule: Rule,
+
+    /// Layer whose channels are analysed, in place of the rule's choice (prism layers
+    /// lists the layers)
+    #[arg(long, value_name = "NAME")]
+    pub layer: Option<String>,
 }
 
-/// Where results go.
-#[derive(Debug, Clone)]
+/// The classes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Classes")]
+pub struct ClassOptions {
+    /// Class names: one per line, or a .json file in the format of torchvision or Keras
+    /// [default: ImageNet's for 1000 classes, else numbers]
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+
+    /// Number of classes named for each image
+    #[arg(long, value_name = "K", default_value = "3", value_parser = whole(1, 4096))]
+    pub top: usize,
+}
+
+/// The saliency.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Saliency")]
+pub struct SaliencyOptions {
+    /// Fade the map where the class has no saliency, and show the saliency: Grad-CAM or
+    /// contrastive excitation backpropagation
+    #[arg(long = "saliency", value_name = "METHOD", value_enum, default_value_t)]
+    pub method: SaliencyChoice,
+
+    /// Class whose saliency is shown, for all images [default: each image's top class]
+    #[arg(long, value_name = "ID|NAME", allow_negative_numbers = true)]
+    pub target: Option<String>,
+
+    /// Layer at which the saliency is computed [default: the layer whose channels are
+    /// analysed]
+    #[arg(long, value_name = "NAME")]
+    pub saliency_layer: Option<String>,
+}
+
+/// A saliency method, or none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum SaliencyChoice {
+    #[default]
+    None,
+    Gradcam,
+    ExctBackp,
+}
+
+/// The map.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Map")]
+pub struct MapChoices {
+    /// Show only the features that all images share, quantised to 27 colours
+    #[arg(long)]
+    pub inclusive: bool,
+
+    /// Show only the features that some images lack, quantised to 27 colours; with
+    /// --inclusive: all features, quantised
+    #[arg(long)]
+    pub exclusive: bool,
+
+    /// Leave the map at the resolution of the analysed activation
+    #[arg(long)]
+    pub no_gradual_extrapolation: bool,
+
+    /// Use the colours of an earlier run of the same network: a file that its --save-basis
+    /// wrote
+    #[arg(long, value_name = "FILE", value_parser = values::path(&["safetensors"]), conflicts_with = "save_basis")]
+    pub basis: Option<PathBuf>,
+}
+
+/// The results.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
 pub struct OutputOptions {
-    /// Folder of the figures.
+    /// Folder for the figures
+    #[arg(
+        short = 'o',
+        long = "output-dir",
+        value_name = "FOLDER",
+        default_value = "results"
+    )]
     pub folder: PathBuf,
-    /// Kind of the figures.
-    pub format: FigureFormat,
-    /// Whether each channel of the map has a row of its own.
+
+    /// Draw the red, green and blue channels below the map
+    #[arg(long, help_heading = "Map")]
     pub split_rgb: bool,
-    /// File for the arrays.
-    pub arrays: Option<PathBuf>,
-    /// Whether the colours of each image are written for clustering.
-    pub clusters: bool,
-    /// Images side by side in a figure.
-    pub figure_columns: usize,
-    /// Opacity of a map laid over its picture in a row of its own, where there is one.
+
+    /// Also draw the map over the input, at this opacity (0 to 1)
+    #[arg(long, value_name = "ALPHA", help_heading = "Map", value_parser = values::text(values::opacity))]
     pub overlay: Option<f64>,
-    /// Whether each image has files of its own.
+
+    /// File format of the figures
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: FigureFormat,
+
+    /// Save maps, features, variance ratios, class scores, input and saliency
+    /// (.npz or .safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub save_arrays: Option<PathBuf>,
+
+    /// Images side by side in a figure; further images start a new block
+    #[arg(long, value_name = "N", default_value_t = COLUMNS, value_parser = whole(1, MOST_IMAGES))]
+    pub figure_columns: usize,
+
+    /// Also write two PNG files for each image, its map and the map over the input, in the
+    /// folder PRISM_<model>
+    #[arg(long)]
     pub per_image: bool,
-    /// The page.
+
+    /// Also write a page for a browser: one HTML file, with a folder of pictures beside it
+    /// if there are many images
+    #[arg(long, value_name = "FILE", value_parser = values::path(&["html", "htm"]))]
     pub report: Option<PathBuf>,
-    /// Where the summary goes.
+
+    /// Also write a summary as JSON; - prints it on standard output, in place of the lines
+    #[arg(long, value_name = "FILE", value_parser = values::json_target())]
     pub json: Option<JsonTarget>,
-    /// File for the basis.
+
+    /// Write the components and ranges that define the colours (.safetensors), for
+    /// --basis in later runs
+    #[arg(long, value_name = "FILE", value_parser = values::path(&["safetensors"]))]
     pub save_basis: Option<PathBuf>,
+
+    /// Write the colours of each image to 2cluster.bin, for prism som
+    #[arg(long)]
+    pub cluster: bool,
 }
 
 /// Where the summary goes.
@@ -112,51 +247,113 @@ pub enum JsonTarget {
     File(PathBuf),
 }
 
-impl OutputOptions {
-    /// The files that are named one by one, each after its option.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let json = match &self.json {
-            Some(JsonTarget::File(file)) => Some(file),
-            _ => None,
+/// Where and how much at once the network computes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct ComputeOptions {
+    /// Where the network runs: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::text(values::device))]
+    pub device: DeviceChoice,
+
+    /// Number of threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = whole(1, 4096))]
+    pub threads: Option<usize>,
+
+    /// Images forwarded at once; does not change the map [default: chosen from the
+    /// network's size and the cores]
+    #[arg(long, value_name = "N", value_parser = whole(1, 4096))]
+    pub batch_size: Option<usize>,
+
+    /// Arithmetic of the network; bf16 rounds to 8 bits, and is faster on processors that
+    /// support it
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    pub precision: Precision,
+
+    /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
+    /// to a temporary file in the output folder [default: a share of the memory]
+    #[arg(long, value_name = "SIZE", value_parser = values::text(values::bytes))]
+    pub memory: Option<usize>,
+}
+
+/// Messages on standard error.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Messages")]
+pub struct NoticeOptions {
+    /// Print nothing but errors on standard error
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Also print what was chosen and why, and the time of each stage
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A run of `prism som`.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterOptions {
+    /// File that --cluster wrote
+    #[arg(value_name = "FILE", default_value = CLUSTER_FILE)]
+    pub file: PathBuf,
+
+    /// Figure to draw: .png, .jpg or .svg
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "results/clustering.png"
+    )]
+    pub output: PathBuf,
+
+    /// Class names: one per line, or a .json file in the format of torchvision or Keras
+    /// [default: ImageNet's if they fit, else numbers]
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+
+    /// Units along each side of the map
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().grid, value_parser = whole(2, LARGEST_GRID))]
+    pub grid: usize,
+
+    /// Seed of the training; the same seed makes the same map
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().seed, allow_negative_numbers = true)]
+    pub seed: u64,
+
+    /// Number of passes over all images in training
+    #[arg(long, value_name = "N", default_value_t = SomOptions::default().epochs, value_parser = whole(1, 100_000))]
+    pub epochs: usize,
+
+    /// Print nothing but errors on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Options {
+    /// What is read of the network.
+    pub fn hooks(&self) -> Hooks {
+        let method = match self.saliency.method {
+            SaliencyChoice::None => None,
+            SaliencyChoice::Gradcam => Some(Method::GradCam),
+            SaliencyChoice::ExctBackp => Some(Method::ExcitationBackprop { contrastive: true }),
         };
-        [
-            ("--save-arrays", self.arrays.as_ref()),
-            ("--report", self.report.as_ref()),
-            ("--save-basis", self.save_basis.as_ref()),
-            ("--json", json),
-        ]
-        .into_iter()
-        .filter_map(|(option, file)| Some((option, file?.as_path())))
-        .collect()
+        Hooks {
+            saliency: method.map(|method| SaliencyHook {
+                method,
+                layer: self.saliency.saliency_layer.clone(),
+            }),
+            ..self.model.hooks(&self.compute)
+        }
     }
 }
 
-/// An opacity from 0 to 1.
-///
-/// # Errors
-/// Where the text is none.
-pub fn parse_opacity(text: &str) -> Result<f64> {
-    let opacity: Option<f64> = text.trim().parse().ok();
-    opacity
-        .filter(|opacity| (0.0..=1.0).contains(opacity))
-        .ok_or_else(|| usage("a number from 0 to 1 is expected"))
-}
-
-/// Everything that `prism som` needs to know.
-#[derive(Debug, Clone)]
-pub struct ClusterOptions {
-    /// What `--cluster` wrote.
-    pub file: PathBuf,
-    /// The figure.
-    pub output: PathBuf,
-    /// Its kind.
-    pub format: FigureFormat,
-    /// File of the names of the classes.
-    pub labels: Option<PathBuf>,
-    /// How the map is trained.
-    pub som: SomOptions,
-    /// How much is said on stderr.
-    pub notices: Notices,
+impl ModelOptions {
+    /// What is read of the network, without saliency.
+    pub fn hooks(&self, compute: &ComputeOptions) -> Hooks {
+        Hooks {
+            rule: self.rule,
+            layer: self.layer.clone(),
+            saliency: None,
+            precision: compute.precision,
+        }
+    }
 }
 
 impl Default for ModelOptions {
@@ -165,32 +362,77 @@ impl Default for ModelOptions {
             model: PathBuf::from("vgg16"),
             weights: None,
             offline: false,
-            hooks: Hooks::default(),
             image_size: None,
             mean: None,
             std: None,
-            device: DeviceChoice::Auto,
-            threads: None,
+            rule: Rule::default(),
+            layer: None,
         }
     }
 }
 
-/// Where the network is to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl MapChoices {
+    /// Which quantised colours are shown; none if all features are shown unquantised.
+    pub fn keep(&self) -> Option<Keep> {
+        match (self.inclusive, self.exclusive) {
+            (true, true) => Some(Keep::All),
+            (true, false) => Some(Keep::Common),
+            (false, true) => Some(Keep::Unique),
+            (false, false) => None,
+        }
+    }
+}
+
+impl NoticeOptions {
+    /// How much is written to standard error.
+    pub fn level(&self) -> Notices {
+        Notices::from_flags(self.quiet, self.verbose)
+    }
+}
+
+impl ClusterOptions {
+    /// The format of the figure, from the extension of its file.
+    ///
+    /// # Errors
+    /// Returns a usage error for an unknown extension.
+    pub fn format(&self) -> Result<FigureFormat> {
+        let extension = self.output.extension().and_then(OsStr::to_str);
+        let extension = extension.unwrap_or_default().to_ascii_lowercase();
+        FigureFormat::from_str(&extension.replace("jpeg", "jpg"), false).map_err(|_| {
+            let shown = self.output.display();
+            usage(format!(
+                "{shown}: the name of a figure must end in .jpg, .png or .svg"
+            ))
+        })
+    }
+
+    /// How the self-organising map is trained.
+    pub fn training(&self) -> SomOptions {
+        SomOptions {
+            grid: self.grid,
+            seed: self.seed,
+            epochs: self.epochs,
+        }
+    }
+}
+
+/// Where the network runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// CUDA where there is a device, else the CPU.
+    /// The first CUDA device if there is one, else the CPU.
+    #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of that index.
+    /// The CUDA device with that index.
     Cuda(usize),
 }
 
 impl DeviceChoice {
-    /// The device, where this machine has it.
+    /// The device.
     ///
     /// # Errors
-    /// Where it has not.
+    /// Returns an error if this machine does not have it.
     pub fn device(self) -> Result<Device> {
         let count = || usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         match self {
@@ -198,181 +440,17 @@ impl DeviceChoice {
             DeviceChoice::Auto if count() > 0 => Ok(Device::Cuda(0)),
             DeviceChoice::Auto => Ok(Device::Cpu),
             DeviceChoice::Cuda(index) if index < count() => Ok(Device::Cuda(index)),
-            DeviceChoice::Cuda(index) => match count() {
-                0 => bail!(
-                    "--device cuda:{index}: no CUDA device can be used here (no GPU or driver, or a libtorch without CUDA: `make build CUDA=1`); use --device cpu"
-                ),
-                count => {
-                    bail!("--device cuda:{index}: there are only {count} CUDA devices, from cuda:0")
-                }
-            },
-        }
-    }
-}
-
-impl FromStr for DeviceChoice {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<DeviceChoice> {
-        let index = |text: &str| {
-            text.strip_prefix("cuda:")
-                .and_then(|index| index.parse().ok())
-        };
-        match text {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "cuda" => Ok(DeviceChoice::Cuda(0)),
-            _ => index(text)
-                .map(DeviceChoice::Cuda)
-                .ok_or_else(|| usage("auto, cpu, cuda or cuda:N is expected")),
-        }
-    }
-}
-
-/// Height and width from `N` or `HxW`.
-///
-/// # Errors
-/// A usage error for anything else.
-pub fn parse_image_size(text: &str) -> Result<(i64, i64)> {
-    let side = |text: &str| {
-        text.parse::<i64>()
-            .ok()
-            .filter(|side| (1..=LARGEST_SIDE).contains(side))
-    };
-    let sides = match text.split_once(['x', 'X']) {
-        Some((height, width)) => side(height).zip(side(width)),
-        None => side(text).map(|side| (side, side)),
-    };
-    sides.ok_or_else(|| {
-        usage(format!(
-            "N or HxW in pixels is expected, each from 1 to {LARGEST_SIDE}"
-        ))
-    })
-}
-
-/// Bytes from a number with a unit: `512M`, `2G`, `65536K` (powers of 1024).
-///
-/// # Errors
-/// A usage error for anything else.
-pub fn parse_bytes(text: &str) -> Result<usize> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "K" | "KB" | "KIB" => Some(10),
-        "M" | "MB" | "MIB" => Some(20),
-        "G" | "GB" | "GIB" => Some(30),
-        _ => None,
-    };
-    let bytes = digits.parse::<usize>().ok().zip(shift);
-    bytes
-        .and_then(|(number, shift)| number.checked_mul(1 << shift))
-        .ok_or_else(|| usage("a size with its unit is expected, such as 512M or 2G"))
-}
-
-/// A number of pixels, in millions where an M follows.
-///
-/// # Errors
-/// A usage error for anything else, and for none at all.
-pub fn parse_pixels(text: &str) -> Result<u64> {
-    let (digits, unit) = match text.strip_suffix(['m', 'M']) {
-        Some(digits) => (digits, 1_000_000),
-        None => (text, 1),
-    };
-    let pixels = digits.parse::<u64>().ok();
-    pixels
-        .and_then(|number| number.checked_mul(unit))
-        .filter(|&pixels| pixels > 0)
-        .ok_or_else(|| usage("a number of pixels is expected, such as 50M or 400000"))
-}
-
-/// Three numbers from `R,G,B`, each a finite float32, in which it is used.
-///
-/// # Errors
-/// A usage error for anything else.
-pub fn parse_mean(text: &str) -> Result<[f64; 3]> {
-    let finite = |number: &f64| (*number as f32).is_finite();
-    let numbers: Option<Vec<f64>> = text
-        .split(',')
-        .map(|number| number.trim().parse().ok().filter(finite))
-        .collect();
-    numbers
-        .and_then(|numbers| numbers.try_into().ok())
-        .ok_or_else(|| usage("three numbers R,G,B are expected, such as 0.485,0.456,0.406"))
-}
-
-/// Three positive numbers from `R,G,B`, each large enough to divide by in float32.
-///
-/// # Errors
-/// A usage error for anything else.
-pub fn parse_std(text: &str) -> Result<[f64; 3]> {
-    let numbers = parse_mean(text)?;
-    if numbers
-        .iter()
-        .any(|&number| (number as f32) < f32::MIN_POSITIVE)
-    {
-        return Err(usage("a standard deviation must be greater than 0"));
-    }
-    Ok(numbers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_size_is_one_number_or_two() {
-        assert_eq!(parse_image_size("224").unwrap(), (224, 224));
-        assert_eq!(parse_image_size("240x320").unwrap(), (240, 320));
-        for bad in [
-            "", "0", "-3", "224x", "x224", "axb", "224x0", "9000", "1x2x3",
-        ] {
-            assert!(parse_image_size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_mean_is_three_finite_numbers_and_a_std_three_positive_ones() {
-        assert_eq!(parse_mean("0, 0.5,-1").unwrap(), [0.0, 0.5, -1.0]);
-        for bad in ["", "1", "1,2", "1,2,3,4", "a,b,c", "1,2,NaN", "1,2,inf"] {
-            assert!(parse_mean(bad).is_err(), "{bad}");
-        }
-        assert!(parse_mean("1e39,0,0").is_err());
-        assert!(parse_std("1,0,1").is_err());
-        assert!(parse_std("1,1e-300,1").is_err());
-        assert!(parse_std("1,-1,1").is_err());
-        assert!(parse_std("1,2,1").is_ok());
-    }
-
-    #[test]
-    fn pixels_are_counted_in_ones_or_millions() {
-        assert_eq!(parse_pixels("400000").unwrap(), 400_000);
-        assert_eq!(parse_pixels("50M").unwrap(), 50_000_000);
-        for bad in ["", "M", "0", "0M", "-3", "1.5M", "2G", "99999999999999M"] {
-            assert!(parse_pixels(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_size_in_memory_has_a_unit() {
-        assert_eq!(parse_bytes("512M").unwrap(), 512 << 20);
-        assert_eq!(parse_bytes("2GiB").unwrap(), 2 << 30);
-        assert_eq!(parse_bytes("0k").unwrap(), 0);
-        for bad in ["", "512", "M", "-1M", "1.5G", "1T", "99999999999999G"] {
-            assert!(parse_bytes(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_device_is_named_as_torch_names_it() {
-        assert_eq!(
-            "cuda:3".parse::<DeviceChoice>().unwrap(),
-            DeviceChoice::Cuda(3)
-        );
-        assert_eq!(
-            "cuda".parse::<DeviceChoice>().unwrap(),
-            DeviceChoice::Cuda(0)
-        );
-        for bad in ["gpu", "cuda:", "cuda:x", "CPU ", "cuda:-1"] {
-            assert!(bad.parse::<DeviceChoice>().is_err(), "{bad}");
+            DeviceChoice::Cuda(index) => Err(hinted(
+                match count() {
+                    0 => format!(
+                        "cuda:{index}: no CUDA device can be used here (no GPU or driver, or a libtorch without CUDA: `make build CUDA=1`)"
+                    ),
+                    count => {
+                        format!("cuda:{index}: there are only {count} CUDA devices, from cuda:0")
+                    }
+                },
+                Hint::Cpu,
+            )),
         }
     }
 }

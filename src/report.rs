@@ -148,12 +148,17 @@ impl Gallery {
         let images = summary.images.iter().zip(&self.pictures);
         let data = Data {
             prism: summary.prism,
-            network: summary.network,
-            input_size: summary.input_size,
-            excitation: summary.excitation.name,
-            guides: summary.guides.iter().map(|layer| layer.name).collect(),
-            rule: &summary.rule,
-            keep: Some(summary.colours.as_str()).filter(|&colours| colours != "every"),
+            network: &summary.network.network,
+            input_size: summary.network.input_size,
+            excitation: summary.network.excitation.name.as_str(),
+            guides: summary
+                .network
+                .guides
+                .iter()
+                .map(|layer| layer.name.as_str())
+                .collect(),
+            rule: &summary.network.rule,
+            keep: Some(summary.colours).filter(|&colours| colours != "every"),
             blocks: summary.extrapolation == "none",
             saliency: summary.saliency,
             variance_ratio: summary.variance_ratio,
@@ -165,7 +170,7 @@ impl Gallery {
         let data = serde_json::to_string(&data)
             .context("the page's data")?
             .replace('<', "\\u003c");
-        let title = format!("PRISM of {}", summary.network);
+        let title = format!("PRISM of {}", summary.network.network);
         let mut page = String::with_capacity(data.len() + (1 << 18));
         let mut rest = PAGE;
         // One pass: what is put in may itself look like a place for something.

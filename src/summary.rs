@@ -9,30 +9,19 @@ use serde::{Serialize, Serializer};
 
 use crate::classes::Class;
 
-/// What was done, and what came of it.
+/// What a run did and found.
 #[derive(Debug, Serialize)]
 pub struct Summary<'a> {
     /// The version of prism.
     pub prism: &'static str,
-    /// The network's name.
-    pub network: &'a str,
-    /// Height and width of its images, pixels.
-    pub input_size: [i64; 2],
-    /// Number of its classes.
-    pub classes: usize,
-    /// Where it ran: `cpu` or `cuda:N`.
-    pub device: String,
-    /// The rule that chose the layers.
-    pub rule: String,
-    /// The layer whose channels are analysed.
-    pub excitation: LayerSummary<'a>,
-    /// The layers that bring its colours up, the shallowest first.
-    pub guides: Vec<LayerSummary<'a>>,
+    /// The network and its layers; their keys lie beside the others.
+    #[serde(flatten)]
+    pub network: &'a NetworkSummary,
     /// `none`, `product` or `regression`.
-    pub extrapolation: String,
-    /// `every`, or of the quantised ones `common`, `unique` or `all`.
-    pub colours: String,
-    /// Method and class of the saliency, where there is one.
+    pub extrapolation: &'a str,
+    /// `every`; or `common`, `unique` or `all` of the quantised colours.
+    pub colours: &'a str,
+    /// Method and class of the saliency, if there is one.
     pub saliency: Option<&'a str>,
     /// Share of the variance of each component.
     pub variance_ratio: &'a [f64],
@@ -40,34 +29,53 @@ pub struct Summary<'a> {
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.
     pub files: Vec<String>,
-    /// How long each stage took.
+    /// Time of each stage.
     #[serde(serialize_with = "as_seconds")]
     pub seconds: Vec<(&'static str, Duration)>,
 }
 
+/// The network of a run and its layers.
+#[derive(Debug, Serialize)]
+pub struct NetworkSummary {
+    /// The network's name.
+    pub network: String,
+    /// Height and width of the images, pixels.
+    pub input_size: [i64; 2],
+    /// Number of classes.
+    pub classes: usize,
+    /// Where it ran: `cpu` or `cuda:N`.
+    pub device: String,
+    /// The rule that selected the layers.
+    pub rule: String,
+    /// The layer whose channels are analysed.
+    pub excitation: LayerSummary,
+    /// The guides (earlier activations), the shallowest first.
+    pub guides: Vec<LayerSummary>,
+}
+
 /// A layer.
 #[derive(Debug, Serialize)]
-pub struct LayerSummary<'a> {
-    /// As `prism layers` lists it.
-    pub name: &'a str,
-    /// Channels, height and width; none of the image itself.
+pub struct LayerSummary {
+    /// The name that `prism layers` lists.
+    pub name: String,
+    /// Channels, height and width; none for the image itself.
     pub shape: Option<[i64; 3]>,
 }
 
 /// An image.
 #[derive(Debug, Serialize)]
 pub struct ImageSummary<'a> {
-    /// As given; what is not UTF-8 in it is replaced.
+    /// As given; bytes that are not UTF-8 are replaced.
     pub path: Cow<'a, str>,
     /// Its top classes.
     pub classes: &'a [Class],
 }
 
 impl Summary<'_> {
-    /// As JSON, indented, with a line break at the end.
+    /// The summary as indented JSON with a line break at the end.
     ///
     /// # Errors
-    /// None that is known.
+    /// Returns an error if serialisation fails.
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }

@@ -176,7 +176,7 @@ pub struct Hooks {
     /// Whether and how classes are traced back.
     pub saliency: Option<SaliencyHook>,
     /// How it computes. Where classes are traced back: plainly.
-    pub execution: Execution,
+    pub precision: Precision,
 }
 
 impl Execution {
@@ -359,7 +359,14 @@ impl HookedModel {
         let classes = graph.sizes(logits).map_or(0, |sizes| sizes[1]);
         Ok(HookedModel {
             origin: network.origin.clone(),
-            program: network.raw.program(&outputs, watched, hooks.execution)?,
+            program: network.raw.program(
+                &outputs,
+                watched,
+                (match hooks.precision {
+                    Precision::F32 => Execution::Optimised,
+                    Precision::Bf16 => Execution::Bfloat16,
+                }),
+            )?,
             graph,
             selection,
             saliency: saliency.map(|(method, watched)| (method, watched.value as ValueId)),
@@ -589,5 +596,21 @@ fn whole(value: ValueId) -> Output {
     Output {
         value: value as i64,
         reading: Reading::Whole,
+    }
+}
+
+/// x
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    #[default]
+    /// x
+    F32,
+    /// x
+    Bf16,
+}
+impl Precision {
+    /// x
+    pub fn is_native(self, d: Device) -> bool {
+        self == Precision::F32 || Execution::Bfloat16.is_native(d)
     }
 }

@@ -15,7 +15,7 @@ use super::graph::{Graph, Node, ValueId, is_inside};
 use crate::error::{Hint, hinted, usage};
 
 /// How the final excitation and the guides are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Rule {
     /// TorchPRISM's for the VGG family; elsewhere the last activation before
     /// global pooling, guided by what enters spatial operators.

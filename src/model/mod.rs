@@ -16,6 +16,6 @@ pub mod weights;
 pub mod zoo;
 
 pub use crate::notices::Notices;
-pub use crate::options::{DeviceChoice, ModelOptions};
+pub use crate::options::{ComputeOptions, DeviceChoice, ModelOptions};
 pub use about::About;
 pub use network::Network;

@@ -16,10 +16,10 @@ use super::weights;
 use super::zoo::{self, ZooEntry};
 use crate::convert::Normalisation;
 use crate::error::usage;
-use crate::hooks::{HookedModel, NetworkGraph, Trace};
+use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
-use crate::options::ModelOptions;
+use crate::options::{ComputeOptions, ModelOptions};
 
 /// Input size where nothing else is said, pixels.
 const DEFAULT_SIZE: (i64, i64) = (224, 224);
@@ -47,16 +47,20 @@ impl Network {
     ///
     /// # Errors
     /// With one line that names the file or network and what to do.
-    pub fn load(options: &ModelOptions, notices: Notices) -> Result<Network> {
-        if let Some(threads) = options.threads {
+    pub fn load(
+        options: &ModelOptions,
+        compute: &ComputeOptions,
+        notices: Notices,
+    ) -> Result<Network> {
+        if let Some(threads) = compute.threads {
             tch::set_num_threads(threads as i32);
             // Where the pool is at work already, it stays as it is.
             let _ = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .build_global();
         }
-        let device = options.device.device()?;
-        if !options.hooks.execution.is_native(device) {
+        let device = compute.device.device()?;
+        if !compute.precision.is_native(device) {
             notices.warn(
                 "this processor has no bfloat16 arithmetic: --precision bf16 is slower than f32 here",
             );
@@ -100,8 +104,8 @@ impl Network {
     ///
     /// # Errors
     /// As [`HookedModel::new`], with the network's name.
-    pub fn hook(&self, size: (i64, i64), options: &ModelOptions) -> Result<HookedModel> {
-        HookedModel::new(&self.graph, size, &options.hooks)
+    pub fn hook(&self, size: (i64, i64), hooks: &Hooks) -> Result<HookedModel> {
+        HookedModel::new(&self.graph, size, hooks)
     }
 }
 

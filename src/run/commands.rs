@@ -1,51 +1,53 @@
-//! The commands beside the maps: the map of clusters, and tables of layers and networks.
+//! The commands beside the maps: the cluster map, and the tables of layers and networks.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, ErrorKind, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{saving::closed_pipe_is_fine, say_written};
 use crate::cluster::{pickle, som};
+use crate::error::{Hint, hinted};
 use crate::figure::{ClusterFigure, Placed, draw_clusters};
 use crate::labels::Labels;
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
 use crate::notices::{Notices, printable};
-use crate::options::{ClusterOptions, ModelOptions};
+use crate::options::{ClusterOptions, ComputeOptions, ModelOptions};
 use crate::output::{Outputs, folder_of};
 
-/// Trains a self-organising map on a file that `--cluster` wrote, draws it and
-/// prints its errors.
+/// Trains a self-organising map on a cluster file, draws it and prints its quantisation and
+/// topographic errors.
 ///
 /// # Errors
-/// With one line for a person; no file is written then.
-pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
-    let notices = options.notices;
+/// Returns a message of one line; no file is written then.
+pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
+    let notices = Notices::from_flags(options.quiet, false);
+    let format = options.format()?;
     let show = options.file.display();
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
-    let file = File::open(&options.file).with_context(|| {
-        format!("{show}: cannot be opened (prism --cluster writes such a file)")
-    })?;
+    let file = File::open(&options.file)
+        .map_err(|error| hinted(format!("{show}: cannot be opened: {error}"), Hint::Cluster))?;
     let rows = pickle::read(BufReader::new(file)).with_context(|| format!("{show}"))?;
     let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
     let labels = match labels.zip(options.labels.as_ref()) {
         Some((labels, file)) if highest >= labels.len() => bail!(
-            "{}: there are {} names in it, but {show} has class {highest}",
+            "{}: it holds {} names, but {show} has class {highest}",
             file.display(),
             labels.len()
         ),
         Some((labels, _)) => Some(labels),
-        None => Some(Labels::imagenet()).filter(|imagenet| highest < imagenet.len()),
+        None if highest < Labels::imagenet().len() => {
+            notices.note("the classes have ImageNet's names, as no file of names is given");
+            Some(Labels::imagenet())
+        }
+        None => None,
     };
-    if options.labels.is_none() && labels.is_some() {
-        notices.note("the classes are named as ImageNet's; --labels FILE names others");
-    }
 
-    let trained = som::train(&rows, &options.som)?;
+    let trained = som::train(&rows, &options.training())?;
     let images: Vec<Placed> = trained
         .units
         .iter()
@@ -64,28 +66,30 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
             quantisation_error: trained.quantisation_error,
             topographic_error: trained.topographic_error,
         },
-        options.format,
+        format,
     )?;
     outputs.write(&options.output, |out| Ok(out.write_all(&drawn)?))?;
-    say_written(outputs.commit()?, notices);
-    closed_pipe_is_fine(writeln!(
-        stdout,
-        "quantisation error: {:.4}\ntopographic error: {:.4}",
+    report_written(&outputs.commit()?, notices);
+    let errors = format!(
+        "quantisation error: {:.4}\ntopographic error: {:.4}\n",
         trained.quantisation_error, trained.topographic_error
-    ))
+    );
+    print_text(errors.as_bytes(), stdout)
 }
 
-/// Prints the layers of the network that `options` name as a table.
+/// Prints a table of the network's layers.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Returns an error if the network cannot be loaded or hooked.
 pub fn print_layers(
     options: &ModelOptions,
+    compute: &ComputeOptions,
     notices: Notices,
-    stdout: &mut impl Write,
+    stdout: &mut dyn Write,
 ) -> Result<()> {
-    let network = Network::load(options, notices)?;
-    let layers = network.hook(network.input_size, options)?.layers();
+    let network = Network::load(options, compute, notices)?;
+    let model = network.hook(network.input_size, &options.hooks(compute))?;
+    let layers = model.layers();
     let rows: Vec<[String; 4]> = layers
         .into_iter()
         .map(|layer| {
@@ -100,14 +104,15 @@ pub fn print_layers(
         })
         .collect();
     let heading = ["name", "operator", "shape", "role"];
-    print_table(heading, [false, false, true, false], &rows, stdout)
+    let table = table(heading, [false, false, true, false], &rows);
+    print_text(table.as_bytes(), stdout)
 }
 
-/// Prints the networks that are known by name, and where their weights are, as a table.
+/// Prints a table of the networks known by name, with the places of their weights.
 ///
 /// # Errors
-/// Where `stdout` cannot be written.
-pub fn print_models(stdout: &mut impl Write) -> Result<()> {
+/// Returns an error if `stdout` cannot be written.
+pub fn print_models(stdout: &mut dyn Write) -> Result<()> {
     let search = SearchPath::from_env();
     let rows: Vec<[String; 4]> = zoo::entries()
         .iter()
@@ -131,43 +136,51 @@ pub fn print_models(stdout: &mut impl Write) -> Result<()> {
         })
         .collect();
     let heading = ["name", "parameters", "weights", "where"];
-    print_table(heading, [false, true, false, false], &rows, stdout)
+    print_text(
+        table(heading, [false, true, false, false], &rows).as_bytes(),
+        stdout,
+    )
 }
 
-/// Prints a text as it is.
+/// Prints a text as it is. A reader that stops early (`prism | head -1`) is not an error.
 ///
 /// # Errors
-/// Where `stdout` cannot be written.
-pub fn print_text(text: &[u8], stdout: &mut impl Write) -> Result<()> {
-    closed_pipe_is_fine(stdout.write_all(text).and_then(|()| stdout.flush()))
+/// Returns an error if `stdout` cannot be written.
+pub fn print_text(text: &[u8], stdout: &mut dyn Write) -> Result<()> {
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Prints rows below a heading, columns aligned, the marked ones to the right.
-fn print_table<const N: usize>(
-    heading: [&str; N],
-    right: [bool; N],
-    rows: &[[String; N]],
-    stdout: &mut impl Write,
-) -> Result<()> {
+/// Notes the files that were written.
+pub(super) fn report_written(paths: &[PathBuf], notices: Notices) {
+    for path in paths {
+        notices.note(&format!("wrote {}", path.display()));
+    }
+}
+
+/// A table with a heading and aligned columns; `right` marks those aligned to the right.
+fn table<const N: usize>(heading: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
     let heading = heading.map(String::from);
+    let lines = || [&heading].into_iter().chain(rows);
     let widths: [usize; N] = std::array::from_fn(|column| {
-        let lengths = rows.iter().chain([&heading]);
-        lengths
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        let lengths = lines().map(|row| row[column].chars().count());
+        lengths.max().unwrap_or(0)
     });
-    let mut out = BufWriter::new(stdout);
-    let printed = [&heading].into_iter().chain(rows).try_for_each(|row| {
+    let mut text = String::new();
+    for row in lines() {
         let mut line = String::new();
-        for ((text, width), right) in row.iter().zip(widths).zip(right) {
-            let cell = match right {
-                true => format!("{text:>width$}  "),
-                false => format!("{text:<width$}  "),
+        for ((cell, width), right) in row.iter().zip(widths).zip(right) {
+            line += &match right {
+                true => format!("{cell:>width$}  "),
+                false => format!("{cell:<width$}  "),
             };
-            line.push_str(&cell);
         }
-        writeln!(out, "{}", line.trim_end())
-    });
-    closed_pipe_is_fine(printed.and_then(|()| out.flush()))
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
 }

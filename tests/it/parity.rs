@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::common::Npz;
 use prism::hooks::{Hooks, SaliencyHook};
-use prism::model::{ModelOptions, Network, Notices};
+use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use prism::saliency::Method;
 use tch::{Kind, Tensor};
 
@@ -106,18 +106,19 @@ fn the_first_pass_of_vgg16_is_the_references() {
     let reference = PathBuf::from(std::env::var_os("PRISM_REFERENCE").expect("PRISM_REFERENCE"));
     let theirs = Npz::open(reference.join("saliency.npz")).tensor("ebp_vgg16");
     let options = ModelOptions {
-        hooks: Hooks {
-            saliency: Some(SaliencyHook {
-                method: Method::ExcitationBackprop { contrastive: false },
-                layer: None,
-            }),
-            ..Hooks::default()
-        },
         offline: true,
         ..ModelOptions::default()
     };
-    let network = Network::load(&options, Notices::Quiet).unwrap();
-    let model = network.hook((224, 224), &options).unwrap();
+    let hooks = Hooks {
+        saliency: Some(SaliencyHook {
+            method: Method::ExcitationBackprop { contrastive: false },
+            layer: None,
+        }),
+        ..Hooks::default()
+    };
+    let compute = ComputeOptions::default();
+    let network = Network::load(&options, &compute, Notices::Quiet).unwrap();
+    let model = network.hook((224, 224), &hooks).unwrap();
     let input = Npz::open(reference.join("vgg16.npz")).tensor("input");
     let ours = model.forward(&input).unwrap().saliency.unwrap();
     let scale = theirs.abs().max().double_value(&[]);

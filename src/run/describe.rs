@@ -1,0 +1,104 @@
+//! What a run chose, for people (`--verbose`), for the summary and for a basis.
+
+use tch::Device;
+
+use crate::arrays::BasisOf;
+use crate::hooks::{Extrapolation, HookedModel, Rule};
+use crate::map::{Keep, MapOptions};
+use crate::options::{DeviceChoice, Options};
+use crate::summary::{LayerSummary, NetworkSummary};
+
+/// The network of a run and its layers.
+pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
+    NetworkSummary {
+        network: name.to_string(),
+        input_size: model.input_size().into(),
+        classes: model.classes(),
+        device: match model.device() {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".to_string(),
+        },
+        rule: rule.to_string(),
+        excitation: layer(model, model.excitation_name()),
+        guides: model
+            .guide_names()
+            .into_iter()
+            .map(|name| layer(model, name))
+            .collect(),
+    }
+}
+
+/// What a basis of this run belongs to.
+pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> BasisOf {
+    let excitation = layer(model, model.excitation_name());
+    BasisOf {
+        network: network.to_string(),
+        channels: excitation.shape.map_or(0, |[channels, ..]| channels),
+        layer: excitation.name,
+        extrapolation: match options.extrapolation {
+            None => "none",
+            Some(Extrapolation::Product) => "product",
+            Some(Extrapolation::Regression { .. }) => "regression",
+        }
+        .to_string(),
+        colours: match options.keep {
+            None => "every",
+            Some(Keep::Common) => "common",
+            Some(Keep::Unique) => "unique",
+            Some(Keep::All) => "all",
+        }
+        .to_string(),
+    }
+}
+
+fn layer(model: &HookedModel, name: &str) -> LayerSummary {
+    let layers = model.layers();
+    let found = layers.into_iter().find(|layer| layer.name == name);
+    LayerSummary {
+        name: name.to_string(),
+        shape: found.map(|layer| layer.shape.into()),
+    }
+}
+
+/// The choices of a run and their reasons, a line each; `chunk` images are forwarded at once.
+pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String; 4] {
+    let device = match (model.device(), options.compute.device) {
+        (Device::Cpu, DeviceChoice::Auto) => "the CPU, because there is no CUDA device".to_string(),
+        (Device::Cpu, _) => "the CPU".to_string(),
+        (device, _) => format!("{device:?}"),
+    };
+    let (height, width) = model.input_size();
+    let chunk_reason = match options.compute.batch_size {
+        Some(_) => "as requested".to_string(),
+        None => format!(
+            "more would not be faster; the largest tensor takes {:.1} MiB for each",
+            model.largest_tensor() as f64 / f64::from(1 << 20)
+        ),
+    };
+    let named = |name: &str| match layer(model, name).shape {
+        Some([c, h, w]) => format!("{name} ({c}x{h}x{w})"),
+        None => name.to_string(),
+    };
+    let layer_reason = match options.model.layer {
+        Some(_) => "as requested".to_string(),
+        None => format!("selected by the rule '{}'", options.model.rule),
+    };
+    let guides = match options.map.no_gradual_extrapolation {
+        false => model
+            .guide_names()
+            .into_iter()
+            .map(named)
+            .collect::<Vec<_>>()
+            .join(", "),
+        true => "none, as requested".to_string(),
+    };
+    [
+        format!("device: {device}; {} threads", tch::get_num_threads()),
+        format!("images: {height}x{width} pixels, {chunk} images at once ({chunk_reason})"),
+        format!(
+            "excitation: {}, {layer_reason}",
+            named(model.excitation_name())
+        ),
+        format!("guides: {guides}"),
+    ]
+}

@@ -1,0 +1,59 @@
+//! How the features become maps.
+
+use anyhow::Result;
+
+use super::describe;
+use crate::arrays::{BasisOf, read_basis};
+use crate::hooks::HookedModel;
+use crate::map::{Basis, Collector, MapOptions, Maps};
+use crate::notices::Notices;
+use crate::options::MapChoices;
+
+/// The choices for the maps of a run, made before the network runs.
+pub struct Fit {
+    options: MapOptions,
+    basis: Option<Basis>,
+    /// What a basis of this run belongs to.
+    pub of: BasisOf,
+}
+
+impl Fit {
+    /// Reads the basis if `choices` name one.
+    ///
+    /// # Errors
+    /// Returns an error if the basis cannot be read or belongs to another run.
+    pub fn new(network: &str, model: &HookedModel, choices: &MapChoices) -> Result<Fit> {
+        let extrapolation = !choices.no_gradual_extrapolation;
+        let options = MapOptions {
+            keep: choices.keep(),
+            extrapolation: extrapolation.then(|| model.extrapolation()),
+        };
+        let of = describe::basis_of(network, model, options);
+        let basis = choices.basis.as_deref();
+        let basis = basis.map(|file| read_basis(file, &of)).transpose()?;
+        Ok(Fit { options, basis, of })
+    }
+
+    /// Fits the components and makes the maps of all images; notes what limits them.
+    ///
+    /// # Errors
+    /// Returns an error if the activations are not finite or the decomposition fails.
+    pub fn maps(&mut self, collector: Collector, notices: Notices) -> Result<Maps> {
+        let spinner = notices.spinner("analysing");
+        let maps = collector.finish_with(self.options, self.basis.take())?;
+        spinner.finish_and_clear();
+        if let Some(note) = maps.note() {
+            notices.note(note);
+        } else if maps.is_constant() {
+            notices.warn("all features are the same in all images, so the map is black");
+        }
+        let white = maps.not_salient();
+        if white > 0 {
+            notices.warn(&format!(
+                "the class has no saliency in {white} of {} images, so their maps are white",
+                maps.len()
+            ));
+        }
+        Ok(maps)
+    }
+}

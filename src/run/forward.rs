@@ -1,0 +1,200 @@
+//! Forwards all images through the network, chunk by chunk.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use image::RgbImage;
+use rayon::prelude::*;
+use tch::Tensor;
+
+use super::input::{Input, require_images, skipped};
+use crate::convert::{Normalisation, stretched_picture, to_batch};
+use crate::hooks::HookedModel;
+use crate::images;
+use crate::map::Collector;
+use crate::notices::Notices;
+use crate::spool::{Sequence, Spool};
+
+/// Shorter side of a picture in a figure, pixels.
+const PICTURE_SIDE: u32 = 448;
+
+/// Bytes of the network's largest tensor for the images of one chunk. Larger chunks are not
+/// faster (docs/performance.md).
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// How images are forwarded.
+pub struct ForwardOptions<'a> {
+    pub normalisation: Normalisation,
+    /// Images in a chunk.
+    pub chunk: usize,
+    /// Whether the network's input is stored, for the arrays.
+    pub keep_input: bool,
+    /// Where tensors are stored.
+    pub spool: &'a Spool,
+    pub notices: Notices,
+}
+
+/// What is known of all images after the network has run.
+pub struct Forwarded {
+    /// The excitations.
+    pub collector: Collector,
+    /// Paths as given.
+    pub paths: Vec<PathBuf>,
+    /// Pictures for the figures, `[N,h,w,3]` bytes.
+    pub pictures: Sequence,
+    /// Input of the network, `[N,3,H,W]`; empty unless it is stored.
+    pub input: Sequence,
+    /// Time of the network, and time of storing and adding up its excitations.
+    pub times: [(&'static str, Duration); 2],
+}
+
+/// The number of images in a chunk: as many as the bound on the largest tensor allows,
+/// up to the number of cores (at least 4).
+pub fn chunk_size(model: &HookedModel) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (CHUNK_BYTES / model.largest_tensor().max(1)).clamp(1, cores.max(4))
+}
+
+/// Decodes the images and runs the network on them.
+///
+/// # Errors
+/// Returns an error if an image cannot be decoded (unless it is to be left out), or the
+/// network fails.
+pub fn forward_all(
+    input: &Input,
+    model: &HookedModel,
+    options: &ForwardOptions<'_>,
+) -> Result<Forwarded> {
+    let mut all = Forwarded {
+        collector: Collector::new(options.spool),
+        paths: Vec::new(),
+        pictures: Sequence::default(),
+        input: Sequence::default(),
+        times: ["forwarding", "collecting"].map(|stage| (stage, Duration::ZERO)),
+    };
+    match input {
+        Input::Array(path, tensor) => all.add_array(path, tensor, model, options)?,
+        Input::Files {
+            paths,
+            skip_bad,
+            max_pixels,
+        } => {
+            let bar = options.notices.bar(paths.len(), "decoding and forwarding");
+            let (height, width) = model.input_size();
+            let size = (height as u32, width as u32);
+            let decode = |file: &Path| decode(file, size, *max_pixels);
+            decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
+                let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
+                for (file, decoded) in chunk.iter().zip(decoded) {
+                    match decoded {
+                        Ok((input, picture)) => {
+                            inputs.push(input);
+                            pictures.push(picture);
+                            all.paths.push(file.clone());
+                        }
+                        Err(error) if *skip_bad => {
+                            bar.suspend(|| options.notices.warn(&skipped(&error)));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                if !inputs.is_empty() {
+                    let batch = to_batch(&inputs, &options.normalisation)?;
+                    all.add(&pictures, &batch, model, options)?;
+                }
+                bar.inc(chunk.len() as u64);
+                Ok(())
+            })?;
+            require_images(&all.paths)?;
+        }
+    }
+    Ok(all)
+}
+
+impl Forwarded {
+    fn add_array(
+        &mut self,
+        path: &Path,
+        tensor: &Tensor,
+        model: &HookedModel,
+        options: &ForwardOptions<'_>,
+    ) -> Result<()> {
+        let bar = options.notices.bar(tensor.size()[0] as usize, "forwarding");
+        for batch in tensor.split(options.chunk as i64, 0) {
+            let images = 0..batch.size()[0];
+            let pictures: Vec<RgbImage> = images
+                .map(|image| stretched_picture(&batch.get(image)))
+                .collect::<Result<_>>()?;
+            self.add(&pictures, &batch, model, options)?;
+            for _ in &pictures {
+                let mut name = path.as_os_str().to_owned();
+                name.push(format!(":{}", self.paths.len()));
+                self.paths.push(name.into());
+            }
+            bar.inc(pictures.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        pictures: &[RgbImage],
+        batch: &Tensor,
+        model: &HookedModel,
+        options: &ForwardOptions<'_>,
+    ) -> Result<()> {
+        for picture in pictures {
+            let (width, height) = picture.dimensions();
+            let bytes = Tensor::from_slice(picture.as_raw());
+            let bytes = bytes.reshape([1, i64::from(height), i64::from(width), 3]);
+            self.pictures.push(options.spool, &bytes)?;
+        }
+        let [(_, forwarding), (_, collecting)] = &mut self.times;
+        let begun = Instant::now();
+        let excitations = model.forward(batch)?;
+        *forwarding += begun.elapsed();
+        let begun = Instant::now();
+        self.collector.add(excitations)?;
+        if options.keep_input {
+            self.input.push(options.spool, batch)?;
+        }
+        *collecting += begun.elapsed();
+        Ok(())
+    }
+}
+
+/// An image at the network's size, and a picture of it for the figure.
+type Decoded = (RgbImage, RgbImage);
+
+/// Decodes the files of each chunk in parallel while `forward` works on the chunk before.
+fn decode_ahead(
+    files: &[PathBuf],
+    chunk_size: usize,
+    decode: impl Fn(&Path) -> Result<Decoded> + Send + Sync,
+    mut forward: impl FnMut(&[PathBuf], Vec<Result<Decoded>>) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        scope.spawn(move || {
+            for chunk in files.chunks(chunk_size) {
+                let decoded: Vec<_> = chunk.par_iter().map(|file| decode(file)).collect();
+                if sender.send((chunk, decoded)).is_err() {
+                    break; // an error has ended the run
+                }
+            }
+        });
+        receiver
+            .into_iter()
+            .try_for_each(|(chunk, decoded)| forward(chunk, decoded))
+    })
+}
+
+fn decode(file: &Path, (height, width): (u32, u32), max_pixels: u64) -> Result<Decoded> {
+    let image = images::decode(file, max_pixels)?;
+    let scale = f64::from(PICTURE_SIDE) / f64::from(height.min(width));
+    let enlarged = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
+    let picture = images::resize(&image, enlarged(height), enlarged(width))?;
+    Ok((images::resize(&image, height, width)?, picture))
+}

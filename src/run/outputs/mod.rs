@@ -1,0 +1,203 @@
+//! The outputs of a run. Each is a type with its own file; a new output is a new file and
+//! one line in [`drawn`] or [`saved`].
+
+mod arrays;
+mod basis;
+mod clusters;
+mod figure;
+mod json;
+mod lines;
+mod page;
+mod per_image;
+mod pictures;
+mod variance;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use anyhow::Result;
+use tch::Tensor;
+
+use crate::arrays::BasisOf;
+use crate::classes::Class;
+use crate::figure::Scaling;
+use crate::map::Maps;
+use crate::notices::{Notices, Stopwatch};
+use crate::options::{JsonTarget, OutputOptions};
+use crate::output::Outputs;
+use crate::spool::Sequence;
+use crate::summary::{ImageSummary, NetworkSummary, Summary};
+
+use pictures::StoredPicture;
+
+/// One kind of result.
+pub trait Output {
+    /// Checks that the output can be written, before the network is loaded.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot.
+    fn prepare(&self, files: &mut Outputs) -> Result<()> {
+        let _ = files;
+        Ok(())
+    }
+
+    /// Writes the output.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be made or written.
+    fn write(&self, results: &Results, to: &mut Destination) -> Result<()>;
+}
+
+/// The outputs that show pictures or charts, in the order in which they are written.
+pub fn drawn(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
+    let mut outputs: Vec<Box<dyn Output>> = vec![
+        Box::new(variance::Variance(options)), // first: it is drawn beside the others
+        Box::new(figure::Figure(options)),
+    ];
+    if options.per_image {
+        outputs.push(Box::new(per_image::PerImage(options)));
+    }
+    if let Some(file) = &options.report {
+        outputs.push(Box::new(page::Page(file)));
+    }
+    outputs
+}
+
+/// The outputs that hold numbers and text, in the order in which they are written.
+pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
+    let mut outputs: Vec<Box<dyn Output>> = Vec::new();
+    if let Some(file) = &options.save_arrays {
+        outputs.push(Box::new(arrays::Arrays(file)));
+    }
+    if options.cluster {
+        outputs.push(Box::new(clusters::Clusters));
+    }
+    if let Some(file) = &options.save_basis {
+        outputs.push(Box::new(basis::SavedBasis(file)));
+    }
+    if let Some(target) = &options.json {
+        outputs.push(Box::new(json::Json(target))); // after the others: it lists their files
+    }
+    if options.json != Some(JsonTarget::Stdout) {
+        outputs.push(Box::new(lines::Lines));
+    }
+    outputs
+}
+
+/// The results of a run, which the outputs read.
+pub struct Results {
+    /// The network and its layers.
+    pub network: NetworkSummary,
+    /// What a basis of this run belongs to.
+    pub basis_of: BasisOf,
+    /// Method and class of the saliency, if there is one.
+    pub saliency: Option<String>,
+    /// Paths of the images, as given.
+    pub paths: Vec<PathBuf>,
+    /// Pictures of the images, `[N,h,w,3]` bytes.
+    pub pictures: Sequence,
+    /// Input of the network, `[N,3,H,W]`; empty unless it is to be saved.
+    pub input: Sequence,
+    /// Top classes of each image.
+    pub classes: Vec<Vec<Class>>,
+    /// The maps.
+    pub maps: Maps,
+    /// Times of the stages so far.
+    pub clock: Stopwatch,
+    /// How much is written to standard error.
+    pub notices: Notices,
+}
+
+impl Results {
+    /// The map `[3,H,W]` of an image; `[4,H,W]` with saliency.
+    fn map(&self, image: usize) -> Result<Tensor> {
+        Ok(self.maps.map(image..image + 1)?.get(0))
+    }
+
+    /// The saliency `[h,w]` of an image, if there is one.
+    fn saliency_of(&self, image: usize) -> Option<Tensor> {
+        let all = self.maps.saliency.as_ref()?;
+        Some(all.get(image as i64).get(0))
+    }
+
+    fn picture(&self, image: usize) -> StoredPicture<'_> {
+        StoredPicture {
+            pictures: &self.pictures,
+            image,
+        }
+    }
+
+    /// How maps are enlarged: maps that keep the features' resolution show their pixels.
+    fn scaling(&self) -> Scaling {
+        match self.basis_of.extrapolation.as_str() {
+            "none" => Scaling::Blocks,
+            _ => Scaling::Smooth,
+        }
+    }
+
+    /// The summary of the run; `files` are the paths of the files written.
+    fn summary(&self, files: Vec<String>, clock: &Stopwatch) -> Summary<'_> {
+        let images = self.paths.iter().zip(&self.classes);
+        Summary {
+            prism: env!("CARGO_PKG_VERSION"),
+            network: &self.network,
+            extrapolation: &self.basis_of.extrapolation,
+            colours: &self.basis_of.colours,
+            saliency: self.saliency.as_deref(),
+            variance_ratio: &self.maps.variance_ratio,
+            images: images
+                .map(|(path, classes)| ImageSummary {
+                    path: path.to_string_lossy(),
+                    classes,
+                })
+                .collect(),
+            files,
+            seconds: clock.stages().to_vec(),
+        }
+    }
+}
+
+/// Where outputs go: files, which all appear together at the end, and text for standard
+/// output, which is printed after them.
+#[derive(Default)]
+pub struct Destination {
+    /// The files.
+    pub files: Outputs,
+    printed: Vec<u8>,
+    drawing: Vec<(PathBuf, JoinHandle<Result<Vec<u8>>>)>,
+}
+
+impl Destination {
+    /// Writes a file of these bytes.
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.files.write(path, |out| Ok(out.write_all(bytes)?))
+    }
+
+    /// Writes what `draw` returns, which another thread computes meanwhile.
+    fn draw(&mut self, path: PathBuf, draw: impl FnOnce() -> Result<Vec<u8>> + Send + 'static) {
+        self.drawing.push((path, std::thread::spawn(draw)));
+    }
+
+    /// Waits for the other threads and writes their files.
+    ///
+    /// # Errors
+    /// Returns the first error of a thread or of writing.
+    pub fn finish_drawing(&mut self) -> Result<()> {
+        for (path, thread) in std::mem::take(&mut self.drawing) {
+            let bytes = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            self.write(&path, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Gives all files their names; returns those, and the text for standard output.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be renamed.
+    pub fn commit(self) -> Result<(Vec<PathBuf>, Vec<u8>)> {
+        Ok((self.files.commit()?, self.printed))
+    }
+}

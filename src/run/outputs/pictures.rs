@@ -1,0 +1,135 @@
+//! Pictures that several outputs show, and the names of their files.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::RgbImage;
+use tch::{Kind, Tensor};
+
+use crate::convert::to_picture;
+use crate::figure::{Picture, Scaling};
+use crate::spool::Sequence;
+
+/// Opacity of the maps over the pictures unless another is requested.
+pub const OVERLAY: f64 = 0.5;
+
+/// Longest part of an image's name in the names of its files, bytes: file systems
+/// allow 255 for the whole name.
+const LONGEST_STEM: usize = 160;
+
+/// The picture of an image, which is loaded when it is drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredPicture<'a> {
+    pub pictures: &'a Sequence,
+    pub image: usize,
+}
+
+impl StoredPicture<'_> {
+    /// The picture.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be read back.
+    pub fn load(&self) -> Result<RgbImage> {
+        let bytes = self.pictures.get(self.image..self.image + 1)?;
+        let bytes = Vec::<u8>::try_from(bytes.reshape([-1]))?;
+        let (width, height) = self.size();
+        RgbImage::from_raw(width, height, bytes).context("a picture is incomplete")
+    }
+}
+
+impl Picture for StoredPicture<'_> {
+    fn size(&self) -> (u32, u32) {
+        match self.pictures.shape() {
+            &[height, width, _] => (width as u32, height as u32),
+            _ => (0, 0),
+        }
+    }
+
+    fn pixels(&self) -> Result<Cow<'_, RgbImage>> {
+        self.load().map(Cow::Owned)
+    }
+}
+
+/// A map `[c,h,w]` resized to the size (width, height) of a picture.
+pub fn scaled(map: &Tensor, (width, height): (u32, u32), scaling: Scaling) -> Tensor {
+    let size = [i64::from(height), i64::from(width)];
+    let map = map.unsqueeze(0);
+    let scaled = match scaling {
+        Scaling::Smooth => map.upsample_bilinear2d(size, false, None, None),
+        Scaling::Blocks => map.upsample_nearest2d(size, None, None),
+    };
+    scaled.squeeze_dim(0)
+}
+
+/// A map `[3,h,w]` blended over a picture with opacity `alpha`; a fourth channel, the
+/// saliency, multiplies the opacity.
+///
+/// # Errors
+/// Returns an error if the map has another shape.
+pub fn overlaid(
+    picture: &RgbImage,
+    map: &Tensor,
+    alpha: f64,
+    scaling: Scaling,
+) -> Result<RgbImage> {
+    let (width, height) = picture.dimensions();
+    let map = scaled(map, (width, height), scaling);
+    let below = Tensor::from_slice(picture.as_raw())
+        .reshape([i64::from(height), i64::from(width), 3])
+        .permute([2, 0, 1])
+        .to_kind(Kind::Float)
+        / 255.0;
+    let change = map.narrow(0, 0, 3) - &below;
+    let change = match map.size()[0] {
+        4 => change * map.narrow(0, 3, 1),
+        _ => change,
+    };
+    to_picture(&(below + change * alpha))
+}
+
+/// The beginning of the names of an image's files: its number, which makes the name unique,
+/// and its own name without unusual characters.
+pub fn file_stem(image: usize, count: usize, name: &Path) -> String {
+    let digits = count.to_string().len().max(4);
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    let mut plain = String::new();
+    for c in stem.chars() {
+        let known = c.is_alphanumeric() || "-_.".contains(c);
+        let c = if known { c } else { '_' };
+        if plain.len() + c.len_utf8() > LONGEST_STEM {
+            break;
+        }
+        plain.push(c);
+    }
+    format!("{:0digits$}_{plain}", image + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    #[test]
+    fn a_map_is_laid_over_a_picture() {
+        let picture = RgbImage::from_pixel(2, 2, Rgb([100, 200, 0]));
+        let map = Tensor::from_slice(&[1.0f32, 0.0, 0.5]).reshape([3, 1, 1]);
+        let over = overlaid(&picture, &map, 0.25, Scaling::Smooth).unwrap();
+        // 100 + 155 / 4, 200 - 200 / 4, 127.5 / 4
+        assert_eq!(over.get_pixel(1, 1).0, [139, 150, 32]);
+        let map = Tensor::from_slice(&[1.0f32, 0.0, 0.5, 0.0]).reshape([4, 1, 1]);
+        let over = overlaid(&picture, &map, 1.0, Scaling::Blocks).unwrap();
+        assert_eq!(over, picture, "what is not salient is not covered");
+    }
+
+    #[test]
+    fn files_of_images_have_names_of_their_own() {
+        let stem = |image, name: &str| file_stem(image, 20, Path::new(name));
+        assert_eq!(stem(0, "a/dog.jpg"), "0001_dog");
+        assert_eq!(stem(1, "b/dog.png"), "0002_dog");
+        assert_eq!(stem(2, "a b/\n$(x) \u{e9}.png"), "0003____x__\u{e9}");
+        assert_eq!(file_stem(99_999, 100_000, Path::new("x")), "100000_x");
+        assert!(stem(3, &"long".repeat(99)).len() <= 165);
+        assert!(stem(3, &"\u{732b}".repeat(80)).len() <= 165);
+    }
+}

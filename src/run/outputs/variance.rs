@@ -1,0 +1,25 @@
+//! The figure of the variance ratios.
+
+use anyhow::Result;
+
+use super::{Destination, Output, Results};
+use crate::figure::draw_variance;
+use crate::options::OutputOptions;
+
+/// Bars of the share of variance of each component.
+pub struct Variance<'a>(pub &'a OutputOptions);
+
+impl Output for Variance<'_> {
+    fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
+        let (ratios, format) = (results.maps.variance_ratio.clone(), self.0.format);
+        let name = format!(
+            "PRISM_var_{}.{}",
+            results.network.network,
+            format.extension()
+        );
+        to.draw(self.0.folder.join(name), move || {
+            draw_variance(&ratios, format)
+        });
+        Ok(())
+    }
+}
