@@ -1,10 +1,10 @@
-"""The same job the Python way: what a user of TorchPRISM's method runs, for `make bench` to compare with.
+"""The same job in Python, as a user of TorchPRISM's method would run it: the baseline of `make bench`.
 
     python benches/baseline.py NETWORK WEIGHTS OUTPUT_FOLDER IMAGE [IMAGE ...]
 
 Eager PyTorch and forward hooks on every max-pool and strided convolution, all images in one batch, a singular value
-decomposition of the whole matrix of the last activation, gradual extrapolation; then matplotlib's default figure of
-2 x N subplots with tight layout, saved as JPEG at 500 dots per inch, and the bars of the variances likewise.
+decomposition of the whole matrix of the last activation, gradual extrapolation. Then matplotlib's default figure of
+2 x N subplots with tight layout, saved as JPEG at 500 dots per inch, and a figure of the variances in the same way.
 """
 import os
 import sys

@@ -1,13 +1,13 @@
-"""Whole commands: `prism` against the same job the Python way (baseline.py), in turn on one machine.
+"""Times whole commands: `prism` and the same job in Python (baseline.py), alternating on one machine.
 
     python benches/compare.py FOLDER --prism target/release/prism --forward target/release/examples/forward
         [--page docs/performance.md] [--only NETWORK ...]
 
 For each network, with 4 and with 64 photographs of at most half a megapixel: seconds of the whole command (median of
-several runs, A B A B ...), peak memory (all that is resident; and private, i.e. anonymous, read every 10 ms), and from the two counts
-the time and private memory of one image more; that, against the bare optimised forward pass of one image, which is run in turn with
-`prism`, on photographs and on the same images in a file of arrays (nothing is then decoded beside the forward pass). Weights are
-seeded (EfficientNet-Lite's own); both take the same files. Private memory of one image more is read beyond 64 images, too (128).
+several runs, A B A B ...) and peak memory (resident, and private, i.e. anonymous, read every 10 ms). The two counts
+give time and private memory of a further image. The bare forward pass of one image runs alternating with `prism`, on
+photographs and on the same images in a file of arrays (without decoding). Weights are seeded (EfficientNet-Lite's are
+its own); both programs read the same files. Private memory of a further image is also measured beyond 64 images (128).
 """
 import argparse
 import json
@@ -28,12 +28,12 @@ import pages  # noqa: E402
 NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "efficientnet_lite0")
 FEW, MANY, MORE = 4, 64, 128
 RUNS = {FEW: 5, MANY: 3, MORE: 3}
-AT_ONCE = "4"  # images that prism forwards at once on up to four cores, and the bare forward pass too
+AT_ONCE = "4"  # images per forward pass, of prism on four cores and of the bare forward pass
 LARGEST = 500_000  # pixels of a photograph
 
 
 def photographs(folder):
-    """64 photographs made of samples/: each at another crop, at most half a megapixel."""
+    """64 photographs made from samples/, each with another crop, of at most half a megapixel."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = sorted((ROOT / "samples").glob("*.jpg"))
     files = []
@@ -86,7 +86,7 @@ def measured(command):
 
 
 def arrays(folder, files):
-    """The files' pixels, [N,3,224,224], as an array that prism takes in place of them."""
+    """The pixels of the files, [N,3,224,224], as an array that prism takes instead of them."""
     import numpy
 
     made = folder / f"input_{len(files)}.npz"
@@ -97,7 +97,7 @@ def arrays(folder, files):
 
 
 def stages_and_bare(prism, bare, inputs, json_file):
-    """Seconds of each stage of prism for each of the inputs, and of the bare forward pass of one image: in turn, medians of three."""
+    """Seconds of each stage of prism for each input, and of the bare forward pass of one image: alternating, medians of three."""
     runs, seconds = {key: [] for key in inputs}, []
     for _ in range(3):
         for key, files in inputs.items():
@@ -146,7 +146,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--prism", default="target/release/prism")
     parser.add_argument("--forward", default="target/release/examples/forward")
-    parser.add_argument("--page", help="Markdown file whose part between the markers is replaced")
+    parser.add_argument("--page", help="Markdown file; the part between the markers is replaced")
     parser.add_argument("--only", nargs="+", default=NETWORKS, choices=NETWORKS)
     options = parser.parse_args()
     files = photographs(Path(options.folder) / "photographs")
@@ -164,33 +164,37 @@ def main():
         for count in (FEW, MANY):
             mine, python = results["prism", count], results["Python", count]
             row(f"{count} images: prism / Python, s", f"{mine[0]:.2f} / {python[0]:.2f}")
-            row(f"{count} images: times faster", f"**{python[0] / mine[0]:.1f}**")
-        row("one image more: prism / Python, ms", f"{1000 * further['prism'][0]:.0f} / {1000 * further['Python'][0]:.0f}")
-        row("one image more: times faster", f"**{further['Python'][0] / further['prism'][0]:.1f}**")
-        row("bare optimised forward of one image, ms", f"{1000 * bare:.0f}")
-        row("one image more against the bare forward", f"{further['prism'][0] / bare:.2f}")
+            row(f"{count} images: speed-up", f"**{python[0] / mine[0]:.1f}**")
+        row("further image: prism / Python, ms", f"{1000 * further['prism'][0]:.0f} / {1000 * further['Python'][0]:.0f}")
+        row("further image: speed-up", f"**{further['Python'][0] / further['prism'][0]:.1f}**")
+        row("bare forward pass of one image, ms", f"{1000 * bare:.0f}")
+        row("further image / bare forward pass", f"{further['prism'][0] / bare:.2f}")
         more, alone = (
             {stage: (many[stage] - few[stage]) / (MANY - FEW) for stage in few}
             for few, many in ((stages[FEW], stages[MANY]), (stages["arrays", FEW], stages["arrays", MANY]))
         )
-        for label, of in (("", more), (", nothing decoded beside it", alone)):
+        for image, ratio, of in (
+            ("further image", "", more),
+            ("further image without decoding", "without decoding: ", alone),
+        ):
             forward = of["forwarding"] + of["collecting"]
-            row(f"of it forwarding and collecting{label}, ms", f"{1000 * forward:.0f}")
-            row(f"that against the bare forward{label}", f"**{forward / bare:.2f}**")
-        row("of it decoding / analysing / drawing, ms", " / ".join(f"{1000 * more[s]:.0f}" for s in ("decoding", "analysing", "drawing")))
+            row(f"{image}: forwarding and collecting, ms", f"{1000 * forward:.0f}")
+            row(f"{ratio}forwarding and collecting / bare forward pass", f"**{forward / bare:.2f}**")
+        row("further image: decoding / analysing / drawing, ms", " / ".join(f"{1000 * more[s]:.0f}" for s in ("decoding", "analysing", "drawing")))
         for count in (FEW, MANY):
             row(f"{count} images: " + ", ".join(stages[count]) + ", s", " ".join(f"{seconds:.2f}" for seconds in stages[count].values()))
         size = weights_of(name, Path(options.folder)).stat().st_size / 2**20
         row("weights, MB", f"{size:.0f}")
         row(f"peak private memory at {MANY} images: prism / Python, MB", f"{results['prism', MANY][2]:.0f} / {results['Python', MANY][2]:.0f}")
-        row("private memory of one image more: prism / Python, MB", f"{further['prism'][2]:.2f} / {further['Python'][2]:.1f}")
+        row("private memory of a further image: prism / Python, MB", f"{further['prism'][2]:.2f} / {further['Python'][2]:.1f}")
         row(
-            f"private memory of one image more beyond {MANY}: prism, MB",
+            f"private memory of a further image beyond {MANY}: prism, MB",
             f"{(results['prism', MORE][2] - results['prism', MANY][2]) / (MORE - MANY):.2f}",
         )
         row(f"peak resident memory at {MANY} images: prism / Python, MB", f"{results['prism', MANY][1]:.0f} / {results['Python', MANY][1]:.0f}")
     processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    text = f"{os.cpu_count()} cores ({processor}), {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB. Medians of {RUNS[FEW]} and {RUNS[MANY]} runs in turn.\n\n"
+    text = f"{os.cpu_count()} cores ({processor}), {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB.\n"
+    text += f"Medians of {RUNS[FEW]} alternating runs with {FEW} images and {RUNS[MANY]} with {MANY}.\n\n"
     text += "\n".join(head + [f"| {label} | " + " | ".join(table[label]) + " |" for label in names])
     print(text)
     if options.page:

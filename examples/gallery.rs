@@ -1,4 +1,4 @@
-//! Makes the pictures of the README, each with the command beside it there:
+//! Makes the pictures of docs/gallery.md, each with the options beside it there:
 //! `make gallery`.
 
 use std::path::Path;

@@ -6,10 +6,9 @@
     python models/export.py my_network.py:MyNetwork --state-dict trained.pth --labels classes.txt
     python models/export.py my_package.models:build --arguments '{"classes": 10}' --image-size 256
 
-The network is scripted where it can be, else traced. What comes out is loaded again and must give the scores of
-the network itself, for one image and for three. Input size, normalisation and the names of the classes go into
-the file (as the extra file prism.json), so that prism needs no flags for them. Needs torch, and torchvision or
-timm for theirs.
+The network is scripted if possible, else traced. The file is loaded again and must give the scores of the network,
+for one image and for three. Input size, normalisation and class names are stored in the file (as the extra file
+prism.json), so that prism needs no flags for them. Needs torch, and torchvision or timm for their networks.
 """
 import argparse
 import ast
@@ -24,28 +23,28 @@ import torch
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Scores may differ by rounding, where TorchScript fuses operators.
+# Scores may differ by rounding if TorchScript fuses operators.
 TOLERANCE = 1e-4
 
 
 class Refused(Exception):
-    """A line for a person: what is wrong, and what to do."""
+    """An error with a one-line message: what is wrong, and what to do."""
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.split("\n\n", 1)[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", help="torchvision:NAME, timm:NAME, or FILE.py:NAME or MODULE:NAME of an nn.Module, "
-                                        "its class or a function that makes it")
-    parser.add_argument("--weights", help="DEFAULT for the library's pretrained ones (torchvision also their own names)")
-    parser.add_argument("--state-dict", metavar="FILE", help="state dict that is loaded into the network")
-    parser.add_argument("--arguments", default="{}", metavar="JSON", help="keyword arguments for the network's maker")
+                                        "its class or a function that returns it")
+    parser.add_argument("--weights", help="DEFAULT for the pretrained weights of the library (torchvision also takes their names)")
+    parser.add_argument("--state-dict", metavar="FILE", help="state dict to load into the network")
+    parser.add_argument("--arguments", default="{}", metavar="JSON", help="keyword arguments of the class or function")
     parser.add_argument("--output", metavar="FILE", help="default: the network's name with .pt")
-    parser.add_argument("--image-size", metavar="N|HxW", help="default: what the library says, else 224")
+    parser.add_argument("--image-size", metavar="N|HxW", help="default: as the library says, else 224")
     parser.add_argument("--mean", metavar="R,G,B", help="default: what the library says, else ImageNet's")
     parser.add_argument("--std", metavar="R,G,B", help="default: what the library says, else ImageNet's")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: one per line, or a JSON list")
-    parser.add_argument("--trace", action="store_true", help="trace, even where the network can be scripted")
+    parser.add_argument("--trace", action="store_true", help="trace even if the network can be scripted")
     return parser.parse_args()
 
 
@@ -67,7 +66,7 @@ def from_torchvision(name, options, keywords):
 
 
 def torchvision_preset(weights):
-    """Input size, mean and std of the preprocessing that belongs to some weights."""
+    """Input size, mean and std of the preprocessing of given weights."""
     preset = weights.transforms()
     if not hasattr(preset, "crop_size"):
         return {}
@@ -88,7 +87,7 @@ def from_user(source, name, options, keywords):
     if source.endswith(".py"):
         spec = importlib.util.spec_from_file_location(os.path.basename(source)[:-3], source)
         if spec is None or not os.path.exists(source):
-            raise Refused(f"{source}: there is no such file")
+            raise Refused(f"{source}: no such file")
         module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, os.path.dirname(os.path.abspath(source)))
         sys.modules[spec.name] = module
@@ -101,15 +100,15 @@ def from_user(source, name, options, keywords):
     made = getattr(module, name)
     network = made if isinstance(made, torch.nn.Module) else made(**keywords)
     if not isinstance(network, torch.nn.Module):
-        raise Refused(f"{source}:{name} is no torch.nn.Module, and makes none")
+        raise Refused(f"{source}:{name} is not a torch.nn.Module and does not return one")
     return network, {}
 
 
 def load(options):
-    """The network in eval mode, and what is known of its input and classes."""
+    """The network in eval mode, and the known facts about its input and classes."""
     source, colon, name = options.network.rpartition(":")
     if not colon:
-        raise Refused(f"'{options.network}' does not say where the network is: torchvision:NAME, timm:NAME, FILE.py:NAME")
+        raise Refused(f"'{options.network}' does not say where the network is; use torchvision:NAME, timm:NAME or FILE.py:NAME")
     try:
         keywords = json.loads(options.arguments)
     except ValueError:
@@ -138,16 +137,16 @@ def numbers(text, count, what):
     except ValueError:
         values = []
     if len(values) != count:
-        raise Refused(f"{what} {text}: {count} numbers between commas are expected")
+        raise Refused(f"{what} {text}: expected {count} numbers separated by commas")
     return values
 
 
 def complete(about, options):
-    """What goes into the file: the flags, else what the library says, else ImageNet's."""
+    """The contents of prism.json: from the flags, else from the library, else ImageNet's."""
     if options.image_size:
         sides = options.image_size.lower().split("x")
         if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-            raise Refused(f"--image-size {options.image_size}: N or HxW in pixels is expected")
+            raise Refused(f"--image-size {options.image_size}: expected N or HxW in pixels")
         sides = [int(side) for side in sides]
         about["image_size"] = sides * 2 if len(sides) == 1 else sides
     about.setdefault("image_size", [224, 224])
@@ -165,7 +164,7 @@ def complete(about, options):
 
 
 def scores(output):
-    """The first [N,K] tensor of what a network returns."""
+    """The first [N,K] tensor in the output of a network."""
     if isinstance(output, torch.Tensor):
         return output if output.dim() == 2 else None
     values = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else []
@@ -173,7 +172,7 @@ def scores(output):
 
 
 def check(network, written, about, how):
-    """The file's scores must be the network's, for one image and for several."""
+    """Checks that the file gives the scores of the network, for one image and for several; returns the number of classes."""
     torch.manual_seed(0)
     for count in (1, 3):
         images = torch.randn(count, 3, *about["image_size"])
@@ -182,17 +181,17 @@ def check(network, written, about, how):
         if expected is None:
             raise Refused("the network returns no class scores [N,K]; prism explains classifiers")
         if found is None or found.shape != expected.shape:
-            raise Refused(f"{how} for one image, the network does not take {count}: it has its batch size built in")
+            raise Refused(f"the {how} network does not take {count} images: its batch size is fixed")
         worst = (found - expected).abs().max().item()
         if not worst <= TOLERANCE * max(1.0, expected.abs().max().item()):
-            raise Refused(f"the {how} network gives other scores (by {worst:.2g}); does its forward depend on values?")
+            raise Refused(f"the scores of the {how} network differ by {worst:.2g}; does its forward depend on values?")
     if "labels" in about and len(about["labels"]) != expected.shape[1]:
         raise Refused(f"there are {len(about['labels'])} labels for {expected.shape[1]} classes")
     return expected.shape[1]
 
 
 def export(network, about, options, output):
-    """Writes the file; gives back how, and the number of classes."""
+    """Writes the file; returns "scripted" or "traced", and the number of classes."""
     reasons = []
     for how in ["traced"] if options.trace else ["scripted", "traced"]:
         try:
@@ -214,8 +213,8 @@ def export(network, about, options, output):
         except Refused:
             if how == "traced":
                 raise
-            reasons.append("scripted it is not the same")
-        except Exception as error:  # whatever TorchScript does not like
+            reasons.append("the scripted network is not equal")
+        except Exception as error:  # of TorchScript
             reasons.append(f"not {how}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}")
     raise Refused("; ".join(reasons))
 

@@ -1,15 +1,15 @@
-"""What prism makes of the CNNs that others publish: every family of torchvision and timm, scripted and traced.
+"""Tests prism on every family of CNN classifiers of torchvision and timm, scripted and traced.
 
     python quality/compatibility.py FOLDER --prism target/release/prism [--page docs/compatibility.md] [--only NAME ...]
 
-Each network gets seeded random weights (batch-norm statistics from one pass over noise), is written by
-models/export.py, and goes through `prism` with three photographs of samples/. A file works where prism ends with
-status 0, its map and class scores are finite and the map is not constant, and what it analysed is what one expects:
-the PCA of the final activation that eager PyTorch gives for the same input (named by hand for torchvision; for
-timm, `forward_features`) has the same variances. Some of these untrained networks amplify roundings, so eager float64 is
-compared with, and three times what eager float32 is off is allowed. Vision transformers must be refused in a sentence.
+Each network gets seeded random weights (batch-norm statistics from one pass over noise). models/export.py writes it,
+and `prism` runs on it with three photographs of samples/. A file works if prism ends with status 0, its map and class
+scores are finite, the map is not constant, and the analysed activation is the expected one: its PCA has the same
+variances as that of the final activation in eager PyTorch for the same input (named by hand for torchvision; for
+timm, `forward_features`). Some of these untrained networks amplify rounding, so the comparison is with eager float64
+and allows three times the error of eager float32. Vision transformers must be refused in one sentence.
 
-Rows are kept in FOLDER/rows.json, and --resume takes them over: a run of all takes half an hour.
+Rows are stored in FOLDER/rows.json; --resume reuses them. A full run takes half an hour.
 
 Needs torch, torchvision, timm and numpy.
 """
@@ -66,9 +66,9 @@ TIMM = [
     "spnasnet_100", "starnet_s1", "tf_efficientnet_b0", "tf_efficientnetv2_b0", "tf_mobilenetv3_small_minimal_100",
     "tinynet_e", "tresnet_m", "vgg11_bn", "xception41",
 ]  # fmt: skip
-# What these do between `forward_features` and their pooling.
+# Operations of these networks between `forward_features` and their pooling.
 HEADS = {"efficientvit_b0": lambda network, final: network.head.in_conv(final)}
-# More attention than convolution: no map, but a sentence.
+# More attention than convolutions: refused in one sentence.
 TRANSFORMERS = ["timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:vit_tiny_patch16_224", "torchvision:swin_t", "torchvision:vit_b_16"]
 
 
@@ -117,7 +117,7 @@ class Expected:
 
 
 def variances(final):
-    """Shares of the variance of all principal components of [N,C,h,w] over its channels."""
+    """Variance ratios of all principal components of [N,C,h,w] over its channels."""
     rows = final.double().permute(0, 2, 3, 1).reshape(-1, final.shape[1])
     power = torch.linalg.svdvals(rows - rows.mean(0)).square()
     return (power / power.sum()).numpy()
@@ -137,7 +137,7 @@ def last_line(text, file):
 
 
 def judged(file, expected, prism, folder):
-    """(None, what was seen) of a file that works, else (why not, what was seen)."""
+    """(None, facts) of a file that works, else (reason, facts)."""
     layers = run([prism, "layers", "--model", str(file)])
     roles = [line.split() for line in layers.stdout.splitlines()]
     final = next((row[2] for row in roles if row[-1] == "excitation"), None)
@@ -170,7 +170,7 @@ def judged(file, expected, prism, folder):
 
 
 def exported(exporter, name, trace, folder):
-    """The file, the eager network, and how it was written; or why it could not be."""
+    """The file, the eager network, and how it was written (scripted or traced)."""
     torch.manual_seed(SEED)
     options = options_for(name, trace)
     network, about = exporter.load(options)
@@ -190,7 +190,7 @@ def check(exporter, name, options, folder):
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 file, network, how = exported(exporter, name, wanted == "traced", folder)
-        except Exception as error:  # whatever the library or TorchScript does not like
+        except Exception as error:  # of the library or of TorchScript
             row[wanted] = f"not exported: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
             continue
         if how != wanted:
@@ -217,8 +217,8 @@ def page(rows, refused):
 
     lines = [
         f"{works} of {len(files)} files work ({100 * works / len(files):.1f} %), of {len(rows)} networks "
-        f"(torchvision {torchvision.__version__.split('+')[0]}, timm {timm.__version__}). "
-        f"A dash: the library's network cannot be scripted.",
+        f"(torchvision {torchvision.__version__.split('+')[0]}, timm {timm.__version__}).",
+        "A dash: the network of the library cannot be scripted.",
         "", "| network | scripted | traced | final excitation | guides |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
@@ -233,9 +233,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--prism", default=str(ROOT / "target/release/prism"))
-    parser.add_argument("--page", help="Markdown file whose part between the markers is replaced")
-    parser.add_argument("--resume", action="store_true", help="take over the rows of a run that was broken off")
-    parser.add_argument("--only", nargs="+", help="these networks alone, as torchvision:NAME or timm:NAME")
+    parser.add_argument("--page", help="Markdown file; the part between the markers is replaced")
+    parser.add_argument("--resume", action="store_true", help="reuse the rows of an interrupted run")
+    parser.add_argument("--only", nargs="+", help="only these networks, as torchvision:NAME or timm:NAME")
     options = parser.parse_args()
     options.prism = str(Path(options.prism).resolve())
     warnings.filterwarnings("ignore")

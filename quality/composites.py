@@ -1,13 +1,14 @@
-"""Composites with known masks: animals cut out of photographs, pasted on other photographs and on textures.
+"""Makes composites with known masks: animals cut out of photographs, pasted on other photographs and on textures.
 
     python quality/composites.py FOLDER
 
-fetches three Debian packages into FOLDER (`apt-get download`, unpacked without root, never installed) and writes
-FOLDER/composites_SIZE.npz for the input sizes of EfficientNet-Lite0, 1 and 2: `input` [N,3,S,S] float32 (ImageNet
-mean and deviation taken off), `mask` [N,S,S] bool (alpha > 0.5), `cutout` [N], `half` [N] ("choosing" or "reporting").
+It fetches three Debian packages into FOLDER (`apt-get download`, unpacked without root, never installed) and writes
+FOLDER/composites_SIZE.npz for the input sizes of EfficientNet-Lite0, 1 and 2: `input` [N,3,S,S] float32 (normalised
+with ImageNet's mean and deviation), `mask` [N,S,S] bool (alpha > 0.5), `cutout` [N], `half` [N] ("choosing" or
+"reporting").
 
-Everything is decided by rules and one seed before any network has seen a picture. No cut-out's species, and no
-background photograph, is in both halves. The layout (place, size, mirroring, background) is the same at every input size.
+Rules and one seed decide everything before any network runs. No animal species and no background photograph is in
+both halves. The layout (place, size, mirroring, background) is the same at every input size.
 """
 import os
 import re

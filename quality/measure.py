@@ -1,15 +1,16 @@
-"""How well a map's colours tell an animal from what is behind it, on composites with known masks.
+"""How well the colours of a map separate an animal from the background, on composites with known masks.
 
     python quality/measure.py COMPOSITES_FOLDER --prism target/release/prism --models models [--page docs/quality.md]
 
-AUC per image: a logistic regression from the three colours of the map to the mask, fitted on one random half of its
-pixels and read on the other (a sample of PIXELS of each, equal for all methods). AUC per batch: the same with ONE
-regression for the images of a batch: equal colours must then mean equal things in all of them. A map smaller than
-the mask is read as it is drawn, in blocks, and bilinearly smoothed.
+AUC per image: a logistic regression from the three colours of the map to the mask, fitted on PIXELS random pixels and
+evaluated on PIXELS others (the same for all methods). AUC per batch: the same with ONE regression for all images of a
+batch: equal colours must then mean similar features in all of them. A map smaller than the mask is evaluated as it is
+drawn, in blocks, and bilinearly smoothed.
 
-Maps come from the `prism` binary, 8 composites a run: the PCA and the norm are over these 8, the same 8 for every
-method. The picture's own red, green and blue are read as a control. pytorch-grad-cam 1.5.7 gives Grad-CAM (top class) and Deep Feature Factorization of the last activation, of a
-batch, and of each image by itself. Intervals: 95 % of a paired bootstrap of the differences, over cut-outs.
+Maps come from the `prism` binary, 8 composites per run: the PCA and the norm are over these 8, the same 8 for every
+method. The red, green and blue of the image itself are the control. pytorch-grad-cam 1.5.7 gives Grad-CAM (top class)
+and Deep Feature Factorization of the last activation, per batch and per image. Intervals: 95 % of a paired bootstrap
+of the differences, over cut-outs.
 """
 import argparse
 import subprocess
@@ -27,8 +28,8 @@ import pages
 from composites import SIZES
 
 BATCH = 8
-PIXELS = 2500  # of an image, to fit on; as many others to read
-PENALTY = 1.0  # L2, on standardised colours, beside a sum over PIXELS
+PIXELS = 2500  # per image for fitting, and as many others for evaluation
+PENALTY = 1.0  # L2, on standardised colours, added to a sum over PIXELS
 RESAMPLES = 10000
 SEED = 4
 
@@ -42,7 +43,7 @@ RULES = {
 
 
 def auc(scores, truth):
-    """Share of (inside, outside) pixel pairs that the scores order rightly; ties count half."""
+    """Share of (inside, outside) pixel pairs that the scores order correctly; ties count half."""
     ranks = rankdata(scores)
     inside = truth.sum()
     outside = len(truth) - inside
@@ -50,7 +51,7 @@ def auc(scores, truth):
 
 
 def logistic(x, y):
-    """Weights of a logistic regression, the last one the constant's, by Newton's method."""
+    """Weights of a logistic regression by Newton's method; the last one is the intercept."""
     x = np.concatenate([x, np.ones((len(x), 1))], 1)
     penalty = PENALTY * np.eye(x.shape[1])
     penalty[-1, -1] = 1e-6
@@ -73,7 +74,7 @@ def read(fit_x, fit_y, read_x, read_y):
 
 
 def auc_of(maps, masks, pixels):
-    """maps [B,K,h,w] at the masks' resolution -> (AUC of each image, AUC of the batch)."""
+    """maps [B,K,h,w] at the resolution of the masks -> (AUC per image, AUC of the batch)."""
     colours = maps.reshape(*maps.shape[:2], -1).transpose(0, 2, 1).astype(np.float64)
     masks = masks.reshape(len(masks), -1)
     parts = []
@@ -121,7 +122,7 @@ def lite(name, folder):
 
 
 class WithLastLayer(torch.nn.Module):
-    """EfficientNet-Lite shares one ReLU6 among all layers; this gives its last use a module to hook."""
+    """EfficientNet-Lite shares one ReLU6 among all layers; this adds a module to hook after its last use."""
 
     def __init__(self, network):
         super().__init__()
@@ -142,14 +143,14 @@ def peer_maps(network, images):
         found["Grad-CAM"] = cam(batch, targets=None)[:, None]
     for count in (3, 5):
         factorization = DeepFeatureFactorization(wrapped, wrapped.last)
-        found[f"DFF, {count} components, of the batch"] = np.stack(factorization(batch, count)[1])
+        found[f"DFF, {count} components, per batch"] = np.stack(factorization(batch, count)[1])
         singles = [factorization(batch[i : i + 1], count)[1][0] for i in range(len(batch))]
-        found[f"DFF, {count} components, of each image"] = np.stack(singles)
+        found[f"DFF, {count} components, per image"] = np.stack(singles)
     return found
 
 
 def interval(difference, groups, rng):
-    """95 % of the mean of `difference`, resampling whole groups."""
+    """95 % interval of the mean of `difference`, by resampling whole groups."""
     names, index = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(index, difference), np.bincount(index)
     drawn = rng.integers(0, len(names), (RESAMPLES, len(names)))
@@ -157,7 +158,7 @@ def interval(difference, groups, rng):
 
 
 def measured(options):
-    """{network: {row: (AUC of each image, AUC of each batch)}}, {network: cut-out of each image}."""
+    """{network: {row: (AUC of each image, AUC of each batch)}}, cut-out of each image."""
     results, cutouts = {}, None
     for network, size in SIZES.items():
         with np.load(Path(options.composites) / f"composites_{size}.npz") as arrays:
@@ -171,7 +172,7 @@ def measured(options):
             part = slice(start, start + BATCH)
             maps = prism_maps(options, network, images[part], options.prism)
             maps |= peer_maps(eager, images[part])
-            maps["control: the picture's own colours"] = images[part]
+            maps["control: RGB of the image"] = images[part]
             for name, values in maps.items():
                 single, batch = auc_of(values, masks[part], pixels[part])
                 rows.setdefault(name, ([], []))
@@ -185,14 +186,14 @@ def measured(options):
 def table(results, cutouts, winner):
     networks = list(results)
     titles = [network.replace("efficientnet_lite", "Lite") for network in networks]
-    lines = ["AUC per image; behind the slash, of one reading for all images of a batch.", ""]
+    lines = ["AUC per image / AUC per batch; rows with one number have no AUC per batch.", ""]
     lines += ["| map | " + " | ".join(titles) + " |", "|---|" + "---|" * len(networks)]
     for row in results[networks[0]]:
-        alone = row.endswith("of each image") or row == "Grad-CAM"
+        alone = row.endswith("per image") or row == "Grad-CAM"
         cells = [f"{results[n][row][0].mean():.3f}" + ("" if alone else f" / {results[n][row][1].mean():.3f}") for n in networks]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    lines += ["", f"`{winner}` minus the others, AUC per image, with 95 % intervals:", ""]
-    lines += ["| minus | " + " | ".join(titles) + " |", "|---|" + "---|" * len(networks)]
+    lines += ["", f"Difference of `{winner}` minus the row, AUC per image, with 95 % intervals:", ""]
+    lines += ["| map | " + " | ".join(titles) + " |", "|---|" + "---|" * len(networks)]
     for row in results[networks[0]]:
         if row == winner:
             continue
@@ -211,7 +212,7 @@ def main():
     parser.add_argument("--prism", default="target/release/prism")
     parser.add_argument("--models", default="models")
     parser.add_argument("--half", default="reporting", choices=("reporting", "choosing"))
-    parser.add_argument("--page", help="Markdown file whose part between the markers is replaced")
+    parser.add_argument("--page", help="Markdown file; the part between the markers is replaced")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.prism = str(Path(options.prism).resolve())
