@@ -1,30 +1,18 @@
-# What a newcomer types. Everything here sets up what it needs by itself.
+# Every target installs what it needs. The common ones:
 #
-#   make demo     a PRISM figure of samples/ by EfficientNet-Lite0
+#   make demo     figures of samples/ by EfficientNet-Lite0
 #   make build    the release binary, target/release/prism
-#   make test     all tests, formatting and lints
-#   make parity REFERENCE=FOLDER   agreement with TorchPRISM's arrays
-#   make gallery  the pictures of the README
-#   make zoo      the scores of every zoo network against torchvision's
-#   make quality  how well the maps tell animals from backgrounds, into docs/quality.md
-#   make bench    whole commands against the same job in Python, into docs/performance.md
-#   make dist     a folder and a tarball that need nothing but glibc, into target/dist/
-#   make test-dist  that tarball in a root with glibc alone
-#   make test-browser  the report page in a browser
-#   make faults   runs ended at any moment, full disks, failing servers: FAULT_RUNS of each
-#   make sanitize the C++ shim under AddressSanitizer and LeakSanitizer
-#   make deny     licences, sources and known flaws of all that is linked
-#   make fuzz     damaged files of every kind, FUZZ_SECONDS for each (docs/fuzzing.md)
-#   make zoo-check  which CNNs of torchvision and timm work, into docs/compatibility.md
+#   make test     formatting, lints and all quick tests
 #
-# CUDA=1 keeps the CUDA libraries of libtorch. LIBTORCH=FOLDER uses your own.
+# CONTRIBUTING.md lists all targets. CUDA=1 keeps the CUDA libraries of libtorch; LIBTORCH=FOLDER
+# uses another libtorch.
 
 SHELL := /bin/bash
 CARGO ?= cargo
 PYTHON ?= python3
 export CUDA PYTHON CARGO
 
-# For what needs PyTorch itself, never for the product.
+# Some tests need PyTorch itself; the program does not.
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
@@ -58,8 +46,7 @@ $(VENV)/ready:
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check torch==2.13.0 torchvision==0.28.0 numpy pillow
 	touch $@
 
-# REFERENCE holds TorchPRISM's arrays and make_weights.py, which makes the seeded
-# weights that they belong to.
+# REFERENCE holds TorchPRISM's arrays and make_weights.py, which makes their seeded weights.
 parity: setup $(VENV)/ready
 	@test -n "$(REFERENCE)" || { echo "make parity REFERENCE=FOLDER: the folder of TorchPRISM's arrays" >&2; exit 2; }
 	test -e target/parity/made || { $(VENV_PYTHON) "$(REFERENCE)/make_weights.py" target/parity && touch target/parity/made; }
@@ -75,7 +62,8 @@ $(QUALITY)/ready:
 		numpy pillow scipy grad-cam==1.5.7 efficientnet-lite-pytorch
 	touch $@
 
-# One thread for BLAS: many small systems are slower on more. Debian only: apt-get and dpkg-deb fetch the pictures.
+# One thread for BLAS, because many small systems are slower with more. Debian only: apt-get and
+# dpkg-deb fetch the pictures.
 quality: build weights $(QUALITY)/ready
 	$(QUALITY)/venv/bin/python quality/composites.py $(QUALITY)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(QUALITY)/venv/bin/python quality/measure.py $(QUALITY) \
@@ -88,28 +76,28 @@ $(VENV)/timm: $(VENV)/ready
 zoo-check: build $(VENV)/timm
 	$(VENV_PYTHON) quality/compatibility.py target/compatibility --prism target/release/prism --page docs/compatibility.md
 
-# Alone on the machine, or the figures mean little.
+# Other load on the machine distorts the timings.
 bench: weights $(VENV)/ready
 	$(CARGO) build --release --bin prism --example forward
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2 efficientnet-lite-pytorch
 	$(VENV_PYTHON) benches/compare.py target/bench --prism target/release/prism \
 		--forward target/release/examples/forward --page docs/performance.md
 
-# Packages are for CPUs: with CUDA's libraries in the program it refuses.
+# Packages are for CPUs: the script refuses a program that is linked with CUDA's libraries.
 dist: build weights
 	@scripts/dist.sh
 
 test-dist: dist
 	@scripts/test-dist.sh
 
-# The report page in a browser, which is installed where it is missing (Debian, as root).
+# The report page in Chromium, which is installed if it is missing (Debian, as root).
 test-browser: setup
 	command -v chromedriver >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } || \
 		{ echo "make test-browser installs Chromium and ChromeDriver on Debian, as root; elsewhere install them first" >&2; exit 1; }
-	PRISM_TEST_BROWSER=1 $(CARGO) test --test it report::
+	$(CARGO) test --test it report:: -- --ignored
 
-# Needs to mount: root, or user namespaces.
+# Mounts file systems: needs root or user namespaces.
 FAULT_RUNS ?= 100
 faults: setup
 	PRISM_FAULT_RUNS=$(FAULT_RUNS) $(CARGO) test --release --test it faults:: -- --include-ignored --nocapture --test-threads 2
@@ -136,7 +124,7 @@ target/sanitize/shim: $(SANITIZED)
 sanitize: target/sanitize/shim
 	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 $< $(SANITIZE_ROUNDS) $(SANITIZE_FILES)
 
-# ADVISORIES names a clone of the RustSec advisory database; without it, advisories are left out.
+# ADVISORIES is a clone of the RustSec advisory database; without it, advisories are not checked.
 DENY_TOOLS := target/deny-tools
 $(DENY_TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(DENY_TOOLS) --target-dir $(DENY_TOOLS)/build cargo-deny@0.20.2 cargo-audit@0.22.2
@@ -145,7 +133,7 @@ $(DENY_TOOLS)/bin/cargo-deny:
 deny: $(DENY_TOOLS)/bin/cargo-deny
 	$(DENY_TOOLS)/bin/cargo-deny --locked check licenses bans sources
 	@if test -n "$(ADVISORIES)"; then $(DENY_TOOLS)/bin/cargo-audit audit --no-fetch --db "$(ADVISORIES)"; \
-		else echo "advisories left out: make deny ADVISORIES=FOLDER, a clone of the RustSec advisory database"; fi
+		else echo "advisories not checked: make deny ADVISORIES=FOLDER, a clone of the RustSec advisory database"; fi
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= weights weights_pickle cluster_file image arrays basis labels torchscript
@@ -155,7 +143,7 @@ $(FUZZ_TOOLS)/bin/cargo-fuzz:
 	$(CARGO) install --quiet --locked --root $(FUZZ_TOOLS) --target-dir $(FUZZ_TOOLS)/build cargo-fuzz@0.13.2
 	rm -rf $(FUZZ_TOOLS)/build
 
-# The fuzzers' code needs no nightly, but flags of the compiler that stable hides.
+# The fuzzers need compiler flags that the stable compiler hides, but no nightly compiler.
 fuzz: build $(FUZZ_TOOLS)/bin/cargo-fuzz
 	PATH="$(CURDIR)/$(FUZZ_TOOLS)/bin:$$PATH" RUSTC_BOOTSTRAP=1 \
 		$(CARGO) fuzz build --sanitizer none --target x86_64-unknown-linux-gnu --target-dir target/fuzz

@@ -18,9 +18,7 @@ use tempfile::TempDir;
 const FORMATS: [ArrayFormat; 2] = [ArrayFormat::Npz, ArrayFormat::Safetensors];
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/arrays")
-        .join(name)
+    crate::common::data("arrays").join(name)
 }
 
 /// The value at each place of every `input` in the data.

@@ -1,226 +1,243 @@
-//! A table of input that is bad or awkward: what a person gives, and the line that tells
-//! them what is wrong with it. Nothing may be left behind, whatever it was.
+//! The table of refusals: command lines with bad or unusual input, the exit status, and parts of
+//! the message. A refused run leaves no file behind ([`Place::expect`]).
+//!
+//! A row is `WORDS => STATUS: PART | PART`; lines that begin with `#` are comments. In the words
+//! - `{a|b}` makes one row with `a` and one with `b`,
+//! - `\xNN` is a byte, `""` an empty word, and `X300` a name of 300 letters,
+//! - a name whose first component is known to [`make`] is made before the run (`empty.jpg`),
+//! - `NAME=KIND` makes a file of that kind under another name,
+//! - a `+` makes the file without passing its name.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Cursor, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::common::place::{Place, assert_one_error, network, repository};
+use crate::common::place::{Place, network};
+use crate::common::{data, repository};
 use image::{ImageFormat, Rgb, RgbImage};
 use prism::model::zoo;
 use tch::{Device, Kind, Tensor, nn};
 
-/// Longer than any row takes on a machine at work; one that hangs ends with 124.
-const PATIENCE: &str = "60";
+/// Ends a run that hangs with status 124; no row takes as long.
+const TIMEOUT: [&str; 3] = ["timeout", "--kill-after=1", "60"];
 
-/// The longest line that a person reads to its end.
-const LONGEST_LINE: usize = 700;
+const IMAGES: &str = "--image-size 64 --model data/networks/tiny_vgg_traced.pt --input";
+const OPTIONS: &str =
+    "--image-size 64 --model data/networks/tiny_vgg_traced.pt --input photos/a.png";
+const MODELS: &str = "--image-size 64 --input photos/a.png --model";
+const WEIGHTS: &str = "--image-size 64 --input photos/a.png --model squeezenet1_1 --weights";
 
-/// One line of the table.
-struct Row {
-    /// What is odd.
-    name: String,
-    arguments: Vec<OsString>,
-    /// Makes the files, in the folder of the run.
-    setup: Box<dyn Fn(&Place)>,
-    status: i32,
-    /// Parts of stderr: of the error where there is one, else of notes.
-    says: Vec<String>,
-    /// Warnings that come before the error.
-    warns: Vec<String>,
-    /// Figures appear where it succeeds.
-    draws: bool,
-}
-
-/// `prism`, word for word.
-fn prism(name: &str, words: &str) -> Row {
-    Row {
-        name: name.into(),
-        arguments: words.split_whitespace().map(OsString::from).collect(),
-        setup: Box::new(|_| ()),
-        status: 0,
-        says: Vec::new(),
-        warns: Vec::new(),
-        draws: false,
-    }
-}
-
-/// A run of a tiny network on these images.
-fn images(name: &str, inputs: &[impl AsRef<OsStr>]) -> Row {
-    let mut row = prism(name, "--image-size 64 --model");
-    row.arguments.push(network("tiny_vgg_traced").into());
-    row.arguments.push("--input".into());
-    row.arguments
-        .extend(inputs.iter().map(|input| input.as_ref().into()));
-    row.draws = true;
-    row
-}
-
-/// A run of a tiny network on a good photograph, with other words.
-fn options(name: &str, words: &str) -> Row {
-    images(name, &["photos/a.png"]).words(words)
-}
-
-/// A run of another network on a good photograph.
-fn model(name: &str, file: impl AsRef<OsStr>) -> Row {
-    let mut row = prism(name, "--image-size 64 --input photos/a.png --model");
-    row.arguments.push(file.as_ref().into());
-    row.draws = true;
-    row
-}
-
-fn bad_model(name: &str, file: &str) -> Row {
-    model(name, repository("tests/data/bad_models").join(file))
-}
-
-impl Row {
-    fn words(mut self, words: &str) -> Row {
-        let words = words.split_whitespace().map(OsString::from);
-        self.arguments.extend(words);
-        self
-    }
-
-    fn argument(mut self, argument: impl AsRef<OsStr>) -> Row {
-        self.arguments.push(argument.as_ref().into());
-        self
-    }
-
-    fn with(mut self, setup: impl Fn(&Place) + 'static) -> Row {
-        self.setup = Box::new(setup);
-        self
-    }
-
-    /// With a file of these bytes.
-    fn file(self, name: &'static str, bytes: impl Into<Vec<u8>>) -> Row {
-        let bytes = bytes.into();
-        self.with(move |place| fs::write(place.path(name), &bytes).unwrap())
-    }
-
-    fn file_in(self, folder: &'static str, name: &'static str, bytes: Vec<u8>) -> Row {
-        self.with(move |place| {
-            fs::create_dir(place.path(folder)).unwrap();
-            fs::write(place.path(name), &bytes).unwrap();
-        })
-    }
-
-    fn warns(mut self, parts: &[&str]) -> Row {
-        self.warns = parts.iter().map(|part| part.to_string()).collect();
-        self
-    }
-
-    /// Something else failed.
-    fn fails(self, parts: &[&str]) -> Row {
-        self.ends(1, parts)
-    }
-
-    /// The command line cannot mean anything.
-    fn misuses(self, parts: &[&str]) -> Row {
-        self.ends(2, parts)
-    }
-
-    fn succeeds(self, parts: &[&str]) -> Row {
-        self.ends(0, parts)
-    }
-
-    fn ends(mut self, status: i32, parts: &[&str]) -> Row {
-        self.status = status;
-        self.says = parts.iter().map(|part| part.to_string()).collect();
-        self
-    }
-
-    /// What is wrong with what the run did.
-    fn check(&self) {
-        let place = Place::new();
-        (self.setup)(&place);
-        let before = place.listing();
-        let mut command = place.prism_after(&["timeout", "--kill-after=1", PATIENCE]);
-        // Several rows are at work at once.
-        for threads in ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"] {
-            command.env(threads, "1");
-        }
-        let output = command.args(&self.arguments).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        let words: Vec<_> = self.arguments.iter().map(|a| a.to_string_lossy()).collect();
-        let what = format!("{}: prism {}\n{stderr}", self.name, words.join(" "));
-        assert_eq!(output.status.code(), Some(self.status), "{what}");
-
-        let lines: Vec<&str> = stderr.lines().collect();
-        for line in &lines {
-            assert!(line.starts_with("prism: "), "{what}");
-            assert!(line.len() <= LONGEST_LINE, "too long: {what}");
-        }
-        for innards in [
-            "std::",
-            "c10::",
-            "at::",
-            "panicked",
-            "failed within",
-            "libtorch_",
-        ] {
-            assert!(!stderr.contains(innards), "{innards} in {what}");
-        }
-        let said = match self.status {
-            0 => &stderr,
-            _ => lines.last().copied().unwrap_or_default(),
-        };
-        for part in &self.says {
-            assert!(said.contains(part), "no '{part}' in {what}");
-        }
-        for part in &self.warns {
-            assert!(stderr.contains(part), "no '{part}' in {what}");
-        }
-        let after = place.listing();
-        if self.status == 0 {
-            assert!(!stderr.contains("error: "), "{what}");
-            let is_left = |path: &&PathBuf| path.to_string_lossy().contains(".part");
-            assert_eq!(after.keys().find(is_left), None, "{what}");
-            let figures = after.keys().filter(|path| {
-                let name = path.file_name().unwrap().to_string_lossy();
-                name.starts_with("PRISM_") && path.parent() == Some(&place.path("results"))
-            });
-            assert!(!self.draws || figures.count() >= 2, "{what}");
-        } else {
-            assert_one_error(&stderr, &what);
-            let expected = 1 + self.warns.len();
-            assert_eq!(lines.len(), expected, "{what}");
-            assert!(output.stdout.is_empty(), "{what}");
-            assert_eq!(after, before, "{what}");
-        }
-    }
-}
-
-/// Checks every row, and names all that are not as they should be.
-fn check(rows: Vec<Row>) {
-    let bad: Vec<String> = rows
-        .iter()
-        .filter_map(|row| {
-            let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| row.check()));
-            let panic = checked.err()?;
+/// Runs every row after the words of `base` and names all that fail.
+fn check(base: &str, table: &str) {
+    let lines = table.lines().map(str::trim);
+    let rows = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut failed = Vec::new();
+    for row in rows.flat_map(alternatives) {
+        let checked = std::panic::catch_unwind(|| {
+            let (words, ending) = row.split_once("=> ").expect("a row with =>");
+            let (status, parts) = ending.split_once(':').unwrap_or((ending, ""));
+            let parts = parts.split('|').map(str::trim);
+            let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+            let (place, command) = prepare(&TIMEOUT, base, words);
+            place.expect(command, status.parse().unwrap(), &parts);
+        });
+        if let Err(panic) = checked {
             let text = panic.downcast_ref::<String>().cloned();
-            Some(text.unwrap_or_else(|| row.name.clone()))
-        })
-        .collect();
-    assert!(
-        bad.is_empty(),
-        "{} of {} rows:\n\n{}",
-        bad.len(),
-        rows.len(),
-        bad.join("\n\n")
-    );
+            failed.push(format!("{row}\n{}", text.unwrap_or_default()));
+        }
+    }
+    let (count, failed) = (failed.len(), failed.join("\n\n"));
+    assert!(failed.is_empty(), "{count} rows failed:\n\n{failed}");
 }
 
-// --- images ---------------------------------------------------------------
+/// The folder of a row, with its files, and its command.
+fn prepare(before: &[&str], base: &str, words: &str) -> (Place, Command) {
+    let place = Place::new();
+    symlink(data(""), place.path("data")).unwrap();
+    let mut command = place.prism_after(before);
+    // Several rows run at once.
+    for threads in ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        command.env(threads, "1");
+    }
+    command.args(base.split_whitespace());
+    for word in words.split_whitespace() {
+        let (word, is_argument) = match word.strip_prefix('+') {
+            Some(word) => (word, false),
+            None => (word, true),
+        };
+        let name = match word.rsplit_once('=') {
+            Some((name, kind)) if !word.starts_with("--") => {
+                make(&place, &unescaped(name), kind);
+                unescaped(name)
+            }
+            _ => {
+                let first = word.split('/').next().unwrap();
+                make(&place, first.as_ref(), first);
+                unescaped(word)
+            }
+        };
+        if is_argument {
+            command.arg(name);
+        }
+    }
+    (place, command)
+}
 
-fn photo() -> RgbImage {
-    image::open(repository("tests/data/images/photo_33x21.png"))
-        .unwrap()
-        .to_rgb8()
+/// The rows that a row with `{a|b}` stands for.
+fn alternatives(row: &str) -> Vec<String> {
+    let Some((before, rest)) = row.split_once('{') else {
+        return vec![row.to_string()];
+    };
+    let (choices, after) = rest.split_once('}').expect("a closing brace");
+    let row = |choice| format!("{before}{choice}{after}");
+    choices.split('|').map(row).collect()
+}
+
+fn unescaped(word: &str) -> OsString {
+    let mut word = word.replace("\"\"", "");
+    for length in [251, 300] {
+        word = word.replace(&format!("X{length}"), &"x".repeat(length));
+    }
+    let mut parts = word.split("\\x");
+    let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend(&part.as_bytes()[2..]);
+    }
+    OsStr::from_bytes(&bytes).to_os_string()
+}
+
+// --- files ----------------------------------------------------------------
+
+/// Makes a file or folder; an unknown kind makes none, so that a row can name a missing file.
+fn make(place: &Place, name: &OsStr, kind: &str) {
+    let path = place.root.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let write = |path: &Path, kind: &str| fs::write(path, content(kind).unwrap()).unwrap();
+    match kind.split('.').next().unwrap() {
+        "folder" => fs::create_dir_all(path).unwrap(),
+        "album" => {
+            fs::create_dir(&path).unwrap();
+            write(&path.join("a.png"), "photo.png");
+        }
+        "notes" => {
+            fs::create_dir(&path).unwrap();
+            write(&path.join("notes.txt"), "text");
+        }
+        "turned" => {
+            fs::create_dir(&path).unwrap();
+            for name in (1..=8).map(|orientation| format!("orientation_{orientation}.jpg")) {
+                fs::copy(data("images").join(&name), path.join(name)).unwrap();
+            }
+        }
+        "many" => {
+            fs::create_dir(&path).unwrap();
+            let dot = content("grey_1x1.png").unwrap();
+            (0..3000).for_each(|at| fs::write(path.join(format!("{at:04}.png")), &dot).unwrap());
+            write(&path.join("2999.png"), "empty");
+        }
+        "link" => symlink("nowhere", path).unwrap(),
+        "loop" => symlink(name, path).unwrap(),
+        "full" => symlink("/dev/full", path).unwrap(),
+        "pipe" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "endless" => fs::File::create(path).unwrap().set_len(1 << 34).unwrap(),
+        _ => {
+            if let Some(bytes) = content(kind) {
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+/// The bytes of a file of this kind, such as `empty.jpg`, `cut50_photo.png` (its first half) or
+/// `grey_10000x1.png`.
+fn content(kind: &str) -> Option<Vec<u8>> {
+    if let Some((percent, whole)) = kind.strip_prefix("cut").and_then(|cut| cut.split_once('_')) {
+        let whole = content(whole)?;
+        return Some(whole[..whole.len() * percent.parse::<usize>().unwrap() / 100].to_vec());
+    }
+    let (stem, extension) = kind.split_once('.').unwrap_or((kind, ""));
+    let (stem, size) = stem.split_once('_').unwrap_or((stem, ""));
+    let size = size.split_once('x').map(|(width, height)| [width, height]);
+    let size = || size.unwrap().map(|side| side.parse::<u32>().unwrap());
+    let text = |text: &str| text.as_bytes().to_vec();
+    Some(match (stem, extension) {
+        ("empty", _) => text(""),
+        ("byte", _) => vec![0],
+        ("text", _) => text("this is plain text\n"),
+        ("html", _) => text("<!DOCTYPE html><html><body>404</body></html>"),
+        ("noise", _) => (0..9999u32).map(|i| ((i * i * 7) >> 3) as u8).collect(),
+        ("photo", _) => photo(ImageFormat::from_extension(extension)?),
+        ("grey", _) => {
+            let [width, height] = size();
+            let grey = RgbImage::from_pixel(width, height, Rgb([90, 90, 90]));
+            encoded(&grey, ImageFormat::Png)
+        }
+        ("drawing", _) => text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("new", "avif") => text("\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B"),
+        ("sky", "hdr") => text("#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n"),
+        ("claims", "png") => png_header(size()),
+        ("claims", "jpg") => jpeg_of_size(size()),
+        ("claims", "gif") => gif_with_frame(size()),
+        // Found by fuzzing.
+        ("panics", _) => fs::read(repository("fuzz/corpus/image/panicking.jpg")).unwrap(),
+        ("flipped", _) => {
+            let mut bytes = photo(ImageFormat::Png);
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x55;
+            bytes
+        }
+        ("plain", "npz") => fs::read(data("arrays/plain.npz")).unwrap(),
+        ("plain", "jpg") => fs::read(data("images/plain.jpg")).unwrap(),
+        ("network", _) => fs::read(network("tiny_squeezenet_traced")).unwrap(),
+        ("zeroed", _) => {
+            let mut bytes = content("network").unwrap();
+            // The pickle of the network's parts begins here.
+            let pickle = b"\x80\x02c__torch";
+            let start = bytes.windows(10).position(|part| part == pickle).unwrap();
+            bytes[start..start + 16].fill(0);
+            bytes
+        }
+        ("other", _) => archive(&[("notes.txt", b"notes")]),
+        (change, "weights.safetensors" | "weights.ot") => {
+            state_dict(change, extension.trim_start_matches("weights."))
+        }
+        ("one", _) => text("]((Va.jpg\nK\x01](K\x01K\x00ete."),
+        ("ten", _) => text("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n"),
+        ("windows", _) => text("\u{feff}a\r\nb\r\nc\r\nd\r\ne\r\nf\r\ng\r\nh\r\ni\r\nj\r\n"),
+        ("synonyms", _) => text("a\nbee, honey bee\nc\nd\ne\nfox\ng\nh\ni\nfox, red fox, Vulpes\n"),
+        ("two", _) => text("cat\ndog\n"),
+        ("gap", "txt") => text("cat\n\ndog\n"),
+        ("latin1", _) => b"caf\xe9\n".to_vec(),
+        ("words", _) => text("cat, dog"),
+        ("number", _) => text("10"),
+        ("numbers", _) => text("[1, 2]"),
+        ("twice", _) => text(r#"{"cat": 0, "dog": 0}"#),
+        ("gap", _) => text(r#"{"cat": 0, "dog": 5}"#),
+        ("deep", _) => text(&"[".repeat(100_000)),
+        ("basis", _) => saved()[0].clone(),
+        ("saved", _) => saved()[1].clone(),
+        ("notfinite", _) => basis_with(f64::NAN, 8),
+        // The ends of a range in the wrong order.
+        ("reversed", _) => basis_with(2.0, 16),
+        ("mean", _) => written("mean.safetensors", |path| {
+            let values = Tensor::zeros([3], (Kind::Float, Device::Cpu));
+            Tensor::write_safetensors(&[("mean", &values)], path).unwrap();
+        }),
+        _ => return None,
+    })
+}
+
+/// The bytes that `write` puts into a file of this name.
+fn written(name: &str, write: impl Fn(&Path)) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join(name));
+    fs::read(folder.path().join(name)).unwrap()
 }
 
 fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
@@ -229,12 +246,13 @@ fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn data_image(name: &str) -> Vec<u8> {
-    fs::read(repository("tests/data/images").join(name)).unwrap()
+fn photo(format: ImageFormat) -> Vec<u8> {
+    let photo = image::open(data("images/photo_33x21.png")).unwrap();
+    encoded(&photo.to_rgb8(), format)
 }
 
-/// A PNG that says how large it is and has no pixels.
-fn png_header(width: u32, height: u32) -> Vec<u8> {
+/// A PNG that has a header and no pixels.
+fn png_header([width, height]: [u32; 2]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
@@ -245,1072 +263,572 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A JPEG whose frame header claims another size.
-fn jpeg_of_size(width: u16, height: u16) -> Vec<u8> {
-    let mut bytes = data_image("plain.jpg");
-    let frame = bytes
-        .windows(2)
-        .position(|pair| pair == [0xff, 0xc0])
-        .unwrap();
-    bytes[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
-    bytes[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+fn jpeg_of_size([width, height]: [u32; 2]) -> Vec<u8> {
+    let mut bytes = content("plain.jpg").unwrap();
+    let is_frame = |pair: &[u8]| pair == [0xff, 0xc0];
+    let frame = bytes.windows(2).position(is_frame).unwrap();
+    bytes[frame + 5..frame + 7].copy_from_slice(&(height as u16).to_be_bytes());
+    bytes[frame + 7..frame + 9].copy_from_slice(&(width as u16).to_be_bytes());
     bytes
 }
 
-#[test]
-fn files_that_are_no_image() {
-    let mut rows = vec![
-        images("an empty file", &["empty.jpg"])
-            .file("empty.jpg", "")
-            .fails(&["empty.jpg", "the file is empty"]),
-        images("a text named as a picture", &["text.png"])
-            .file("text.png", "this is no picture\n")
-            .fails(&["text.png", "no known image format"]),
-        images("a page that a download left", &["photo.jpg"])
-            .file("photo.jpg", "<!DOCTYPE html><html><body>404</body></html>")
-            .fails(&["photo.jpg", "no known image format"]),
-        images("a vector drawing", &["drawing.svg"])
-            .file("drawing.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>")
-            .fails(&["drawing.svg", "no known image format"]),
-        images("a format that is not supported", &["new.avif"])
-            .file(
-                "new.avif",
-                b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B".as_slice(),
-            )
-            .fails(&["new.avif", "not supported", "convert it to JPEG or PNG"]),
-        images("a picture of light, in floats", &["sky.hdr"])
-            .file(
-                "sky.hdr",
-                "#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n",
-            )
-            .fails(&["sky.hdr", "not supported"]),
-        images("a header that claims 900 megapixels", &["bomb.png"])
-            .file("bomb.png", png_header(30_000, 30_000))
-            .fails(&["bomb.png", "too large (30000x30000", "scale it down"]),
-        images("a JPEG over which its decoder panics", &["bad.jpg"])
-            .file("bad.jpg", panicking())
-            .fails(&["bad.jpg", "the file is damaged"]),
-        images("that JPEG among good ones", &["bad.jpg", "photos/a.png"])
-            .file("bad.jpg", panicking())
-            .words("--skip-bad-images")
-            .succeeds(&["left out", "bad.jpg", "the file is damaged"]),
-        images("a small GIF whose frame claims 4 gigapixels", &["bomb.gif"])
-            .file("bomb.gif", gif_with_frame(65_535, 65_535))
-            .fails(&["bomb.gif", "too large (65535x65535", "scale it down"]),
-        images(
-            "a JPEG of more pixels than are asked for",
-            &["photos/c.jpg"],
-        )
-        .words("--max-pixels 1000")
-        .fails(&[
-            "photos/c.jpg",
-            "too large",
-            "more than 1000 pixels",
-            "raise --max-pixels",
-        ]),
-        images("a PNG of more pixels than are asked for", &["photos/a.png"])
-            .words("--max-pixels 1000")
-            .fails(&["photos/a.png", "too large", "more than 1000 pixels"]),
-        images("a JPEG header that claims 4 gigapixels", &["bomb.jpg"])
-            .file("bomb.jpg", jpeg_of_size(65_535, 65_500))
-            .fails(&["bomb.jpg", "too large (65535x65500", "scale it down"]),
-        images("256 megapixels of which there are none", &["hollow.png"])
-            .file("hollow.png", png_header(16_000, 16_000))
-            .fails(&["cannot read the image hollow.png"]),
-        images("a JPEG without a row", &["flat.jpg"])
-            .file("flat.jpg", jpeg_of_size(64, 0))
-            .fails(&["cannot read the image flat.jpg"]),
-        images("a folder named as a picture", &["x.jpg"])
-            .with(|place| {
-                fs::create_dir(place.path("x.jpg")).unwrap();
-            })
-            .fails(&["the folder x.jpg holds no image"]),
-        images("a link to nothing", &["link.jpg"])
-            .with(|place| {
-                symlink("nowhere.jpg", place.path("link.jpg")).unwrap();
-            })
-            .fails(&["link.jpg", "no such file"]),
-        images("a link to itself", &["loop.jpg"])
-            .with(|place| {
-                symlink("loop.jpg", place.path("loop.jpg")).unwrap();
-            })
-            .fails(&["loop.jpg", "symbolic links"]),
-        images("a pipe that nobody writes to", &["pipe.png"])
-            .with(|place| {
-                let pipe = place.path("pipe.png");
-                assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
-            })
-            .fails(&["pipe.png", "no regular file"]),
-        images("a device", &["/dev/zero"]).fails(&["/dev/zero", "no regular file"]),
-        images("no name", &[""]).misuses(&["a value is required for '--input"]),
-        images(
-            "a good one beside one that is missing",
-            &["photos/a.png", "none.jpg"],
-        )
-        .fails(&["none.jpg", "no such file"]),
-        images("arrays that are a text", &["a.npz"])
-            .file("a.npz", "no arrays\n")
-            .fails(&["a.npz", "no .npz file"]),
-        images("arrays beside a picture", &["photos/a.png", "a.npz"])
-            .fails(&["a.npz", "taken alone"]),
-        images(
-            "only bad ones, all left out",
-            &["bad.png", "--skip-bad-images"],
-        )
-        .file("bad.png", "")
-        .warns(&["warning: left out: cannot read the image bad.png: the file is empty"])
-        .fails(&["none of the images can be read"]),
-    ];
-    for (extension, format) in [
-        ("png", ImageFormat::Png),
-        ("jpg", ImageFormat::Jpeg),
-        ("gif", ImageFormat::Gif),
-        ("bmp", ImageFormat::Bmp),
-        ("webp", ImageFormat::WebP),
-        ("tiff", ImageFormat::Tiff),
-        ("ppm", ImageFormat::Pnm),
-        ("qoi", ImageFormat::Qoi),
-        ("ico", ImageFormat::Ico),
-        ("tga", ImageFormat::Tga),
-    ] {
-        let whole = encoded(&photo(), format);
-        let cut = whole[..whole.len() / 2].to_vec();
-        let name: &'static str = format!("cut.{extension}").leak();
-        rows.push(
-            images(&format!("half a {extension}"), &[name])
-                .file(name, cut)
-                .fails(&["cannot read the image", name]),
-        );
-    }
-    let mut damaged = encoded(&photo(), ImageFormat::Png);
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 0x55;
-    rows.push(
-        images("a bit that has flipped", &["flipped.png"])
-            .file("flipped.png", damaged)
-            .fails(&["cannot read the image flipped.png"]),
-    );
-    check(rows);
-}
-
-#[test]
-fn images_that_are_odd_but_good() {
-    let odd = |name: &str, file: &'static str, picture: RgbImage| {
-        images(name, &[file]).file(file, encoded(&picture, ImageFormat::Png))
-    };
-    let stored =
-        |name: &str, file: &'static str| images(name, &[file]).file(file, data_image(file));
-    let grey = |width, height| RgbImage::from_pixel(width, height, Rgb([90, 90, 90]));
-    let mut rows = vec![
-        odd("one pixel", "dot.png", grey(1, 1)).succeeds(&[]),
-        odd("a line across", "row.png", grey(10_000, 1)).succeeds(&[]),
-        odd("a line down", "column.png", grey(1, 10_000)).succeeds(&[]),
-        odd("all pixels equal", "plain.png", grey(64, 64)).succeeds(&[]),
-        odd("PNG named .gif", "picture.gif", photo()).succeeds(&[]),
-        odd("no extension", "picture", photo()).succeeds(&[]),
-        odd("spaces and quotes in the name", "a 'b' \"c\".png", photo()).succeeds(&[]),
-        odd("a line break in the name", "a\nb.png", photo()).succeeds(&[]),
-        odd("brackets that are no glob", "a[1]*?.png", photo()).succeeds(&[]),
-        odd("a tab in the name", "a\tb.png", photo()).succeeds(&[]),
-        stored("16 bits", "rgb16.png").succeeds(&[]),
-        stored("16 bits with alpha", "rgba16.png").succeeds(&[]),
-        stored("CMYK", "cmyk.jpg").succeeds(&[]),
-        stored("an animated GIF", "animation.gif").succeeds(&[]),
-        stored("a palette with alpha", "palette_alpha.png").succeeds(&[]),
-        stored("one bit", "bilevel.png").succeeds(&[]),
-        images(
-            "not UTF-8 in the name",
-            &[OsStr::from_bytes(b"caf\xe9.png")],
-        )
-        .with(|place| {
-            let name = place.root.path().join(OsStr::from_bytes(b"caf\xe9.png"));
-            fs::write(name, encoded(&photo(), ImageFormat::Png)).unwrap();
-        })
-        .words("--per-image --json run.json --cluster --save-arrays run.npz --report run.html")
-        .succeeds(&["run.json", "2cluster.bin", "run.npz", "run.html"]),
-        images("a hyphen before the name", &["photos/a.png"])
-            .file("-x.png", encoded(&photo(), ImageFormat::Png))
-            .argument("--input=-x.png")
-            .succeeds(&[]),
-        images("the longest name", &[format!("{}.png", "x".repeat(251))])
-            .with(|place| {
-                let name = format!("{}.png", "x".repeat(251));
-                fs::write(place.path(&name), encoded(&photo(), ImageFormat::Png)).unwrap();
-            })
-            .words("--per-image")
-            .succeeds(&[]),
-        images("a folder with a name like a picture's", &["x.jpg"])
-            .with(|place| {
-                fs::create_dir(place.path("x.jpg")).unwrap();
-                fs::copy(place.path("photos/a.png"), place.path("x.jpg/a.png")).unwrap();
-            })
-            .succeeds(&[]),
-        images("a bad one is left out", &["photos", "bad.png"])
-            .words("--skip-bad-images")
-            .file("bad.png", "")
-            .succeeds(&["warning: left out: cannot read the image bad.png"]),
-        images("the same picture three times", &["1.png", "2.png", "3.png"])
-            .words("--exclusive")
-            .with(|place| {
-                for copy in ["1.png", "2.png", "3.png"] {
-                    fs::copy(place.path("photos/a.png"), place.path(copy)).unwrap();
-                }
-            })
-            .succeeds(&[
-                "every colour is common to all images",
-                "unique ones is black",
-            ]),
-        options("what one picture shares with itself", "--inclusive")
-            .succeeds(&["every colour is common to all images, so none was left out"]),
-    ];
-    rows.push(
-        images("every EXIF orientation", &["turned/*.jpg"])
-            .with(|place| {
-                fs::create_dir(place.path("turned")).unwrap();
-                for orientation in 1..=8 {
-                    let name = format!("orientation_{orientation}.jpg");
-                    let to = place.path("turned").join(&name);
-                    fs::write(to, data_image(&name)).unwrap();
-                }
-            })
-            .succeeds(&[]),
-    );
-    check(rows);
-}
-
-/// Found by fuzzing.
-fn panicking() -> Vec<u8> {
-    fs::read(repository("fuzz/corpus/image/panicking.jpg")).unwrap()
-}
-
-/// A GIF of 16x16 pixels, with a comment, and then a frame of this size.
-fn gif_with_frame(width: u16, height: u16) -> Vec<u8> {
+/// A GIF of 16x16 pixels with a comment and then a frame of this size.
+fn gif_with_frame([width, height]: [u32; 2]) -> Vec<u8> {
     let mut gif = b"GIF89a\x10\0\x10\0\x80\0\0\0\0\0\xff\xff\xff".to_vec();
     gif.extend(b"\x21\xfe\x03big\x02!!\0\x2c\0\0\0\0");
-    gif.extend(width.to_le_bytes());
-    gif.extend(height.to_le_bytes());
+    gif.extend((width as u16).to_le_bytes());
+    gif.extend((height as u16).to_le_bytes());
     gif.extend(b"\0\x02\x02\x44\x01\0;");
     gif
 }
 
-#[test]
-fn globs() {
-    check(vec![
-        images("no match", &["photos/*.gif"]).fails(&["photos/*.gif", "no file matches"]),
-        images("no such folder", &["none/*.png"]).fails(&["none/*.png", "no file matches"]),
-        images("only folders match", &["fold*"])
-            .with(|place| {
-                fs::create_dir(place.path("folder")).unwrap();
-            })
-            .fails(&["fold*", "no file matches"]),
-        images("only hidden files match", &["*.png"])
-            .file(".hidden.png", encoded(&photo(), ImageFormat::Png))
-            .fails(&["*.png", "no file matches"]),
-        images("a bracket without its twin", &["photos/[a"]).fails(&["photos/[a", "no valid glob"]),
-        images("three stars", &["photos/***"]).fails(&["photos/***", "no valid glob"]),
-        images("two stars with a letter", &["photos/**a"]).fails(&["photos/**a", "no valid glob"]),
-        images("not UTF-8", &[OsStr::from_bytes(b"caf\xe9*.png")])
-            .fails(&["a glob must be valid UTF-8"]),
-        images("a control in it", &["\x1b[31m*.png"]).fails(&["\\u{1b}[31m*.png"]),
-        images("a text among those that match", &["photos/*"])
-            .file("photos/notes.txt", "notes")
-            .fails(&["photos/notes.txt", "no known image format"]),
-        images("thousands of matches and one that is bad", &["many/*.png"])
-            .with(|place| {
-                let dot = encoded(&RgbImage::new(1, 1), ImageFormat::Png);
-                fs::create_dir(place.path("many")).unwrap();
-                for index in 0..3000 {
-                    fs::write(place.path(&format!("many/{index:04}.png")), &dot).unwrap();
-                }
-                fs::write(place.path("many/2999.png"), "").unwrap();
-            })
-            .fails(&["many/2999.png", "empty"]),
-        images(
-            "each match counts once",
-            &["photos/*.png", "photos/a*", "photos"],
-        )
-        .succeeds(&[]),
-    ]);
-}
-
-#[test]
-fn a_network_that_wants_ever_more_memory_ends_in_one_line() {
-    let place = Place::new();
-    let before = place.listing();
-    let mut prism = place.prism_after(&["timeout", PATIENCE, "prlimit", "--as=3000000000"]);
-    prism.args("--image-size 64 --input photos/a.png --model".split(' '));
-    prism.arg(repository("tests/data/bad_models/grows.pt"));
-    let output = prism.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert_one_error(&stderr, &stderr);
-    assert!(stderr.contains("the memory is not enough"), "{stderr}");
-    assert_eq!(place.listing(), before);
-}
-
-// --- networks and weights -------------------------------------------------
-
-/// A TorchScript file with another `prism.json` in it.
-fn with_description(place: &Place, text: &str) {
-    let told = fs::read(repository("tests/data/odd_networks/Flag.pt")).unwrap();
-    fs::write(place.path("told.pt"), told).unwrap();
-    let file = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(place.path("told.pt"));
-    let mut archive = zip::ZipWriter::new_append(file.unwrap()).unwrap();
-    let stored =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    archive.start_file("Flag/extra/prism.json", stored).unwrap();
-    archive.write_all(text.as_bytes()).unwrap();
-    archive.finish().unwrap();
-}
-
-fn told(name: &str, text: &'static str) -> Row {
-    let mut row = prism(name, "--input photos/a.png --model told.pt");
-    row.draws = true;
-    row.with(move |place| with_description(place, text))
-}
-
-#[test]
-fn files_that_are_no_network() {
-    let whole = fs::read(network("tiny_squeezenet_traced")).unwrap();
-    let cut = |part: usize| whole[..whole.len() * part / 100].to_vec();
+/// A zip archive with these uncompressed entries.
+fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let plain = zip::write::SimpleFileOptions::default();
-    archive.start_file("notes.txt", plain).unwrap();
-    archive.write_all(b"notes").unwrap();
-    let other_zip = archive.finish().unwrap().into_inner();
-    // Where the pickle of the network's parts begins.
-    let mut damaged = whole.clone();
-    let start = whole
-        .windows(10)
-        .position(|part| part == b"\x80\x02c__torch")
-        .unwrap();
-    damaged[start..start + 16].fill(0);
-    let broken = |name: &str, bytes: Vec<u8>| model(name, "net.pt").file("net.pt", bytes);
-    let state_dicts = repository("tests/data/state_dicts");
-    check(vec![
-        model("no such file", "none.pt").fails(&["none.pt", "no such model file"]),
-        model("a folder", "photos/").fails(&["photos/", "a folder, not a model file"]),
-        model("no name", "").misuses(&["a value is required for '--model"]),
-        model("the folder of the run", "./").fails(&["folder"]),
-        broken("an empty file", vec![]).fails(&["net.pt", "the model file is empty"]),
-        broken("one byte", vec![0]).fails(&["net.pt", "not a TorchScript file"]),
-        broken("a text", b"a network".to_vec()).fails(&["net.pt", "models/export.py"]),
-        broken("1 % of one", cut(1)).fails(&["net.pt", "damaged or cut short", "export"]),
-        broken("half of one", cut(50)).fails(&["net.pt", "damaged or cut short", "export"]),
-        broken("99 % of one", cut(99)).fails(&["net.pt", "damaged or cut short", "export"]),
-        broken("zeros where its parts are named", damaged).fails(&["net.pt"]),
-        broken("a zip archive of something else", other_zip).fails(&[
-            "net.pt",
-            "no TorchScript file",
-            "models/export.py",
-        ]),
-        model("a photograph", "photos/a.png").fails(&["photos/a.png", "not a TorchScript file"]),
-        model("a state dict", state_dicts.join("new.pth")).fails(&[
-            "new.pth",
-            "a pickled state dict",
-            "models/export.py",
-        ]),
-        model("an old state dict", state_dicts.join("old.pth")).fails(&[
-            "old.pth",
-            "a pickled state dict",
-            "models/export.py",
-        ]),
-        model(
-            "a safetensors file",
-            state_dicts.join("weights.safetensors"),
-        )
-        .fails(&["weights.safetensors", "not a TorchScript file", "export"]),
-        bad_model("a pickled module", "pickled_module.pth")
-            .fails(&["pickled_module.pth", "module, which holds no code"]),
-        model("not UTF-8 in the name", OsStr::from_bytes(b"caf\xe9.pt"))
-            .fails(&["no such model file"]),
-        model("a name that is near to one", "resnet51").fails(&["'resnet51'", "resnet50"]),
-        model("a name with a line break", "res\nnet").fails(&["'res\\nnet'"]),
-        model("known, but its weights are nowhere", "vgg16").fails(&[
-            "no weights of vgg16",
-            "--weights FILE",
-            "efficientnet_lite0",
-        ]),
-        told("a description that is no JSON", "image_size = 64").fails(&[
-            "told.pt",
-            "prism.json",
-            "of no use",
-        ]),
-        told("a description of another kind", "[1, 2]").fails(&["told.pt", "prism.json"]),
-        told(
-            "a description with a side of 0",
-            r#"{"image_size": [0, 64]}"#,
-        )
-        .fails(&["told.pt", "image_size is 0x64"]),
-        told(
-            "a description with a deviation of 0",
-            r#"{"std": [1, 0, 1]}"#,
-        )
-        .fails(&["told.pt", "std is not positive"]),
-        told(
-            "a description with too few classes",
-            r#"{"image_size": [32, 32], "labels": ["a"]}"#,
-        )
-        .fails(&["told.pt", "1 names", "5 classes"]),
-        told(
-            "a description with more in it",
-            r#"{"image_size": [32, 32], "author": "me"}"#,
-        )
-        .succeeds(&[]),
-    ]);
-}
-
-#[test]
-fn networks_that_are_not_for_prism() {
-    check(vec![
-        bad_model("NaN among its weights", "nan_weights.pt")
-            .fails(&["nan_weights.pt", "weights are not finite"]),
-        bad_model("NaN, and only its layers asked for", "nan_weights.pt")
-            .words("--saliency gradcam")
-            .fails(&["nan_weights.pt", "weights are not finite"]),
-        bad_model("an infinite score", "infinite_scores.pt").fails(&["not finite"]),
-        bad_model("a vision transformer", "transformer.pt")
-            .fails(&["transformer.pt", "vision transformer"]),
-        bad_model("attention written out", "written_out.pt").fails(&["vision transformer"]),
-        bad_model("a detector, which takes a list of images", "detector.pt")
-            .fails(&["detector.pt", "takes List[Tensor]"]),
-        bad_model("a detector, which answers with boxes", "boxes.pt").fails(&["boxes.pt", "[N,K]"]),
-        bad_model("one that writes a file", "saves.pt").fails(&[
-            "saves.pt",
-            "aten::save",
-            "outside",
-        ]),
-        bad_model("one that maps a file", "maps_a_file.pt")
-            .fails(&["maps_a_file.pt", "aten::from_file"]),
-        bad_model(
-            "one that maps a file when it is loaded",
-            "maps_a_file_when_loaded.pt",
-        )
-        .fails(&["maps_a_file_when_loaded.pt", "aten::from_file"]),
-        bad_model("one that prints", "talks.pt").succeeds(&[]),
-        bad_model("one that wants a petabyte", "greedy.pt").fails(&["greedy.pt", "memory"]),
-        bad_model("a recurrent network", "recurrent.pt").fails(&[
-            "recurrent.pt",
-            "nothing to hook",
-            "no convolution",
-        ]),
-        bad_model("one for grey images", "one_channel.pt").fails(&["one_channel.pt", "channels"]),
-        bad_model("one for another size", "fixed_size.pt").fails(&[
-            "fixed_size.pt",
-            "[N,3,64,64]",
-            "--image-size sets another size",
-        ]),
-        bad_model("one for pixels, not scores", "not_nk.pt").fails(&["not_nk.pt", "[N,K]"]),
-        bad_model("without the axis of the images", "no_batch.pt").fails(&["shape [5]", "[N,K]"]),
-        bad_model("one that answers in words", "text.pt").fails(&["holds no tensor", "[N,K]"]),
-        bad_model("without a layer", "no_layers.pt").fails(&["nothing to hook"]),
-        bad_model("one that raises", "raises.pt").fails(&["this network refuses its input"]),
-        bad_model("one with two inputs", "two_inputs.pt").fails(&["more than one input"]),
-        bad_model("dead: no ReLU lets anything through", "dead.pt")
-            .succeeds(&["warning: all features are the same", "the map is black"]),
-        bad_model("a single class", "one_class.pt").succeeds(&[]),
-        model("too small an image", network("tiny_resnet_scripted"))
-            .words("--layer none")
-            .misuses(&["'none'"]),
-    ]);
-}
-
-/// The variables of squeezenet1_1 for three classes.
-fn squeezenet() -> HashMap<String, Tensor> {
-    let vs = nn::VarStore::new(Device::Cpu);
-    zoo::find("squeezenet1_1").unwrap().build(&vs.root(), 3);
-    vs.variables()
-}
-
-fn weights(name: &str, file: impl AsRef<OsStr>) -> Row {
-    let words = "--image-size 64 --input photos/a.png --model squeezenet1_1 --weights";
-    let mut row = prism(name, words).argument(file);
-    row.draws = true;
-    row
-}
-
-/// A state dict of squeezenet1_1, changed.
-fn changed(
-    name: &str,
-    file: &'static str,
-    change: impl Fn(&str, &Tensor) -> (String, Tensor) + 'static,
-) -> Row {
-    weights(name, file).with(move |place| {
-        let state: Vec<(String, Tensor)> = squeezenet()
-            .iter()
-            .map(|(name, tensor)| change(name, tensor))
-            .collect();
-        let path = place.path(file);
-        match file.ends_with(".ot") {
-            true => Tensor::save_multi(&state, path).unwrap(),
-            false => Tensor::write_safetensors(&state, path).unwrap(),
-        }
-    })
-}
-
-fn same(name: &str, tensor: &Tensor) -> (String, Tensor) {
-    (name.to_string(), tensor.shallow_clone())
-}
-
-/// Every way in which a pickle imports and calls. Where Python reads them (tested with 3.11) each
-/// makes the file `pwned`, but those of NEWOBJ, which make an object.
-const CALLS: [(&str, &[u8]); 7] = [
-    ("GLOBAL and REDUCE", b"cos\nsystem\n(S'touch pwned'\ntR."),
-    ("INST", b"(S'touch pwned'\nios\nsystem\n."),
-    ("OBJ", b"(cos\nsystem\nS'touch pwned'\no."),
-    ("NEWOBJ", b"\x80\x02csubprocess\nPopen\n)\x81."),
-    ("NEWOBJ_EX", b"\x80\x04csubprocess\nPopen\n)}\x92."),
-    (
-        "STACK_GLOBAL",
-        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch pwned\x85R.",
-    ),
-    (
-        "a call hidden in a list",
-        b"\x80\x02]cposix\nsystem\nX\x0b\x00\x00\x00touch pwned\x85Ra.",
-    ),
-];
-
-/// A `.pth` of today with this pickle, and an entry that would lie outside if it were unpacked.
-fn archive_with(pickle: &[u8], outside: &str) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let stored =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, content) in [
-        ("archive/data.pkl", pickle),
-        ("archive/version", b"3\n"),
-        ("archive/data/0", b"\0\0\0\0"),
-        (outside, b"out"),
-    ] {
-        archive.start_file(name, stored).unwrap();
-        archive.write_all(content).unwrap();
-    }
+    add_to(&mut archive, entries);
     archive.finish().unwrap().into_inner()
 }
 
-#[test]
-fn no_pickle_calls_and_no_archive_is_unpacked() {
-    let mut rows = Vec::new();
-    for (how, pickle) in CALLS {
-        let network = format!("in an archive: {how}");
-        let archive = archive_with(pickle, "archive/data/../../../pwned");
-        rows.push(weights(&network, "deep/w.pth").file_in("deep", "deep/w.pth", archive.clone()));
-        rows.push(weights(how, "w.pth").file("w.pth", pickle));
-        rows.push(model(&format!("as a network: {how}"), "net.pt").file("net.pt", archive));
-        rows.push(prism(&format!("in the clusters: {how}"), "som c.bin").file("c.bin", pickle));
-    }
-    let rows = rows.into_iter().map(|row| row.fails(&[]));
-    check(rows.collect());
-}
-
-#[test]
-fn weights_of_every_kind() {
-    let stored = |file: &str| repository("tests/data/state_dicts").join(file);
-    let prefixed = |prefix: &'static str| {
-        move |name: &str, tensor: &Tensor| (format!("{prefix}{name}"), tensor.shallow_clone())
-    };
-    let cast =
-        |kind: Kind| move |name: &str, tensor: &Tensor| (name.to_string(), tensor.to_kind(kind));
-    let cut = |extension: &'static str, part: usize| {
-        let file: &'static str = format!("cut.{extension}").leak();
-        let whole = changed("", file, same).setup;
-        weights(&format!("{part} % of a .{extension} file"), file)
-            .with(move |place| {
-                whole(place);
-                let bytes = fs::read(place.path(file)).unwrap();
-                fs::write(place.path(file), &bytes[..bytes.len() * part / 100]).unwrap();
-            })
-            .fails(&[file])
-    };
-    check(vec![
-        weights("no such file", "none.pth").fails(&["none.pth", "cannot be read"]),
-        weights("a folder", "photos").fails(&["photos", "a folder, not a file of weights"]),
-        weights("an empty file", "w.pth")
-            .file("w.pth", "")
-            .fails(&["w.pth", "empty"]),
-        weights("a text", "w.pth")
-            .file("w.pth", "weights\n")
-            .fails(&["w.pth", "not a state dict"]),
-        weights("another network's", stored("new.pth")).fails(&[
-            "not weights of squeezenet1_1",
-            "missing classifier.1.weight",
-            "fc.bias",
-        ]),
-        weights("a list", stored("list.pth")).fails(&["not a state dict"]),
-        weights("a dictionary without a tensor", stored("no_tensors.pth"))
-            .fails(&["not a state dict"]),
-        weights("TorchScript", stored("torchscript.pth"))
-            .fails(&["TorchScript archive", "--model FILE"]),
-        cut("safetensors", 1),
-        cut("safetensors", 50),
-        cut("safetensors", 99),
-        cut("ot", 50),
-        weights("a page named .safetensors", "w.safetensors")
-            .file("w.safetensors", "<html></html>")
-            .fails(&["w.safetensors", "cut short or no safetensors file"]),
-        changed("NaN in it", "w.safetensors", |name, tensor| {
-            (name.to_string(), tensor * f64::NAN)
-        })
-        .fails(&["squeezenet1_1", "weights are not finite"]),
-        changed(
-            "a layer of another shape",
-            "w.safetensors",
-            |name, tensor| match name {
-                "features.0.bias" => (name.to_string(), tensor.narrow(0, 0, 7).copy()),
-                _ => same(name, tensor),
-            },
-        )
-        .fails(&["w.safetensors", "features.0.bias is [7] instead of [64]"]),
-        changed(
-            "a layer by another name",
-            "w.safetensors",
-            |name, tensor| match name {
-                "features.0.bias" => ("stem.bias".to_string(), tensor.shallow_clone()),
-                _ => same(name, tensor),
-            },
-        )
-        .fails(&["missing features.0.bias", "surplus stem.bias"]),
-        changed("all as they should be", "w.safetensors", same).succeeds(&[]),
-        changed("libtorch's own container", "w.ot", same).succeeds(&[]),
-        changed("half precision", "w.safetensors", cast(Kind::Half)).succeeds(&[]),
-        changed("bfloat16", "w.safetensors", cast(Kind::BFloat16)).succeeds(&[]),
-        changed("double precision", "w.safetensors", cast(Kind::Double)).succeeds(&[]),
-        changed(
-            "a prefix of DataParallel's",
-            "w.safetensors",
-            prefixed("module."),
-        )
-        .succeeds(&[]),
-        changed(
-            "nested in a checkpoint",
-            "w.safetensors",
-            prefixed("state_dict."),
-        )
-        .succeeds(&[]),
-        changed(
-            "nested twice",
-            "w.safetensors",
-            prefixed("state_dict.module."),
-        )
-        .succeeds(&[]),
-        prism("for a file", "--input photos/a.png --weights w.pth --model")
-            .argument(network("tiny_vgg_traced"))
-            .misuses(&["--weights goes with the name of a network"]),
-        prism(
-            "for no network of the zoo",
-            "--input photos --weights w.pth --model mynet",
-        )
-        .fails(&["unknown network 'mynet'"]),
-    ]);
-}
-
-#[test]
-fn what_may_not_be_read_or_written_is_one_line() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    for (locked, mode, parts) in [
-        ("photos/a.png", 0o000, ["photos/a.png", "ermission denied"]),
-        ("net.pt", 0o000, ["net.pt", "ermission denied"]),
-        ("results", 0o555, ["into results", "ermission denied"]),
-    ] {
-        let place = Place::new();
-        fs::copy(network("tiny_vgg_traced"), place.path("net.pt")).unwrap();
-        fs::create_dir(place.path("results")).unwrap();
-        fs::set_permissions(place.path(locked), fs::Permissions::from_mode(mode)).unwrap();
-        let before = place.listing();
-        // The superuser may do anything, unless that is taken from them.
-        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
-        let mut prism = match is_root {
-            true => place.prism_after(&["setpriv", "--inh-caps=-all", "--bounding-set=-all"]),
-            false => place.prism(),
-        };
-        prism.args("--image-size 64 --model ./net.pt --input photos/a.png".split(' '));
-        let output = prism.output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{locked}: {stderr}");
-        assert_one_error(&stderr, &stderr);
-        for part in parts {
-            assert!(stderr.contains(part), "no '{part}' in {stderr}");
-        }
-        assert_eq!(place.listing(), before, "{locked}");
+fn add_to<W: Write + std::io::Seek>(archive: &mut zip::ZipWriter<W>, entries: &[(&str, &[u8])]) {
+    let options = zip::write::SimpleFileOptions::default();
+    let stored = options.compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in entries {
+        archive.start_file(*name, stored).unwrap();
+        archive.write_all(content).unwrap();
     }
 }
 
-// --- outputs --------------------------------------------------------------
-
-#[test]
-fn outputs_that_cannot_be() {
-    let link = |row: Row, from: &'static str, to: &'static str| {
-        row.with(move |place| {
-            symlink(to, place.path(from)).unwrap();
-        })
+/// A state dict of squeezenet1_1 for three classes, changed in one way.
+fn state_dict(change: &str, extension: &str) -> Vec<u8> {
+    let vs = nn::VarStore::new(Device::Cpu);
+    zoo::find("squeezenet1_1").unwrap().build(&vs.root(), 3);
+    let changed = |(name, tensor): (String, Tensor)| match (change, name.as_str()) {
+        ("nan", _) => (name, tensor * f64::NAN),
+        ("half", _) => (name, tensor.to_kind(Kind::Half)),
+        ("bfloat16", _) => (name, tensor.to_kind(Kind::BFloat16)),
+        ("double", _) => (name, tensor.to_kind(Kind::Double)),
+        ("module", _) => (format!("module.{name}"), tensor),
+        ("checkpoint", _) => (format!("state_dict.{name}"), tensor),
+        ("nested", _) => (format!("state_dict.module.{name}"), tensor),
+        ("reshaped", "features.0.bias") => (name, tensor.narrow(0, 0, 7).copy()),
+        ("renamed", "features.0.bias") => ("stem.bias".to_string(), tensor),
+        _ => (name, tensor),
     };
-    let folder = |row: Row, name: &'static str| {
-        row.with(move |place| {
-            fs::create_dir(place.path(name)).unwrap();
-        })
-    };
-    check(vec![
-        options("a file where the folder should be", "--output-dir out")
-            .file("out", "")
-            .fails(&["cannot write into out", "not a folder"]),
-        options("a folder below a file", "--output-dir out/below")
-            .file("out", "")
-            .fails(&["cannot make the folder out/below"]),
-        options(
-            "a folder that nobody may write to",
-            "--output-dir /proc/none",
-        )
-        .fails(&["cannot make the folder /proc/none"]),
-        options("a folder of processes", "--output-dir /proc").fails(&["cannot write into /proc"]),
-        options("a folder without a name", "--output-dir=")
-            .misuses(&["a value is required for '--output-dir"]),
-        link(
-            options("a link to nothing", "--output-dir out"),
-            "out",
-            "nowhere",
-        )
-        .fails(&["cannot write into out"]),
-        link(
-            options("a link to itself", "--output-dir out"),
-            "out",
-            "out",
-        )
-        .fails(&["out"]),
-        folder(
-            options("a folder in place of the arrays", "--save-arrays a.npz"),
-            "a.npz",
-        )
-        .fails(&["a.npz", "it is a folder"]),
-        options("arrays of no known kind", "--save-arrays a.csv").misuses(&["a.csv", ".npz"]),
-        options("arrays without a name", "--save-arrays=")
-            .misuses(&["a value is required for '--save-arrays"]),
-        link(
-            options("a full disk for the arrays", "--save-arrays a.npz"),
-            "a.npz",
-            "/dev/full",
-        )
-        .fails(&["a.npz", "no ordinary file"]),
-        options("a full disk for the summary", "--json /dev/full")
-            .fails(&["/dev/full", "no ordinary file"]),
-        options(
-            "a summary in a folder that is a file",
-            "--json out/run.json",
-        )
-        .file("out", "")
-        .fails(&["cannot write into out"]),
-        folder(
-            options("a folder in place of the page", "--report page.html"),
-            "page.html",
-        )
-        .fails(&["page.html", "it is a folder"]),
-        options("a page that is no page", "--report page.pdf").misuses(&["--report", ".html"]),
-        folder(
-            options("a folder in place of the clusters", "--cluster"),
-            "2cluster.bin",
-        )
-        .fails(&["2cluster.bin", "it is a folder"]),
-        options("a basis of no known kind", "--save-basis b.npz")
-            .misuses(&["--save-basis", ".safetensors"]),
-        options(
-            "two files of one name",
-            "--save-arrays x.safetensors --save-basis x.safetensors",
-        )
-        .misuses(&["--save-arrays and --save-basis name the same file"]),
-        options(
-            "two names of one file",
-            "--save-arrays x.safetensors --save-basis ./x.safetensors",
-        )
-        .misuses(&["name the same file"]),
-        options(
-            "a summary over a figure",
-            "--json results/PRISM_tiny_vgg_traced.jpg",
-        )
-        .fails(&["PRISM_tiny_vgg_traced.jpg", "another file of this run"]),
-        options(
-            "a file in place of the folder of images",
-            "--per-image --output-dir .",
-        )
-        .file("PRISM_tiny_vgg_traced", "")
-        .fails(&["PRISM_tiny_vgg_traced"]),
-        options("a name that is too long", "")
-            .argument("--json")
-            .argument("x".repeat(300))
-            .fails(&["cannot write", "too long"]),
-        options("a figure is a link to nowhere, which it replaces", "")
-            .with(|place| {
-                fs::create_dir(place.path("results")).unwrap();
-                symlink("gone", place.path("results/PRISM_tiny_vgg_traced.jpg")).unwrap();
-            })
-            .succeeds(&["wrote results/PRISM_tiny_vgg_traced.jpg"]),
-    ]);
-}
-
-// --- options --------------------------------------------------------------
-
-#[test]
-fn options_that_cannot_be() {
-    let mut rows = vec![
-        options("quiet and verbose", "--quiet --verbose").misuses(&["--quiet", "--verbose"]),
-        options(
-            "a basis from and to",
-            "--basis a.safetensors --save-basis b.safetensors",
-        )
-        .misuses(&["--basis", "--save-basis"]),
-        options("a target of nothing", "--target 3").misuses(&["add --saliency gradcam"]),
-        options("a layer of nothing", "--saliency-layer x").misuses(&["add --saliency"]),
-        options(
-            "gradients in bfloat16",
-            "--precision bf16 --saliency gradcam",
-        )
-        .misuses(&["bf16 does not go with --saliency"]),
-        options("no such class", "--saliency gradcam --target 10")
-            .misuses(&["there is no class 10", "0 to 9"]),
-        options("a class below 0", "--saliency gradcam --target -1")
-            .misuses(&["there is no class -1", "0 to 9"]),
-        options(
-            "a class beyond all numbers",
-            "--saliency gradcam --target 99999999999999999999",
-        )
-        .misuses(&["there is no class 99999999999999999999"]),
-        options(
-            "a class by a name that is not known",
-            "--saliency gradcam --target cat",
-        )
-        .misuses(&["--target cat", "names", "--labels FILE"]),
-        options("no such layer", "--layer features.99").misuses(&["'features.99'"]),
-        options(
-            "no such layer for saliency",
-            "--saliency gradcam --saliency-layer conv9",
-        )
-        .misuses(&["'conv9'"]),
-        options("a layer without a name", "--layer=").misuses(&["''"]),
-        options(
-            "a device of an index that is not there",
-            "--device cuda:4096",
-        )
-        .fails(&["--device cuda:4096", "CUDA device"]),
-        images("options for pictures, given arrays", &["a.npz"])
-            .words("--mean 0,0,0")
-            .with(|place| {
-                let stored = repository("tests/data/arrays/plain.npz");
-                fs::copy(stored, place.path("a.npz")).unwrap();
-            })
-            .misuses(&["a.npz", "taken as they are"]),
-    ];
-    // The option, and what its message says is expected.
-    for (option, values, expected) in [
-        (
-            "--image-size",
-            &["0", "64x", "1.5", "8193", "64x64x3"][..],
-            "N or HxW",
-        ),
-        ("--mean", &["1,2", "a,b,c", "nan,0,0", "1e39,0,0"], "R,G,B"),
-        (
-            "--std",
-            &["0,1,1", "-1,1,1", "1e-300,1,1"],
-            "greater than 0",
-        ),
-        ("--overlay", &["-0.1", "1.01", "nan"], "from 0 to 1"),
-        ("--top", &["0", "-3", "5000"], "whole number"),
-        (
-            "--batch-size",
-            &["0", "9999999999999999999999"],
-            "whole number",
-        ),
-        ("--threads", &["0", "5000"], "whole number"),
-        ("--figure-columns", &["0", "65"], "whole number"),
-        ("--memory", &["512", "1T", "99999999999999G"], "512M"),
-        ("--device", &["gpu", "cuda:x", "cuda:-1", "mps"], "cuda:N"),
-        ("--format", &["gif"], "png"),
-        ("--hooks", &["best"], "torchprism"),
-        ("--precision", &["f16"], "bf16"),
-        ("--saliency", &["grad"], "gradcam"),
-    ] {
-        rows.extend(values.iter().map(|value| {
-            let words = "--model net.pt --input photos/a.png";
-            let row = prism(&format!("{option} '{value}'"), words);
-            row.argument(format!("{option}={value}"))
-                .misuses(&[option, expected])
-        }));
-    }
-    check(rows);
-}
-
-// --- clusters -------------------------------------------------------------
-
-#[test]
-fn cluster_files_of_every_kind() {
-    let som = |name: &str| prism(name, "som c.bin");
-    let one = b"]((Va.jpg\nK\x01](K\x01K\x00ete.".to_vec();
-    let mut rows = vec![
-        prism("none was written", "som").fails(&["2cluster.bin", "--cluster"]),
-        prism("a folder", "som photos").fails(&["photos"]),
-        som("an empty file")
-            .file("c.bin", "")
-            .fails(&["c.bin", "empty"]),
-        som("a text")
-            .file("c.bin", "image 1, class 2\n")
-            .fails(&["c.bin"]),
-        som("a figure")
-            .file("c.bin", encoded(&photo(), ImageFormat::Png))
-            .fails(&["c.bin"]),
-        som("one image")
-            .file("c.bin", one.clone())
-            .succeeds(&["wrote results/clustering.png"]),
-        som("fewer labels than classes")
-            .words("--labels photos/l.txt")
-            .with(move |place| {
-                fs::write(place.path("c.bin"), &one).unwrap();
-                fs::write(place.path("photos/l.txt"), "cat\n").unwrap();
-            })
-            .fails(&["l.txt"]),
-        prism("no grid", "som c.bin --grid 1").misuses(&["--grid", "2 to 100"]),
-        prism("too large a grid", "som c.bin --grid 101").misuses(&["--grid", "2 to 100"]),
-        prism("no epoch", "som c.bin --epochs 0").misuses(&["--epochs"]),
-        prism("a seed below 0", "som c.bin --seed -1").misuses(&["--seed"]),
-        prism("a figure of no known kind", "som c.bin --output map.gif")
-            .misuses(&["--output map.gif", ".png"]),
-        prism("two files", "som a.bin b.bin").misuses(&["prism som", "b.bin"]),
-    ];
-    for (name, part) in [
-        ("protocol5", "protocol=4"),
-        ("empty_list", "the list of images is empty"),
-        ("reduce", "Python code"),
-        ("dictionary", "a dictionary"),
-        ("class_as_text", "image"),
-        ("class_negative", "class -1"),
-        ("feature_two", "feature 2 of image 1 is 2"),
-        ("features_28", "28 features"),
-        ("lengths_differ", "image 2 has 1 features"),
-        ("cyclic_2", "is a list"),
-        ("trailing_bytes", "the file goes on"),
-        ("truncated", "ends in the middle"),
-        ("not_utf8", "UTF-8"),
-        ("text_beyond_end", "a value of 1152921504606846976 bytes"),
-    ] {
-        let file = repository(&format!("tests/data/clusters/bad/{name}.bin"));
-        let row = prism(&format!("clusters: {name}"), "som").argument(file);
-        rows.push(row.fails(&[name, part]));
-    }
-    check(rows);
-}
-
-// --- labels and bases -----------------------------------------------------
-
-#[test]
-fn label_files_of_every_kind() {
-    let labels = |name: &str, file: &'static str, bytes: &[u8]| {
-        options(name, "--labels").argument(file).file(file, bytes)
-    };
-    let ten = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
-    let windows = format!("\u{feff}{}", ten.replace('\n', "\r\n"));
-    check(vec![
-        options("no such file", "--labels none.txt").fails(&["none.txt", "cannot be read"]),
-        options("a folder", "--labels photos").fails(&["photos", "cannot be read"]),
-        labels("an empty file", "l.txt", b"").fails(&["l.txt", "no name in it"]),
-        labels("too few", "l.txt", b"cat\ndog\n").fails(&["l.txt", "2 names", "10 classes"]),
-        labels("a line without a name", "l.txt", b"cat\n\ndog\n")
-            .fails(&["l.txt", "class 1 has an empty name"]),
-        labels("not UTF-8", "l.txt", b"caf\xe9\n").fails(&["l.txt", "not text in UTF-8"]),
-        labels("a picture", "l.txt", &encoded(&photo(), ImageFormat::Png)).fails(&["UTF-8"]),
-        labels("JSON that is none", "l.json", b"cat, dog").fails(&["l.json", "not JSON"]),
-        labels("JSON of a number", "l.json", b"10").fails(&["l.json", "list of names"]),
-        labels("JSON of numbers", "l.json", b"[1, 2]").fails(&["l.json", "entry 0"]),
-        labels(
-            "JSON with one number twice",
-            "l.json",
-            br#"{"cat": 0, "dog": 0}"#,
-        )
-        .fails(&["l.json", "two names have the number 0"]),
-        labels("JSON with a gap", "l.json", br#"{"cat": 0, "dog": 5}"#)
-            .fails(&["l.json", "'dog' has the number 5"]),
-        labels(
-            "JSON nested beyond reason",
-            "l.json",
-            "[".repeat(100_000).as_bytes(),
-        )
-        .fails(&["l.json", "not JSON"]),
-        options("a file without an end", "--labels l.txt")
-            .with(|place| {
-                let file = fs::File::create(place.path("l.txt")).unwrap();
-                file.set_len(1 << 34).unwrap();
-            })
-            .fails(&["l.txt", "larger than 16 MiB"]),
-        labels("as many as classes", "l.txt", ten.as_bytes()).succeeds(&[]),
-        labels(
-            "Windows' line ends and byte order mark",
-            "l.txt",
-            windows.as_bytes(),
-        )
-        .succeeds(&[]),
-    ]);
-}
-
-/// What `--save-basis` wrote in a run of the tiny network.
-fn basis() -> &'static Vec<u8> {
-    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let place = Place::new();
-        place.run("--quiet --input photos --save-basis basis.safetensors");
-        fs::read(place.path("basis.safetensors")).unwrap()
+    let state: Vec<(String, Tensor)> = vs.variables().into_iter().map(changed).collect();
+    written(&format!("weights.{extension}"), |path| match extension {
+        "ot" => Tensor::save_multi(&state, path).unwrap(),
+        _ => Tensor::write_safetensors(&state, path).unwrap(),
     })
 }
 
+/// The basis and the arrays that a run of the tiny network saved.
+fn saved() -> &'static [Vec<u8>; 2] {
+    static SAVED: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    SAVED.get_or_init(|| {
+        let place = Place::new();
+        place.run("--quiet --input photos --save-basis b.safetensors --save-arrays a.safetensors");
+        ["b.safetensors", "a.safetensors"].map(|name| fs::read(place.path(name)).unwrap())
+    })
+}
+
+/// The basis with another number at this place, counted from the end.
+fn basis_with(number: f64, from_end: usize) -> Vec<u8> {
+    let mut basis = saved()[0].clone();
+    let at = basis.len() - from_end;
+    basis[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    basis
+}
+
+// --- tables ---------------------------------------------------------------
+
 #[test]
-fn basis_files_of_every_kind() {
-    let given = |name: &str, bytes: Vec<u8>| {
-        options(name, "--basis b.safetensors").file("b.safetensors", bytes)
-    };
-    let cut = |part: usize| basis()[..basis().len() * part / 100].to_vec();
-    let mut not_finite = basis().clone();
-    let at = not_finite.len() - 8;
-    not_finite[at..].copy_from_slice(&f64::NAN.to_le_bytes());
-    // The ends of a range the wrong way round.
-    let mut reversed = basis().clone();
-    reversed[at - 8..at].copy_from_slice(&2.0f64.to_le_bytes());
-    let values = Tensor::zeros([3], (Kind::Float, Device::Cpu));
-    check(vec![
-        options("no such file", "--basis none.safetensors")
-            .fails(&["none.safetensors", "cannot be read"]),
-        options("another extension", "--basis b.npz").misuses(&["--basis", ".safetensors"]),
-        options("a folder", "--basis b.safetensors")
-            .with(|place| {
-                fs::create_dir(place.path("b.safetensors")).unwrap();
-            })
-            .fails(&["b.safetensors", "cannot be read", "directory"]),
-        given("an empty file", vec![]).fails(&["b.safetensors", "no basis"]),
-        given("a text", b"a basis".to_vec()).fails(&["b.safetensors", "no basis"]),
-        given("1 % of one", cut(1)).fails(&["b.safetensors", "no basis"]),
-        given("half of one", cut(50)).fails(&["b.safetensors", "no basis"]),
-        given("99 % of one", cut(99)).fails(&["b.safetensors", "no basis"]),
-        given("NaN in it", not_finite).fails(&["b.safetensors", "_range' is not finite"]),
-        given("a range the wrong way round", reversed).fails(&["b.safetensors", "is no range"]),
-        options("a state dict", "--basis b.safetensors")
-            .with(move |place| {
-                let path = place.path("b.safetensors");
-                Tensor::write_safetensors(&[("mean", &values)], path).unwrap();
-            })
-            .fails(&["b.safetensors", "no basis", "network"]),
-        options("larger than any", "--basis b.safetensors")
-            .with(|place| {
-                let file = fs::File::create(place.path("b.safetensors")).unwrap();
-                file.set_len(1 << 34).unwrap();
-            })
-            .fails(&["b.safetensors", "is no basis"]),
-        given("of a run with other colours", basis().clone())
-            .words("--inclusive")
-            .fails(&["b.safetensors", "colours 'every'", "'common'"]),
-        given("of a run that brought nothing up", basis().clone())
-            .words("--no-gradual-extrapolation")
-            .fails(&["b.safetensors", "extrapolation", "'none'"]),
-        given("of another layer", basis().clone())
-            .words("--layer features.5")
-            .fails(&["b.safetensors", "layer", "features.5"]),
-        model("of another network", network("tiny_resnet_scripted"))
-            .words("--basis b.safetensors")
-            .file("b.safetensors", basis().clone())
-            .fails(&["b.safetensors", "tiny_vgg_traced", "tiny_resnet_scripted"]),
-        given("of the same", basis().clone()).succeeds(&[]),
-    ]);
+fn files_that_are_no_image_are_refused() {
+    check(
+        IMAGES,
+        r#"
+        empty.jpg => 1: cannot read the image empty.jpg: the file is empty
+        {text.png|html.jpg|drawing.svg|noise.png} => 1: no known image format
+        text.png => 1: text.png
+        new.avif => 1: new.avif | not supported | convert it to JPEG or PNG
+        sky.hdr => 1: sky.hdr | not supported
+        # Headers that claim more pixels than there are.
+        claims_30000x30000.png => 1: claims_30000x30000.png | too large (30000x30000 | scale it down
+        claims_65535x65500.jpg => 1: claims_65535x65500.jpg | too large (65535x65500 | scale it down
+        claims_65535x65535.gif => 1: claims_65535x65535.gif | too large (65535x65535 | scale it down
+        claims_16000x16000.png => 1: cannot read the image claims_16000x16000.png
+        claims_64x0.jpg => 1: cannot read the image claims_64x0.jpg
+        photos/c.jpg --max-pixels 1000 => 1: photos/c.jpg | too large | more than 1000 pixels | raise --max-pixels
+        photos/a.png --max-pixels 1000 => 1: photos/a.png | too large | more than 1000 pixels
+        # A decoder panics over this one.
+        panics.jpg => 1: panics.jpg | the file is damaged
+        panics.jpg photos/a.png --skip-bad-images => 0: left out | panics.jpg | the file is damaged
+        flipped.png => 1: cannot read the image flipped.png
+        cut50_photo.{png|jpg|gif|bmp|webp|tiff|ppm|qoi|ico|tga} => 1: cannot read the image cut50_photo.
+        cut2_photo.png => 1: cut2_photo.png | cut short
+        {cut50_plain.jpg|cut99_plain.jpg} => 1: _plain.jpg | cut short
+        folder.jpg => 1: the folder folder.jpg holds no image
+        notes => 1: notes | no image
+        photos notes => 1: notes | no image
+        link.jpg => 1: link.jpg | no such file
+        loop.jpg => 1: loop.jpg | symbolic links
+        pipe.png => 1: pipe.png | no regular file
+        {/dev/zero|/dev/null} => 1: /dev/ | no regular file
+        "" => 2: a value is required for '--input
+        no\x0asuch.jpg => 1: such.jpg | no such file
+        # A name does not colour the terminal.
+        \x1b[31mred.jpg => 1: red.jpg | no such file
+        photos/a.png none.jpg => 1: none.jpg | no such file
+        photos empty.jpg => 1: empty.jpg
+        photos cut50_photo.png => 1: cut50_photo.png
+        {empty.png|cut50_photo.png} --skip-bad-images => 1: none of the images can be read | warning: left out: cannot read the image
+        # Arrays.
+        none.npz => 1: none.npz | no such file
+        {text.npz|empty.npz|cut50_plain.npz|noise.npz} => 1: .npz | no .npz file
+        noise.safetensors => 1: noise.safetensors
+        folder.npz => 1: folder.npz | folder
+        data/arrays/no_input.npz => 1: no_input.npz | input
+        data/arrays/uint8.npz => 1: uint8.npz | float32
+        data/arrays/channels_last.npz => 1: channels_last.npz | [N, 3, H, W]
+        data/arrays/not_finite.npz => 1: not_finite.npz | finite
+        {photos/a.png|photos} a.npz => 1: a.npz | taken alone
+        plain.npz --mean 0,0,0 => 2: plain.npz | taken as they are
+        "#,
+    );
+}
+
+#[test]
+fn unusual_images_are_read() {
+    check(
+        IMAGES,
+        r#"
+        grey_{1x1|10000x1|1x10000|64x64}.png => 0
+        # The content counts, not the name.
+        {picture.gif|picture}=photo.png => 0
+        {picture.png|picture}=photo.jpg => 0
+        {a\x20'b'\x20"c".png|a\x0ab.png|a[1]*?.png|a\x09b.png}=photo.png => 0
+        caf\xe9.png=photo.png --per-image --json run.json --cluster --save-arrays run.npz --report run.html => 0: run.json | 2cluster.bin | run.npz | run.html
+        photos/a.png +-x.png=photo.png --input=-x.png => 0
+        X251.png=photo.png --per-image => 0
+        data/images/{rgb16.png|rgba16.png|cmyk.jpg|animation.gif|palette_alpha.png|bilevel.png} => 0
+        turned/*.jpg => 0
+        album.jpg => 0
+        photos empty.png --skip-bad-images => 0: warning: left out: cannot read the image empty.png
+        1.png=photo.png 2.png=photo.png --exclusive => 0: every colour is common to all images | unique ones is black
+        photos/a.png --inclusive => 0: every colour is common to all images, so none was left out
+        "#,
+    );
+}
+
+#[test]
+fn globs_are_refused_if_no_file_matches() {
+    check(
+        IMAGES,
+        r#"
+        {photos/*.gif|none/*.png|*.jpg} => 1: no file matches | glob
+        +folder fold* => 1: fold* | no file matches
+        +.hidden.png=photo.png *.png => 1: *.png | no file matches
+        {photos/[a|photos/***|photos/**a} => 1: photos/ | no valid glob
+        caf\xe9*.png => 1: a glob must be valid UTF-8
+        \x1b[31m*.png => 1: [31m*.png | no valid glob
+        +photos/notes.txt=text photos/* => 1: photos/notes.txt | no known image format
+        many/*.png => 1: many/2999.png | empty
+        photos/*.png photos/a* photos => 0
+        "#,
+    );
+}
+
+#[test]
+fn files_that_are_no_network_are_refused() {
+    check(
+        MODELS,
+        r#"
+        {none.pt|folder/none.pt} => 1: none.pt | no such model file
+        {photos/|folder.pt} => 1: a folder, not a model file
+        ./ => 1: folder
+        "" => 2: a value is required for '--model
+        empty.pt => 1: empty.pt | the model file is empty
+        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: not a TorchScript file | models/export.py
+        cut{1|50|99}_network.pt => 1: _network.pt | damaged or cut short | export
+        zeroed.pt => 1: zeroed.pt
+        other.pt => 1: other.pt | no TorchScript file | models/export.py
+        data/state_dicts/{new|old}.pth => 1: .pth | a pickled state dict | models/export.py
+        data/bad_models/state_dict.pth => 1: state_dict.pth | state dict | models/export.py
+        data/state_dicts/weights.safetensors => 1: weights.safetensors | not a TorchScript file | export
+        data/bad_models/pickled_module.pth => 1: pickled_module.pth | module, which holds no code
+        {caf\xe9.pt|no\x0asuch.pt} => 1: no such model file
+        # Names.
+        resnet51 => 1: 'resnet51' | resnet50
+        ResNet-50 => 1: 'ResNet-50' | resnet50
+        mobilenetv2 => 1: 'mobilenetv2' | mobilenet_v2
+        nothing_like_it => 1: 'nothing_like_it' | efficientnet_lite0
+        res\x0anet => 1: 'res\nnet'
+        vgg16 => 1: no weights of vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights FILE | efficientnet_lite0
+        vgg16 --offline => 1: vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights
+        efficientnet_lite0 => 1: efficientnet_lite0.pth | ./models
+        "#,
+    );
+}
+
+#[test]
+fn networks_that_prism_cannot_explain_are_refused() {
+    check(
+        MODELS,
+        r#"
+        data/bad_models/nan_weights.pt => 1: nan_weights.pt | weights are not finite
+        data/bad_models/nan_weights.pt --saliency gradcam => 1: nan_weights.pt | weights are not finite
+        data/bad_models/infinite_scores.pt => 1: not finite
+        data/bad_models/{transformer|written_out}.pt => 1: .pt | vision transformer
+        # Detectors: one takes a list of images, one returns boxes.
+        data/bad_models/detector.pt => 1: detector.pt | takes List[Tensor]
+        data/bad_models/boxes.pt => 1: boxes.pt | [N,K]
+        data/bad_models/saves.pt => 1: saves.pt | aten::save | outside
+        data/bad_models/{maps_a_file|maps_a_file_when_loaded}.pt => 1: maps_a_file | aten::from_file
+        data/bad_models/greedy.pt => 1: greedy.pt | memory
+        data/bad_models/recurrent.pt => 1: recurrent.pt | nothing to hook | no convolution
+        data/bad_models/one_channel.pt => 1: one_channel.pt | channels
+        data/bad_models/fixed_size.pt => 1: fixed_size.pt | [N,3,64,64] | --image-size sets another size
+        data/bad_models/not_nk.pt => 1: not_nk.pt | [N,K]
+        data/bad_models/no_batch.pt => 1: shape [5] | [N,K]
+        data/bad_models/text.pt => 1: holds no tensor | [N,K]
+        data/bad_models/no_layers.pt => 1: nothing to hook
+        data/bad_models/raises.pt => 1: raises.pt | this network refuses its input
+        data/bad_models/two_inputs.pt => 1: two_inputs.pt | more than one input
+        data/networks/tiny_resnet_scripted.pt --layer none => 2: 'none'
+        data/bad_models/{talks|one_class}.pt => 0
+        data/bad_models/dead.pt => 0: warning: all features are the same | the map is black
+        "#,
+    );
+}
+
+/// What `models/export.py` writes into a TorchScript file beside the network.
+#[test]
+fn descriptions_of_networks_are_checked() {
+    for (json, status, parts) in [
+        ("image_size = 64", 1, &["prism.json", "of no use"][..]),
+        ("[1, 2]", 1, &["prism.json"]),
+        (r#"{"image_size": [0, 64]}"#, 1, &["image_size is 0x64"]),
+        (r#"{"std": [1, 0, 1]}"#, 1, &["std is not positive"]),
+        (
+            r#"{"image_size": [32, 32], "labels": ["a"]}"#,
+            1,
+            &["1 names", "5 classes"],
+        ),
+        (r#"{"image_size": [32, 32], "author": "me"}"#, 0, &[]),
+    ] {
+        let words = "--input photos/a.png --model told.pt";
+        let (place, command) = prepare(&TIMEOUT, words, "");
+        let path = place.path("told.pt");
+        fs::copy(data("odd_networks/Flag.pt"), &path).unwrap();
+        let file = fs::File::options().read(true).write(true).open(path);
+        let mut archive = zip::ZipWriter::new_append(file.unwrap()).unwrap();
+        add_to(&mut archive, &[("Flag/extra/prism.json", json.as_bytes())]);
+        archive.finish().unwrap();
+        let file: &[&str] = if status == 0 { &[] } else { &["told.pt"] };
+        place.expect(command, status, &[file, parts].concat());
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    check(
+        WEIGHTS,
+        r#"
+        none.pth => 1: none.pth | cannot be read
+        photos => 1: photos | a folder, not a file of weights
+        empty.pth => 1: empty.pth | empty
+        {text.pth|photos/a.png} => 1: not a state dict
+        data/state_dicts/new.pth => 1: new.pth | not weights of squeezenet1_1 | missing classifier.1.weight | fc.bias
+        data/state_dicts/{list|no_tensors}.pth => 1: not a state dict
+        data/state_dicts/torchscript.pth => 1: TorchScript archive | --model FILE
+        cut{1|50|99}_all.weights.safetensors => 1: _all.weights.safetensors
+        cut50_all.weights.ot => 1: cut50_all.weights.ot
+        html.safetensors => 1: html.safetensors | cut short or no safetensors file
+        nan.weights.safetensors => 1: squeezenet1_1 | weights are not finite
+        reshaped.weights.safetensors => 1: reshaped.weights.safetensors | features.0.bias is [7] instead of [64]
+        renamed.weights.safetensors => 1: missing features.0.bias | surplus stem.bias
+        {all|half|bfloat16|double|module|checkpoint|nested}.weights.safetensors => 0
+        all.weights.ot => 0
+        "#,
+    );
+    check(
+        "--input photos/a.png --weights w.pth --model",
+        r#"
+        data/networks/tiny_vgg_traced.pt => 2: --weights goes with the name of a network
+        mynet => 1: unknown network 'mynet'
+        vgg61 => 1: unknown network 'vgg61' | vgg16
+        "#,
+    );
+}
+
+/// Every way in which a pickle imports and calls. Python (3.11) makes the file `pwned` from each,
+/// except from those of NEWOBJ, which make an object.
+const CALLS: [&[u8]; 7] = [
+    b"cos\nsystem\n(S'touch pwned'\ntR.",
+    b"(S'touch pwned'\nios\nsystem\n.",
+    b"(cos\nsystem\nS'touch pwned'\no.",
+    b"\x80\x02csubprocess\nPopen\n)\x81.",
+    b"\x80\x04csubprocess\nPopen\n)}\x92.",
+    b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch pwned\x85R.",
+    b"\x80\x02]cposix\nsystem\nX\x0b\x00\x00\x00touch pwned\x85Ra.",
+];
+
+#[test]
+fn no_pickle_calls_and_no_archive_is_unpacked() {
+    for pickle in CALLS {
+        let archive = archive(&[
+            ("archive/data.pkl", pickle),
+            ("archive/version", b"3\n"),
+            ("archive/data/0", b"\0\0\0\0"),
+            ("archive/data/../../../pwned", b"out"),
+        ]);
+        for (base, file, bytes) in [
+            (WEIGHTS, "deep/w.pth", archive.as_slice()),
+            (WEIGHTS, "w.pth", pickle),
+            (MODELS, "net.pt", &archive),
+            ("som", "c.bin", pickle),
+        ] {
+            let (place, mut command) = prepare(&TIMEOUT, base, "+deep=folder");
+            fs::write(place.path(file), bytes).unwrap();
+            command.arg(file);
+            place.expect(command, 1, &[file]);
+        }
+    }
+}
+
+#[test]
+fn a_network_that_needs_ever_more_memory_ends_in_one_line() {
+    let limited = ["timeout", TIMEOUT[2], "prlimit", "--as=3000000000"];
+    let (place, command) = prepare(&limited, MODELS, "data/bad_models/grows.pt");
+    place.expect(command, 1, &["the memory is not enough"]);
+}
+
+#[test]
+fn missing_permissions_are_one_line() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    for (locked, mode, part) in [
+        ("photos/a.png", 0o000, "photos/a.png"),
+        ("net.pt", 0o000, "net.pt"),
+        ("results", 0o555, "into results"),
+    ] {
+        // The superuser may do anything without this.
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        let unprivileged = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"];
+        let before = if is_root { &unprivileged[..] } else { &[] };
+        let (place, command) = prepare(before, MODELS, "./net.pt +results=folder");
+        fs::copy(network("tiny_vgg_traced"), place.path("net.pt")).unwrap();
+        fs::set_permissions(place.path(locked), fs::Permissions::from_mode(mode)).unwrap();
+        place.expect(command, 1, &[part, "ermission denied"]);
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused() {
+    check(
+        OPTIONS,
+        r#"
+        --output-dir text => 1: cannot write into text | not a folder
+        --output-dir text/below => 1: cannot make the folder text/below
+        --output-dir /proc/none => 1: cannot make the folder /proc/none
+        --output-dir /proc => 1: cannot write into /proc
+        --output-dir= => 2: a value is required for '--output-dir
+        --output-dir link => 1: cannot write into link
+        --output-dir loop => 1: loop
+        --output-dir X300 => 1: xxxxx | too long
+        +results/PRISM_{tiny|var_tiny}_vgg_traced.jpg=folder => 1: _vgg_traced.jpg | folder
+        --per-image --output-dir . +PRISM_tiny_vgg_traced=empty => 1: PRISM_tiny_vgg_traced
+        # A figure replaces a link.
+        +results/PRISM_tiny_vgg_traced.jpg=link => 0: wrote results/PRISM_tiny_vgg_traced.jpg
+        --save-arrays folder.npz => 1: folder.npz | it is a folder
+        --save-arrays {a.csv|arrays.txt|arrays} => 2: a | .npz | .safetensors
+        --save-arrays= => 2: a value is required for '--save-arrays
+        --save-arrays full.npz => 1: full.npz | no ordinary file
+        --save-arrays {text|/proc/none|/proc}/arrays.npz => 1: cannot
+        --save-arrays X251xx.npz => 1: xxxxx.npz | too long
+        --json {/dev/full|/dev/null} => 1: /dev/ | no ordinary file
+        --json text/run.json => 1: cannot write into text
+        --json out/ => 1: out/ | folder
+        --json X300 => 1: cannot write | too long
+        --json results/PRISM_tiny_vgg_traced.jpg => 1: PRISM_tiny_vgg_traced.jpg | another file of this run
+        --report folder.html => 1: folder.html | it is a folder
+        --report page.pdf => 2: --report | .html
+        --cluster +2cluster.bin=folder => 1: 2cluster.bin | it is a folder
+        --save-basis b.npz => 2: --save-basis | .safetensors
+        --save-arrays x.safetensors --save-basis x.safetensors => 2: --save-arrays and --save-basis name the same file
+        --save-arrays x.safetensors --save-basis ./x.safetensors => 2: name the same file
+        --json x.html --report ./x.html => 2: --report and --json | same file
+        "#,
+    );
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    check(
+        OPTIONS,
+        r#"
+        --quiet --verbose => 2: --quiet | --verbose
+        --basis a.safetensors --save-basis b.safetensors => 2: --basis | --save-basis
+        --target 3 => 2: add --saliency gradcam
+        --saliency-layer x => 2: add --saliency
+        --precision bf16 --saliency gradcam => 2: bf16 does not go with --saliency
+        # Classes.
+        --saliency gradcam --target {10|-1|99999999999999999999} => 2: there is no class | 0 to 9
+        --saliency gradcam --target cat => 2: --target cat | names | 0 to 9 | --labels FILE
+        --saliency gradcam --labels synonyms.txt --target honey\x20be => 2: honey bee
+        --saliency gradcam --labels synonyms.txt --target fox => 2: 5 (fox) | 9 (fox, red fox, Vulpes)
+        # Layers; the last has no pixels.
+        --layer features.99 => 2: 'features.99'
+        --layer feature.10 => 2: 'feature.10' | features.10
+        --layer= => 2: '' | features.0
+        --layer classifier.0 => 2: classifier.0
+        --saliency gradcam --saliency-layer conv9 => 2: 'conv9'
+        --saliency gradcam --saliency-layer features.1O => 2: features.10
+        --saliency gradcam --saliency-layer classifier.0 => 2: classifier.0
+        # Values.
+        --device cuda:4096 => 1: --device cuda:4096 | CUDA device | cpu
+        --model again.pt => 2: --model
+        "#,
+    );
+    if !tch::Cuda::is_available() {
+        check(OPTIONS, "--device {cuda|cuda:1} => 1: --device cuda | cpu");
+    }
+    check(
+        "--model net.pt --input photos/a.png",
+        r#"
+        --image-size={0|64x|1.5|8193|64x64x3} => 2: --image-size | N or HxW
+        --mean={1,2|a,b,c|nan,0,0|1e39,0,0} => 2: --mean | R,G,B
+        --std={0,1,1|-1,1,1|1e-300,1,1} => 2: --std | R,G,B | greater than 0
+        --overlay={-0.1|1.01|nan} => 2: --overlay | from 0 to 1
+        --top={0|-3|5000} => 2: --top | whole number
+        --batch-size={0|-1|9999999999999999999999} => 2: --batch-size | whole number
+        --threads={0|5000|many} => 2: --threads | whole number
+        --figure-columns={0|65} => 2: --figure-columns | whole number from 1 to 64
+        --memory={512|1T|99999999999999G} => 2: --memory | 512M
+        --device={gpu|cuda:x|cuda:-1|mps|tpu} => 2: --device | cuda:N
+        --format={gif|bmp} => 2: --format | jpg | png | svg
+        --hooks={best|torch} => 2: --hooks | auto | torchprism
+        --precision=f16 => 2: --precision | f16 | f32 | bf16
+        --saliency={grad|lime} => 2: --saliency | gradcam | exct-backp
+        "#,
+    );
+    check(
+        "",
+        r#"
+        --modle x => 2: --modle | --model
+        --batch-size -1 => 2: -1
+        {--model|--input} => 2: a value is required for '--
+        layers --input x => 2: --input
+        layers --save-arrays x.npz => 2: --save-arrays
+        layers --model none.pt => 1: none.pt
+        layers => 1: vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights
+        layers --image-size 64 --model data/networks/tiny_vgg_traced.pt --layer x => 2: 'x' | features.0
+        completions tcsh => 2: tcsh | bash
+        # A word without its option.
+        photos/a.png => 2: --input photos/a.png
+        photos/a.png --model vgg16 => 2: --input photos/a.png
+        --model vgg16 photos/a.png => 2: --input photos/a.png
+        --quiet photos/a.png => 2: --input photos/a.png
+        --input photos/b.png --model vgg16 photos/a.png => 2: --input photos/a.png
+        --input photos/b.png -- photos/a.png => 2: --input photos/a.png
+        layers photos/a.png => 2: prism layers | photos/a.png
+        # A command after an option.
+        --model vgg16 layers => 2: prism layers
+        --model vgg16 som => 2: prism som
+        # The output folder is tested before the network.
+        --input photos --model none.pt --output-dir text => 1: cannot write into text
+        # Images that are too small for the network.
+        --input photos --model data/networks/tiny_vgg_traced.pt --image-size 1 => 1: tiny_vgg_traced.pt | --image-size
+        --input photos --model data/networks/tiny_vgg_scripted.pt --image-size 4x900 => 1: tiny_vgg_scripted.pt | --image-size
+        --input photos --model data/networks/tiny_resnet_scripted.pt --image-size 1 => 1: tiny_resnet_scripted.pt | --image-size
+        --input photos/a.png --image-size 32 --model data/odd_networks/Sine.pt --saliency exct-backp --saliency-layer first => 1: aten::sin | gradcam
+        "#,
+    );
+}
+
+#[test]
+fn cluster_files_are_checked() {
+    check(
+        "som",
+        r#"
+        => 1: 2cluster.bin | --cluster
+        photos => 1: photos
+        none.bin => 1: none.bin
+        empty.bin => 1: empty.bin | empty
+        {text.bin|photos/a.png} => 1: the pickle is refused
+        one.bin => 0: wrote results/clustering.png
+        one.bin --labels ten.txt => 0
+        one.bin --labels cut5_ten.txt => 1: cut5_ten.txt | 1 names | one.bin has class
+        one.bin --grid {1|101} => 2: --grid | 2 to 100
+        one.bin --epochs 0 => 2: --epochs
+        one.bin --seed x => 2: --seed
+        one.bin --seed -1 => 2: --seed | prism som --help
+        one.bin --output {map.gif|map} => 2: --output map | .png
+        a.bin b.bin => 2: prism som | b.bin
+        data/clusters/bad/protocol5.bin => 1: protocol5 | protocol=4
+        data/clusters/bad/empty_list.bin => 1: the list of images is empty
+        data/clusters/bad/reduce.bin => 1: reduce | Python code
+        data/clusters/bad/dictionary.bin => 1: dictionary.bin | a dictionary
+        data/clusters/bad/class_as_text.bin => 1: class_as_text | image
+        data/clusters/bad/class_negative.bin => 1: class -1
+        data/clusters/bad/feature_two.bin => 1: feature 2 of image 1 is 2
+        data/clusters/bad/features_28.bin => 1: 28 features
+        data/clusters/bad/lengths_differ.bin => 1: image 2 has 1 features
+        data/clusters/bad/cyclic_2.bin => 1: cyclic_2.bin | is a list
+        data/clusters/bad/trailing_bytes.bin => 1: the file goes on
+        data/clusters/bad/truncated.bin => 1: ends in the middle
+        data/clusters/bad/not_utf8.bin => 1: UTF-8
+        data/clusters/bad/text_beyond_end.bin => 1: a value of 1152921504606846976 bytes
+        "#,
+    );
+}
+
+#[test]
+fn label_files_are_checked() {
+    check(
+        &format!("{OPTIONS} --labels"),
+        r#"
+        {none.txt|photos} => 1: cannot be read
+        empty.txt => 1: empty.txt | no name in it
+        two.txt => 1: two.txt | 2 names | 10 classes
+        gap.txt => 1: gap.txt | class 1 has an empty name
+        latin1.txt => 1: latin1.txt | not text in UTF-8
+        photos/a.png => 1: UTF-8
+        words.json => 1: words.json | not JSON
+        number.json => 1: number.json | list of names
+        numbers.json => 1: numbers.json | entry 0
+        twice.json => 1: twice.json | two names have the number 0
+        gap.json => 1: gap.json | 'dog' has the number 5
+        deep.json => 1: deep.json | not JSON
+        endless.txt => 1: endless.txt | larger than 16 MiB
+        # The second has the line ends and the byte order mark of Windows.
+        {ten|windows}.txt => 0
+        "#,
+    );
+}
+
+#[test]
+fn basis_files_are_checked() {
+    check(
+        &format!("{OPTIONS} --basis"),
+        r#"
+        none.safetensors => 1: none.safetensors | cannot be read
+        basis.npz => 2: --basis | .safetensors
+        folder.safetensors => 1: folder.safetensors | cannot be read | directory
+        {empty|text|cut1_basis|cut50_basis|cut99_basis|saved}.safetensors => 1: .safetensors | no basis
+        notfinite.safetensors => 1: notfinite.safetensors | _range' is not finite
+        reversed.safetensors => 1: reversed.safetensors | is no range
+        mean.safetensors => 1: mean.safetensors | no basis | network
+        endless.safetensors => 1: endless.safetensors | is no basis
+        # A basis of another kind of map.
+        basis.safetensors --inclusive => 1: basis.safetensors | colours 'every' | 'common'
+        basis.safetensors --no-gradual-extrapolation => 1: basis.safetensors | extrapolation | 'none'
+        basis.safetensors --layer features.5 => 1: basis.safetensors | layer | features.5
+        basis.safetensors => 0
+        "#,
+    );
+    check(
+        MODELS,
+        r#"
+        data/networks/tiny_resnet_scripted.pt --basis basis.safetensors => 1: basis.safetensors | tiny_vgg_traced | tiny_resnet_scripted
+        "#,
+    );
 }

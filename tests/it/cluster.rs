@@ -1,15 +1,13 @@
 //! Cluster files, as Python's pickle module writes and reads them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use prism::internals::{Row, pickle};
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/clusters")
-        .join(name)
+    crate::common::data("clusters").join(name)
 }
 
 /// Names and contents of the files that tests/reference/make_clusters.py made.

@@ -1,7 +1,7 @@
-//! Faults: ends at any moment, disks that are full or read-only, two runs at once, and
-//! servers that fail. Whatever happens, the old results lie there whole, or the new ones.
+//! Faults: runs ended at any moment, disks that are full or read-only, concurrent runs and failing
+//! servers. After each fault the old results are complete, or the new ones.
 //!
-//! A few of each kind here; `make faults` makes some hundred, and mounts file systems of its own.
+//! Each kind runs a few times here; `make faults` runs a hundred of each and mounts file systems.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -13,21 +13,21 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::place::{Place, assert_one_error, network};
+use crate::common::place::{Place, assert_one_error, tiny};
 
-/// Runs that are ended, of each signal.
+/// The number of runs that each signal ends.
 fn runs() -> u32 {
     let asked = std::env::var("PRISM_FAULT_RUNS").ok();
     asked.map_or(8, |text| text.parse().expect("PRISM_FAULT_RUNS"))
 }
 
-/// One run of many files: figures, arrays, a summary, a page, pictures.
+/// One run that writes figures, arrays, a summary, a page and pictures.
 fn whole_run(place: &Place, input: &str) -> Command {
     // A shell that starts in the background ignores SIGINT, and so would what it starts.
     let mut run = place.prism_after(&["env", "--default-signal=INT"]);
-    run.args(["--model", &network("tiny_vgg_traced"), "--image-size", "64"]);
+    run.args(tiny("tiny_vgg_traced").split(' '));
     run.args("--output-dir out --save-arrays out/arrays.npz --json out/run.json".split(' '));
-    // Intermediate results go to the file of theirs, too.
+    // With so little memory, intermediate results go to a temporary file.
     run.args("--report out/page.html --per-image --memory 1K --quiet --input".split(' '));
     run.arg(input).stdout(Stdio::null()).stderr(Stdio::null());
     run
@@ -35,7 +35,7 @@ fn whole_run(place: &Place, input: &str) -> Command {
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// The files of the results, but the summary's, in which the seconds differ from run to run.
+/// The files of the results, except the summary, whose seconds differ from run to run.
 fn results(folder: &Path) -> Files {
     let mut files = Files::new();
     let mut open = vec![folder.to_path_buf()];
@@ -60,7 +60,7 @@ fn is_temporary(path: &Path) -> bool {
     path.file_name().unwrap().to_string_lossy().starts_with('.')
 }
 
-/// A place with results in `out`, and what they are after a run of other images.
+/// A folder with results in `out`, these files, those of a run of another image, and the seconds.
 fn old_and_new() -> (Place, Files, Files, Duration) {
     let place = Place::new();
     let of = |input: &str| {
@@ -89,12 +89,12 @@ fn moments(took: Duration) -> impl Iterator<Item = Duration> {
     (1..=runs()).map(move |run| took.mul_f64((f64::from(run) * GOLDEN).fract()))
 }
 
-/// How many of the runs came to their end, and how many did not.
+/// Ends runs over old results at many moments and checks the files after each.
 fn ended_by(signal: &str, check: impl Fn(&Place, Option<i32>, &Files, &Files, &Files)) {
     let (place, old, new, took) = old_and_new();
     let (mut ended, mut finished) = (0, 0);
     for moment in moments(took) {
-        // Both pictures and pages of another input may lie there; those of the old run are put back.
+        // The old results are restored before each run.
         fs::remove_dir_all(place.path("out")).unwrap();
         for (path, bytes) in &old {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -121,7 +121,7 @@ fn holds(found: &Files, these: &Files) -> bool {
         .all(|(path, bytes)| found.get(path) == Some(bytes))
 }
 
-/// Only what one of the two runs writes, each file whole.
+/// Every file is the complete file of one of the two runs.
 fn assert_each_is_whole(found: &Files, old: &Files, new: &Files) {
     for (path, bytes) in found.iter().filter(|(path, _)| !is_temporary(path)) {
         let whole = [old, new].iter().any(|run| run.get(path) == Some(bytes));
@@ -136,7 +136,7 @@ fn assert_none_is_temporary(found: &Files) {
 
 fn heeds(signal: &str, status: i32) {
     ended_by(signal, |_, code, found, old, new| {
-        // Nothing is heard before the libraries are loaded, when nothing is written either.
+        // While the libraries load, the signal has its default effect and nothing is written.
         let unheard = code.is_none() && holds(found, old);
         assert!(
             unheard || code == Some(status) || code == Some(0),
@@ -152,17 +152,17 @@ fn heeds(signal: &str, status: i32) {
 }
 
 #[test]
-fn an_interrupt_leaves_the_old_results_or_the_new_ones() {
+fn after_an_interrupt_all_results_are_old_or_all_are_new() {
     heeds("-INT", 130);
 }
 
 #[test]
-fn a_request_to_end_leaves_the_old_results_or_the_new_ones() {
+fn after_a_termination_all_results_are_old_or_all_are_new() {
     heeds("-TERM", 143);
 }
 
 #[test]
-fn what_a_killed_run_leaves_the_next_one_clears() {
+fn the_next_run_removes_the_files_of_a_killed_one() {
     ended_by("-KILL", |place, code, found, old, new| {
         assert!(code.is_none() || code == Some(0), "{code:?}");
         assert_each_is_whole(found, old, new);
@@ -174,7 +174,7 @@ fn what_a_killed_run_leaves_the_next_one_clears() {
 }
 
 #[test]
-fn runs_at_once_into_one_folder_leave_whole_files_of_one_of_them() {
+fn concurrent_runs_into_one_folder_leave_complete_files() {
     let (place, old, new, _) = old_and_new();
     for _ in 0..runs().div_ceil(4) {
         let inputs = ["photos/a.png", "photos/b.png", "photos/a.png"];
@@ -186,28 +186,26 @@ fn runs_at_once_into_one_folder_leave_whole_files_of_one_of_them() {
         let found = results(&place.path("out"));
         assert_none_is_temporary(&found);
         assert_each_is_whole(&found, &old, &new);
-        assert_eq!(
-            found.len(),
-            old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
-        );
+        let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        assert_eq!(found.len(), all.len());
     }
 }
 
 // --- servers ----------------------------------------------------------------
 
-/// What the server sends, and then.
+#[derive(Clone, Copy)]
 enum Answer {
-    /// Announces more, and hangs up.
+    /// Fewer bytes than announced.
     Cut,
     Page,
     Missing,
-    /// All of it, but it is something else.
+    /// A complete file of another content.
     Wrong,
-    /// A little now and then, without an end.
+    /// Endless and slow.
     Slow,
 }
 
-/// A server at an address of this machine, for any number of requests.
+/// The address of a server on this machine that answers every request in one way.
 fn server(answer: Answer) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -247,7 +245,7 @@ fn download(place: &Place, address: &str) -> Command {
     run
 }
 
-/// What lies in the folder of the weights.
+/// The names in the folder of the weights.
 fn cached(place: &Place) -> Vec<OsString> {
     let folder = place.empty.path().join("hub/checkpoints");
     let entries = fs::read_dir(folder).into_iter().flatten();
@@ -256,31 +254,24 @@ fn cached(place: &Place) -> Vec<OsString> {
 
 #[test]
 fn a_server_that_fails_is_one_line_and_leaves_nothing() {
+    let begun = "downloading squeezenet1_1";
     for (answer, parts) in [
         (
             Answer::Cut,
-            &["broke off after 65536 of 16777216 bytes"][..],
+            &[begun, "broke off after 65536 of 16777216 bytes"][..],
         ),
         (Answer::Page, &["page of text instead of weights"]),
         (Answer::Missing, &["the server answers 404"]),
-        (Answer::Wrong, &["damaged file", "SHA-256"]),
+        (Answer::Wrong, &[begun, "damaged file", "SHA-256"]),
     ] {
         let place = Place::new();
-        let before = place.listing();
-        let output = download(&place, &server(answer)).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert_one_error(&stderr, &stderr);
-        for part in parts {
-            assert!(stderr.contains(part), "no '{part}' in {stderr}");
-        }
+        place.expect(download(&place, &server(answer)), 1, parts);
         assert_eq!(cached(&place), Vec::<OsString>::new());
-        assert_eq!(place.listing(), before);
     }
 }
 
 #[test]
-fn what_is_said_of_a_download_may_go_unheard() {
+fn a_stderr_that_cannot_be_written_does_not_stop_a_download() {
     let place = Place::new();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let status = download(&place, &server(Answer::Missing))
@@ -290,7 +281,7 @@ fn what_is_said_of_a_download_may_go_unheard() {
 }
 
 #[test]
-fn a_slow_download_can_be_ended_and_what_a_killed_one_leaves_is_cleared() {
+fn a_slow_download_can_be_ended_and_the_next_one_removes_a_killed_one() {
     let place = Place::new();
     let address = server(Answer::Slow);
     let mut run = begin(&place, &address);
@@ -318,30 +309,24 @@ fn is_part(name: &OsString) -> bool {
     name.to_string_lossy().ends_with(".part")
 }
 
-/// One more download, that has begun its file and cleared what was dead.
+/// One more download that has begun its file, and so has removed the files of killed ones.
 fn begin(place: &Place, address: &str) -> Child {
     let before = cached(place);
     let mut run = download(place, address);
     let run = run.stderr(Stdio::null()).stdout(Stdio::null()).spawn();
-    let run = run.unwrap();
     let begun = Instant::now();
-    while !cached(place)
-        .iter()
-        .any(|name| is_part(name) && !before.contains(name))
-    {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "it does not begin"
-        );
+    let is_new = |name: &OsString| is_part(name) && !before.contains(name);
+    while !cached(place).iter().any(is_new) {
+        assert!(begun.elapsed().as_secs() < 60, "it does not begin");
         thread::sleep(Duration::from_millis(5));
     }
-    run
+    run.unwrap()
 }
 
 // --- file systems -------------------------------------------------------------
 
-/// Runs with a file system of its own, of this size, at `out` with the old results in it:
-/// status, stderr, and the files in it afterwards with their sizes.
+/// Runs with a file system of this size at `out`, which holds the old results. Returns the exit
+/// status, stderr, and the files afterwards with their sizes.
 fn on_a_small_disk(place: &Place, size: u64, last: &str) -> (Option<i32>, String, String) {
     let script = format!(
         "mount -t tmpfs -o size={size} none out && cp -r old/. out/ && {last}
@@ -349,16 +334,10 @@ fn on_a_small_disk(place: &Place, size: u64, last: &str) -> (Option<i32>, String
         cd out && find . -type f -printf '%P %s\\n' | sort > ../listing
         exit $status"
     );
-    let mut run = place.prism_after(&[
-        "unshare",
-        "--mount",
-        "--map-root-user",
-        "sh",
-        "-c",
-        &script,
-        "sh",
-    ]);
-    run.args(["--model", &network("tiny_vgg_traced"), "--image-size", "64"]);
+    let unshared = "unshare --mount --map-root-user sh -c".split(' ');
+    let words: Vec<&str> = unshared.chain([&*script, "sh"]).collect();
+    let mut run = place.prism_after(&words);
+    run.args(tiny("tiny_vgg_traced").split(' '));
     run.args("--output-dir out --save-arrays out/arrays.npz --per-image --quiet".split(' '));
     run.args("--memory 1K --report out/page.html --input photos/b.png".split(' '));
     let output = run.output().unwrap();
@@ -385,7 +364,7 @@ fn on_a_full_disk_the_old_results_stay() {
     let (place, whole, total) = with_old_results();
     let mut failed = 0;
     for step in 1..=runs() {
-        // The file of intermediate results needs room besides.
+        // The file of intermediate results needs further space.
         let size = 2 * total * u64::from(step) / u64::from(runs()) + 16_384;
         let (code, stderr, listing) = on_a_small_disk(&place, size, "true");
         if code == Some(0) {
@@ -394,7 +373,7 @@ fn on_a_full_disk_the_old_results_stay() {
         }
         failed += 1;
         assert_eq!(code, Some(1), "{stderr}");
-        assert_one_error(&stderr, &stderr);
+        assert_one_error(&stderr);
         assert!(stderr.contains("No space left on device"), "{stderr}");
         assert_eq!(listing, "page.html 3\n", "{size} bytes");
     }
@@ -408,7 +387,7 @@ fn a_read_only_folder_is_one_line() {
     let (place, _, _) = with_old_results();
     let (code, stderr, listing) = on_a_small_disk(&place, 1 << 20, "mount -o remount,ro none out");
     assert_eq!(code, Some(1), "{stderr}");
-    assert_one_error(&stderr, &stderr);
+    assert_one_error(&stderr);
     assert!(
         stderr.contains("cannot write into out: Read-only file system"),
         "{stderr}"

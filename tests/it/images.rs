@@ -19,9 +19,7 @@ fn decode(path: &Path) -> anyhow::Result<RgbImage> {
 }
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/images")
-        .join(name)
+    crate::common::data("images").join(name)
 }
 
 /// A reference: 8-bit RGB or grey PNG.

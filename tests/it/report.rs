@@ -1,5 +1,4 @@
-//! The page of a run in a real browser, where Chromium and ChromeDriver are installed
-//! (`make test-browser` installs them).
+//! The report page in a real browser. `make test-browser` runs these tests.
 
 use std::fs;
 
@@ -8,17 +7,15 @@ use crate::common::place::Place;
 use serde_json::json;
 
 #[test]
+#[ignore = "needs chromedriver: make test-browser"]
 fn the_page_works_in_a_browser() {
-    let Some(browser) = Browser::start() else {
-        eprintln!("no chromedriver here: not tested in a browser");
-        return;
-    };
+    let browser = Browser::start();
     let place = Place::new();
     let labels = "ant\nbee\ncat\ndog\nemu\nfox\ngnu\nhen\nibis\nred_fox\n";
     fs::write(place.path("labels.txt"), labels).unwrap();
     fs::copy(place.path("photos/a.png"), place.path("photos/x & <y>.png")).unwrap();
     let lines = place.run(
-        // So large a contrast that the images get different classes.
+        // With so large a contrast the images have different classes.
         "--quiet --input photos --std 0.02,0.02,0.02 --labels labels.txt --saliency gradcam \
          --report page.html --json run.json",
     );
@@ -31,7 +28,7 @@ fn the_page_works_in_a_browser() {
         "return document.querySelectorAll('.card:not([hidden])').length",
         &json!(count),
     );
-    // All pictures are there, and nothing else was asked for.
+    // All pictures load, and nothing else is fetched.
     browser.script("for (const i of document.images) i.loading = 'eager'");
     browser.until(
         "return [...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)",
@@ -69,17 +66,12 @@ fn the_page_works_in_a_browser() {
     browser.click("button[data-component=all]");
     browser.until(source, &map);
 
-    // The filter leaves the images of a class.
-    let top = |line: &str| {
-        line.split('\t')
-            .nth(1)
-            .unwrap()
-            .split(':')
-            .next()
-            .unwrap()
-            .to_string()
+    // The filter shows the images of one class.
+    let top = |line: &'_ str| {
+        let class = line.split(['\t', ':']).nth(1);
+        class.unwrap().to_string()
     };
-    let class = top(lines.lines().next().unwrap());
+    let class = top(&lines);
     let of_class = lines.lines().filter(|line| top(line) == class).count();
     assert!(of_class < count, "the images are of one class: {lines}");
     let choose = |index: &str| {
@@ -100,7 +92,7 @@ fn the_page_works_in_a_browser() {
     choose("0");
     browser.until(visible, &json!(count));
 
-    // An image opens, the next one follows by a key, Escape closes, and focus comes back.
+    // A click opens an image, a key shows the next one, Escape closes it and restores the focus.
     browser.click(".card .open");
     browser.until(
         "return document.getElementById('viewer').open",
@@ -124,7 +116,7 @@ fn the_page_works_in_a_browser() {
         &json!(true),
     );
 
-    // A value is read off the chart.
+    // The chart shows the value under the pointer.
     browser.hover("#variance .u-over", 0.02);
     let ratio = summary["variance_ratio"][0].as_f64().unwrap() * 100.0;
     browser.until(
@@ -137,11 +129,9 @@ fn the_page_works_in_a_browser() {
 }
 
 #[test]
-fn large_pages_and_pages_of_one_image_fit_a_phone_in_the_dark() {
-    let Some(browser) = Browser::start() else {
-        eprintln!("no chromedriver here: not tested in a browser");
-        return;
-    };
+#[ignore = "needs chromedriver: make test-browser"]
+fn small_and_large_pages_fit_a_phone_in_dark_mode() {
+    let browser = Browser::start();
     browser.become_phone(390, 844);
     let place = Place::new();
     fs::create_dir(place.path("many")).unwrap();
@@ -156,7 +146,7 @@ fn large_pages_and_pages_of_one_image_fit_a_phone_in_the_dark() {
             "return document.querySelectorAll('.card:not([hidden])').length",
             &json!(count),
         );
-        // Nothing sticks out at the side, and the last image can be scrolled to.
+        // The page is as wide as the screen, and the last image can be scrolled to.
         let width = browser.script("return document.documentElement.scrollWidth");
         assert_eq!(width, 390, "of {count} images");
         browser.script("[...document.querySelectorAll('.card')].at(-1).scrollIntoView()");

@@ -9,9 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 use tempfile::TempDir;
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/state_dicts")
-        .join(name)
+    crate::common::data("state_dicts").join(name)
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {

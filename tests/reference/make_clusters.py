@@ -1,4 +1,4 @@
-"""Pickles for tests/cluster.rs, by Python's own picklers.
+"""Pickles for tests/it/cluster.rs, by Python's own picklers.
 
     python3 tests/reference/make_clusters.py tests/data/clusters
 

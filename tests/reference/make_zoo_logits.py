@@ -4,7 +4,7 @@
 
 Needs torch 2.13.0, torchvision 0.28.0 and efficientnet_lite_pytorch 0.1.0. Every tensor of a state dict, and
 the input, is filled from a splitmix64 stream seeded with the FNV-1a hash of its name, in float32
-steps that any language can repeat to the bit; tests/zoo.rs does the same.
+steps that any language can repeat to the bit; tests/it/zoo.rs does the same.
 """
 import json
 import math

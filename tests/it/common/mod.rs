@@ -1,14 +1,24 @@
-//! Reading what the reference scripts wrote.
+//! Paths, arrays that the reference scripts wrote, differences, and the folder to run in.
 
 pub mod browser;
 pub mod place;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
 use ndarray_npy::NpzReader;
 use tch::{Kind, Tensor};
+
+/// A path in the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A path below `tests/data`.
+pub fn data(path: &str) -> PathBuf {
+    repository("tests/data").join(path)
+}
 
 /// The tiny networks of every family in tests/data/networks, and how each is
 /// stored.
@@ -56,8 +66,13 @@ impl Npz {
     }
 }
 
-/// The largest absolute difference; infinite where shapes differ or a value is
-/// NaN.
+/// Fails if two tensors differ by more than `most` anywhere.
+pub fn assert_near(a: &Tensor, b: &Tensor, most: f64, what: &str) {
+    let off = largest_difference(a, b);
+    assert!(off <= most, "{what}: off by {off}");
+}
+
+/// The largest absolute difference; infinite if shapes differ or a value is NaN.
 pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     if a.size() != b.size() {
         return f64::INFINITY;

@@ -1,31 +1,45 @@
-//! A folder in which the binary is run as a user runs it.
+//! A temporary folder in which the binary runs as a user runs it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use assert_cmd::assert::OutputAssertExt;
 use tempfile::TempDir;
 
-pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
+use super::data;
 
+/// The longest line on stderr, in bytes, without quoted arguments of more than 200 bytes.
+const LONGEST_LINE: usize = 300;
+
+/// The lines that may have 450 bytes until they are shortened.
+const LONG_LINES: [&str; 3] = [
+    "error: unknown network",
+    "error: no weights of",
+    "libtorch cannot read it",
+];
+
+/// The path of a tiny network.
 pub fn network(name: &str) -> String {
-    repository(&format!("tests/data/networks/{name}.pt"))
-        .display()
-        .to_string()
+    let file = data("networks").join(format!("{name}.pt"));
+    file.display().to_string()
 }
 
-/// A folder to run in, with three small photographs in `photos/`.
+/// The options for a tiny network.
+pub fn tiny(name: &str) -> String {
+    format!("--model {} --image-size 64", network(name))
+}
+
+/// A folder to run in.
 pub struct Place {
     pub root: TempDir,
-    /// For weights that nobody has put there.
+    /// The home folder of each run, which holds no weights.
     pub empty: TempDir,
 }
 
 impl Place {
+    /// With three small photographs in `photos/`.
     pub fn new() -> Place {
         let place = Place::bare();
         fs::create_dir(place.path("photos")).unwrap();
@@ -34,8 +48,20 @@ impl Place {
             ("photo.png", "a.png"),
             ("plain.jpg", "c.jpg"),
         ] {
-            let from = repository("tests/data/images").join(from);
+            let from = data("images").join(from);
             fs::copy(from, place.path("photos").join(to)).unwrap();
+        }
+        place
+    }
+
+    /// With this number of different 8x8 images in `photos/`.
+    pub fn with_images(count: u8) -> Place {
+        let place = Place::bare();
+        fs::create_dir(place.path("photos")).unwrap();
+        for index in 0..count {
+            let colour = |x, y| image::Rgb([x as u8 * 30, y as u8 * 30, index]);
+            let file = place.path(&format!("photos/{index:03}.png"));
+            image::RgbImage::from_fn(8, 8, colour).save(file).unwrap();
         }
         place
     }
@@ -55,7 +81,7 @@ impl Place {
         self.prism_after(&[])
     }
 
-    /// The binary, started by a command that stands before it, such as `env`.
+    /// The binary, started by a command that precedes it, such as `env`.
     pub fn prism_after(&self, words: &[&str]) -> Command {
         let words = [words, &[env!("CARGO_BIN_EXE_prism")]].concat();
         let mut prism = Command::new(words[0]);
@@ -79,10 +105,17 @@ impl Place {
         self.prism().args(line.split_whitespace()).output().unwrap()
     }
 
-    /// Runs a tiny network on the words of `line`, and must succeed.
+    /// Runs with the words of `line` and must succeed; returns stdout and stderr.
+    pub fn succeed(&self, line: &str) -> (String, String) {
+        let output = self.try_run(line).assert().success().get_output().clone();
+        let [stdout, stderr] = [output.stdout, output.stderr].map(String::from_utf8);
+        (stdout.unwrap(), stderr.unwrap())
+    }
+
+    /// Runs a tiny network with the words of `line` and must succeed; returns stdout.
     pub fn run(&self, line: &str) -> String {
-        let output = self.try_run(&format!("{} {line}", tiny("tiny_vgg_traced")));
-        String::from_utf8(output.assert().success().get_output().stdout.clone()).unwrap()
+        self.succeed(&format!("{} {line}", tiny("tiny_vgg_traced")))
+            .0
     }
 
     /// The paths at the starts of the lines that a run prints.
@@ -90,6 +123,17 @@ impl Place {
         let lines = self.run(&format!("--quiet --input {inputs}"));
         let first = |line: &str| line.split('\t').next().unwrap().to_string();
         lines.lines().map(first).collect()
+    }
+
+    /// The names in a folder, sorted.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<String> = entries
+            .map(|entry| name(entry).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
     }
 
     /// Every file and folder below this one, with the sizes of the files.
@@ -109,71 +153,87 @@ impl Place {
         found
     }
 
-    /// A command line that must fail: one line on stderr with all of
-    /// `fragments`, nothing on stdout, and nothing left behind.
-    pub fn refuses(&self, arguments: &[&str], fragments: &[&str], status: i32) {
+    /// Runs a command and checks its exit status and stderr. `parts` are texts of the error line,
+    /// or of any line if the status is 0; parts that begin with "warning: " or "downloading " are
+    /// of lines before the error. A refused command prints nothing on stdout and changes no file; a successful one
+    /// leaves no temporary file, and two figures if it has an input.
+    pub fn expect(&self, mut command: Command, status: i32, parts: &[&str]) {
         let before = self.listing();
-        let output = self.prism().args(arguments).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let what = format!("prism {}\n{stderr}", arguments.join(" "));
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let arguments: Vec<_> = command.get_args().collect();
+        let what = format!("{arguments:?}\n{stderr}");
         assert_eq!(output.status.code(), Some(status), "{what}");
-        assert_one_error(&stderr, &what);
-        assert_eq!(stderr.lines().count(), 1, "{what}");
-        for fragment in fragments {
-            assert!(stderr.contains(fragment), "no '{fragment}' in {what}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        for line in &lines {
+            assert!(line.starts_with("prism: "), "{what}");
+            let quoted = arguments.iter().filter(|word| word.len() > 200);
+            let quoted = quoted.map(|word| word.len()).max().unwrap_or(0);
+            let length = line.len().saturating_sub(quoted);
+            let is_long = LONG_LINES.iter().any(|part| line.contains(part));
+            let most = if is_long { 450 } else { LONGEST_LINE };
+            assert!(length <= most, "a line of {length} bytes: {what}");
         }
-        assert!(output.stdout.is_empty(), "{what}");
-        assert_eq!(self.listing(), before, "{what}");
-    }
-
-    /// [`Place::refuses`] for runs of a tiny network on a photograph.
-    pub fn refuses_photo(&self, arguments: &[&str], fragments: &[&str], status: i32) {
-        let model = network("tiny_vgg_traced");
-        let mut all = vec![
-            "--input",
-            "photos/a.png",
-            "--model",
-            &model,
-            "--image-size",
-            "64",
-        ];
-        all.extend(arguments);
-        self.refuses(&all, fragments, status);
-    }
-
-    /// [`Place::refuses`] for runs of a tiny network on bad images.
-    pub fn refuses_images(&self, images: &[&str], fragments: &[&str]) {
-        let model = network("tiny_vgg_traced");
-        let mut all = vec!["--model", &model, "--image-size", "64", "--input"];
-        all.extend(images);
-        self.refuses(&all, fragments, 1);
+        let after = self.listing();
+        let notices = ["warning: ", "downloading "];
+        let is_notice = |part: &&&str| notices.iter().any(|start| part.starts_with(start));
+        let (notices, errors): (Vec<&str>, Vec<&str>) = parts.iter().partition(is_notice);
+        let error = match status {
+            0 => &stderr,
+            _ => lines.last().copied().unwrap_or_default(),
+        };
+        for (parts, text) in [(&notices, stderr.as_str()), (&errors, error)] {
+            for part in parts {
+                assert!(text.contains(part), "no '{part}' in {what}");
+            }
+        }
+        assert_shows_no_internals(&stderr);
+        if status != 0 {
+            assert_one_error(&stderr);
+            assert_eq!(lines.len(), 1 + notices.len(), "{what}");
+            assert!(output.stdout.is_empty(), "{what}");
+            assert_eq!(after, before, "{what}");
+            return;
+        }
+        assert!(!stderr.contains("error: "), "{what}");
+        let count = |folder: &str, part: &str| {
+            let below = after
+                .keys()
+                .filter(|path| path.starts_with(self.path(folder)));
+            let name = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+            below.filter(|path| name(path).contains(part)).count()
+        };
+        assert_eq!(count(".", ".part"), 0, "{what}");
+        let draws = arguments.iter().any(|word| *word == "--input");
+        assert!(!draws || count("results", "PRISM_") >= 2, "{what}");
     }
 }
 
-pub fn tiny(name: &str) -> String {
-    format!("--model {} --image-size 64", network(name))
-}
-
-/// stderr ends in the only error, on its own line, and shows no innards.
-pub fn assert_one_error(stderr: &str, what: &str) {
-    let errors = stderr
-        .lines()
-        .filter(|line| line.starts_with("prism: error: "));
-    assert_eq!(errors.count(), 1, "{what}");
+/// stderr ends in its only error, on one line, and shows no internals.
+pub fn assert_one_error(stderr: &str) {
+    let is_error = |line: &&str| line.starts_with("prism: error: ");
+    assert_eq!(stderr.lines().filter(is_error).count(), 1, "{stderr}");
     let last = stderr.lines().last().unwrap_or_default();
-    assert!(
-        last.starts_with("prism: error: ") && last.len() > 25,
-        "{what}"
-    );
-    for innards in [
+    assert!(is_error(&last) && last.len() > 25, "{stderr}");
+    assert_shows_no_internals(stderr);
+}
+
+pub fn assert_shows_no_internals(stderr: &str) {
+    for internal in [
         "panicked",
+        "failed within",
         "backtrace",
         "Traceback",
         "Exception raised",
         ".cpp",
         "unwrap",
+        "std::",
+        "c10::",
+        "at::",
+        "libtorch_",
+        "\x1b",
+        "\r",
     ] {
-        assert!(!stderr.contains(innards), "{what}");
+        assert!(!stderr.contains(internal), "{internal:?} in {stderr}");
     }
-    assert!(!stderr.contains(['\x1b', '\r']), "{what}");
 }
