@@ -427,6 +427,8 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
         Hint::ModelFile => "give it as --model FILE",
         Hint::Labels => "give the number of a class, or --labels FILE",
+        Hint::ClusterFile => "prism --cluster writes such a file",
+        Hint::BasisFile => "--save-basis writes such a file",
     }
 }
 

@@ -35,6 +35,10 @@ pub enum Hint {
     ModelFile,
     /// A file of class names, or a class by number.
     Labels,
+    /// The file of clusters that a run writes.
+    ClusterFile,
+    /// The file of a basis that a run writes.
+    BasisFile,
 }
 
 /// An error with a [`Hint`].

@@ -1,7 +1,6 @@
 //! The commands beside the maps: the map of clusters, and tables of layers and networks.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,10 +26,7 @@ pub fn som(options: &ClusterOptions, stdout: &mut impl Write) -> Result<()> {
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
-    let file = File::open(&options.file).with_context(|| {
-        format!("{show}: cannot be opened (prism --cluster writes such a file)")
-    })?;
-    let rows = pickle::read(BufReader::new(file)).with_context(|| format!("{show}"))?;
+    let rows = pickle::read(&options.file).with_context(|| format!("{show}"))?;
     let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
     let labels = match labels.zip(options.labels.as_ref()) {
         Some((labels, file)) if highest >= labels.len() => bail!(
