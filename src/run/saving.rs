@@ -66,7 +66,7 @@ pub fn save<W: Write + io::Seek>(
     let mut writer = ArrayWriter::create(out, ArrayFormat::from_path(file)?, &layout, names)?;
     let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1]));
     {
-        let mut array = writer.array("maps")?;
+        let array = writer.array("maps")?;
         for images in maps.chunks() {
             array.write(&values(&maps.map(images)?)?)?;
         }
@@ -80,7 +80,7 @@ pub fn save<W: Write + io::Seek>(
     writer.array("variance_ratio")?.write(&ratios)?;
     writer.array("logits")?.write(&values(&maps.logits)?)?;
     {
-        let mut array = writer.array("input")?;
+        let array = writer.array("input")?;
         for images in maps.chunks() {
             array.write(&values(&input.get(images)?)?)?;
         }
