@@ -11,8 +11,8 @@ use anyhow::Result;
 use crate::error::usage;
 
 mod clusters;
+pub mod colormap;
 mod maps;
-pub mod ramp;
 mod sheet;
 mod text;
 mod variance;

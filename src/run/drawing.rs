@@ -10,13 +10,13 @@ use tch::{Kind, Tensor};
 
 use crate::classes::Class;
 use crate::convert::{ramp_picture, to_picture};
-use crate::figure::{self, Column, MapFigure, Panel, Picture, Scaling, most_images, ramp};
+use crate::figure::{self, Column, MapFigure, Panel, Picture, Scaling, colormap, most_images};
 use crate::map::Maps;
 use crate::options::Options;
 use crate::output::Outputs;
 use crate::report;
 use crate::spool::Sequence;
-use crate::threads::joined;
+use crate::threads::join_or_resume;
 
 /// Opacity of the maps over the pictures where none is asked for.
 const OVERLAY: f64 = 0.5;
@@ -140,7 +140,8 @@ pub fn draw(
                     )?,
                 });
                 if let Some(gallery) = &mut gallery {
-                    let saliency = saliency.map(|saliency| ramp_picture(&saliency, ramp::magma));
+                    let saliency =
+                        saliency.map(|saliency| ramp_picture(&saliency, colormap::magma));
                     gallery.add(
                         &file_stem(image, maps.len(), &shown.names[image]),
                         &*picture().pixels()?,
@@ -164,7 +165,7 @@ pub fn draw(
             let drawn = figure::draw_maps(&figure, format)?;
             outputs.write(&file(name), |out| Ok(out.write_all(&drawn)?))?;
         }
-        let drawn = joined(variances)?;
+        let drawn = join_or_resume(variances)?;
         outputs.write(&file(format!("PRISM_var_{stem}")), |out| {
             Ok(out.write_all(&drawn)?)
         })?;
@@ -187,13 +188,16 @@ fn panels<'a>(
     ];
     panels.extend(over.map(|over| Panel::new(over, Scaling::Smooth)));
     if split_rgb {
-        for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
+        for (channel, ramp) in (0..).zip([colormap::reds, colormap::greens, colormap::blues]) {
             let picture = ramp_picture(&map.get(channel), ramp)?;
             panels.push(Panel::new(picture, scaling));
         }
     }
     if let Some(saliency) = saliency {
-        panels.push(Panel::new(ramp_picture(saliency, ramp::magma)?, scaling));
+        panels.push(Panel::new(
+            ramp_picture(saliency, colormap::magma)?,
+            scaling,
+        ));
     }
     Ok(panels)
 }
