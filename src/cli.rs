@@ -138,7 +138,8 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::StoredInput => {
             "--image-size, --mean, --std and --skip-bad-images do not apply to stored arrays"
         }
-        Hint::Cluster => "prism --cluster writes such a file",
+        Hint::ClusterFile => "prism --cluster writes such a file",
+        Hint::BasisFile => "--save-basis writes such a file",
     }
 }
 

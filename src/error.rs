@@ -39,8 +39,10 @@ pub enum Hint {
     Cpu,
     /// A stored input is used as it is.
     StoredInput,
-    /// The option that writes the colours of each image.
-    Cluster,
+    /// The file of clusters that a run writes.
+    ClusterFile,
+    /// The file of a basis that a run writes.
+    BasisFile,
 }
 
 /// An error with a [`Hint`].

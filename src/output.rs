@@ -1,52 +1,40 @@
-//! Results on disk: written under a temporary name beside their own, and
-//! renamed when all of them are whole.
+//! The files of a run: all of them get their names when the last one is complete, or none does.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use tempfile::TempPath;
+use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::temporary::{Pending, Workplace, committing};
+use crate::temporary::{StagingDir, TempGuard, committing};
 
-/// A whole file that has not got its name yet. Dropping it removes it.
-#[derive(Debug)]
-struct Staged {
-    temporary: TempPath,
-    path: PathBuf,
-    /// After the file in the order of dropping.
-    _pending: Pending,
-}
-
-/// The files of one run: all of them appear, or none.
+/// The files of one run. Dropping it removes those that were not committed.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    staged: Vec<Staged>,
-    /// Where they will lie.
+    /// Complete files and their final names.
+    staged: Vec<(TempGuard, PathBuf)>,
+    /// The absolute paths of the final names.
     places: HashSet<PathBuf>,
-    /// The folders that files are written into.
-    workplaces: HashMap<PathBuf, Workplace>,
-    /// Folders made for this run, outermost first.
-    made: Vec<Pending>,
+    staging: HashMap<PathBuf, StagingDir>,
+    /// Folders created for this run, innermost first: dropped in this order.
+    created: Vec<TempGuard>,
 }
 
 impl Outputs {
-    /// Checks that files can be written into `folder`, making it where it is
-    /// missing (and taking it away again if the run comes to nothing).
+    /// Checks that files can be written into `folder`, and creates it if it is missing.
     ///
     /// # Errors
-    /// Where they cannot.
+    /// Returns an error if the folder cannot be created or written into.
     pub fn prepare(&mut self, folder: &Path) -> Result<()> {
         let missing: Vec<&Path> = folder
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err())
             .collect();
         for path in missing.into_iter().rev() {
-            match Pending::making(|| fs::create_dir(path), |()| path.to_path_buf()) {
-                Ok((pending, ())) => self.made.push(pending),
-                // by another run at this moment, or it is the `new/..` of `new/../other`
+            match TempGuard::create(|| Ok((path.to_path_buf(), fs::create_dir(path)?))) {
+                Ok((created, ())) => self.created.insert(0, created),
+                // Another run has just created it, or it is the `new/..` of `new/../other`.
                 Err(_) if path.is_dir() => {}
                 Err(error) => {
                     return Err(error)
@@ -54,99 +42,75 @@ impl Outputs {
                 }
             }
         }
-        self.workplace(folder).map(drop)
+        self.staging(folder).map(drop)
     }
 
-    fn workplace(&mut self, folder: &Path) -> Result<&Workplace> {
-        if !self.workplaces.contains_key(folder) {
-            let workplace = Workplace::new(folder).map_err(|error| unwritable(folder, &error))?;
-            self.workplaces.insert(folder.to_path_buf(), workplace);
+    fn staging(&mut self, folder: &Path) -> Result<&StagingDir> {
+        if !self.staging.contains_key(folder) {
+            let staging = StagingDir::new(folder).map_err(|error| unwritable(folder, &error))?;
+            self.staging.insert(folder.to_path_buf(), staging);
         }
-        Ok(&self.workplaces[folder])
+        Ok(&self.staging[folder])
     }
 
-    /// Writes a file that will be called `path`.
+    /// Writes a file with the final name `path`.
     ///
     /// # Errors
-    /// Where it cannot be written; nothing of it is left then.
+    /// Returns an error if the file cannot be written, or has the name of another one of this run.
     pub fn write(
         &mut self,
         path: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
     ) -> Result<()> {
-        if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-            bail!("cannot write {}: it is a folder", path.display());
-        }
-        if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
-            bail!("cannot write {}: it is no ordinary file", path.display());
-        }
-        if !self.places.insert(place(path)) {
-            bail!(
-                "cannot write {}: another file of this run has that name",
-                path.display()
-            );
-        }
         let failed = || format!("cannot write {}", path.display());
-        // A name that cannot be (too long, say) is found out before any file has its own.
-        match fs::symlink_metadata(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(failed);
-            }
-            _ => {}
-        }
+        self.check(path).with_context(failed)?;
         let folder = folder_of(path);
-        let made = self.workplace(folder)?.file();
-        let (pending, file) = made.map_err(|error| unwritable(folder, &error))?;
-        let (file, temporary) = file.into_parts();
-        self.staged.push(Staged {
-            temporary,
-            path: path.to_path_buf(),
-            _pending: pending,
-        });
+        let created = self.staging(folder)?.file();
+        let (staged, file) = created.map_err(|error| unwritable(folder, &error))?;
+        self.staged.push((staged, path.to_path_buf()));
         let mut file = BufWriter::new(file);
         write(&mut file).with_context(failed)?;
         file.flush().with_context(failed)
     }
 
-    /// The names that the files will take.
-    pub fn paths(&self) -> Vec<String> {
-        let name = |staged: &Staged| staged.path.to_string_lossy().into_owned();
-        self.staged.iter().map(name).collect()
+    /// Whether a file can get that name. Found out here, before any file is renamed.
+    fn check(&mut self, path: &Path) -> Result<()> {
+        let names_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        ensure!(!path.is_dir() && !names_folder, "it is a folder");
+        match fs::metadata(path) {
+            Ok(found) => ensure!(found.is_file(), "it is no ordinary file"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()), // the name is too long, for example
+        }
+        let is_new = self.places.insert(place(path));
+        ensure!(is_new, "another file of this run has that name");
+        Ok(())
     }
 
-    /// Gives every file its name; returns the names.
+    /// The final names of the files.
+    pub fn paths(&self) -> Vec<String> {
+        let paths = self.staged.iter().map(|(_, path)| path.to_string_lossy());
+        paths.map(String::from).collect()
+    }
+
+    /// Renames all files; returns their names.
     ///
     /// # Errors
-    /// Where one cannot be renamed.
-    pub fn commit(mut self) -> Result<Vec<PathBuf>> {
+    /// Returns an error if one cannot be renamed.
+    pub fn commit(self) -> Result<Vec<PathBuf>> {
         let mut written = Vec::new();
-        let _whole = committing();
-        for Staged {
-            temporary, path, ..
-        } in self.staged.drain(..)
-        {
-            temporary
-                .persist(&path)
-                .map_err(|failed| failed.error)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+        let _complete = committing();
+        for (staged, path) in self.staged {
+            let renamed = staged.persist(&path);
+            renamed.with_context(|| format!("cannot write {}", path.display()))?;
             written.push(path);
         }
-        self.made.clear();
+        self.created.into_iter().for_each(TempGuard::keep);
         Ok(written)
     }
 }
 
-impl Drop for Outputs {
-    fn drop(&mut self) {
-        self.staged.clear();
-        self.workplaces.clear();
-        for folder in self.made.iter().rev() {
-            let _ = fs::remove_dir(folder.path()); // stays if somebody else uses it
-        }
-    }
-}
-
-/// Whether two paths name one file, as far as their words say.
+/// Whether two paths name the same file, without looking at the file system.
 pub fn same_place(one: &Path, other: &Path) -> bool {
     place(one) == place(other)
 }
@@ -164,21 +128,21 @@ pub fn folder_of(path: &Path) -> &Path {
 }
 
 fn unwritable(folder: &Path, error: &io::Error) -> anyhow::Error {
+    let text = error.to_string();
     let reason = match error.kind() {
-        io::ErrorKind::NotFound => "there is no such folder".to_string(),
-        io::ErrorKind::NotADirectory => "it is not a folder".to_string(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_string(),
-        // The library appends the temporary file's path.
-        _ => {
-            let text = error.to_string();
-            text.split(" at path").next().unwrap_or(&text).to_string()
-        }
+        ErrorKind::NotFound => "there is no such folder",
+        ErrorKind::NotADirectory => "it is not a folder",
+        ErrorKind::PermissionDenied => "permission denied",
+        // tempfile appends the path of the temporary file.
+        _ => text.split(" at path").next().unwrap_or(&text),
     };
-    anyhow::anyhow!("cannot write into {}: {reason}", folder.display())
+    anyhow!("cannot write into {}: {reason}", folder.display())
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
     use crate::temporary::tests::names;
 
@@ -202,7 +166,7 @@ mod tests {
         drop(outputs);
         assert!(
             names(root.path()).is_empty(),
-            "the folders made for it are gone"
+            "the folders created for it are gone"
         );
 
         let mut outputs = Outputs::default();
@@ -230,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_where_a_folder_belongs_is_said() {
+    fn a_file_in_place_of_a_folder_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
         fs::write(&file, b"").unwrap();

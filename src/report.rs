@@ -1,16 +1,17 @@
-//! The page of a run: one HTML file that needs nothing else, but for the pictures of
-//! many images, which lie in a folder beside it.
+//! The page of a run: one HTML file that needs no other file, except for the pictures of many
+//! images, which lie in a folder beside it.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::figure::encode_jpeg;
 use crate::output::{Outputs, folder_of};
@@ -19,22 +20,21 @@ use crate::summary::{ImageSummary, Summary};
 /// More images than this would make a page of over ten megabytes.
 const MOST_EMBEDDED: usize = 64;
 
-const PAGE: &str = include_str!("../assets/report/page.html");
 const STYLE: &str = include_str!("../assets/report/page.css");
 const SCRIPT: &str = include_str!("../assets/report/page.js");
 /// uPlot by Leon Sorokin, MIT licence: the chart.
 const CHART_STYLE: &str = include_str!("../assets/report/uPlot.min.css");
 const CHART_SCRIPT: &str = include_str!("../assets/report/uPlot.iife.min.js");
 
-/// The pictures of a page, gathered image by image.
+/// The pictures of a page.
 #[derive(Debug)]
 pub struct Gallery {
-    /// Where pictures go that are not embedded, and what the page calls that folder.
+    /// The folder of pictures that are not embedded, and its relative address.
     beside: Option<(PathBuf, String)>,
     pictures: Vec<Pictures>,
 }
 
-/// The addresses of the pictures of one image, and the size at which they are shown.
+/// The addresses of the pictures of one image, and their size in pixels.
 #[derive(Debug, Serialize)]
 struct Pictures {
     input: String,
@@ -44,24 +44,7 @@ struct Pictures {
     height: u32,
 }
 
-/// What the page's script reads.
-#[derive(Serialize)]
-struct Data<'a> {
-    prism: &'a str,
-    network: &'a str,
-    input_size: [i64; 2],
-    excitation: &'a str,
-    guides: Vec<&'a str>,
-    rule: &'a str,
-    /// Which of the quantised colours; none where all features are shown.
-    keep: Option<&'a str>,
-    /// Whether the maps keep the features' resolution, so that pixels are to be seen.
-    blocks: bool,
-    saliency: Option<&'a str>,
-    variance_ratio: &'a [f64],
-    images: Vec<Image<'a>>,
-}
-
+/// An image of the page.
 #[derive(Serialize)]
 struct Image<'a> {
     #[serde(flatten)]
@@ -71,10 +54,10 @@ struct Image<'a> {
 }
 
 impl Gallery {
-    /// For the page `file` of `count` images.
+    /// The gallery of the page `file`, for `count` images.
     ///
     /// # Errors
-    /// Where the folder for the pictures cannot be made.
+    /// Returns an error if the folder of the pictures cannot be created.
     pub fn new(file: &Path, count: usize, outputs: &mut Outputs) -> Result<Gallery> {
         let beside = if count > MOST_EMBEDDED {
             let mut name: OsString = file.file_stem().unwrap_or_default().into();
@@ -91,10 +74,10 @@ impl Gallery {
         })
     }
 
-    /// Adds the pictures of the next image; `stem` begins the names of their files.
+    /// Adds the pictures of the next image. `stem` begins the names of their files.
     ///
     /// # Errors
-    /// Where they cannot be encoded or written.
+    /// Returns an error if they cannot be encoded or written.
     pub fn add(
         &mut self,
         stem: &str,
@@ -134,89 +117,56 @@ impl Gallery {
         Ok(format!("{name}/{}", address(file.as_bytes())))
     }
 
-    /// The page.
+    /// The page as HTML.
     ///
     /// # Errors
-    /// Where there are not as many images as in the summary.
+    /// Returns an error if the summary has another number of images.
     pub fn page(&self, summary: &Summary<'_>) -> Result<String> {
-        anyhow::ensure!(
+        ensure!(
             summary.images.len() == self.pictures.len(),
             "the page has {} pictures of {} images",
             self.pictures.len(),
             summary.images.len()
         );
         let images = summary.images.iter().zip(&self.pictures);
-        let data = Data {
-            prism: summary.prism,
-            network: &summary.network.network,
-            input_size: summary.network.input_size,
-            excitation: summary.network.excitation.name.as_str(),
-            guides: summary
-                .network
-                .guides
-                .iter()
-                .map(|layer| layer.name.as_str())
-                .collect(),
-            rule: &summary.network.rule,
-            keep: Some(summary.colours).filter(|&colours| colours != "every"),
-            blocks: summary.extrapolation == "none",
-            saliency: summary.saliency,
-            variance_ratio: summary.variance_ratio,
-            images: images
-                .map(|(summary, pictures)| Image { summary, pictures })
-                .collect(),
-        };
-        // Inside a script a closing tag would end it, whatever quotes it stands in.
-        let data = serde_json::to_string(&data)
-            .context("the page's data")?
-            .replace('<', "\\u003c");
-        let title = format!("PRISM of {}", summary.network.network);
-        let mut page = String::with_capacity(data.len() + (1 << 18));
-        let mut rest = PAGE;
-        // One pass: what is put in may itself look like a place for something.
-        while let Some(at) = rest.find("{{") {
-            let (before, from) = rest.split_at(at);
-            let end = from.find("}}").context("the page's template is broken")?;
-            page.push_str(before);
-            match &from[2..end] {
-                "TITLE" => page.push_str(&escaped(&title)),
-                "CSS" => page.extend([CHART_STYLE, "\n", STYLE]),
-                "DATA" => page.push_str(&data),
-                "JS" => page.extend([CHART_SCRIPT, "\n", SCRIPT]),
-                other => anyhow::bail!("the page's template has no {other}"),
-            }
-            rest = &from[end + 2..];
-        }
-        page.push_str(rest);
-        Ok(page)
+        let images = images.map(|(summary, pictures)| Image { summary, pictures });
+        let network = summary.network;
+        let guides = network.guides.iter().map(|layer| &layer.name);
+        let data = json!({
+            "prism": summary.prism,
+            "network": network.network,
+            "input_size": network.input_size,
+            "excitation": network.excitation.name,
+            "guides": guides.collect::<Vec<_>>(),
+            "rule": network.rule,
+            // Which of the quantised colours; null if all features are shown.
+            "keep": Some(summary.colours).filter(|&colours| colours != "every"),
+            // Whether the maps have the resolution of the features, so that pixels are drawn.
+            "blocks": summary.extrapolation == "none",
+            "saliency": summary.saliency,
+            "variance_ratio": summary.variance_ratio,
+            "images": images.collect::<Vec<_>>(),
+        });
+        Ok(format!(
+            include_str!("../assets/report/page.html"),
+            title = escaped(&format!("PRISM of {}", network.network)),
+            style = format_args!("{CHART_STYLE}\n{STYLE}"),
+            // A closing tag would end the script, also within quotes.
+            data = data.to_string().replace('<', "\\u003c"),
+            script = format_args!("{CHART_SCRIPT}\n{SCRIPT}"),
+        ))
     }
 }
 
-/// Bytes of a name as part of a relative address.
+/// The bytes of a name as part of a relative address.
 fn address(name: &[u8]) -> String {
-    let mut address = String::new();
-    for &byte in name {
-        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
-            address.push(char::from(byte));
-        } else {
-            let _ = write!(address, "%{byte:02X}");
-        }
-    }
-    address
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+    percent_encode(name, UNRESERVED).to_string()
 }
 
 /// Text as HTML.
 fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    let text = text.replace('>', "&gt;").replace('"', "&quot;");
+    text.replace('\'', "&#39;")
 }

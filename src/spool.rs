@@ -1,9 +1,8 @@
-//! What a run keeps of its images for later: in memory up to a bound, beyond it in
-//! a temporary file.
+//! Tensors of all images, stored for later stages: in memory up to a limit, beyond it in a
+//! temporary file.
 //!
-//! The file has no name from the moment it is made, so nothing of it is left
-//! however the process ends. It is read with ordinary reads into memory that the
-//! reader frees, which a mapping of the file would leave to the system.
+//! The file never has a name, so nothing of it remains however the process ends. Ordinary reads
+//! copy it into memory that the reader frees; a mapping would leave that to the system.
 
 use std::fs::File;
 use std::ops::Range;
@@ -15,17 +14,19 @@ use anyhow::{Context, Result, ensure};
 use memmap2::MmapMut;
 use tch::{Device, Kind, Tensor};
 
-/// From so many bytes on, what is kept lies apart from the allocator's memory, in which it
-/// would break up the room that the next chunk's activations need.
-const APART: usize = 64 << 10;
+use crate::error::{Hint, hinted};
 
-/// Where kept tensors go. Clones share one bound and one file.
+/// Tensors of this many bytes or more get a mapping of their own. On the heap they fragmented the
+/// space freed by activations (mobilenet_v2 with 64 images took 20 to 40 MB more).
+const MAPPED: usize = 64 << 10;
+
+/// The store of a run's tensors. Clones share one limit and one file.
 #[derive(Debug, Clone)]
 pub struct Spool(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// Bytes that may still stay in memory.
+    /// Bytes that may still be stored in memory.
     room: usize,
     folder: PathBuf,
     file: Option<Arc<File>>,
@@ -34,15 +35,15 @@ struct State {
 }
 
 impl Default for Spool {
-    /// Everything stays in memory.
+    /// A spool without a limit.
     fn default() -> Self {
         Spool::new(usize::MAX, &std::env::temp_dir())
     }
 }
 
 impl Spool {
-    /// At most `limit` bytes stay in memory; the rest goes to a file in `folder`,
-    /// which is made when it is needed.
+    /// Stores at most `limit` bytes in memory and the rest in a file in `folder`, which is created
+    /// when it is needed.
     pub fn new(limit: usize, folder: &Path) -> Spool {
         Spool(Arc::new(Mutex::new(State {
             room: limit,
@@ -52,7 +53,7 @@ impl Spool {
         })))
     }
 
-    /// Bytes that went to the file.
+    /// Bytes that were written to the file.
     pub fn written(&self) -> u64 {
         self.state().written
     }
@@ -61,42 +62,41 @@ impl Spool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Part of the bound for so many bytes, where there is room.
+    /// Reserves part of the limit if enough is left.
     fn share(&self, bytes: usize) -> Option<Share> {
         let mut state = self.state();
         state.room = state.room.checked_sub(bytes)?;
-        Some(Share {
-            spool: self.clone(),
-            bytes,
-        })
+        Some(Share(self.clone(), bytes))
     }
 
-    fn keep(&self, tensor: &Tensor) -> Result<Place> {
-        let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
-        if let Some(_share) = self.share(bytes) {
-            if bytes < APART {
-                let tensor = tensor.shallow_clone();
-                return Ok(Place::Memory { tensor, _share });
+    fn store(&self, tensor: &Tensor) -> Result<Stored> {
+        let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let copy = |bytes: &mut [u8]| tensor.f_copy_data_u8(bytes, tensor.numel());
+        if let Some(_share) = self.share(length) {
+            if length < MAPPED {
+                let mut bytes = vec![0; length];
+                copy(&mut bytes)?;
+                return Ok(Stored::Heap { bytes, _share });
             }
-            // Where no memory is left, there is the file.
-            if let Ok(mut mapped) = MmapMut::map_anon(bytes) {
-                tensor.f_copy_data_u8(&mut mapped, tensor.numel())?;
-                return Ok(Place::Apart { mapped, _share });
+            // If no memory is left for a mapping, the file has room.
+            if let Ok(mut bytes) = MmapMut::map_anon(length) {
+                copy(&mut bytes)?;
+                return Ok(Stored::Mapped { bytes, _share });
             }
         }
+        let mut bytes = vec![0; length];
+        copy(&mut bytes)?;
         let mut state = self.state();
-        state.append(&bytes_of(tensor)?).with_context(|| {
-            format!(
-                "cannot keep intermediate results in {} (--memory sets how much stays in memory)",
-                state.folder.display()
-            )
+        state.append(&bytes).map_err(|error| {
+            let folder = state.folder.display();
+            let message = format!("cannot store intermediate results in {folder}: {error}");
+            hinted(message, Hint::Memory)
         })
     }
 }
 
-/// How much may stay in memory where nothing else is said: a share of what the
-/// machine, or the control group that the process runs in, has. Little, as what goes to
-/// the file stays in memory while the system has room for it.
+/// The default limit: a share of the memory of the machine, or of the control group of the process.
+/// It is small because the system caches the file while it has room.
 pub fn share_of_memory() -> usize {
     const PARTS: usize = 1024;
     const LEAST: usize = 32 << 20;
@@ -113,50 +113,46 @@ pub fn share_of_memory() -> usize {
 }
 
 impl State {
-    fn append(&mut self, bytes: &[u8]) -> Result<Place> {
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<Stored> {
         let file = match &self.file {
             Some(file) => file.clone(),
-            None => self
-                .file
-                .insert(Arc::new(tempfile::tempfile_in(&self.folder)?))
-                .clone(),
+            None => Arc::new(tempfile::tempfile_in(&self.folder)?),
         };
+        self.file = Some(file.clone());
         let offset = self.written;
         file.write_all_at(bytes, offset)?;
         self.written += bytes.len() as u64;
-        Ok(Place::File { file, offset })
+        Ok(Stored::File { file, offset })
     }
 }
 
+/// The bytes of a tensor.
 #[derive(Debug)]
-enum Place {
-    Memory { tensor: Tensor, _share: Share },
-    Apart { mapped: MmapMut, _share: Share },
+enum Stored {
+    Heap { bytes: Vec<u8>, _share: Share },
+    Mapped { bytes: MmapMut, _share: Share },
     File { file: Arc<File>, offset: u64 },
 }
 
-/// Part of the bound, given back when what it stands for is gone.
+/// Part of a spool's limit, in bytes. Dropping it frees them.
 #[derive(Debug)]
-struct Share {
-    spool: Spool,
-    bytes: usize,
-}
+struct Share(Spool, usize);
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut state = self.spool.state();
-        state.room = state.room.saturating_add(self.bytes);
+        let mut state = self.0.state();
+        state.room = state.room.saturating_add(self.1);
     }
 }
 
-/// Something of every image, `[N,...]`, added in runs of images and read in any.
+/// One tensor `[N,...]` of all images. Images are added in order and read in any order.
 #[derive(Debug, Default)]
 pub struct Sequence {
-    /// Sizes of one image's, and their type.
+    /// Shape of one image's part, and its type.
     layout: Option<(Vec<i64>, Kind)>,
     count: usize,
-    /// What is still kept, in order.
-    parts: Vec<(Range<usize>, Place)>,
+    /// The images of each stored part, in order.
+    parts: Vec<(Range<usize>, Stored)>,
 }
 
 impl Sequence {
@@ -165,16 +161,16 @@ impl Sequence {
         self.count
     }
 
-    /// Sizes of what is kept of one image; empty before the first.
+    /// Shape of one image's part; empty before the first image.
     pub fn shape(&self) -> &[i64] {
         self.layout.as_ref().map_or(&[], |(shape, _)| shape)
     }
 
-    /// Adds a tensor `[n,...]` of the next images.
+    /// Adds a tensor `[n,...]` of the next `n` images.
     ///
     /// # Errors
-    /// Where its sizes or type differ from those before, or the spool's file cannot
-    /// be written.
+    /// Returns an error if its shape or type differs from those before, or if the spool's file
+    /// cannot be written.
     pub fn push(&mut self, spool: &Spool, tensor: &Tensor) -> Result<()> {
         let tensor = tensor.detach().f_to_device(Device::Cpu)?.contiguous();
         let (count, shape) = (tensor.size()[0] as usize, tensor.size()[1..].to_vec());
@@ -187,21 +183,22 @@ impl Sequence {
             layout.0
         );
         let images = self.count..self.count + count;
-        self.parts.push((images, spool.keep(&tensor)?));
+        self.parts.push((images, spool.store(&tensor)?));
         self.count += count;
         Ok(())
     }
 
-    /// Lets go of the images before that one, but for those that came in one run with it.
+    /// Frees the images before `image`, except those that were added together with it.
     pub fn forget_before(&mut self, image: usize) {
         let gone = self.parts.partition_point(|(part, _)| part.end <= image);
         self.parts.drain(..gone);
     }
 
-    /// What is kept of some images, `[n,...]`.
+    /// The tensor `[n,...]` of a range of images.
     ///
     /// # Errors
-    /// Where there are not as many, they were let go, or the spool's file cannot be read.
+    /// Returns an error if the range is empty, goes beyond the last image or includes a freed one,
+    /// or if the spool's file cannot be read.
     pub fn get(&self, images: Range<usize>) -> Result<Tensor> {
         ensure!(
             images.start < images.end && images.end <= self.len(),
@@ -209,54 +206,47 @@ impl Sequence {
             self.len(),
             images.end
         );
-        let begin = self
+        let first = self
             .parts
             .partition_point(|(part, _)| part.end <= images.start);
-        let is_kept = |(part, _): &(Range<usize>, Place)| part.start <= images.start;
+        let parts = &self.parts[first..];
         ensure!(
-            self.parts.get(begin).is_some_and(is_kept),
-            "image {} was let go",
+            parts
+                .first()
+                .is_some_and(|(part, _)| part.start <= images.start),
+            "image {} was freed",
             images.start
         );
-        let mut found = Vec::new();
-        for (part, place) in &self.parts[begin..] {
-            let (from, to) = (images.start.max(part.start), images.end.min(part.end));
-            if from >= to {
-                break;
-            }
-            found.push(self.part(place, from - part.start, to - from)?);
-        }
+        let parts = parts.iter().take_while(|(part, _)| part.start < images.end);
+        let mut found = parts
+            .map(|(part, stored)| {
+                let (from, to) = (images.start.max(part.start), images.end.min(part.end));
+                self.read(stored, from - part.start, to - from)
+            })
+            .collect::<Result<Vec<Tensor>>>()?;
         match found.len() {
             1 => Ok(found.remove(0)),
             _ => Ok(Tensor::f_cat(&found, 0)?),
         }
     }
 
-    fn part(&self, place: &Place, start: usize, count: usize) -> Result<Tensor> {
-        let (shape, kind) = self.layout.as_ref().context("nothing was kept")?;
+    fn read(&self, stored: &Stored, start: usize, count: usize) -> Result<Tensor> {
+        let (shape, kind) = self.layout.as_ref().context("nothing was stored")?;
         let of_one = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
-        let sizes: Vec<i64> = [count as i64].iter().chain(shape).copied().collect();
-        let (from, length) = (of_one * start, of_one * count);
-        match place {
-            Place::Memory { tensor, .. } => Ok(tensor.f_narrow(0, start as i64, count as i64)?),
-            Place::Apart { mapped, .. } => {
-                let bytes = &mapped[from..from + length];
-                Ok(Tensor::f_from_data_size(bytes, &sizes, *kind)?)
-            }
-            Place::File { file, offset } => {
-                let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, offset + from as u64)
+        let sizes = [&[count as i64], shape.as_slice()].concat();
+        let range = of_one * start..of_one * (start + count);
+        let tensor = |bytes: &[u8]| Ok(Tensor::f_from_data_size(bytes, &sizes, *kind)?);
+        match stored {
+            Stored::Heap { bytes, .. } => tensor(&bytes[range]),
+            Stored::Mapped { bytes, .. } => tensor(&bytes[range]),
+            Stored::File { file, offset } => {
+                let mut read = vec![0; range.len()];
+                file.read_exact_at(&mut read, offset + range.start as u64)
                     .context("cannot read intermediate results back")?;
-                Ok(Tensor::f_from_data_size(&bytes, &sizes, *kind)?)
+                tensor(&read)
             }
         }
     }
-}
-
-fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -268,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_comes_back_from_memory_and_from_the_file() {
+    fn tensors_are_read_from_memory_and_from_the_file() {
         let all = counting(9);
         for limit in [usize::MAX, 0, 4 * 24, 7 * 24] {
             let folder = tempfile::tempdir().unwrap();
@@ -293,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_comes_back_too() {
+    fn large_tensors_are_read_as_well() {
         let all = Tensor::arange(9 * 40_000, (Kind::Float, Device::Cpu)).reshape([9, 200, 200]);
         let spool = Spool::new(5 * 160_000, &std::env::temp_dir());
         let mut kept = Sequence::default();
@@ -305,18 +295,18 @@ mod tests {
         assert_eq!(kept.get(0..9).unwrap(), all);
         kept.forget_before(4);
         kept.push(&spool, &all.narrow(0, 0, 4)).unwrap();
-        assert_eq!(spool.written(), 4 * 160_000, "no room was given back");
+        assert_eq!(spool.written(), 4 * 160_000, "no share was freed");
     }
 
     #[test]
-    fn what_is_forgotten_gives_its_room_back_and_leaves_the_rest() {
+    fn forgotten_images_free_their_share_and_leave_the_rest() {
         let all = counting(9);
         let spool = Spool::new(9 * 24, &std::env::temp_dir());
         let mut kept = Sequence::default();
         for run in all.split_with_sizes([4, 1, 3, 1], 0) {
             kept.push(&spool, &run).unwrap();
         }
-        kept.forget_before(7); // the third run, images 5 to 7, is still needed
+        kept.forget_before(7); // the third tensor, images 5 to 7, is still needed
         assert_eq!(kept.len(), 9);
         assert!(kept.get(4..6).is_err());
         assert_eq!(kept.get(5..9).unwrap(), all.narrow(0, 5, 4));
@@ -328,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_gives_its_room_back() {
+    fn dropped_sequences_free_their_share() {
         let spool = Spool::new(2 * 24, &std::env::temp_dir());
         for _ in 0..3 {
             let mut kept = Sequence::default();

@@ -1,185 +1,177 @@
-//! Temporary files: where they are made, and how they go however a run ends.
+//! Temporary files, and their removal however a run ends: no half-written file gets a final name.
 //!
-//! The temporary files of one run in one folder are called `.prism-RUN-*.part`. Beside them
-//! lies `.prism-RUN.lock`, locked for as long as the run lives. A signal that asks for an end
-//! clears them; what a killed run has left behind has a lock that nobody holds any more, by
-//! which the next run in that folder knows it and clears it.
+//! A run names its temporary files in a folder `.prism-RUN-*.part` and holds a lock on
+//! `.prism-RUN.lock`. It removes them itself, also after a signal; after a SIGKILL the next run in
+//! that folder finds the lock free and removes them.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tempfile::NamedTempFile;
 
 const PREFIX: &str = ".prism-";
 const PART: &str = ".part";
 const LOCK: &str = ".lock";
 
-/// Temporary files, and folders made for them, that exist right now, for a
-/// signal to clear.
+/// Temporary files and new folders that exist now, for a signal to remove.
 static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Held while files take their names.
+/// Held while files are renamed.
 static COMMITTING: Mutex<()> = Mutex::new(());
 
-/// A temporary file or new folder that a signal should clear, for as long as this
-/// lives.
+/// A temporary file or new folder. A signal removes it, and so does dropping the guard; a folder
+/// only if it is empty.
 #[derive(Debug)]
-pub struct Pending(PathBuf);
+pub struct TempGuard(PathBuf);
 
-impl Pending {
-    /// Makes a file or folder and remembers it, with no moment in between for a signal.
+impl TempGuard {
+    /// Creates a file or folder and registers its path. A signal waits until that is done.
     ///
     /// # Errors
-    /// Those of making it.
-    pub fn making<T>(
-        make: impl FnOnce() -> io::Result<T>,
-        path_of: impl FnOnce(&T) -> PathBuf,
-    ) -> io::Result<(Pending, T)> {
-        let mut all = pending();
-        let made = make()?;
-        let path = path_of(&made);
-        all.push(path.clone());
-        Ok((Pending(path), made))
+    /// Returns the errors of `create`.
+    pub fn create<T>(
+        create: impl FnOnce() -> io::Result<(PathBuf, T)>,
+    ) -> io::Result<(TempGuard, T)> {
+        let mut pending = pending();
+        let (path, created) = create()?;
+        pending.push(path.clone());
+        Ok((TempGuard(path), created))
     }
 
-    /// The file or folder.
-    pub fn path(&self) -> &Path {
-        &self.0
+    /// Gives the file its final name.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be renamed; it is removed then.
+    pub fn persist(self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.0, path)
+    }
+
+    /// Leaves the folder in place.
+    pub fn keep(mut self) {
+        forget(&self.0);
+        self.0 = PathBuf::new();
     }
 }
 
-impl Drop for Pending {
+impl Drop for TempGuard {
     fn drop(&mut self) {
-        let mut all = pending();
-        if let Some(at) = all.iter().position(|path| *path == self.0) {
-            all.remove(at);
-        }
+        forget(&self.0);
+        remove(&self.0);
     }
+}
+
+fn forget(path: &Path) {
+    let mut pending = pending();
+    // Files are renamed in the order of their creation, so it is one of the first.
+    if let Some(at) = pending.iter().position(|other| other == path) {
+        pending.remove(at);
+    }
+}
+
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
 }
 
 fn pending() -> MutexGuard<'static, Vec<PathBuf>> {
     PENDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// While this lives a signal waits, so that of files that belong together it leaves all or none.
+/// Delays signal handling while the guard is held, so that a set of files is renamed completely
+/// or not at all.
 pub fn committing() -> MutexGuard<'static, ()> {
     COMMITTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes whatever is half-written; for the end by a signal. The files that are just taking
-/// their names are waited for, and no other is made from now on: who tries waits for the end.
+/// Removes all temporary files, for the end by a signal. Waits for files that are being renamed;
+/// from then on, no temporary file can be created.
 pub fn clear_pending() {
     std::mem::forget(committing());
     let mut all = pending();
-    // Files first, then the folders that were made before them, if empty.
-    for path in all.drain(..).rev() {
-        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
-    }
+    // The folders were created before the files in them.
+    all.drain(..).rev().for_each(|path| remove(&path));
     std::mem::forget(all);
 }
 
 /// A folder in which this run has temporary files.
 #[derive(Debug)]
-pub struct Workplace {
+pub struct StagingDir {
     folder: PathBuf,
-    /// Part of the names of its files.
+    /// Part of the names of the run's files.
     run: String,
-    /// Locked. Goes when this is dropped, before the memory of it does.
-    _lock: NamedTempFile,
-    _pending: Pending,
+    _lock: TempGuard,
+    /// Locked. Closed after the lock's name is removed.
+    _locked: File,
 }
 
-impl Workplace {
-    /// Clears what killed runs have left in the folder, and says that this one is there.
+impl StagingDir {
+    /// Removes the files of killed runs in the folder, and registers this run.
     ///
     /// # Errors
-    /// Where the folder is missing, or may not be written into.
-    pub fn new(folder: &Path) -> io::Result<Workplace> {
+    /// Returns an error if the folder is missing or not writable.
+    pub fn new(folder: &Path) -> io::Result<StagingDir> {
         clear_abandoned(folder);
         loop {
-            let (pending, lock) = ordinary(PREFIX, LOCK, folder)?;
-            // Some network file systems know no locks; nobody can take theirs either.
-            let _ = lock.as_file().lock();
-            // Another run may have found it between its making and its locking.
-            if lock.as_file().metadata()?.nlink() == 0 {
-                continue;
+            let (lock, locked) = temporary(PREFIX, LOCK, folder)?;
+            // Some network file systems have no locks; no other run can take the lock there.
+            let _ = locked.lock();
+            // Another run may have removed the file before it was locked.
+            if locked.metadata()?.nlink() > 0 {
+                let name = lock.0.file_name().and_then(|name| name.to_str());
+                let run = name.and_then(run_of).unwrap_or_default().to_string();
+                return Ok(StagingDir {
+                    folder: folder.to_path_buf(),
+                    run,
+                    _lock: lock,
+                    _locked: locked,
+                });
             }
-            let name = lock.path().file_name().and_then(|name| name.to_str());
-            let run = name.and_then(run_of).map(str::to_owned);
-            return Ok(Workplace {
-                folder: folder.to_path_buf(),
-                run: run.ok_or_else(|| io::Error::other("a temporary file has an odd name"))?,
-                _lock: lock,
-                _pending: pending,
-            });
         }
     }
 
-    /// A new file of an ordinary file's permissions, in the folder of the name that it will
-    /// take, so that renaming it is one step; and the memory of it, which should live longer.
+    /// Creates a file with the permissions of an ordinary file. It lies in the folder of its final
+    /// name, so that renaming it is atomic.
     ///
     /// # Errors
-    /// Where it cannot be made.
-    pub fn file(&self) -> io::Result<(Pending, NamedTempFile)> {
-        ordinary(&format!("{PREFIX}{}-", self.run), PART, &self.folder)
+    /// Returns an error if it cannot be created.
+    pub fn file(&self) -> io::Result<(TempGuard, File)> {
+        temporary(&format!("{PREFIX}{}-", self.run), PART, &self.folder)
     }
 }
 
-fn ordinary(prefix: &str, suffix: &str, folder: &Path) -> io::Result<(Pending, NamedTempFile)> {
+fn temporary(prefix: &str, suffix: &str, folder: &Path) -> io::Result<(TempGuard, File)> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).suffix(suffix);
-    // umask takes its bits away from these.
+    // umask clears some of these bits.
     builder.permissions(Permissions::from_mode(0o666));
-    Pending::making(
-        || builder.tempfile_in(folder),
-        |file| file.path().to_path_buf(),
-    )
+    TempGuard::create(|| {
+        let (file, path) = builder.tempfile_in(folder)?.keep()?;
+        Ok((path, file))
+    })
 }
 
-/// The run that a temporary file or a lock of this name belongs to.
+/// The run that a temporary file or lock of this name belongs to.
 fn run_of(name: &str) -> Option<&str> {
     let rest = name.strip_prefix(PREFIX)?;
-    match rest.strip_suffix(LOCK) {
-        Some(run) => Some(run),
-        None => Some(rest.strip_suffix(PART)?.split('-').next().unwrap_or(rest)),
-    }
+    let part = || rest.strip_suffix(PART)?.split('-').next();
+    rest.strip_suffix(LOCK).or_else(part)
 }
 
-/// Removes the files of runs that have ended without doing so.
+/// Removes the files of runs that no longer exist.
 fn clear_abandoned(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    let mut runs: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for entry in entries.flatten() {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(run) = name.to_str().and_then(run_of) else {
             continue;
         };
-        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            runs.entry(run.to_owned()).or_default().push(entry.path());
-        }
-    }
-    for (run, files) in runs {
-        // A run makes its lock first and removes it last, so files without one are nobody's.
-        let lock = folder.join(format!("{PREFIX}{run}{LOCK}"));
-        let held = match File::open(&lock) {
-            Ok(file) => match file.try_lock() {
-                Ok(()) => Some(file),
-                Err(_) => continue,
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => continue,
+        // A run creates its lock first and removes it last.
+        let lock = File::open(folder.join(format!("{PREFIX}{run}{LOCK}")));
+        let abandoned = match &lock {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(error) => error.kind() == ErrorKind::NotFound,
         };
-        for file in files.iter().filter(|file| **file != lock) {
-            let _ = fs::remove_file(file);
-        }
-        if held.is_some() {
-            let _ = fs::remove_file(&lock);
+        if abandoned && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
@@ -199,24 +191,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_goes_and_what_a_live_one_has_stays() {
+    fn files_of_killed_runs_are_removed_and_those_of_live_runs_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let alive = Workplace::new(folder.path()).unwrap();
-        let (_pending, file) = alive.file().unwrap();
+        let alive = StagingDir::new(folder.path()).unwrap();
+        let (file, _) = alive.file().unwrap();
         for name in [
             ".prism-dead.lock",
             ".prism-dead-a.part",
             ".prism-dead-b.part",
             ".prism-lockless-c.part",
-            // Not ours, whatever they are.
+            // Other names are left alone.
             ".prism-notes",
             "prism-dead-a.part",
             ".vgg16.part",
         ] {
             fs::write(folder.path().join(name), b"half").unwrap();
         }
-        let next = Workplace::new(folder.path()).unwrap();
-        assert!(file.path().exists());
+        let next = StagingDir::new(folder.path()).unwrap();
+        assert!(file.0.exists());
         let left = names(folder.path());
         assert_eq!(left.len(), 3 + 3, "{left:?}");
         assert!(
@@ -225,22 +217,22 @@ pub(crate) mod tests {
                 .any(|n| n.contains("dead") && n.starts_with('.'))
         );
         assert!(!left.iter().any(|n| n.contains("lockless")));
-        drop((alive, next, file));
+        drop((file, alive, next));
         let left = names(folder.path());
         assert_eq!(left, [".prism-notes", ".vgg16.part", "prism-dead-a.part"]);
     }
 
     #[test]
-    fn many_runs_at_once_do_not_take_each_other_for_dead() {
+    fn runs_at_once_do_not_remove_each_others_files() {
         let folder = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let place = Workplace::new(folder.path()).unwrap();
-                        let (_pending, file) = place.file().unwrap();
+                        let staging = StagingDir::new(folder.path()).unwrap();
+                        let (file, _) = staging.file().unwrap();
                         std::thread::yield_now();
-                        assert!(file.path().exists());
+                        assert!(file.0.exists());
                     }
                 });
             }

@@ -1,9 +1,9 @@
-//! Threads that end within the function that began them.
+//! Scoped threads.
 
 use std::thread::ScopedJoinHandle;
 
-/// What a thread has made; its panic goes on in this one.
-pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+/// Waits for a thread and returns its result. A panic of the thread continues in the caller.
+pub fn join_or_resume<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -1,15 +1,20 @@
-//! `2cluster.bin`: what is read can be written, and reads the same again.
+//! `2cluster.bin`: rows that are read can be written, and read the same again.
 #![no_main]
+
+use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use prism::internals::pickle;
+use prism_fuzz::Place;
+
+static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(rows) = pickle::read(bytes) else {
+    let Ok(rows) = pickle::read(&PLACE.file("a.bin", bytes)) else {
         return;
     };
     let mut written = Vec::new();
-    pickle::write(&rows, &mut written).expect("what was read can be written");
-    let again = pickle::read(written.as_slice()).expect("what was written can be read");
+    pickle::write(&rows, &mut written).expect("rows that were read can be written");
+    let again = pickle::read(&PLACE.file("b.bin", &written)).expect("written rows can be read");
     assert!(rows == again, "{rows:?} became {again:?}");
 });

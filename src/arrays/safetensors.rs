@@ -1,5 +1,5 @@
-//! The safetensors format: the length of a JSON header (u64), the header, and
-//! the bare numbers, little-endian and in C order.
+//! The safetensors format: the length of a JSON header (u64), the header, and the bare numbers,
+//! little-endian and in C order.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -8,21 +8,19 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::{Element, Stored, list, opened};
+use super::{Stored, bytes_of, list, opened, read_numbers};
 
 /// The bytes of the header's length.
 const LENGTH: usize = 8;
-/// The limit that the format sets.
+/// The longest header that the format allows, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The start of a file of float32 arrays, up to their data, which begins at a
-/// multiple of 8 bytes.
-pub fn header(layout: &[(String, Vec<usize>)], files: String) -> Result<Vec<u8>> {
+/// The start of a file of float32 arrays, up to their data, which begins at a multiple of 8 bytes.
+pub(super) fn header(layout: &[(String, Vec<usize>)], files: String) -> Result<Vec<u8>> {
     let mut offset = 0;
     let mut tensors = Vec::new();
     for (name, shape) in layout {
-        let bytes = Element::F32 { big_endian: false }.bytes(shape);
-        let end = bytes
+        let end = bytes_of(shape, size_of::<f32>())
             .and_then(|bytes| bytes.checked_add(offset))
             .with_context(|| format!("the array {name} of shape {shape:?} is too large"))?;
         let info = TensorInfo {
@@ -40,13 +38,11 @@ pub fn header(layout: &[(String, Vec<usize>)], files: String) -> Result<Vec<u8>>
         json.len() as u64 <= LONGEST_HEADER,
         "the list of files is too long for a .safetensors file; save an .npz file"
     );
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.append(&mut json);
-    Ok(header)
+    Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
 }
 
 /// Reads the array of that name, and nothing else of the file.
-pub fn read(path: &Path, name: &str) -> Result<Stored> {
+pub(super) fn read(path: &Path, name: &str) -> Result<Stored> {
     let file = opened(path)?;
     let size = file.metadata()?.len();
     let mut reader = BufReader::new(file);
@@ -54,7 +50,7 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
         .map_err(|error| anyhow!("it is no .safetensors file ({error:#})"))?;
     ensure!(
         start.checked_add(metadata.data_len() as u64) == Some(size),
-        "it is damaged: its header speaks of {} bytes of data, and {} follow",
+        "it is damaged: its header claims {} bytes of data, but {} follow",
         metadata.data_len(),
         size.saturating_sub(start)
     );
@@ -64,22 +60,28 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
             list(metadata.offset_keys())
         );
     };
-    let element = match info.dtype {
-        Dtype::F32 => Element::F32 { big_endian: false },
-        Dtype::F64 => Element::F64 { big_endian: false },
-        other => bail!("its array {name} has the type {other:?}; save it as float32 (F32)"),
-    };
     reader.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
     let count = info.shape.iter().product();
+    let values = match info.dtype {
+        Dtype::F32 => read_numbers(reader, count, f32::from_le_bytes)?,
+        Dtype::F64 => read_numbers(reader, count, |bytes| f64::from_le_bytes(bytes) as f32)?,
+        other => bail!("its array {name} has the type {other:?}; save it as float32 (F32)"),
+    };
     Ok(Stored {
         shape: info.shape.clone(),
         fortran_order: false,
-        values: element.read(reader, count)?,
+        values,
     })
 }
 
-/// The position of the data, and the header, in itself consistent.
-fn read_header(mut reader: impl Read) -> Result<(u64, Metadata)> {
+/// Reads the header; returns the position of the data as well.
+///
+/// Shapes, types and offsets of the tensors agree with each other. The caller compares
+/// `Metadata::data_len` with the length of the file.
+///
+/// # Errors
+/// Returns an error if the header is longer than the format allows, cut short or not valid.
+pub(crate) fn read_header(mut reader: impl Read) -> Result<(u64, Metadata)> {
     let mut length = [0; LENGTH];
     reader.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);

@@ -1,4 +1,4 @@
-//! Writing arrays as they are made: memory stays flat, however large they are.
+//! Writes arrays in pieces, so that memory stays flat whatever their size.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
@@ -8,11 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{ArrayFormat, Element, json_list, npz, safetensors};
+use super::{ArrayFormat, PIECE, bytes_of, npz, safetensors};
 
-/// Numbers that are turned into bytes at a time.
-const PIECE: usize = 1 << 14;
-/// Reserved: the paths of the images.
+/// Reserved for the paths of the images.
 const FILES: &str = "files";
 /// Reserved by the safetensors format.
 const METADATA: &str = "__metadata__";
@@ -26,8 +24,9 @@ const METADATA: &str = "__metadata__";
 /// let layout = [("maps".to_string(), vec![2, 3]), ("logits".to_string(), vec![1])];
 /// let files = [PathBuf::from("cat.jpg")];
 /// let mut writer = ArrayWriter::create(Cursor::new(vec![]), ArrayFormat::Npz, &layout, &files)?;
-/// writer.array("maps")?.write(&[0.0, 1.0, 2.0])?;
-/// writer.array("maps")?.write(&[3.0, 4.0, 5.0])?;
+/// let maps = writer.array("maps")?;
+/// maps.write(&[0.0, 1.0, 2.0])?;
+/// maps.write(&[3.0, 4.0, 5.0])?;
 /// writer.array("logits")?.write(&[6.0])?;
 /// writer.finish()?;
 /// # Ok(())
@@ -36,15 +35,12 @@ const METADATA: &str = "__metadata__";
 pub struct ArrayWriter<W: Write + Seek> {
     sink: Sink<W>,
     layout: Vec<(String, Vec<usize>)>,
-    /// The array in `layout` that is next to be begun.
-    next: usize,
-    /// Values that the array before that still lacks.
+    /// The number of arrays that were begun.
+    begun: usize,
+    /// Values that the last of them still lacks.
     missing: usize,
     bytes: Vec<u8>,
 }
-
-/// The array that is being written; see [`ArrayWriter::array`].
-pub struct OpenArray<'a, W: Write + Seek>(&'a mut ArrayWriter<W>);
 
 enum Sink<W: Write + Seek> {
     Npz(Box<ZipWriter<UntilFailure<W>>>),
@@ -52,16 +48,15 @@ enum Sink<W: Write + Seek> {
 }
 
 impl<W: Write + Seek> ArrayWriter<W> {
-    /// Begins a file that will hold the arrays of `layout` (name and shape, in
-    /// C order) and the paths in `files`: in an npz file as the uint8 array
-    /// `files`, a JSON list in UTF-8; in a safetensors file as that list in the
-    /// metadata under `files`.
+    /// Begins a file of the arrays of `layout` (name and shape, in C order) and the paths in
+    /// `files`: in an npz file the uint8 array `files`, a JSON list in UTF-8; in a safetensors
+    /// file the same list as the metadata `files`. Bytes that are not Unicode are replaced.
     ///
     /// # Errors
-    /// Two arrays of one name or a reserved one (`files`, `__metadata__`), a
-    /// shape too large to count, and any failure to write.
+    /// Returns an error if two arrays have the same name or one has a reserved name (`files`,
+    /// `__metadata__`), if a shape is too large, or if writing fails.
     pub fn create(
-        writer: W,
+        mut writer: W,
         format: ArrayFormat,
         layout: &[(String, Vec<usize>)],
         files: &[PathBuf],
@@ -69,19 +64,23 @@ impl<W: Write + Seek> ArrayWriter<W> {
         let mut names = HashSet::from([FILES, METADATA]);
         for (name, shape) in layout {
             ensure!(names.insert(name), "two arrays would have the name {name}");
-            let bytes = Element::F32 { big_endian: false }.bytes(shape);
-            bytes.with_context(|| format!("the array {name} of shape {shape:?} is too large"))?;
+            bytes_of(shape, size_of::<f32>())
+                .with_context(|| format!("the array {name} of shape {shape:?} is too large"))?;
         }
-        let files = json_list(files)?;
+        let paths: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+        let files = serde_json::to_string(&paths)?;
         let sink = match format {
             ArrayFormat::Npz => {
-                let mut zip = ZipWriter::new(UntilFailure::new(writer));
+                let mut zip = ZipWriter::new(UntilFailure {
+                    inner: writer,
+                    position: 0,
+                    failure: None,
+                });
                 begin_npy(&mut zip, FILES, "|u1", &[files.len()], files.len())?;
                 zip.write_all(files.as_bytes())?;
                 Sink::Npz(Box::new(zip))
             }
             ArrayFormat::Safetensors => {
-                let mut writer = writer;
                 writer.write_all(&safetensors::header(layout, files)?)?;
                 Sink::Safetensors(writer)
             }
@@ -89,56 +88,58 @@ impl<W: Write + Seek> ArrayWriter<W> {
         Ok(ArrayWriter {
             sink,
             layout: layout.to_vec(),
-            next: 0,
+            begun: 0,
             missing: 0,
             bytes: Vec::new(),
         })
     }
 
-    /// The array of that name: the one that is being written, or the next of
-    /// the layout when that one has all its values.
+    /// Begins the next array of the layout, which [`write`](ArrayWriter::write) then fills.
     ///
     /// # Errors
-    /// Any other name, and an array before it that lacks values.
-    pub fn array(&mut self, name: &str) -> Result<OpenArray<'_, W>> {
-        let open = self.next.checked_sub(1).map(|open| &self.layout[open].0);
-        if open.is_some_and(|open| open == name) {
-            return Ok(OpenArray(self));
-        }
+    /// Returns an error if another array is next, if the array before lacks values, or if writing
+    /// fails.
+    pub fn array(&mut self, name: &str) -> Result<&mut Self> {
         self.check_complete()?;
-        let (expected, shape) = match self.layout.get(self.next) {
+        let (expected, shape) = match self.layout.get(self.begun) {
             Some((expected, shape)) if expected == name => (expected, shape),
             Some((expected, _)) => bail!("the array {name} is written where {expected} is due"),
             None => bail!("the array {name} is written where none is due"),
         };
-        let count = shape.iter().product();
+        self.missing = shape.iter().product();
         if let Sink::Npz(zip) = &mut self.sink {
-            begin_npy(zip, expected, "<f4", shape, count * size_of::<f32>())?;
+            begin_npy(zip, expected, "<f4", shape, self.missing * size_of::<f32>())?;
         }
-        self.missing = count;
-        self.next += 1;
-        Ok(OpenArray(self))
+        self.begun += 1;
+        Ok(self)
+    }
+
+    /// The name of the array that was begun last.
+    fn open(&self) -> &str {
+        let last = self.begun.checked_sub(1);
+        last.map_or("", |last| &self.layout[last].0)
     }
 
     fn check_complete(&self) -> Result<()> {
-        match self.next.checked_sub(1).map(|open| &self.layout[open].0) {
-            Some(open) if self.missing > 0 => {
-                bail!("the array {open} lacks {} values", self.missing)
-            }
-            _ => Ok(()),
-        }
+        let (open, missing) = (self.open(), self.missing);
+        ensure!(missing == 0, "the array {open} lacks {missing} values");
+        Ok(())
     }
 
-    fn write(&mut self, values: &[f32]) -> Result<()> {
-        self.missing = match self.missing.checked_sub(values.len()) {
-            Some(missing) => missing,
-            None => bail!(
+    /// Writes the next values of the array that was begun last.
+    ///
+    /// # Errors
+    /// Returns an error if the array has fewer values left, or if writing fails.
+    pub fn write(&mut self, values: &[f32]) -> Result<()> {
+        let Some(missing) = self.missing.checked_sub(values.len()) else {
+            bail!(
                 "{} values for the array {}, which lacks {}",
                 values.len(),
-                self.layout[self.next - 1].0,
+                self.open(),
                 self.missing
-            ),
+            );
         };
+        self.missing = missing;
         for piece in values.chunks(PIECE) {
             self.bytes.clear();
             self.bytes
@@ -151,32 +152,28 @@ impl<W: Write + Seek> ArrayWriter<W> {
         Ok(())
     }
 
-    /// Ends the file, and gives back what it was written to, flushed.
+    /// Ends the file and returns its writer, flushed.
     ///
     /// # Errors
-    /// An array that lacks values or was not begun, and any failure to write,
-    /// also an earlier one.
+    /// Returns an error if an array lacks values or was not begun, or if writing fails or failed
+    /// before.
     pub fn finish(self) -> Result<W> {
         self.check_complete()?;
-        if let Some((name, shape)) = self.layout.get(self.next) {
+        if let Some((name, shape)) = self.layout.get(self.begun) {
             bail!("the array {name} of shape {shape:?} was not written");
         }
         let mut writer = match self.sink {
-            Sink::Npz(zip) => zip.finish()?.into_inner()?,
+            Sink::Npz(zip) => {
+                let UntilFailure { inner, failure, .. } = zip.finish()?;
+                match failure {
+                    None => inner,
+                    Some(kind) => return Err(io::Error::from(kind).into()),
+                }
+            }
             Sink::Safetensors(writer) => writer,
         };
         writer.flush()?;
         Ok(writer)
-    }
-}
-
-impl<W: Write + Seek> OpenArray<'_, W> {
-    /// Writes the next values of the array.
-    ///
-    /// # Errors
-    /// More values than its shape has room for, and any failure to write.
-    pub fn write(&mut self, values: &[f32]) -> Result<()> {
-        self.0.write(values)
     }
 }
 
@@ -198,78 +195,53 @@ fn begin_npy<W: Write + Seek>(
     Ok(())
 }
 
-/// Passes everything on until a write fails; what comes then is dropped, and
-/// called written.
+/// Passes on everything until a write fails, and then pretends to write.
 ///
-/// A `ZipWriter` completes its archive when it is dropped and prints to stderr
-/// what then fails: on a full disk a second message, after that of the run.
+/// A `ZipWriter` completes its archive when it is dropped. If that fails, it prints to stderr: on a
+/// full disk a second message, after the run's own.
 struct UntilFailure<W> {
     inner: W,
     position: u64,
     failure: Option<ErrorKind>,
 }
 
-impl<W: Write + Seek> UntilFailure<W> {
-    fn new(inner: W) -> UntilFailure<W> {
-        UntilFailure {
-            inner,
-            position: 0,
-            failure: None,
+impl<W> UntilFailure<W> {
+    /// The result of `act`, or `pretended` after a failure.
+    fn attempt<T>(
+        &mut self,
+        pretended: T,
+        act: impl FnOnce(&mut W) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.failure.is_some() {
+            return Ok(pretended);
         }
-    }
-
-    fn into_inner(self) -> io::Result<W> {
-        match self.failure {
-            None => Ok(self.inner),
-            Some(kind) => Err(kind.into()),
-        }
-    }
-
-    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result
-            && error.kind() != ErrorKind::Interrupted
-        {
-            self.failure = Some(error.kind());
-        }
+        let result = act(&mut self.inner);
+        let failed = result.as_ref().err().map(io::Error::kind);
+        self.failure = failed.filter(|&kind| kind != ErrorKind::Interrupted);
         result
     }
 }
 
 impl<W: Write + Seek> Write for UntilFailure<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match self.failure {
-            Some(_) => bytes.len(),
-            None => {
-                let result = self.inner.write(bytes);
-                self.noted(result)?
-            }
-        };
+        let written = self.attempt(bytes.len(), |inner| inner.write(bytes))?;
         self.position += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.failure {
-            Some(_) => Ok(()),
-            None => {
-                let result = self.inner.flush();
-                self.noted(result)
-            }
-        }
+        self.attempt((), W::flush)
     }
 }
 
 impl<W: Write + Seek> Seek for UntilFailure<W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = match (self.failure, to) {
-            (None, _) => {
-                let result = self.inner.seek(to);
-                self.noted(result)?
-            }
-            (Some(_), SeekFrom::Start(position)) => position,
-            (Some(_), SeekFrom::Current(by)) => self.position.saturating_add_signed(by),
-            (Some(_), SeekFrom::End(_)) => self.position,
+        let pretended = match to {
+            SeekFrom::Start(position) => position,
+            SeekFrom::Current(by) => self.position.saturating_add_signed(by),
+            SeekFrom::End(_) => self.position,
         };
+        self.position = self.attempt(pretended, |inner| inner.seek(to))?;
         Ok(self.position)
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 
 use super::FigureFormat;
-use super::ramp::Rgb;
+use super::colormap::Rgb;
 use super::sheet::{JPEG_LONGEST_SIDE, MARGIN, Picture, Scaling, Sheet};
 use super::text::{Align, Bounds, Lettering, Weight, one_line};
 

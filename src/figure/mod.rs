@@ -5,8 +5,8 @@
 //! looks the same on every machine (in an SVG, with the viewer's nearest font).
 
 mod clusters;
+pub mod colormap;
 mod maps;
-pub mod ramp;
 mod sheet;
 mod text;
 mod variance;

@@ -23,9 +23,9 @@ use plotters::backend::{BitMapBackend, SVGBackend};
 use plotters_backend::{BackendColor, DrawingBackend};
 
 use super::FigureFormat;
-use super::ramp::Rgb;
+use super::colormap::Rgb;
 use super::text::{Bounds, Lettering, one_line};
-use crate::threads::joined;
+use crate::threads::join_or_resume;
 
 /// White space around the marks, in pixels.
 pub const MARGIN: i32 = 40;
@@ -582,7 +582,7 @@ fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
             // Nobody listens where encoding has failed, which is told below.
             let _ = sender.send((rows.clone(), planes(&bands.draw(rows)?)));
         }
-        joined(encoding).context("cannot encode the figure as JPEG")
+        join_or_resume(encoding).context("cannot encode the figure as JPEG")
     })?;
     Ok(file)
 }

@@ -14,7 +14,7 @@ use plotters_backend::{
     BackendColor, BackendCoord, BackendTextStyle, FontFamily, FontStyle, FontTransform,
 };
 
-use super::ramp::Rgb;
+use super::colormap::Rgb;
 
 /// What a viewer of an SVG may use in place of the embedded font, in the order of likeness.
 const FAMILIES: &str = "Open Sans, Noto Sans, Segoe UI, Helvetica, Arial, sans-serif";

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::FigureFormat;
-use super::ramp::Rgb;
+use super::colormap::Rgb;
 use super::sheet::Sheet;
 use super::text::{Align, Bounds, CAP_HEIGHT, Lettering, Weight};
 

@@ -2,7 +2,7 @@
 
 use super::search_path::SearchPath;
 use crate::notices::Notices;
-use crate::temporary::Workplace;
+use crate::temporary::StagingDir;
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -140,11 +140,11 @@ fn fetch_patiently(
     let folder = &search.checkpoints;
     let unwritable = |e: std::io::Error| anyhow!("{} cannot be written: {e}", folder.display());
     std::fs::create_dir_all(folder).map_err(unwritable)?;
-    let workplace = Workplace::new(folder).map_err(unwritable)?;
-    let (_pending, mut part) = workplace.file().map_err(unwritable)?;
+    let staging = StagingDir::new(folder).map_err(unwritable)?;
+    let (part, mut opened) = staging.file().map_err(unwritable)?;
 
     progress.started(file, announced, &address, folder);
-    let outcome = receive(body.as_reader(), part.as_file_mut(), announced, progress);
+    let outcome = receive(body.as_reader(), &mut opened, announced, progress);
     progress.finished();
     let found = outcome.with_context(|| format!("{address} was not downloaded"))?;
 
@@ -157,7 +157,7 @@ fn fetch_patiently(
         );
     }
     let path = folder.join(file);
-    part.persist(&path).map_err(|e| unwritable(e.error))?;
+    part.persist(&path).map_err(unwritable)?;
     Ok(path)
 }
 

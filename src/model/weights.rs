@@ -3,7 +3,7 @@
 
 use super::zoo::ZooEntry;
 use crate::hooks::{tensor_of_floats, without_values};
-use crate::threads::joined;
+use crate::threads::join_or_resume;
 use anyhow::{Context, Result, anyhow, bail};
 use pytorch_reader::{DType, PytorchReader};
 use rayon::prelude::*;
@@ -434,7 +434,7 @@ pub fn network<T>(
         let read = scope.spawn(|| state.read());
         let module = without_values(|| entry.build(&vs.root(), classes));
         vs.freeze();
-        (meanwhile(module), joined(read))
+        (meanwhile(module), join_or_resume(read))
     });
     load(&vs, entry, state?, file)?;
     Ok((vs, made))

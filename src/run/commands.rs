@@ -1,13 +1,11 @@
 //! The commands beside the maps: the cluster map, and the tables of layers and networks.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::{pickle, som};
-use crate::error::{Hint, hinted};
 use crate::figure::{ClusterFigure, Placed, draw_clusters};
 use crate::labels::Labels;
 use crate::model::locate::{self, Located};
@@ -29,9 +27,7 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
     let labels = options.labels.as_deref().map(Labels::read).transpose()?;
-    let file = File::open(&options.file)
-        .map_err(|error| hinted(format!("{show}: cannot be opened: {error}"), Hint::Cluster))?;
-    let rows = pickle::read(BufReader::new(file)).with_context(|| format!("{show}"))?;
+    let rows = pickle::read(&options.file).with_context(|| format!("{show}"))?;
     let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
     let labels = match labels.zip(options.labels.as_ref()) {
         Some((labels, file)) if highest >= labels.len() => bail!(

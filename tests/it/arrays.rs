@@ -58,15 +58,12 @@ fn written(format: ArrayFormat) -> Vec<u8> {
         ("variance_ratio", &[5]),
     ]);
     let mut writer = ArrayWriter::create(Cursor::new(vec![]), format, &layout, &files).unwrap();
-    let input = input();
-    for image in input.outer_iter() {
-        let mut open = writer.array("input").unwrap();
-        for row in image.rows() {
-            open.write(row.as_slice().unwrap()).unwrap();
-        }
+    let open = writer.array("input").unwrap();
+    for row in input().rows() {
+        open.write(row.as_slice().unwrap()).unwrap();
     }
     writer.array("none").unwrap().write(&[]).unwrap();
-    let mut open = writer.array("variance_ratio").unwrap();
+    let open = writer.array("variance_ratio").unwrap();
     open.write(&[0.5, f32::NAN, f32::MIN_POSITIVE, -0.0, f32::MAX])
         .unwrap();
     writer.finish().unwrap().into_inner()
@@ -176,7 +173,7 @@ fn what_is_wrong_with_an_input_is_named_in_one_line() {
         ("float16.npz", "type <f2; save it as float32"),
         ("uint8.npz", "type |u1"),
         ("object.npz", "type |O"),
-        ("fields.npz", "type [('a', '<f4'), ('b', '<f4')]"),
+        ("fields.npz", "type of several fields"),
         (
             "channels_last.npz",
             "[2, 4, 5, 3], not [N, 3, H, W] (the channels",
@@ -186,7 +183,7 @@ fn what_is_wrong_with_an_input_is_named_in_one_line() {
             "[3, 4, 5], not [N, 3, H, W] (a single image",
         ),
         ("scalar.npz", "[], not [N, 3, H, W]"),
-        ("none.npz", "[0, 3, 4, 5]: it holds no pixel"),
+        ("none.npz", "[0, 3, 4, 5], so it holds no pixel"),
         ("not_finite.npz", "input[1, 0, 2, 3] is NaN"),
         ("too_large.npz", "input[1, 2, 0, 1] is inf"),
     ] {
@@ -299,8 +296,9 @@ fn a_wrong_number_of_values_is_an_error() {
         let create = || ArrayWriter::create(Cursor::new(vec![]), format, &layout, &[]).unwrap();
 
         let mut writer = create();
-        writer.array("maps").unwrap().write(&[0.0; 3]).unwrap();
-        assert!(complaint(writer.array("maps").unwrap().write(&[0.0; 2])).contains("lacks 1"));
+        let maps = writer.array("maps").unwrap();
+        maps.write(&[0.0; 3]).unwrap();
+        assert!(complaint(maps.write(&[0.0; 2])).contains("lacks 1"));
 
         let mut writer = create();
         writer.array("maps").unwrap().write(&[0.0; 3]).unwrap();
@@ -437,8 +435,9 @@ fn an_array_of_more_than_4_gib_becomes_zip64() {
     let mut writer =
         ArrayWriter::create(Counter::default(), ArrayFormat::Npz, &layout, &[]).unwrap();
     let piece = vec![0.0; 1 << 20];
+    let maps = writer.array("maps").unwrap();
     for _ in 0..count / piece.len() {
-        writer.array("maps").unwrap().write(&piece).unwrap();
+        maps.write(&piece).unwrap();
     }
     writer.array("logits").unwrap().write(&[1.0, 2.0]).unwrap();
     let mut npz = NpzReader::new(writer.finish().unwrap()).unwrap();

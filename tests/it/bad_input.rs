@@ -763,20 +763,19 @@ fn cluster_files_are_checked() {
         one.bin --seed -1 => 2: --seed | prism som --help
         one.bin --output {map.gif|map} => 2: --output map | .png
         a.bin b.bin => 2: prism som | b.bin
-        data/clusters/bad/protocol5.bin => 1: protocol5 | protocol=4
+        data/clusters/bad/zip_object.bin => 1: zip_object | the Python object builtins.zip
         data/clusters/bad/empty_list.bin => 1: the list of images is empty
-        data/clusters/bad/reduce.bin => 1: reduce | Python code
+        data/clusters/bad/reduce.bin => 1: reduce | not a pickle
         data/clusters/bad/dictionary.bin => 1: dictionary.bin | a dictionary
         data/clusters/bad/class_as_text.bin => 1: class_as_text | image
         data/clusters/bad/class_negative.bin => 1: class -1
-        data/clusters/bad/feature_two.bin => 1: feature 2 of image 1 is 2
+        data/clusters/bad/feature_two.bin => 1: image 1 has 2 for feature 2
         data/clusters/bad/features_28.bin => 1: 28 features
         data/clusters/bad/lengths_differ.bin => 1: image 2 has 1 features
-        data/clusters/bad/cyclic_2.bin => 1: cyclic_2.bin | is a list
-        data/clusters/bad/trailing_bytes.bin => 1: the file goes on
-        data/clusters/bad/truncated.bin => 1: ends in the middle
+        data/clusters/bad/cyclic_2.bin => 1: cyclic_2.bin | image 2 has 0 values
+        data/clusters/bad/truncated.bin => 1: cannot be read as a list
         data/clusters/bad/not_utf8.bin => 1: UTF-8
-        data/clusters/bad/text_beyond_end.bin => 1: a value of 1152921504606846976 bytes
+        data/clusters/bad/text_beyond_end.bin => 1: cannot be read as a list
         "#,
     );
 }

@@ -41,14 +41,14 @@ impl Output for Arrays<'_> {
 
         to.files.write(self.0, |out| {
             let mut writer = ArrayWriter::create(out, format, &layout, &results.paths)?;
-            let mut array = writer.array("maps")?;
+            let array = writer.array("maps")?;
             for images in maps.chunks() {
                 array.write(&values(&maps.map(images)?)?)?;
             }
             writer.array("features")?.write(&values(&maps.features)?)?;
             writer.array("variance_ratio")?.write(&ratios)?;
             writer.array("logits")?.write(&values(&maps.logits)?)?;
-            let mut array = writer.array("input")?;
+            let array = writer.array("input")?;
             for images in maps.chunks() {
                 array.write(&values(&results.input.get(images)?)?)?;
             }

@@ -7,7 +7,7 @@ use super::pictures::overlaid;
 use super::{Destination, Output, Results};
 use crate::classes::Class;
 use crate::convert::{ramp_picture, to_picture};
-use crate::figure::{Column, MapFigure, Panel, Scaling, draw_maps, most_images, ramp};
+use crate::figure::{Column, MapFigure, Panel, Scaling, colormap, draw_maps, most_images};
 use crate::options::OutputOptions;
 use crate::output::Outputs;
 
@@ -43,13 +43,13 @@ impl Figure<'_> {
             panels.push(Panel::new(over, Scaling::Smooth));
         }
         if self.0.split_rgb {
-            for (channel, ramp) in (0..).zip([ramp::reds, ramp::greens, ramp::blues]) {
+            for (channel, ramp) in (0..).zip([colormap::reds, colormap::greens, colormap::blues]) {
                 let picture = ramp_picture(&map.get(channel), ramp)?;
                 panels.push(Panel::new(picture, scaling));
             }
         }
         if let Some(saliency) = results.saliency_of(image) {
-            let picture: RgbImage = ramp_picture(&saliency, ramp::magma)?;
+            let picture: RgbImage = ramp_picture(&saliency, colormap::magma)?;
             panels.push(Panel::new(picture, scaling));
         }
         let title = results.classes[image]

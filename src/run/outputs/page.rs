@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::pictures::file_stem;
 use super::{Destination, Output, Results};
 use crate::convert::{ramp_picture, to_picture};
-use crate::figure::ramp;
+use crate::figure::colormap;
 use crate::output::{Outputs, folder_of};
 use crate::report::Gallery;
 
@@ -25,7 +25,7 @@ impl Output for Page<'_> {
         let bar = results.notices.bar(count, "drawing the page");
         for (image, path) in results.paths.iter().enumerate() {
             let saliency = results.saliency_of(image);
-            let saliency = saliency.map(|saliency| ramp_picture(&saliency, ramp::magma));
+            let saliency = saliency.map(|saliency| ramp_picture(&saliency, colormap::magma));
             gallery.add(
                 &file_stem(image, count, path),
                 &results.picture(image).load()?,
