@@ -13,7 +13,7 @@ use clap_complete::Shell;
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, Usage, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
-use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
+use crate::hooks::{Hooks, Precision, Rule, SaliencyHook};
 use crate::images::MAX_PIXELS;
 use crate::map::Keep;
 use crate::notices::Notices;
@@ -217,7 +217,7 @@ struct ModelArgs {
 
     /// Rule that chooses the activations: TorchPRISM's own, or the one that
     /// suits every CNN
-    #[arg(long, value_name = "RULE", default_value = "auto", value_parser = named::<Rule>(&Rule::NAMES))]
+    #[arg(long, value_name = "RULE", default_value = "auto")]
     hooks: Rule,
 
     /// Layer whose channels are analysed, in place of the rule's choice (see
@@ -258,7 +258,7 @@ struct SaliencyArgs {
 }
 
 const NO_SALIENCY: &str = "none";
-const SALIENCY_NAMES: [&str; 3] = [NO_SALIENCY, Method::NAMES[0], Method::NAMES[1]];
+const SALIENCY_NAMES: [&str; 3] = [NO_SALIENCY, "gradcam", "exct-backp"];
 
 /// A saliency method, or none.
 #[derive(Debug, Clone, Copy)]
@@ -270,7 +270,7 @@ impl FromStr for SaliencyChoice {
     fn from_str(name: &str) -> anyhow::Result<SaliencyChoice> {
         match name {
             NO_SALIENCY => Ok(SaliencyChoice(None)),
-            name => name.parse().map(Some).map(SaliencyChoice),
+            name => Ok(SaliencyChoice(clap::ValueEnum::from_str(name, false).ok())),
         }
     }
 }
@@ -368,8 +368,8 @@ struct ComputeArgs {
 
     /// Arithmetic of the network: f32, or bf16, which is faster on processors
     /// that have it and rounds to 8 bits
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = named::<Execution>(&Execution::NAMES))]
-    precision: Execution,
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    precision: Precision,
 
     /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
     /// to a temporary file in the output folder [default: a share of the memory]
@@ -427,6 +427,7 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
         Hint::ModelFile => "give it as --model FILE",
         Hint::Labels => "give the number of a class, or --labels FILE",
+        Hint::ListLayers => "`prism layers` lists all",
     }
 }
 
@@ -504,7 +505,7 @@ impl ModelArgs {
                 rule: self.hooks,
                 layer: self.layer,
                 saliency: None,
-                execution: compute.precision,
+                precision: compute.precision,
             },
             image_size: self.image_size,
             mean: self.mean,
@@ -553,10 +554,10 @@ impl RunArgs {
         if saliency.is_none() && (asked.target.is_some() || asked.saliency_layer.is_some()) {
             return Err(Usage(format!(
                 "--target and --saliency-layer choose what --saliency shows; add --saliency {}",
-                Method::NAMES.join(" or --saliency ")
+                SALIENCY_NAMES[1..].join(" or --saliency ")
             )));
         }
-        if saliency.is_some() && self.compute.precision == Execution::Bfloat16 {
+        if saliency.is_some() && self.compute.precision == Precision::Bf16 {
             return Err(Usage(
                 "--precision bf16 does not go with --saliency, whose gradients are computed in f32"
                     .into(),

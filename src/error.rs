@@ -35,6 +35,8 @@ pub enum Hint {
     ModelFile,
     /// A file of class names, or a class by number.
     Labels,
+    /// The names of all layers.
+    ListLayers,
 }
 
 /// An error with a [`Hint`].

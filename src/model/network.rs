@@ -56,7 +56,7 @@ impl Network {
                 .build_global();
         }
         let device = options.device.device()?;
-        if !options.hooks.execution.is_native(device) {
+        if !options.hooks.precision.is_native(device) {
             notices.warn(
                 "this processor has no bfloat16 arithmetic: --precision bf16 is slower than f32 here",
             );

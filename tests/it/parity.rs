@@ -108,7 +108,7 @@ fn the_first_pass_of_vgg16_is_the_references() {
     let options = ModelOptions {
         hooks: Hooks {
             saliency: Some(SaliencyHook {
-                method: Method::ExcitationBackprop { contrastive: false },
+                method: Method::ExcitationBackprop,
                 layer: None,
             }),
             ..Hooks::default()
