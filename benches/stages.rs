@@ -7,7 +7,7 @@ use std::path::Path;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use image::RgbImage;
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance};
-use prism::hooks::{Classifier, Hooks};
+use prism::hooks::{Hooks, Precision};
 use prism::images;
 use prism::images::{Normalisation, to_batch};
 use prism::map::{PcaAccumulator, gradual_extrapolation, regression, to_picture};
@@ -54,12 +54,12 @@ fn forward(c: &mut Criterion) {
     c.bench_function("hook it", |b| {
         b.iter(|| network.hook(size, &Hooks::default()).unwrap());
     });
-    let bare = Classifier::new(&network.graph, size, options.hooks.execution).unwrap();
+    let bare = network.graph.bare_forward(size, Precision::F32).unwrap();
     let hooked = network.hook(size, &Hooks::default()).unwrap();
     let batch = rand(&[BATCH as i64, 3, size.0, size.1]);
     let mut group = c.benchmark_group("forward 8 images");
     group.sample_size(20);
-    group.bench_function("bare", |b| b.iter(|| bare.forward(&batch).unwrap()));
+    group.bench_function("bare", |b| b.iter(|| bare(&batch).unwrap()));
     group.bench_function("hooked", |b| b.iter(|| hooked.forward(&batch).unwrap()));
     group.finish();
 }

@@ -6,8 +6,9 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use prism::hooks::{Classifier, Execution, reusing_freed_memory};
-use prism::model::{ModelOptions, Network, Notices};
+use clap::ValueEnum;
+use prism::hooks::{Precision, reusing_freed_memory};
+use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use tch::Tensor;
 
 const RUNS: usize = 9;
@@ -18,23 +19,27 @@ fn main() -> Result<()> {
         anyhow::bail!("forward NETWORK WEIGHTS [IMAGES [bf16]]");
     };
     let images: i64 = rest.first().map_or(Ok(4), |count| count.parse())?;
-    let execution: Execution = rest.get(1).map_or("f32", String::as_str).parse()?;
-    let mut options = ModelOptions {
+    let precision = rest.get(1).map_or("f32", String::as_str);
+    let precision = Precision::from_str(precision, false).map_err(anyhow::Error::msg)?;
+    let options = ModelOptions {
         model: name.into(),
         weights: Some(weights.into()),
         ..ModelOptions::default()
     };
-    options.hooks.execution = execution;
-    let network = Network::load(&options, Notices::Quiet)?;
+    let compute = ComputeOptions {
+        precision,
+        ..ComputeOptions::default()
+    };
+    let network = Network::load(&options, &compute, Notices::Quiet)?;
     let size = network.input_size;
-    let bare = Classifier::new(&network.graph, size, execution)?;
-    let hooked = network.hook(size, &options)?;
+    let bare = network.graph.bare_forward(size, precision)?;
+    let hooked = network.hook(size, &options.hooks(&compute))?;
     let batch = Tensor::rand([images, 3, size.0, size.1], tch::kind::FLOAT_CPU);
     let mut seconds = [Vec::new(), Vec::new()];
     reusing_freed_memory(|| -> Result<()> {
         for _ in 0..RUNS {
             let begin = Instant::now();
-            let _scores = bare.forward(&batch)?;
+            let _scores = bare(&batch)?;
             seconds[0].push(begin.elapsed().as_secs_f64() / images as f64);
             let begin = Instant::now();
             hooked.forward(&batch)?;

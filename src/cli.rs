@@ -139,6 +139,7 @@ pub fn hint(hint: Hint) -> &'static str {
             "--image-size, --mean, --std and --skip-bad-images do not apply to stored arrays"
         }
         Hint::ClusterFile => "prism --cluster writes such a file",
+        Hint::ListLayers => "prism layers lists all layers",
         Hint::BasisFile => "--save-basis writes such a file",
     }
 }

@@ -43,6 +43,8 @@ pub enum Hint {
     ClusterFile,
     /// The file of a basis that a run writes.
     BasisFile,
+    /// The names of all layers.
+    ListLayers,
 }
 
 /// An error with a [`Hint`].

@@ -332,7 +332,7 @@ impl Options {
         let method = match self.saliency.method {
             SaliencyChoice::None => None,
             SaliencyChoice::Gradcam => Some(Method::GradCam),
-            SaliencyChoice::ExctBackp => Some(Method::ExcitationBackprop { contrastive: true }),
+            SaliencyChoice::ExctBackp => Some(Method::ContrastiveExcitationBackprop),
         };
         Hooks {
             saliency: method.map(|method| SaliencyHook {

@@ -1,48 +1,53 @@
-//! Saliency: where in an image a class was seen.
+//! Saliency: the evidence for a class at each place of an image.
 
-use std::str::FromStr;
-
-use anyhow::Result;
+use clap::ValueEnum;
 use tch::{Kind, Tensor};
 
-use crate::error::usage;
-
-/// How a class is traced back to a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the saliency of a class is computed at a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Method {
-    /// The activation's channels, weighted with the mean gradient of the class
-    /// score (Selvaraju et al., "Grad-CAM", ICCV 2017).
+    /// The channels of the activation, weighted by the mean gradient of the class score
+    /// (Selvaraju et al., "Grad-CAM", ICCV 2017).
+    #[value(name = "gradcam")]
     GradCam,
-    /// Excitation backpropagation (Zhang et al., "Top-down neural attention by
-    /// excitation backprop", ECCV 2016).
-    ExcitationBackprop {
-        /// Less what the class's opposite wins: what sets it apart from others.
-        contrastive: bool,
-    },
+    /// Excitation backpropagation (Zhang et al., "Top-down neural attention by excitation
+    /// backprop", ECCV 2016).
+    #[value(skip)]
+    ExcitationBackprop,
+    /// Contrastive excitation backpropagation (section 3.3 there): less the winning probability
+    /// of the opposite of the class, so that evidence for all classes cancels.
+    #[value(name = "exct-backp")]
+    ContrastiveExcitationBackprop,
 }
 
 impl Method {
-    /// The names that [`Method::from_str`] knows.
-    pub const NAMES: [&'static str; 2] = ["gradcam", "exct-backp"];
-
-    /// What a person calls it.
+    /// The usual name of the method.
     pub fn title(self) -> &'static str {
         match self {
             Method::GradCam => "Grad-CAM",
-            Method::ExcitationBackprop { .. } => "excitation backprop",
+            Method::ExcitationBackprop | Method::ContrastiveExcitationBackprop => {
+                "excitation backprop"
+            }
         }
+    }
+
+    /// Whether the opposite of the class is subtracted.
+    pub fn is_contrastive(self) -> bool {
+        self == Method::ContrastiveExcitationBackprop
     }
 
     /// The saliency `[N,1,h,w]` of an activation `[N,C,h,w]`.
     ///
-    /// `returned` is what came back to the activation: gradients of the class
-    /// score, or winning probability. Never negative.
-    pub fn saliency(self, activation: &Tensor, returned: &Tensor) -> Tensor {
+    /// `gradient` is the gradient of the class score at the activation, or the winning
+    /// probability. The saliency is never negative.
+    pub fn saliency(self, activation: &Tensor, gradient: &Tensor) -> Tensor {
         let channels = match self {
             Method::GradCam => {
-                activation * returned.mean_dim([2i64, 3].as_slice(), true, Kind::Float)
+                activation * gradient.mean_dim([2i64, 3].as_slice(), true, Kind::Float)
             }
-            Method::ExcitationBackprop { .. } => returned.shallow_clone(),
+            Method::ExcitationBackprop | Method::ContrastiveExcitationBackprop => {
+                gradient.shallow_clone()
+            }
         };
         channels
             .sum_dim_intlist([1i64].as_slice(), true, Kind::Float)
@@ -50,23 +55,8 @@ impl Method {
     }
 }
 
-impl FromStr for Method {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Method> {
-        match name {
-            "gradcam" => Ok(Method::GradCam),
-            "exct-backp" => Ok(Method::ExcitationBackprop { contrastive: true }),
-            _ => Err(usage(format!(
-                "there is no saliency method '{name}'; there are {}",
-                Method::NAMES.join(", ")
-            ))),
-        }
-    }
-}
-
-/// Saliency `[n,1,h,w]` with each image's own range stretched to [0, 1]; zeros
-/// where an image has no range.
+/// Saliency `[n,1,h,w]` with the range of each image stretched to [0, 1]. A constant image becomes
+/// zero.
 pub fn stretched(saliency: &Tensor) -> Tensor {
     let plane = [2i64, 3];
     let low = saliency.amin(plane.as_slice(), true);
@@ -97,7 +87,7 @@ mod tests {
     #[test]
     fn winning_probability_is_summed_over_channels() {
         let p = Tensor::from_slice(&[0.5f32, -0.25, 0.25, 0.0, -0.75, 0.5, 0.0, 0.0]);
-        let saliency = Method::ExcitationBackprop { contrastive: true }
+        let saliency = Method::ContrastiveExcitationBackprop
             .saliency(&p.zeros_like(), &p.reshape([1, 2, 2, 2]));
         assert_eq!(values(&saliency), [0.0, 0.25, 0.25, 0.0]);
     }

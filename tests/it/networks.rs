@@ -1,16 +1,15 @@
-//! The whole path from a TorchScript file to a map, against an independent
-//! PyTorch implementation (tests/reference): the tiny networks of every family,
-//! scripted and traced.
+//! From a TorchScript file to a map, compared with an independent implementation in PyTorch
+//! (tests/reference), for tiny networks of every family, scripted and traced.
 
 use std::path::Path;
 
 use crate::common::{NETWORKS, Npz, largest_difference};
-use prism::hooks::{Excitations, Execution, HookedModel, Hooks, NetworkGraph, Rule};
+use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, Precision, Rule};
 use prism::internals::Spool;
 use prism::map::{Collector, Keep, MapOptions, Maps};
 use tch::{Device, Tensor};
 
-/// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
+/// Largest difference of a pixel, and largest mean difference.
 const WORST: f64 = 1e-3;
 const MEAN: f64 = 1e-4;
 
@@ -113,9 +112,8 @@ fn maps_are_those_of_pytorch_by_both_rules() {
     });
 }
 
-/// Common, unique and all quantised colours; a pixel may lie so near to the
-/// border of two colours that rounding decides: one at feature resolution, half
-/// a percent above.
+/// Shared, unique and all quantised colours. Rounding decides for pixels at the border of two
+/// colours: one pixel may differ at feature resolution, half a percent at image resolution.
 #[test]
 fn quantised_maps_are_those_of_pytorch() {
     for file in ["tiny_vgg_scripted.pt", "tiny_resnet_traced.pt"] {
@@ -147,7 +145,7 @@ fn quantised_maps_are_those_of_pytorch() {
     }
 }
 
-/// Quantised colours are brought up by a regression as well.
+/// A regression upsamples quantised colours, too.
 #[test]
 fn quantised_maps_of_the_auto_rule_are_those_of_pytorch() {
     let model = hook("tiny_resnet_traced.pt", Rule::Auto);
@@ -158,8 +156,7 @@ fn quantised_maps_of_the_auto_rule_are_those_of_pytorch() {
     assert!(difference <= WORST, "{difference}");
 }
 
-/// The notes and maps of batches in which the choice of colours leaves nothing,
-/// or everything.
+/// Notes and maps of batches in which the filter of colours leaves nothing, or everything.
 #[test]
 fn a_choice_that_leaves_nothing_is_black_and_said() {
     let model = hook("tiny_vgg_scripted.pt", Rule::Auto);
@@ -175,29 +172,23 @@ fn a_choice_that_leaves_nothing_is_black_and_said() {
     assert!(quantised.note().is_none());
 }
 
-/// Folding and oneDNN's layouts change roundings alone; bfloat16 more.
+/// Folded batch-norms and oneDNN's layouts change only the rounding; bfloat16 changes more.
 #[test]
 fn the_optimised_graph_gives_what_the_plain_one_gives() {
-    let load = |file: &str, execution| {
-        let path = Path::new("tests/data/networks").join(file);
-        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-        move |rule| {
-            let hooks = Hooks {
-                execution,
-                ..by(rule, None)
-            };
-            HookedModel::new(&network, (64, 64), &hooks).unwrap()
-        }
-    };
     each(|_, file, expected| {
         let input = expected.tensor("input");
-        let (plain, optimised) = (
-            load(file, Execution::Plain),
-            load(file, Execution::Optimised),
-        );
-        let rounded = load(file, Execution::Bfloat16);
+        let path = Path::new("tests/data/networks").join(file);
+        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
         for rule in [Rule::Torchprism, Rule::Auto] {
-            let exact = plain(rule).forward(&input).unwrap();
+            let hooks = by(rule, None);
+            let plain = HookedModel::new_plain(&network, (64, 64), &hooks).unwrap();
+            let optimised = HookedModel::new(&network, (64, 64), &hooks).unwrap();
+            let bf16 = Hooks {
+                precision: Precision::Bf16,
+                ..hooks
+            };
+            let rounded = HookedModel::new(&network, (64, 64), &bf16).unwrap();
+            let exact = plain.forward(&input).unwrap();
             let tensors = |seen: &Excitations| -> Vec<Tensor> {
                 let whole = [&seen.logits, &seen.excitation].into_iter();
                 whole
@@ -205,7 +196,7 @@ fn the_optimised_graph_gives_what_the_plain_one_gives() {
                     .map(Tensor::shallow_clone)
                     .collect()
             };
-            for (made, tolerance) in [(optimised(rule), 1e-5), (rounded(rule), 0.1)] {
+            for (made, tolerance) in [(&optimised, 1e-5), (&rounded, 0.1)] {
                 let seen = made.forward(&input).unwrap();
                 for (tensor, wanted) in tensors(&seen).iter().zip(tensors(&exact)) {
                     let scale = wanted.abs().max().double_value(&[]);
@@ -219,7 +210,7 @@ fn the_optimised_graph_gives_what_the_plain_one_gives() {
                 }
             }
             let maps = |model: &HookedModel| all(&maps(model, &input, 3, true));
-            let off = (maps(&optimised(rule)) - maps(&plain(rule))).abs();
+            let off = (maps(&optimised) - maps(&plain)).abs();
             assert!(
                 off.max().double_value(&[]) < WORST,
                 "{file} {rule:?}: {off:?}"
@@ -228,34 +219,36 @@ fn the_optimised_graph_gives_what_the_plain_one_gives() {
     });
 }
 
-/// libtorch's passes throw at the scripted one; bfloat16 is another matter.
+/// libtorch's passes fail on the scripted network. The loss of precision by bfloat16 is expected.
 #[test]
 fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
-    let seen = |file: &str, execution| {
+    let load = |file: &str| {
         let path = Path::new("tests/data/odd_networks").join(file);
-        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
+        NetworkGraph::load(&path, Device::Cpu).unwrap()
+    };
+    let input = Npz::open("tests/data/odd_networks/expected.npz").tensor("input");
+    let traced = load("PaddedInWords.pt");
+    let traced = HookedModel::new_plain(&traced, (32, 32), &Hooks::default()).unwrap();
+    let traced = traced.forward(&input).unwrap();
+    let scripted = load("PaddedInWordsScripted.pt");
+    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.05)] {
         let hooks = Hooks {
-            execution,
+            precision,
             ..Hooks::default()
         };
-        let input = Npz::open("tests/data/odd_networks/expected.npz").tensor("input");
-        let model = HookedModel::new(&network, (32, 32), &hooks).unwrap();
-        model.forward(&input).unwrap()
-    };
-    let traced = seen("PaddedInWords.pt", Execution::Plain);
-    for (execution, tolerance) in [(Execution::Optimised, 1e-5), (Execution::Bfloat16, 0.05)] {
-        let scripted = seen("PaddedInWordsScripted.pt", execution);
+        let scripted = HookedModel::new(&scripted, (32, 32), &hooks).unwrap();
+        let scripted = scripted.forward(&input).unwrap();
         for (found, wanted) in [
             (&scripted.logits, &traced.logits),
             (&scripted.excitation, &traced.excitation),
         ] {
             let off = largest_difference(found, wanted);
-            assert!(off < tolerance, "{execution:?}: {off}");
+            assert!(off < tolerance, "{precision:?}: {off}");
         }
     }
 }
 
-/// oneDNN has not every pooling, and one with another result; libtorch's pass gives it all.
+/// libtorch's pass gives oneDNN all poolings, but oneDNN lacks some and computes one differently.
 #[test]
 fn poolings_are_what_they_are_in_pytorch() {
     let folder = Path::new("tests/data/odd_networks");
@@ -267,7 +260,7 @@ fn poolings_are_what_they_are_in_pytorch() {
     assert!(off < 1e-6, "{off}");
 }
 
-/// What does not fit in memory is kept in a file, and makes the same map.
+/// Tensors that do not fit in memory are written to a file. The map is the same.
 #[test]
 fn a_map_is_the_same_from_memory_and_from_a_file() {
     let model = hook("tiny_resnet_traced.pt", Rule::Auto);
@@ -290,10 +283,10 @@ fn a_map_is_the_same_from_memory_and_from_a_file() {
     assert_eq!(largest_difference(&in_memory, &from_file), 0.0);
 }
 
-/// What the reference's hand-written reading of each rule captured: sizes, and
-/// the mean of each number that is kept, to tell it from others of its size.
+/// The layers that the reference implementation lists for each rule by hand, with their shapes
+/// and the mean of each captured channel, which distinguishes layers of equal shape.
 #[test]
-fn the_rules_capture_what_a_person_would() {
+fn the_rules_capture_the_layers_listed_by_hand() {
     each(|_, file, expected| {
         let input = expected.tensor("input");
         let layers = expected.json("layers");
@@ -325,7 +318,7 @@ fn the_rules_capture_what_a_person_would() {
 #[test]
 fn scripted_and_traced_files_name_their_layers_alike() {
     for (network, kinds) in NETWORKS {
-        // The traced Inception stands inside another module.
+        // The traced Inception is inside another module.
         if kinds.len() < 2 || network == "tiny_inception" {
             continue;
         }
@@ -355,7 +348,7 @@ fn scripted_and_traced_files_name_their_layers_alike() {
     assert_eq!(unique.len(), names.len());
 }
 
-/// The map is of the batch as a whole, in whatever chunks it was seen.
+/// The map of a batch does not depend on the chunks in which it is forwarded.
 #[test]
 fn the_size_of_the_chunks_does_not_change_the_map() {
     each(|_, file, expected| {
@@ -395,8 +388,8 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
 
-/// A captured tensor must be the layer's own, even where the network goes on to
-/// change it in place (the residual sum and the ReLU after it do).
+/// A captured tensor is the output of the layer, even if the network later changes it in place (as
+/// the residual sum and the ReLU after it do).
 #[test]
 fn later_in_place_operators_do_not_reach_what_was_captured() {
     let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
@@ -420,8 +413,8 @@ fn later_in_place_operators_do_not_reach_what_was_captured() {
     assert!(largest_difference(&(normalised + stream), &sum) < 1e-5);
 }
 
-/// Networks that compute the same by odd roads: what is captured must be what
-/// the network's author would point at (tests/reference/make_odd_networks.py).
+/// Networks that compute the same in unusual ways: the captured tensors are those that
+/// tests/reference/make_odd_networks.py returns.
 #[test]
 fn odd_ways_of_writing_a_network_are_captured_alike() {
     let folder = Path::new("tests/data/odd_networks");

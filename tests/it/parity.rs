@@ -111,7 +111,7 @@ fn the_first_pass_of_vgg16_is_the_references() {
     };
     let hooks = Hooks {
         saliency: Some(SaliencyHook {
-            method: Method::ExcitationBackprop { contrastive: false },
+            method: Method::ExcitationBackprop,
             layer: None,
         }),
         ..Hooks::default()

@@ -1,21 +1,21 @@
-//! Both saliency methods against an independent implementation over torch.fx
-//! (tests/reference/saliency_reference.py): the tiny networks of every family,
-//! scripted and traced, at the final excitation and at an earlier layer.
+//! The saliency methods, compared with an independent implementation over torch.fx
+//! (tests/reference/saliency_reference.py), for tiny networks of every family, scripted and traced,
+//! at the final excitation and at an earlier layer.
 
 use std::path::Path;
 
 use crate::common::{NETWORKS, Npz, largest_difference};
-use prism::hooks::{Execution, HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
+use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
 use prism::internals::Usage;
 use prism::map::{Collector, MapOptions};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};
 
-const EBP: Method = Method::ExcitationBackprop { contrastive: false };
-const CEBP: Method = Method::ExcitationBackprop { contrastive: true };
+const EBP: Method = Method::ExcitationBackprop;
+const CEBP: Method = Method::ContrastiveExcitationBackprop;
 const METHODS: [(Method, &str); 3] = [(Method::GradCam, "gradcam"), (EBP, "ebp"), (CEBP, "cebp")];
 
-/// Of the largest magnitude; the reference's float32 and float64 differ by 2e-6.
+/// Relative to the largest magnitude. The reference in float32 and float64 differs by 2e-6.
 const TOLERANCE: f64 = 1e-4;
 
 fn hooks(method: Method, layer: Option<&str>) -> Hooks {
@@ -24,14 +24,6 @@ fn hooks(method: Method, layer: Option<&str>) -> Hooks {
             method,
             layer: layer.map(String::from),
         }),
-        ..Hooks::default()
-    }
-}
-
-/// No saliency, on the same graph as with one, which nothing has optimised.
-fn without_saliency() -> Hooks {
-    Hooks {
-        execution: Execution::Plain,
         ..Hooks::default()
     }
 }
@@ -46,7 +38,7 @@ fn saliency(network: &NetworkGraph, hooks: &Hooks, input: &Tensor) -> Tensor {
     model.forward(input).unwrap().saliency.unwrap()
 }
 
-/// The difference as a share of the reference's largest magnitude.
+/// The difference relative to the largest magnitude of the reference.
 fn difference(ours: &Tensor, theirs: &Tensor) -> f64 {
     largest_difference(ours, theirs) / theirs.abs().max().double_value(&[]).max(1e-9)
 }
@@ -56,7 +48,7 @@ fn sums(saliency: &Tensor) -> Vec<f64> {
     Vec::try_from(sums).unwrap()
 }
 
-/// Network by network: its file, its images, and what is known of it.
+/// Calls `check` for each network with its name, graph, images and reference.
 fn each(mut check: impl FnMut(&str, &NetworkGraph, &Tensor, &serde_json::Value)) {
     let text = std::fs::read_to_string("tests/data/expected/saliency.json").unwrap();
     let known: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -69,8 +61,7 @@ fn each(mut check: impl FnMut(&str, &NetworkGraph, &Tensor, &serde_json::Value))
     }
 }
 
-/// A layer by the name that it has in this file: a traced Inception stands
-/// inside another module.
+/// The name of a layer in this file: a traced Inception is inside another module.
 fn layer(network: &NetworkGraph, name: &str) -> String {
     let model = HookedModel::new(network, (64, 64), &Hooks::default()).unwrap();
     let layers = model.layers();
@@ -104,8 +95,7 @@ fn saliency_is_that_of_pytorch() {
     });
 }
 
-/// Before the first layer probability is lost only where a unit has no positive
-/// input; what is left is the reference's.
+/// Probability is lost only at units without a positive input; the sum is that of the reference.
 #[test]
 fn the_first_pass_keeps_its_sum() {
     each(|name, network, input, known| {
@@ -139,10 +129,9 @@ fn without_a_layer_it_is_read_at_the_final_excitation() {
     }
 }
 
-/// At the input of a 1x1 convolution that makes the scores the contrast is zero
-/// whatever the network has learned.
+/// At the input of a 1x1 convolution that makes the scores the contrast is always zero.
 #[test]
-fn where_the_contrast_must_vanish_an_earlier_layer_is_taken() {
+fn if_the_contrast_vanishes_an_earlier_layer_is_used() {
     let input = Npz::open("tests/data/expected/tiny_squeezenet.npz").tensor("input");
     let network = load("networks/tiny_squeezenet_scripted.pt");
     let model = |method| HookedModel::new(&network, (64, 64), &hooks(method, None)).unwrap();
@@ -174,19 +163,16 @@ fn a_target_is_traced_back_in_every_image() {
     }
 }
 
-/// Saliency must not move what else is read, and in whatever batches the images
-/// come it is the same.
+/// The saliency does not change the other tensors, and does not depend on the batches.
 #[test]
 fn saliency_changes_nothing_else_and_does_not_depend_on_batches() {
     each(|name, network, input, _| {
-        let seen = |hooks: &Hooks| {
-            let model = HookedModel::new(network, (64, 64), hooks).unwrap();
-            model.forward(input).unwrap()
-        };
-        let plain = seen(&without_saliency());
+        let plain = HookedModel::new_plain(network, (64, 64), &Hooks::default()).unwrap();
+        let plain = plain.forward(input).unwrap();
         for (method, key) in METHODS {
             let hooks = hooks(method, None);
-            let with = seen(&hooks);
+            let with = HookedModel::new(network, (64, 64), &hooks).unwrap();
+            let with = with.forward(input).unwrap();
             assert!(!with.logits.requires_grad() && !with.excitation.requires_grad());
             assert_eq!(
                 largest_difference(&with.logits, &plain.logits),
@@ -207,9 +193,9 @@ fn saliency_changes_nothing_else_and_does_not_depend_on_batches() {
     });
 }
 
-/// In-place operators, through views, in branches, as statements and under two
-/// names; lists, dictionaries; computed weights, batch-norms of negative scale
-/// behind every kind of layer, a softmax at the end: at the first stage.
+/// At the first stage: in-place operators, through views, in branches, as statements and under two
+/// names; lists and dictionaries; computed weights; batch-norms of negative scale after every type
+/// of layer; a softmax at the end.
 #[test]
 fn odd_ways_of_writing_a_network_do_not_change_its_saliency() {
     let expected = Npz::open("tests/data/odd_networks/expected.npz");
@@ -248,8 +234,7 @@ fn odd_ways_of_writing_a_network_do_not_change_its_saliency() {
     }
 }
 
-/// What is read beside the saliency has no part in it: neither another rule nor
-/// another final excitation changes it.
+/// Neither another rule nor another final excitation changes the saliency.
 #[test]
 fn other_hooks_do_not_change_the_saliency() {
     let input = Npz::open("tests/data/expected/tiny_gated.npz").tensor("input");
@@ -273,7 +258,7 @@ fn other_hooks_do_not_change_the_saliency() {
 }
 
 #[test]
-fn what_cannot_be_traced_back_is_named() {
+fn an_operator_without_a_rule_is_named() {
     let refused = |file: &str, method, layer| {
         let network = load(&format!("odd_networks/{file}.pt"));
         HookedModel::new(&network, (32, 32), &hooks(method, layer)).unwrap_err()
@@ -300,7 +285,7 @@ fn what_cannot_be_traced_back_is_named() {
     assert!(format!("{error:#}").contains("aside"), "{error:#}");
     let error = refused("TwoHeads", Method::GradCam, Some("thrid"));
     assert!(format!("{error:#}").contains("third"), "{error:#}");
-    // What has no rule for one method may do with another.
+    // Grad-CAM needs no rule.
     let input = Tensor::ones([1, 3, 32, 32], (Kind::Float, Device::Cpu));
     let sine = load("odd_networks/Sine.pt");
     assert_eq!(
@@ -319,14 +304,12 @@ fn what_cannot_be_traced_back_is_named() {
     assert!((sums(&ebp)[0] - 1.0).abs() < 1e-3);
 }
 
-/// Alpha is the saliency, stretched per image and brought to the map's size; the
-/// colours are those of the map without it.
+/// Alpha is the saliency, stretched per image and upsampled to the map. The colours do not change.
 #[test]
 fn the_map_takes_the_saliency_as_alpha() {
     let input = Npz::open("tests/data/expected/tiny_vgg.npz").tensor("input");
     let network = load("networks/tiny_vgg_scripted.pt");
-    let maps = |hooks: &Hooks| {
-        let model = HookedModel::new(&network, (64, 64), hooks).unwrap();
+    let maps = |model: HookedModel| {
         let mut collector = Collector::default();
         for image in input.split(1, 0) {
             collector.add(model.forward(&image).unwrap()).unwrap();
@@ -337,10 +320,9 @@ fn the_map_takes_the_saliency_as_alpha() {
         };
         collector.finish(options).unwrap()
     };
-    let (plain, with) = (
-        maps(&without_saliency()),
-        maps(&hooks(Method::GradCam, None)),
-    );
+    let size = (64, 64);
+    let plain = maps(HookedModel::new_plain(&network, size, &Hooks::default()).unwrap());
+    let with = maps(HookedModel::new(&network, size, &hooks(Method::GradCam, None)).unwrap());
     assert_eq!((plain.channels(), with.channels()), (3, 4));
     let map = with.map(0..3).unwrap();
     assert_eq!(map.size(), [3, 4, 64, 64]);

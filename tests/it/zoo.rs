@@ -2,7 +2,7 @@
 //! efficientnet_lite_pytorch's), on weights that both sides make from the names of the tensors.
 //! `tests/reference/make_zoo_logits.py` wrote the expected scores.
 
-use prism::hooks::{Classifier, Execution, NetworkGraph};
+use prism::hooks::{HookedModel, Hooks, Precision, Trace};
 use prism::model::zoo;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, nn};
@@ -176,22 +176,23 @@ fn a_trace_of_a_small_image_runs_on_larger_ones() {
         vs.freeze();
         let (height, width) = entry.traced();
         let example = Tensor::zeros([1, 3, height, width], (Kind::Float, Device::Cpu));
-        let graph = NetworkGraph::trace(name, &example, &vs.variables(), |images| {
-            network.forward_t(images, false)
-        })
-        .unwrap();
+        let graph = Trace::record(name, &example, |images| network.forward_t(images, false));
+        let graph = graph.unwrap().into_graph(&vs.variables()).unwrap();
         let size = (160, 128);
         let images = image(size.0, size.1);
         let direct = network.forward_t(&images, false);
-        for (execution, tolerance) in [
-            (Execution::Plain, TOLERANCE),
-            (Execution::Optimised, TOLERANCE),
-            (Execution::Bfloat16, 0.1), // it has 8 bits
+        let bf16 = Hooks {
+            precision: Precision::Bf16,
+            ..Hooks::default()
+        };
+        for (model, tolerance) in [
+            (HookedModel::new_plain(&graph, size, &bf16), TOLERANCE),
+            (HookedModel::new(&graph, size, &Hooks::default()), TOLERANCE),
+            (HookedModel::new(&graph, size, &bf16), 0.1), // it has 8 bits
         ] {
-            let traced = Classifier::new(&graph, size, execution).unwrap();
-            let scores = traced.forward(&images).unwrap();
+            let scores = model.unwrap().forward(&images).unwrap().logits;
             let off = how_far_off(&scores, &direct);
-            assert!(off < tolerance, "{name}, {execution:?}: {off:?}");
+            assert!(off < tolerance, "{name}, {tolerance}: {off:?}");
         }
     }
 }

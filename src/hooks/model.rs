@@ -1,0 +1,365 @@
+//! Hooked networks: a forward pass that also returns the activations inside the network.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use tch::{Device, Kind, Tensor};
+
+use super::excitation_backprop::{contrast_vanishes, node_rules};
+use super::ffi::{Execution, GradientTap, Output, RawProgram, Reading, plain};
+use super::graph::{Graph, Node, ValueId};
+use super::layers::{Layer, Role, find_layer};
+use super::network::NetworkGraph;
+use super::selection::{Extrapolation, Rule, Selection, class_scores};
+use crate::classes::no_class;
+use crate::error::{Hint, hinted, usage_hinted};
+use crate::saliency::Method;
+
+/// Which activations are read, and how the network computes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Selects the final excitation and the guides.
+    pub rule: Rule,
+    /// Name of another final excitation.
+    pub layer: Option<String>,
+    /// The saliency of a class, if it is computed.
+    pub saliency: Option<SaliencyHook>,
+    /// Arithmetic of the network; always float32 if a saliency is computed.
+    pub precision: Precision,
+}
+
+/// Arithmetic of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Precision {
+    /// float32.
+    #[default]
+    F32,
+    /// bfloat16 (8 bits of mantissa) where operators have it.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether a device has this arithmetic, instead of emulating it slowly.
+    pub fn is_native(self, device: Device) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let cpu_has_bf16 = std::is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        let cpu_has_bf16 = false;
+        self == Precision::F32 || device != Device::Cpu || cpu_has_bf16
+    }
+
+    pub(super) fn execution(self) -> Execution {
+        match self {
+            Precision::F32 => Execution::Optimised,
+            Precision::Bf16 => Execution::Bfloat16,
+        }
+    }
+}
+
+/// How the saliency of a class is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaliencyHook {
+    /// The method.
+    pub method: Method,
+    /// Name of the layer; the final excitation if there is none.
+    pub layer: Option<String>,
+}
+
+/// The activations of one batch.
+#[derive(Debug)]
+pub struct Excitations {
+    /// Class scores before softmax, `[N,K]` float32.
+    pub logits: Tensor,
+    /// The final excitation, `[N,C,h,w]` float32.
+    pub excitation: Tensor,
+    /// The guides, reduced to `[N,k,h,w]` float32, in execution order. For
+    /// [`Extrapolation::Product`] it is the channel mean (k = 1), for
+    /// [`Extrapolation::Regression`] the means of the positive parts of four groups of channels
+    /// (k = 4, or the number of channels if that is smaller).
+    pub guides: Vec<Tensor>,
+    /// The saliency of a class, `[N,1,h,w]` float32, if it is computed.
+    pub saliency: Option<Tensor>,
+}
+
+/// A network whose activations can be read.
+#[derive(Debug)]
+pub struct HookedModel {
+    origin: String,
+    program: RawProgram,
+    graph: Graph,
+    selection: Selection,
+    saliency: Option<(Method, ValueId)>,
+    /// The class of the saliency; the top class of each image if there is none.
+    target: Option<i64>,
+    classes: i64,
+    size: (i64, i64),
+    device: Device,
+}
+
+impl HookedModel {
+    /// Hooks `network` for images of `size` (height, width).
+    ///
+    /// # Errors
+    /// Returns an error if the network cannot take such images, returns no class scores `[N,K]`,
+    /// has nothing to hook, or has an operator that `hooks.saliency` has no rule for. An unknown
+    /// layer is a usage error.
+    pub fn new(network: &NetworkGraph, size: (i64, i64), hooks: &Hooks) -> Result<HookedModel> {
+        HookedModel::compile(network, size, hooks, hooks.precision.execution())
+            .with_context(|| network.origin.clone())
+    }
+
+    /// As [`HookedModel::new`], but runs the operators of the graph one by one in float32. Tests
+    /// compare optimised networks with it.
+    #[doc(hidden)]
+    pub fn new_plain(network: &NetworkGraph, size: (i64, i64), hooks: &Hooks) -> Result<Self> {
+        HookedModel::compile(network, size, hooks, Execution::Plain)
+            .with_context(|| network.origin.clone())
+    }
+
+    fn compile(
+        network: &NetworkGraph,
+        size: (i64, i64),
+        hooks: &Hooks,
+        execution: Execution,
+    ) -> Result<HookedModel> {
+        let graph = network.describe(size)?;
+        let mut operators = graph.nodes.iter().map(|node| &node.full_name);
+        if operators.any(|name| name.starts_with("quantized::")) {
+            bail!(
+                "this is a quantised network, whose activations are not floating-point numbers; export the network before quantisation"
+            );
+        }
+        let logits = class_scores(&graph)?;
+        let selection = hooks.rule.select(&graph, logits, hooks.layer.as_deref())?;
+        let reading = match selection.extrapolation {
+            Extrapolation::Product => Reading::ChannelMean,
+            Extrapolation::Regression { .. } => Reading::GroupMeans,
+        };
+        let mut outputs = vec![
+            Output::new(logits, Reading::Whole),
+            Output::new(selection.excitation, Reading::Whole),
+        ];
+        outputs.extend(
+            selection
+                .guides
+                .iter()
+                .map(|&guide| Output::new(guide, reading)),
+        );
+        let saliency = hooks.saliency.as_ref();
+        let tap = saliency.map(|hook| gradient_tap(&graph, logits, &selection, hook));
+        let tap = tap.transpose()?;
+        let layer = tap.as_ref().map(|tap| tap.value as ValueId);
+        Ok(HookedModel {
+            origin: network.origin.clone(),
+            program: network.raw.program(&outputs, tap.as_ref(), execution)?,
+            saliency: saliency.map(|hook| hook.method).zip(layer),
+            target: None,
+            classes: graph.sizes(logits).map_or(0, |sizes| sizes[1]),
+            graph,
+            selection,
+            size,
+            device: network.device,
+        })
+    }
+
+    /// Runs the network on `[N,3,H,W]` float32 images and reads its activations.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if an operator fails.
+    pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
+        let tensors = self.run(batch).or_else(|error| {
+            let images = batch.split(1, 0);
+            if images.len() < 2 {
+                return Err(error);
+            }
+            // A network traced with a constant batch size takes one image at a time.
+            let parts: Result<Vec<_>> = images.iter().map(|image| self.run(image)).collect();
+            let parts = parts?;
+            let join = |index: usize| {
+                let tensors: Vec<&Tensor> = parts.iter().map(|part| &part[index]).collect();
+                Tensor::f_cat(&tensors, 0).map_err(plain)
+            };
+            (0..parts[0].len()).map(join).collect()
+        });
+        let mut tensors =
+            tensors.with_context(|| format!("{}: running the network", self.origin))?;
+        let saliency = self.saliency.and_then(|_| tensors.pop());
+        let mut tensors = tensors.into_iter();
+        let (Some(logits), Some(excitation)) = (tensors.next(), tensors.next()) else {
+            bail!("{}: it returned nothing", self.origin);
+        };
+        Ok(Excitations {
+            logits,
+            excitation,
+            guides: tensors.collect(),
+            saliency,
+        })
+    }
+
+    /// The outputs of the program, in float32 on the CPU; the last one is the saliency, if it is
+    /// computed.
+    fn run(&self, batch: &Tensor) -> Result<Vec<Tensor>> {
+        let images = batch.size()[0];
+        let batch = batch.f_to_device(self.device).map_err(plain)?;
+        let mut tensors = self.program.run(&batch)?;
+        if let Some((method, _)) = self.saliency
+            && let Some(activation) = tensors.pop()
+        {
+            let gradient = self.gradient(&tensors[0], &activation)?;
+            tensors.push(method.saliency(&activation.detach(), &gradient));
+        }
+        for tensor in &mut tensors {
+            let on_cpu = tensor.detach().f_to_device(Device::Cpu).map_err(plain)?;
+            *tensor = on_cpu.f_to_kind(Kind::Float).map_err(plain)?;
+        }
+        ensure!(
+            tensors[0].size() == [images, self.classes]
+                && tensors.iter().all(|tensor| tensor.size()[0] == images),
+            "for {images} images it returned class scores {:?}",
+            tensors[0].size()
+        );
+        Ok(tensors)
+    }
+
+    /// The gradient, or the winning probability, of the target class at an activation,
+    /// `[N,C,h,w]`.
+    fn gradient(&self, logits: &Tensor, activation: &Tensor) -> Result<Tensor> {
+        let scores = match self.target {
+            Some(target) => logits.f_select(1, target).map_err(plain)?,
+            None => {
+                let top = logits.detach().f_argmax(1, true).map_err(plain)?;
+                logits.f_gather(1, &top, false).map_err(plain)?
+            }
+        };
+        let score = scores.f_sum(Kind::Float).map_err(plain)?;
+        let gradients = if score.requires_grad() {
+            Tensor::f_run_backward(&[score], &[activation], false, false).map_err(plain)?
+        } else {
+            Vec::new()
+        };
+        let gradient = gradients.into_iter().next().filter(Tensor::defined);
+        gradient.ok_or_else(|| {
+            let layer = self.saliency_name().unwrap_or_default();
+            let message = format!("no gradient of the class scores reaches layer '{layer}'");
+            hinted(message, Hint::SaliencyLayer)
+        })
+    }
+
+    /// Computes the saliency of this class in every image, instead of each image's own top class.
+    ///
+    /// # Errors
+    /// Returns a usage error if the network has no such class.
+    pub fn set_target(&mut self, class: usize) -> Result<()> {
+        let target = i64::try_from(class).unwrap_or(i64::MAX);
+        if target >= self.classes {
+            return Err(no_class(class, self.classes()));
+        }
+        self.target = Some(target);
+        Ok(())
+    }
+
+    /// The number of classes, K.
+    pub fn classes(&self) -> usize {
+        self.classes as usize
+    }
+
+    /// Height and width of its input.
+    pub fn input_size(&self) -> (i64, i64) {
+        self.size
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Bytes of the largest tensor that it computes for one image.
+    pub fn largest_tensor(&self) -> usize {
+        self.graph.largest_tensor() as usize * Kind::Float.elt_size_in_bytes()
+    }
+
+    /// How its guides are used.
+    pub fn extrapolation(&self) -> Extrapolation {
+        self.selection.extrapolation
+    }
+
+    /// Every layer that can be hooked, in execution order.
+    pub fn layers(&self) -> Vec<Layer> {
+        let layer = |node: &Node| {
+            let value = self.graph.layer_output(node)?;
+            Some(Layer {
+                name: node.name.clone(),
+                operator: node.short_name().to_string(),
+                shape: self.graph.activation(value)?,
+                role: match value {
+                    _ if value == self.selection.excitation => Role::Excitation,
+                    _ if self.selection.guides.contains(&value) => Role::Guide,
+                    _ => Role::None,
+                },
+            })
+        };
+        self.graph.nodes.iter().filter_map(layer).collect()
+    }
+
+    /// The name of the layer whose output is the final excitation.
+    pub fn excitation_name(&self) -> &str {
+        self.graph.name(self.selection.excitation)
+    }
+
+    /// The name of the layer of the saliency, if it is computed.
+    pub fn saliency_name(&self) -> Option<&str> {
+        self.saliency.map(|(_, layer)| self.graph.name(layer))
+    }
+
+    /// The names of the layers whose outputs are the guides, the shallowest first; `image` for
+    /// the image itself.
+    pub fn guide_names(&self) -> Vec<&str> {
+        let guides = self.selection.guides.iter();
+        guides.map(|&guide| self.graph.name(guide)).collect()
+    }
+}
+
+/// The layer of a saliency, and the rules of the operators after it.
+fn gradient_tap(
+    graph: &Graph,
+    logits: ValueId,
+    selection: &Selection,
+    hook: &SaliencyHook,
+) -> Result<GradientTap> {
+    let layer = match &hook.layer {
+        Some(name) => find_layer(graph, name)?,
+        None => selection.excitation,
+    };
+    let name = graph.name(layer);
+    if !graph.descendants(layer).contains(&logits) {
+        let message = format!("the class scores do not depend on layer '{name}'");
+        return Err(usage_hinted(message, Hint::SaliencyLayer));
+    }
+    let tap = |layer| {
+        let rules = match hook.method {
+            Method::GradCam => Vec::new(),
+            method => node_rules(graph, logits, layer, method.is_contrastive())?,
+        };
+        let value = layer as i64;
+        Ok(GradientTap { value, rules })
+    };
+    let found = tap(layer)?;
+    if !contrast_vanishes(graph, &found.rules, layer) {
+        return Ok(found);
+    }
+    match (&hook.layer, selection.guides.last()) {
+        (None, Some(&guide)) => tap(guide),
+        _ => Err(usage_hinted(
+            format!(
+                "contrastive excitation backpropagation is zero at layer '{name}' for any image, because a 1x1 convolution of it makes the class scores"
+            ),
+            Hint::EarlierSaliencyLayer,
+        )),
+    }
+}
+
+impl Output {
+    pub fn new(value: ValueId, reading: Reading) -> Output {
+        let value = value as i64;
+        Output { value, reading }
+    }
+}

@@ -1,0 +1,125 @@
+//! Networks as graphs, before anything in them is hooked.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tch::{Device, Tensor};
+
+use super::ffi::{Output, RawGraph, RawTrace, Reading, is_lack_of_memory, plain};
+use super::graph::Graph;
+use super::model::Precision;
+use super::selection::class_scores;
+use crate::error::{Hint, hinted};
+
+/// A network as a graph, before anything in it is hooked.
+#[derive(Debug)]
+pub struct NetworkGraph {
+    /// Its file or its name, for messages.
+    pub(super) origin: String,
+    pub(super) raw: RawGraph,
+    pub(super) device: Device,
+    parameter_names: HashMap<usize, String>,
+}
+
+impl NetworkGraph {
+    /// Loads a TorchScript file, scripted or traced.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if the file cannot be loaded.
+    pub fn load(path: &Path, device: Device) -> Result<NetworkGraph> {
+        Ok(NetworkGraph {
+            raw: RawGraph::load(path, device)?,
+            origin: path.display().to_string(),
+            device,
+            parameter_names: HashMap::new(),
+        })
+    }
+
+    /// The forward pass without hooks: a function from images `[N,3,H,W]` to class scores
+    /// `[N,K]`, both float32. Benchmarks compare hooked networks with it.
+    ///
+    /// # Errors
+    /// Returns an error if the network cannot take images of `size` (height, width), or returns
+    /// no class scores.
+    #[doc(hidden)]
+    pub fn bare_forward(
+        &self,
+        size: (i64, i64),
+        precision: Precision,
+    ) -> Result<impl Fn(&Tensor) -> Result<Tensor>> {
+        let scores = Output::new(class_scores(&self.describe(size)?)?, Reading::Whole);
+        let program = self.raw.program(&[scores], None, precision.execution())?;
+        let device = self.device;
+        Ok(move |batch: &Tensor| {
+            let outputs = program.run(&batch.f_to_device(device).map_err(plain)?)?;
+            outputs.into_iter().next().context("it returned nothing")
+        })
+    }
+
+    /// The graph as data, for images of `size` (height, width).
+    ///
+    /// # Errors
+    /// Returns an error if the network cannot take such images.
+    pub(super) fn describe(&self, size: (i64, i64)) -> Result<Graph> {
+        let (height, width) = size;
+        let described = self.raw.describe([1, 3, height, width], self.device);
+        let json = described.map_err(|error| {
+            if is_lack_of_memory(&error) {
+                return error;
+            }
+            let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
+            hinted(message, Hint::ImageSize)
+        })?;
+        Graph::parse(&json, &self.parameter_names)
+    }
+}
+
+/// The recorded operators of a network that lives in memory. Recording needs the shapes of the
+/// weights only, so the values can be loaded at the same time.
+#[derive(Debug)]
+pub struct Trace {
+    name: String,
+    raw: RawTrace,
+    device: Device,
+}
+
+impl Trace {
+    /// Records the operators of `forward`, which runs a network such as one of `tch::vision`.
+    /// Within it, convolutions, matrix products and normalisations return zeros.
+    ///
+    /// `name` is used in messages; `example` is `[1,3,H,W]` on the network's device.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if the network cannot take the example (for example
+    /// because the image is too small for its strides).
+    pub fn record(
+        name: &str,
+        example: &Tensor,
+        forward: impl FnOnce(&Tensor) -> Tensor,
+    ) -> Result<Trace> {
+        Ok(Trace {
+            name: name.to_string(),
+            raw: tch::no_grad(|| RawTrace::record(example, forward))?,
+            device: example.device(),
+        })
+    }
+
+    /// The network, after its weights have been loaded. The layers are named after `parameters`,
+    /// its tensors by name.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if the trace is not a graph.
+    pub fn into_graph(self, parameters: &HashMap<String, Tensor>) -> Result<NetworkGraph> {
+        let parameter_names = parameters
+            .iter()
+            .map(|(name, tensor)| (tensor.data_ptr() as usize, name.clone()))
+            .collect();
+        Ok(NetworkGraph {
+            raw: self.raw.into_graph()?,
+            origin: self.name,
+            device: self.device,
+            parameter_names,
+        })
+    }
+}

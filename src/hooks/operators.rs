@@ -1,0 +1,233 @@
+//! The operators that PRISM distinguishes: one table from their TorchScript names to what they
+//! compute, how excitation backpropagation treats them, and further properties.
+//!
+//! The graph, the selection of layers, their names and excitation backpropagation all read this
+//! table. To add an operator, add its name to a row, or add a row.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use Backprop::{Offset, Pass, Product, Reindex, Sum, Unsupported, ZPlus};
+use Kind::*;
+use Property::{Gate, KeepsAttention, KeepsFeatures, NonLinear, View, Weights, Window};
+
+/// What an operator computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// A 2-d convolution, with weights `[out, in, h, w]`; it may be transposed.
+    Conv2d,
+    /// Another convolution.
+    Convolution,
+    /// A fully connected layer.
+    Linear,
+    /// A product of matrices: of an activation with weights, or of two activations.
+    MatrixProduct,
+    Relu,
+    /// Another element-wise function, or a normalisation.
+    Elementwise,
+    Softmax,
+    LogSoftmax,
+    BatchNorm,
+    /// Changes nothing in evaluation mode.
+    Dropout,
+    MaxPool2d,
+    AvgPool2d,
+    /// Pooling to a given output size.
+    AdaptivePool,
+    /// Other pooling.
+    Pool,
+    /// A sum, mean or maximum over dimensions.
+    Reduction,
+    Permute,
+    /// The same values in another layout, some of them, or those of several tensors.
+    Layout,
+    Padding,
+    /// A list of parts of a tensor.
+    Split,
+    /// A new list or tuple.
+    Container,
+    /// Puts a value into its first input, a list or dictionary.
+    FillContainer,
+    /// The sizes of a tensor.
+    Size,
+    /// The number of dimensions or items.
+    Count,
+    Attention,
+    /// Not in the table.
+    #[default]
+    Unknown,
+}
+
+/// How excitation backpropagation passes the winning probability from an output to the inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backprop {
+    /// By the z-plus rule: a linear map whose coefficients have a positive part.
+    ZPlus,
+    /// Unchanged to the first activation among the inputs.
+    Pass,
+    /// Along the ordinary gradient, which only moves it.
+    Reindex,
+    /// A sum: in proportion to the positive parts of two activations.
+    Sum,
+    /// A product: unchanged to the activation that the other one gates.
+    Product,
+    /// Less or divided by a constant: unchanged to the first input.
+    Offset,
+    /// There is no rule.
+    #[default]
+    Unsupported,
+}
+
+/// A further property of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// A linear map with weights.
+    Weights,
+    /// Gathers values over a spatial window (`kernel_size`, or the size of the weights).
+    Window,
+    /// An element-wise non-linearity as it follows a layer.
+    NonLinear,
+    /// Its values weight another activation.
+    Gate,
+    /// Leaves the features of an activation as they are, or only averages them over space.
+    KeepsFeatures,
+    /// Attention weights remain attention weights.
+    KeepsAttention,
+    /// Its output shares the memory of its first input.
+    View,
+}
+
+#[rustfmt::skip]
+const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
+    ("conv2d", Conv2d, ZPlus, &[Weights, Window]),
+    ("conv1d conv3d conv_transpose1d conv_transpose2d", Convolution, ZPlus, &[Weights]),
+    ("linear addmm mm", Linear, ZPlus, &[Weights]),
+    ("matmul", MatrixProduct, ZPlus, &[Weights]),
+    ("bmm einsum", MatrixProduct, Unsupported, &[Weights]),
+    ("relu", Relu, Pass, &[NonLinear]),
+    ("relu6 hardtanh clamp clamp_max clamp_min silu gelu", Elementwise, Pass, &[NonLinear]),
+    ("hardswish leaky_relu elu celu selu mish tanh", Elementwise, Pass, &[NonLinear]),
+    ("softplus prelu", Elementwise, Pass, &[NonLinear]),
+    ("sigmoid hardsigmoid", Elementwise, Pass, &[NonLinear, Gate]),
+    ("log_sigmoid threshold rrelu", Elementwise, Pass, &[]),
+    ("instance_norm group_norm layer_norm", Elementwise, Pass, &[]),
+    ("batch_norm", BatchNorm, Pass, &[]),
+    ("softmax", Softmax, Pass, &[Gate]),
+    ("log_softmax", LogSoftmax, Pass, &[]),
+    ("add", Elementwise, Sum, &[]),
+    ("mul", Elementwise, Product, &[]),
+    ("sub div", Elementwise, Offset, &[]),
+    ("dropout", Dropout, Pass, &[KeepsFeatures, KeepsAttention]),
+    ("feature_dropout", Dropout, Pass, &[KeepsFeatures]),
+    ("alpha_dropout", Dropout, Pass, &[]),
+    ("feature_alpha_dropout", Dropout, Unsupported, &[]),
+    ("max_pool2d", MaxPool2d, Reindex, &[Window]),
+    ("avg_pool2d", AvgPool2d, ZPlus, &[Window, KeepsFeatures]),
+    ("adaptive_avg_pool2d", AdaptivePool, ZPlus, &[KeepsFeatures]),
+    ("adaptive_max_pool2d", AdaptivePool, Reindex, &[KeepsFeatures]),
+    ("adaptive_avg_pool1d", AdaptivePool, ZPlus, &[]),
+    ("adaptive_max_pool1d", AdaptivePool, Reindex, &[]),
+    ("avg_pool1d", Pool, ZPlus, &[]),
+    ("max_pool1d", Pool, Reindex, &[]),
+    ("mean sum", Reduction, ZPlus, &[]),
+    ("max amax", Reduction, Reindex, &[]),
+    ("permute", Permute, Reindex, &[View, KeepsAttention]),
+    ("view reshape transpose expand", Layout, Reindex, &[View, KeepsAttention]),
+    ("view_as flatten t squeeze unsqueeze alias", Layout, Reindex, &[View]),
+    ("slice select narrow", Layout, Reindex, &[View]),
+    ("reshape_as unflatten expand_as movedim swapaxes", Layout, Reindex, &[]),
+    ("to", Layout, Reindex, &[KeepsFeatures, KeepsAttention]),
+    ("contiguous clone", Layout, Reindex, &[KeepsFeatures]),
+    ("detach", Layout, Pass, &[KeepsFeatures]),
+    ("index_select roll flip stack cat concat concatenate", Layout, Reindex, &[]),
+    ("channel_shuffle pixel_shuffle pixel_unshuffle", Layout, Reindex, &[]),
+    ("upsample_nearest2d", Layout, Reindex, &[]),
+    ("upsample_bilinear2d", Layout, ZPlus, &[]),
+    ("constant_pad_nd pad", Padding, Reindex, &[]),
+    ("reflection_pad1d reflection_pad2d reflection_pad3d", Padding, Unsupported, &[]),
+    ("replication_pad1d replication_pad2d replication_pad3d", Padding, Unsupported, &[]),
+    ("pad_circular pad_enum", Padding, Unsupported, &[]),
+    ("chunk split split_with_sizes tensor_split unbind", Split, Reindex, &[]),
+    ("ListConstruct TupleConstruct", Container, Reindex, &[]),
+    ("ListUnpack TupleUnpack TupleIndex getitem", Layout, Reindex, &[]),
+    ("append", FillContainer, Reindex, &[]),
+    ("extend insert set_item", FillContainer, Unsupported, &[]),
+    ("size", Size, Unsupported, &[]),
+    ("dim len", Count, Unsupported, &[]),
+    ("scaled_dot_product_attention", Attention, Unsupported, &[]),
+    ("native_multi_head_attention", Attention, Unsupported, &[]),
+    ("transformer_encoder_layer_fwd", Attention, Unsupported, &[]),
+];
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Operator {
+    pub kind: Kind,
+    pub backprop: Backprop,
+    properties: &'static [Property],
+}
+
+impl Operator {
+    /// The operator of a TorchScript name such as `aten::relu_`.
+    pub fn of(name: &str) -> Operator {
+        static BY_NAME: LazyLock<HashMap<&str, Operator>> = LazyLock::new(|| {
+            let row = |&(names, kind, backprop, properties): &(&'static str, _, _, _)| {
+                let operator = Operator {
+                    kind,
+                    backprop,
+                    properties,
+                };
+                names.split(' ').map(move |name| (name, operator))
+            };
+            TABLE.iter().flat_map(row).collect()
+        });
+        BY_NAME.get(short_name(name)).copied().unwrap_or_default()
+    }
+
+    pub fn has(self, property: Property) -> bool {
+        self.properties.contains(&property)
+    }
+}
+
+/// An operator without namespace and in-place mark: `conv2d` for `aten::_convolution`, `relu` for
+/// `aten::relu_`.
+pub fn short_name(operator: &str) -> &str {
+    let name = operator.rsplit("::").next().unwrap_or(operator);
+    match name.trim_matches('_') {
+        // Traced convolutions are general ones, or have their padding in words.
+        "convolution" | "convolution_mode" => "conv2d",
+        "max_pool2d_with_indices" => "max_pool2d",
+        name => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_operator_is_listed_twice() {
+        let mut names: Vec<&str> = TABLE.iter().flat_map(|row| row.0.split(' ')).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn names_are_read_without_namespace_and_marks() {
+        for (name, short) in [
+            ("aten::relu_", "relu"),
+            ("aten::_convolution", "conv2d"),
+            ("aten::_convolution_mode", "conv2d"),
+            ("aten::max_pool2d_with_indices", "max_pool2d"),
+            ("aten::__getitem__", "getitem"),
+            ("prim::ListConstruct", "ListConstruct"),
+            ("sin", "sin"),
+        ] {
+            assert_eq!(short_name(name), short);
+        }
+        assert_eq!(Operator::of("aten::relu_").kind, Relu);
+        assert_eq!(Operator::of("aten::sin").kind, Unknown);
+    }
+}
