@@ -27,6 +27,7 @@ pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod convert;
 pub(crate) mod error;
+mod names;
 pub(crate) mod notices;
 pub(crate) mod options;
 pub(crate) mod output;
