@@ -27,9 +27,9 @@ fn main() -> Result<()> {
     options.hooks.execution = execution;
     let network = Network::load(&options, Notices::Quiet)?;
     let size = network.input_size;
-    let bare = Classifier::new(&network.graph, size, execution)?;
+    let bare = Classifier::new(&network.graph, (size.height, size.width), execution)?;
     let hooked = network.hook(size, &options)?;
-    let batch = Tensor::rand([images, 3, size.0, size.1], tch::kind::FLOAT_CPU);
+    let batch = Tensor::rand([images, 3, size.height, size.width], tch::kind::FLOAT_CPU);
     let mut seconds = [Vec::new(), Vec::new()];
     reusing_freed_memory(|| -> Result<()> {
         for _ in 0..RUNS {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use prism::Size;
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
 use prism::images;
 use prism::images::to_batch;
@@ -30,8 +31,7 @@ fn main() -> anyhow::Result<()> {
         .map(|file| {
             images::resize(
                 &images::decode(Path::new(file), images::MAX_PIXELS)?,
-                height as u32,
-                width as u32,
+                Size::new(height, width),
             )
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

@@ -11,7 +11,7 @@ use crate::error::usage;
 
 mod basis;
 mod npz;
-mod safetensors;
+pub(crate) mod safetensors;
 mod writer;
 
 pub use basis::{BasisOf, read_basis, write_basis};

@@ -15,7 +15,7 @@ use crate::error::{Hint, Usage, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
 use crate::hooks::{Execution, Hooks, Rule, SaliencyHook};
 use crate::images::MAX_PIXELS;
-use crate::map::Keep;
+use crate::map::FeatureFilter;
 use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, DeviceChoice, JsonTarget, ModelOptions, Options, OutputOptions, parse_bytes,
@@ -427,6 +427,15 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
         Hint::ModelFile => "give it as --model FILE",
         Hint::Labels => "give the number of a class, or --labels FILE",
+        Hint::WeightsFile => "or give it with --weights FILE",
+        Hint::OtherWeights => {
+            "or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt (TorchScript)"
+        }
+        Hint::WeightsOffline => {
+            "--offline or PRISM_OFFLINE forbids the download; or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt (TorchScript)"
+        }
+        Hint::NameForWeights => "--weights goes with the name of a network",
+        Hint::FileIsWeights => "or give it with --model NAME --weights FILE",
     }
 }
 
@@ -572,9 +581,9 @@ impl RunArgs {
             labels: self.classes.labels,
             top: self.classes.top,
             keep: match (self.map.inclusive, self.map.exclusive) {
-                (true, true) => Some(Keep::All),
-                (true, false) => Some(Keep::Common),
-                (false, true) => Some(Keep::Unique),
+                (true, true) => Some(FeatureFilter::All),
+                (true, false) => Some(FeatureFilter::Shared),
+                (false, true) => Some(FeatureFilter::Unique),
                 (false, false) => None,
             },
             gradual_extrapolation: !self.map.no_gradual_extrapolation,

@@ -21,6 +21,7 @@ pub mod labels;
 pub mod map;
 pub mod model;
 pub mod saliency;
+mod size;
 
 pub(crate) mod classes;
 pub(crate) mod cli;
@@ -37,6 +38,8 @@ pub(crate) mod spool;
 pub(crate) mod summary;
 pub(crate) mod temporary;
 mod threads;
+
+pub use size::Size;
 
 /// What the program itself, tests, benches and fuzz targets use beside the public modules.
 /// It may change in any version.

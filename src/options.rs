@@ -11,7 +11,7 @@ use crate::cluster::som::SomOptions;
 use crate::error::usage;
 use crate::figure::FigureFormat;
 use crate::hooks::Hooks;
-use crate::map::Keep;
+use crate::map::FeatureFilter;
 use crate::notices::Notices;
 
 /// A side of an image beyond this, in pixels, is a slip of the finger, not a
@@ -37,7 +37,7 @@ pub struct Options {
     /// Classes named for an image.
     pub top: usize,
     /// Which quantised colours are shown; all unquantised ones where none.
-    pub keep: Option<Keep>,
+    pub keep: Option<FeatureFilter>,
     /// Whether the features are brought up through the guides.
     pub gradual_extrapolation: bool,
     /// Images forwarded at once, where not chosen from memory and cores; never

@@ -46,7 +46,7 @@ pub fn header(layout: &[(String, Vec<usize>)], files: String) -> Result<Vec<u8>>
 }
 
 /// Reads the array of that name, and nothing else of the file.
-pub fn read(path: &Path, name: &str) -> Result<Stored> {
+pub(super) fn read(path: &Path, name: &str) -> Result<Stored> {
     let file = opened(path)?;
     let size = file.metadata()?.len();
     let mut reader = BufReader::new(file);
@@ -79,7 +79,7 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
 }
 
 /// The position of the data, and the header, in itself consistent.
-fn read_header(mut reader: impl Read) -> Result<(u64, Metadata)> {
+pub(crate) fn read_header(mut reader: impl Read) -> Result<(u64, Metadata)> {
     let mut length = [0; LENGTH];
     reader.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);

@@ -17,11 +17,12 @@ use crate::cluster::pickle;
 use crate::error::usage;
 use crate::hooks::{Extrapolation, HookedModel, Layer, reusing_freed_memory};
 use crate::labels::Labels;
-use crate::map::{Keep, MapOptions, Maps};
+use crate::map::{FeatureFilter, MapOptions, Maps};
 use crate::model::Network;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{DeviceChoice, JsonTarget, Options};
 use crate::output::{Outputs, folder_of, same_place};
+use crate::size::Size;
 use crate::spool::{self, Spool};
 use crate::summary::{ImageSummary, LayerSummary, Summary};
 
@@ -68,7 +69,9 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
 
     let network = Network::load(&options.model, notices)?;
     clock.lap("loading");
-    let size = source.size().unwrap_or(network.input_size);
+    let size = source
+        .size()
+        .map_or(network.input_size, |(h, w)| Size::new(h, w));
     let mut model = network.hook(size, &options.model)?;
     let labels = labels_of(&model, &network, labels, options)?;
     let saliency = choose_saliency(&mut model, labels.as_ref(), options, notices)?;
@@ -141,14 +144,14 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         outputs.write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))?;
     }
     if let Some(file) = &options.output.save_basis {
-        let bytes = write_basis(&maps.basis(), &of)?;
+        let bytes = write_basis(&maps.basis, &of)?;
         outputs.write(file, |out| Ok(out.write_all(&bytes)?))?;
     }
     let layers = model.layers();
     let mut summary = Summary {
         prism: env!("CARGO_PKG_VERSION"),
         network: &network.name,
-        input_size: size.into(),
+        input_size: [size.height, size.width],
         classes: model.classes(),
         device: device_name(model.device()),
         rule: options.model.hooks.rule.to_string(),
@@ -212,9 +215,9 @@ fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> BasisOf 
     };
     let colours = match options.keep {
         None => "every",
-        Some(Keep::Common) => "common",
-        Some(Keep::Unique) => "unique",
-        Some(Keep::All) => "all",
+        Some(FeatureFilter::Shared) => "common",
+        Some(FeatureFilter::Unique) => "unique",
+        Some(FeatureFilter::All) => "all",
     };
     BasisOf {
         network: network.to_string(),

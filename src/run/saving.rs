@@ -45,7 +45,7 @@ pub fn save<W: Write + io::Seek>(
             .collect::<Vec<_>>()
     };
     let count = maps.len();
-    let (height, width) = maps.size();
+    let crate::size::Size { height, width } = maps.size();
     let of_input = input.shape().iter().map(|&side| side as usize);
     let input_shape = [count].into_iter().chain(of_input).collect();
     let mut layout = vec![

@@ -17,6 +17,7 @@ use crate::images;
 use crate::map::Collector;
 use crate::notices::Notices;
 use crate::options::Options;
+use crate::size::Size;
 use crate::spool::{Sequence, Spool};
 
 /// Shorter side of a picture in a figure, pixels.
@@ -249,6 +250,12 @@ fn read(file: &Path, (height, width): (u32, u32), max_pixels: u64) -> Result<Rea
     let image = images::decode(file, max_pixels)?;
     let scale = f64::from(PICTURE_SIDE) / f64::from(height.min(width));
     let enlarged = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
-    let picture = images::resize(&image, enlarged(height), enlarged(width))?;
-    Ok((images::resize(&image, height, width)?, picture))
+    let picture = images::resize(
+        &image,
+        Size::new(enlarged(height).into(), enlarged(width).into()),
+    )?;
+    Ok((
+        images::resize(&image, Size::new(height.into(), width.into()))?,
+        picture,
+    ))
 }

@@ -339,8 +339,8 @@ fn files_that_are_no_image() {
                 let pipe = place.path("pipe.png");
                 assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
             })
-            .fails(&["pipe.png", "no regular file"]),
-        images("a device", &["/dev/zero"]).fails(&["/dev/zero", "no regular file"]),
+            .fails(&["pipe.png", "not a regular file"]),
+        images("a device", &["/dev/zero"]).fails(&["/dev/zero", "not a regular file"]),
         images("no name", &[""]).misuses(&["a value is required for '--input"]),
         images(
             "a good one beside one that is missing",
@@ -636,7 +636,7 @@ fn files_that_are_no_network() {
         told("a description that is no JSON", "image_size = 64").fails(&[
             "told.pt",
             "prism.json",
-            "of no use",
+            "cannot be used",
         ]),
         told("a description of another kind", "[1, 2]").fails(&["told.pt", "prism.json"]),
         told(

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::common::{NETWORKS, Npz, largest_difference};
 use prism::hooks::{Excitations, Execution, HookedModel, Hooks, NetworkGraph, Rule};
 use prism::internals::Spool;
-use prism::map::{Collector, Keep, MapOptions, Maps};
+use prism::map::{Collector, FeatureFilter, MapOptions, Maps};
 use tch::{Device, Tensor};
 
 /// The agreement that is asked for: 1e-3 everywhere, 1e-4 in the mean.
@@ -37,7 +37,7 @@ fn kept_maps(
     input: &Tensor,
     chunk: i64,
     extrapolate: bool,
-    keep: Option<Keep>,
+    keep: Option<FeatureFilter>,
 ) -> Maps {
     let mut collector = Collector::default();
     for batch in input.split(chunk, 0) {
@@ -123,9 +123,9 @@ fn quantised_maps_are_those_of_pytorch() {
         let expected = Npz::open(format!("tests/data/expected/{network}.npz"));
         let (input, model) = (expected.tensor("input"), hook(file, Rule::Torchprism));
         for (keep, name) in [
-            (Keep::Common, "inclusive"),
-            (Keep::Unique, "exclusive"),
-            (Keep::All, "both"),
+            (FeatureFilter::Shared, "inclusive"),
+            (FeatureFilter::Unique, "exclusive"),
+            (FeatureFilter::All, "both"),
         ] {
             for (extrapolate, suffix, allowed) in
                 [(true, "", 0.005 * 3.0 * 4096.0), (false, "_no_ge", 1.0)]
@@ -153,7 +153,13 @@ fn quantised_maps_of_the_auto_rule_are_those_of_pytorch() {
     let model = hook("tiny_resnet_traced.pt", Rule::Auto);
     let expected = Npz::open("tests/data/expected/tiny_resnet.npz");
     let input = expected.tensor("input");
-    let ours = all(&kept_maps(&model, &input, 2, true, Some(Keep::Unique)));
+    let ours = all(&kept_maps(
+        &model,
+        &input,
+        2,
+        true,
+        Some(FeatureFilter::Unique),
+    ));
     let difference = largest_difference(&ours, &expected.tensor("maps_auto_exclusive"));
     assert!(difference <= WORST, "{difference}");
 }
@@ -165,12 +171,12 @@ fn a_choice_that_leaves_nothing_is_black_and_said() {
     let model = hook("tiny_vgg_scripted.pt", Rule::Auto);
     let input = Npz::open("tests/data/expected/tiny_vgg.npz").tensor("input");
     let one = input.narrow(0, 0, 1);
-    let unique = kept_maps(&model, &one, 1, true, Some(Keep::Unique));
+    let unique = kept_maps(&model, &one, 1, true, Some(FeatureFilter::Unique));
     assert!(unique.note().unwrap().contains("every colour is common"));
     assert_eq!(all(&unique).abs().max().double_value(&[]), 0.0);
-    let common = kept_maps(&model, &one, 1, true, Some(Keep::Common));
+    let common = kept_maps(&model, &one, 1, true, Some(FeatureFilter::Shared));
     assert!(common.note().unwrap().contains("none was left out"));
-    let quantised = kept_maps(&model, &one, 1, true, Some(Keep::All));
+    let quantised = kept_maps(&model, &one, 1, true, Some(FeatureFilter::All));
     assert_eq!(largest_difference(&all(&common), &all(&quantised)), 0.0);
     assert!(quantised.note().is_none());
 }

@@ -117,7 +117,7 @@ fn the_first_pass_of_vgg16_is_the_references() {
         ..ModelOptions::default()
     };
     let network = Network::load(&options, Notices::Quiet).unwrap();
-    let model = network.hook((224, 224), &options).unwrap();
+    let model = network.hook(prism::Size::new(224, 224), &options).unwrap();
     let input = Npz::open(reference.join("vgg16.npz")).tensor("input");
     let ours = model.forward(&input).unwrap().saliency.unwrap();
     let scale = theirs.abs().max().double_value(&[]);

@@ -5,10 +5,11 @@
 use std::fs;
 
 use crate::common::largest_difference;
+use prism::Size;
 use prism::hooks::{Excitations, Extrapolation};
 use prism::map::{
-    COMPONENTS, Collector, Keep, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
-    gradual_extrapolation, regression, resize, signs,
+    COMPONENTS, Collector, FeatureFilter, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
+    gradual_extrapolation, regression, resize, svd_flip,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -51,7 +52,7 @@ fn widened(rows: &Rows, channels: usize) -> Rows {
 
 /// Scores with the sign that the rule gives them.
 fn with_sign(scores: &Tensor) -> Tensor {
-    scores * signs(scores).reshape([1, -1, 1, 1])
+    scores * svd_flip(scores).reshape([1, -1, 1, 1])
 }
 
 fn accumulated(rows: &[Vec<f64>]) -> PcaAccumulator {
@@ -354,14 +355,14 @@ fn images_without_a_common_colour_make_a_black_map_and_a_note() {
             })
             .unwrap()
     };
-    let common = maps(Keep::Common);
+    let common = maps(FeatureFilter::Shared);
     assert!(common.note().unwrap().contains("no colour is common"));
     assert_eq!(common.map(0..2).unwrap().abs().max().double_value(&[]), 0.0);
-    let unique = maps(Keep::Unique);
+    let unique = maps(FeatureFilter::Unique);
     assert!(unique.note().unwrap().contains("none was left out"));
     let (unique, all) = (
         unique.map(0..2).unwrap(),
-        maps(Keep::All).map(0..2).unwrap(),
+        maps(FeatureFilter::All).map(0..2).unwrap(),
     );
     assert_eq!(largest_difference(&unique, &all), 0.0);
     assert!(all.max().double_value(&[]) == 1.0 && all.min().double_value(&[]) == 0.0);
@@ -446,10 +447,11 @@ fn small_values_are_not_constant() {
 fn resize_is_bilinear_between_pixel_centres() {
     let cases = expected("resize");
     for case in cases.as_array().unwrap() {
-        let size: (i64, i64) = serde_json::from_value(case["size"].clone()).unwrap();
+        let (height, width) = serde_json::from_value(case["size"].clone()).unwrap();
+        let size = Size::new(height, width);
         let found = resize(&plane(&rows(&case["array"])), size);
         let off = largest_difference(&found, &plane(&rows(&case["result"])));
-        assert!(off < 1e-5, "{size:?}: off by {off}");
+        assert!(off < 1e-5, "{size}: off by {off}");
     }
     assert!(cases.as_array().unwrap().len() > 3);
 }
@@ -507,7 +509,7 @@ fn a_regression_gives_the_colours_that_its_guides_tell() {
     let case = expected("regression");
     let (colours, guides) = (planes(&case["colours"]), planes(&case["guides"]));
     let result = planes(&case["result"]);
-    let fitted = |guides: &[Tensor]| regression(&colours, guides, (3, 4)).unwrap();
+    let fitted = |guides: &[Tensor]| regression(&colours, guides, Size::new(3, 4)).unwrap();
     let found = fitted(&[guides.shallow_clone()]);
     assert!(largest_difference(&found, &result) < 1e-5);
     assert!(largest_difference(&found, &colours) > 0.1);
@@ -520,7 +522,7 @@ fn a_regression_gives_the_colours_that_its_guides_tell() {
     // Images are fitted by themselves.
     let two = Tensor::cat(&[&colours, &colours.flip([3])], 0);
     let both = Tensor::cat(&[&guides, &(guides.flip([3]) * 2.0)], 0);
-    let found = regression(&two, &[both], (3, 4)).unwrap();
+    let found = regression(&two, &[both], Size::new(3, 4)).unwrap();
     assert!(largest_difference(&found.get(0), &result.get(0)) < 1e-5);
     assert!(largest_difference(&found.get(1), &result.get(0).flip([2])) < 1e-5);
 }
@@ -528,10 +530,10 @@ fn a_regression_gives_the_colours_that_its_guides_tell() {
 #[test]
 fn a_regression_of_no_guides_or_no_colours_is_an_enlargement() {
     let colours = planes(&expected("regression")["colours"]);
-    let none = regression(&colours, &[], (6, 8)).unwrap();
-    assert!(largest_difference(&none, &resize(&colours, (6, 8))) < 1e-5);
+    let none = regression(&colours, &[], Size::new(6, 8)).unwrap();
+    assert!(largest_difference(&none, &resize(&colours, Size::new(6, 8))) < 1e-5);
     let guide = Tensor::arange(12, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, 3, 4]);
-    let flat = regression(&colours.zeros_like(), &[guide], (6, 8)).unwrap();
+    let flat = regression(&colours.zeros_like(), &[guide], Size::new(6, 8)).unwrap();
     assert_eq!(flat.abs().max().double_value(&[]), 0.0);
 }
 
@@ -566,8 +568,8 @@ fn a_regression_of_many_images_is_that_of_all_at_once() {
         norm.finish()
     };
     let features = norm_of(&maps.features).apply(&maps.features);
-    let brought_up = regression(&features, &guides, size).unwrap();
-    let wanted = norm_of(&brought_up).apply(&brought_up);
+    let upsampled = regression(&features, &guides, Size::new(size.0, size.1)).unwrap();
+    let wanted = norm_of(&upsampled).apply(&upsampled);
     for images in [0..21, 0..1, 7..9, 20..21, 3..20] {
         let length = images.len() as i64;
         let wanted = wanted.narrow(0, images.start as i64, length);
