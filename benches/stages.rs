@@ -6,6 +6,7 @@ use std::path::Path;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use image::RgbImage;
+use prism::Size;
 use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance};
 use prism::hooks::{Hooks, Precision};
 use prism::images;
@@ -16,7 +17,7 @@ use tch::Tensor;
 
 /// Images forwarded at once.
 const BATCH: usize = 8;
-const SIDE: u32 = 224;
+const SIDE: i64 = 224;
 
 fn rand(size: &[i64]) -> Tensor {
     Tensor::rand(size, tch::kind::FLOAT_CPU)
@@ -29,9 +30,9 @@ fn reading(c: &mut Criterion) {
     });
     let picture = images::decode(photo, images::MAX_PIXELS).unwrap();
     c.bench_function("resize it to 224", |b| {
-        b.iter(|| images::resize(&picture, SIDE, SIDE).unwrap());
+        b.iter(|| images::resize(&picture, Size::new(SIDE, SIDE)).unwrap());
     });
-    let batch = vec![images::resize(&picture, SIDE, SIDE).unwrap(); BATCH];
+    let batch = vec![images::resize(&picture, Size::new(SIDE, SIDE)).unwrap(); BATCH];
     let normalisation = Normalisation::default();
     c.bench_function("make a batch of 8", |b| {
         b.iter(|| to_batch(&batch, &normalisation).unwrap());
@@ -56,7 +57,7 @@ fn forward(c: &mut Criterion) {
     });
     let bare = network.graph.bare_forward(size, Precision::F32).unwrap();
     let hooked = network.hook(size, &Hooks::default()).unwrap();
-    let batch = rand(&[BATCH as i64, 3, size.0, size.1]);
+    let batch = rand(&[BATCH as i64, 3, size.height, size.width]);
     let mut group = c.benchmark_group("forward 8 images");
     group.sample_size(20);
     group.bench_function("bare", |b| b.iter(|| bare(&batch).unwrap()));
@@ -97,7 +98,7 @@ fn maps(c: &mut Criterion) {
         .into_iter()
         .flat_map(|(side, count)| (0..count).map(move |_| rand(&[1, 4, side, side])))
         .collect();
-    let size = (i64::from(SIDE), i64::from(SIDE));
+    let size = Size::new(SIDE, SIDE);
     c.bench_function("bring an image up by regression", |b| {
         b.iter(|| regression(&colours, &guides, size).unwrap());
     });
@@ -113,7 +114,7 @@ fn figures(c: &mut Criterion) {
     let map = to_picture(&rand(&[3, 224, 224])).unwrap();
     let panel = |image: &RgbImage| Panel::new(image.clone(), Scaling::Smooth);
     let photo = images::decode(Path::new("samples/dog.jpg"), images::MAX_PIXELS).unwrap();
-    let photo = images::resize(&photo, 448, 448).unwrap();
+    let photo = images::resize(&photo, Size::new(448, 448)).unwrap();
     let column = Column {
         title: ["German_shepherd: 0.97", "malinois: 0.02", "kelpie: 0.00"]
             .map(String::from)

@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let size = network.input_size;
     let bare = network.graph.bare_forward(size, precision)?;
     let hooked = network.hook(size, &options.hooks(&compute))?;
-    let batch = Tensor::rand([images, 3, size.0, size.1], tch::kind::FLOAT_CPU);
+    let batch = Tensor::rand([images, 3, size.height, size.width], tch::kind::FLOAT_CPU);
     let mut seconds = [Vec::new(), Vec::new()];
     reusing_freed_memory(|| -> Result<()> {
         for _ in 0..RUNS {

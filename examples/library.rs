@@ -25,16 +25,10 @@ fn main() -> anyhow::Result<()> {
         model.guide_names()
     );
 
-    let (height, width) = model.input_size();
+    let size = model.input_size();
     let pictures = ["samples/dog.jpg", "samples/cat.jpg"]
         .iter()
-        .map(|file| {
-            images::resize(
-                &images::decode(Path::new(file), images::MAX_PIXELS)?,
-                height as u32,
-                width as u32,
-            )
-        })
+        .map(|file| images::resize(&images::decode(Path::new(file), images::MAX_PIXELS)?, size))
         .collect::<anyhow::Result<Vec<_>>>()?;
 
     // As many batches as you like: the maps are of all of them together.

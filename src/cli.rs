@@ -139,6 +139,15 @@ pub fn hint(hint: Hint) -> &'static str {
             "--image-size, --mean, --std and --skip-bad-images do not apply to stored arrays"
         }
         Hint::ClusterFile => "prism --cluster writes such a file",
+        Hint::WeightsFile => "or give it with --weights FILE",
+        Hint::OtherWeights => {
+            "or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt (TorchScript)"
+        }
+        Hint::WeightsOffline => {
+            "--offline or PRISM_OFFLINE forbids the download; or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt (TorchScript)"
+        }
+        Hint::NameForWeights => "--weights goes with the name of a network",
+        Hint::FileIsWeights => "or give it with --model NAME --weights FILE",
         Hint::ListLayers => "prism layers lists all layers",
         Hint::BasisFile => "--save-basis writes such a file",
     }

@@ -45,6 +45,16 @@ pub enum Hint {
     BasisFile,
     /// The names of all layers.
     ListLayers,
+    /// A given file of weights.
+    WeightsFile,
+    /// Given weights, a TorchScript file or another network.
+    OtherWeights,
+    /// As [`Hint::OtherWeights`], or a download, which is forbidden.
+    WeightsOffline,
+    /// The name of a network, beside a file of weights.
+    NameForWeights,
+    /// The name of a network, whose weights the given file may be.
+    FileIsWeights,
 }
 
 /// An error with a [`Hint`].

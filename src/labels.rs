@@ -9,44 +9,44 @@ use serde_json::Value;
 
 pub use crate::classes::{Class, top_classes};
 use crate::error::usage;
+use crate::names::{first_few, most_similar};
 
-/// A file of names beyond this is something else.
+/// The largest file of names, in bytes; ImageNet's have 30 kB.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// Classes that an ambiguous name lists.
+/// The number of classes listed for an ambiguous name.
 const MOST_NAMED: usize = 10;
 
-/// The names of a network's classes in the order of its scores, each maybe with
-/// synonyms between commas: `timber wolf, grey wolf, gray wolf, Canis lupus`.
+/// The names of a network's classes in the order of its scores. A name may have synonyms,
+/// separated by commas: `timber wolf, grey wolf, gray wolf, Canis lupus`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels(Vec<String>);
 
 impl Labels {
-    /// Labels from names in the order of the scores.
+    /// Makes labels of names in the order of the scores.
     pub fn new(names: Vec<String>) -> Labels {
         Labels(names)
     }
 
-    /// The 1000 classes of ImageNet, as WordNet names them.
+    /// The 1000 classes of ImageNet with WordNet's names.
     pub fn imagenet() -> Labels {
         let labels = tch::vision::imagenet::CLASSES.iter();
         Labels(labels.map(|label| label.to_string()).collect())
     }
 
-    /// The labels that a network of `count` classes is taken to have: ImageNet's
-    /// where there are 1000.
+    /// Default labels of a network of `count` classes: ImageNet's for 1000 classes.
     pub fn for_classes(count: usize) -> Option<Labels> {
         let imagenet = Labels::imagenet();
         (count == imagenet.len()).then_some(imagenet)
     }
 
-    /// Reads a file: one name per line, or, if its name ends in `.json`, a list of
-    /// names (torchvision's `categories`), an object of indices with names or
-    /// with `[id, name]` (Keras's `imagenet_class_index.json`), or of names with
-    /// indices (torchvision's `class_to_idx`).
+    /// Reads a file of names, one per line. A file whose name ends in `.json` is a list of
+    /// names (torchvision's `categories`), an object from indices to names or to
+    /// `[id, name]` (Keras's `imagenet_class_index.json`), or an object from names to indices
+    /// (torchvision's `class_to_idx`).
     ///
     /// # Errors
-    /// Where it cannot be read or is none of these, saying where.
+    /// Returns an error with the place in the file if it cannot be read or has another form.
     pub fn read(file: &Path) -> Result<Labels> {
         let at = || format!("{}: the labels cannot be read", file.display());
         let mut bytes = Vec::new();
@@ -85,13 +85,13 @@ impl Labels {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no classes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A class as figures and lines of text show it: the first synonym, spaces as
-    /// `_`; the number itself where it has no name.
+    /// The title of a class in figures and text: its first synonym with `_` for spaces, or its
+    /// number if it has no name.
     pub fn title(&self, class: usize) -> String {
         match self.0.get(class) {
             Some(label) => title(label),
@@ -104,50 +104,35 @@ impl Labels {
         self.0.iter().map(|label| title(label)).collect()
     }
 
-    /// The class of that name: any of its synonyms, in capitals or not, with
-    /// spaces or `_`.
+    /// The class with that name or synonym, ignoring case; `_` counts as a space.
     ///
     /// # Errors
-    /// Usage errors: where no class has it, with the nearest; where several have,
-    /// with their numbers.
+    /// Returns a usage error if no class has the name (with the most similar names) or several
+    /// classes have it (with their numbers).
     pub fn find(&self, name: &str) -> Result<usize> {
         let plain = |name: &str| name.trim().replace('_', " ").to_lowercase();
         let wanted = plain(name);
-        let has = |label: &&String| {
+        let has_name = |label: &str| {
             plain(label) == wanted || synonyms(label).any(|synonym| plain(synonym) == wanted)
         };
-        let found: Vec<usize> = (0..self.len()).filter(|&id| has(&&self.0[id])).collect();
+        let found: Vec<usize> = (0..self.len())
+            .filter(|&id| has_name(&self.0[id]))
+            .collect();
         match found.as_slice() {
             &[id] => Ok(id),
             [] => {
-                let mut near: Vec<(f64, &str)> = self
-                    .0
-                    .iter()
-                    .flat_map(|label| synonyms(label))
-                    .map(|synonym| (strsim::jaro_winkler(&wanted, &plain(synonym)), synonym))
-                    .collect();
-                near.sort_by(|a, b| b.0.total_cmp(&a.0));
-                let near: Vec<&str> = near.iter().take(3).map(|&(_, name)| name).collect();
+                let names = self.0.iter().flat_map(|label| synonyms(label));
                 Err(usage(format!(
                     "there is no class '{name}'; the nearest are {}",
-                    near.join(", ")
+                    most_similar(name, names, plain, 0.0, 3).join(", ")
                 )))
             }
             several => {
-                let shown: Vec<String> = several
-                    .iter()
-                    .take(MOST_NAMED)
-                    .map(|&id| format!("{id} ({})", self.0[id]))
-                    .collect();
-                let more = several.len() - shown.len();
-                let more = if more > 0 {
-                    format!(" and {more} more")
-                } else {
-                    String::new()
-                };
+                let numbered = |&id: &usize| format!("{id} ({})", self.0[id]);
+                let classes: Vec<String> = several.iter().map(numbered).collect();
                 Err(usage(format!(
-                    "several classes are called '{name}': {}{more}; give the number",
-                    shown.join(", ")
+                    "several classes are called '{name}': {}; give the number",
+                    first_few(&classes, MOST_NAMED)
                 )))
             }
         }
@@ -158,14 +143,15 @@ fn synonyms(label: &str) -> impl Iterator<Item = &str> {
     label.split(',').map(str::trim)
 }
 
-/// The first synonym, with `_` for spaces and for what would break a line or a
+/// The first synonym, with `_` for spaces and for characters that would break a line or a
 /// column of text.
 fn title(label: &str) -> String {
     let first = synonyms(label).next().unwrap_or(label);
     first.replace(|c: char| c.is_whitespace() || is_invisible(c), "_")
 }
 
-/// Controls, and the marks that turn the direction of a line of text.
+/// Control characters, zero-width characters and direction marks. Characters that only vary
+/// the one before (which `figure::text` skips as well) stay in a title.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -187,12 +173,12 @@ fn from_json(value: Value) -> Result<Vec<String>> {
                 let by_name = || Some((usize::try_from(value.as_u64()?).ok()?, key.clone()));
                 let (id, name) = by_index
                     .or_else(by_name)
-                    .with_context(|| format!("the entry '{key}' is no class with its number"))?;
+                    .with_context(|| format!("the entry '{key}' is not a class with its number"))?;
                 match names.get_mut(id) {
                     Some(free @ None) => *free = Some(name),
                     Some(_) => bail!("two names have the number {id}"),
                     None => bail!(
-                        "'{key}' has the number {id}, where {} classes go from 0 to {}",
+                        "'{key}' has the number {id}, but {} classes go from 0 to {}",
                         names.len(),
                         names.len() - 1
                     ),

@@ -21,12 +21,14 @@ pub mod labels;
 pub mod map;
 pub mod model;
 pub mod saliency;
+mod size;
 
 pub(crate) mod classes;
 pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod convert;
 pub(crate) mod error;
+mod names;
 pub(crate) mod notices;
 pub(crate) mod options;
 pub(crate) mod output;
@@ -39,6 +41,8 @@ mod threads;
 mod heap {
     pub use crate::hooks::reusing_freed_memory as with_retained_heap;
 }
+
+pub use size::Size;
 
 /// What the program itself, tests, benches and fuzz targets use beside the public modules.
 /// It may change in any version.

@@ -15,9 +15,10 @@ use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
 use crate::hooks::{Hooks, Precision, Rule, SaliencyHook};
 use crate::images::MAX_PIXELS;
-use crate::map::Keep;
+use crate::map::FeatureFilter;
 use crate::notices::Notices;
 use crate::saliency::Method;
+use crate::size::Size;
 use values::whole;
 
 /// The longest side of an input, pixels. A longer one is a typing error rather than the
@@ -94,7 +95,7 @@ pub struct ModelOptions {
 
     /// Input size of the network in pixels [default: the network's own, else 224]
     #[arg(long, value_name = "N|HxW", value_parser = values::text(values::image_size))]
-    pub image_size: Option<(i64, i64)>,
+    pub image_size: Option<Size>,
 
     /// Mean of the channels [default: the network's own, else 0.485,0.456,0.406]
     #[arg(long, value_name = "R,G,B", value_parser = values::text(values::mean), allow_hyphen_values = true)]
@@ -373,11 +374,11 @@ impl Default for ModelOptions {
 
 impl MapChoices {
     /// Which quantised colours are shown; none if all features are shown unquantised.
-    pub fn keep(&self) -> Option<Keep> {
+    pub fn filter(&self) -> Option<FeatureFilter> {
         match (self.inclusive, self.exclusive) {
-            (true, true) => Some(Keep::All),
-            (true, false) => Some(Keep::Common),
-            (false, true) => Some(Keep::Unique),
+            (true, true) => Some(FeatureFilter::All),
+            (true, false) => Some(FeatureFilter::Shared),
+            (false, true) => Some(FeatureFilter::Unique),
             (false, false) => None,
         }
     }

@@ -28,6 +28,6 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert!(picture.width() > 0 && picture.height() > 0);
-    let small = images::resize(&picture, 24, 32).expect("a picture can be resized");
+    let small = images::resize(&picture, prism::Size::new(24, 32)).expect("a picture can be resized");
     assert_eq!(small.dimensions(), (32, 24));
 });

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use prism::model::About;
+use prism::model::ModelMetadata;
 use prism::model::weights::{StateDict, is_torchscript};
 use prism::model::zoo;
 use prism_fuzz::Place;
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let path = PLACE.file(name, bytes);
     let _ = is_torchscript(&path);
-    let _ = About::read(&path);
+    let _ = ModelMetadata::read(&path);
     let Ok(state) = StateDict::open(&path) else {
         return;
     };

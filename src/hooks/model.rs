@@ -13,6 +13,7 @@ use super::selection::{Extrapolation, Rule, Selection, class_scores};
 use crate::classes::no_class;
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::saliency::Method;
+use crate::size::Size;
 
 /// Which activations are read, and how the network computes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,18 +92,18 @@ pub struct HookedModel {
     /// The class of the saliency; the top class of each image if there is none.
     target: Option<i64>,
     classes: i64,
-    size: (i64, i64),
+    size: Size,
     device: Device,
 }
 
 impl HookedModel {
-    /// Hooks `network` for images of `size` (height, width).
+    /// Hooks `network` for images of `size`.
     ///
     /// # Errors
     /// Returns an error if the network cannot take such images, returns no class scores `[N,K]`,
     /// has nothing to hook, or has an operator that `hooks.saliency` has no rule for. An unknown
     /// layer is a usage error.
-    pub fn new(network: &NetworkGraph, size: (i64, i64), hooks: &Hooks) -> Result<HookedModel> {
+    pub fn new(network: &NetworkGraph, size: Size, hooks: &Hooks) -> Result<HookedModel> {
         HookedModel::compile(network, size, hooks, hooks.precision.execution())
             .with_context(|| network.origin.clone())
     }
@@ -110,14 +111,14 @@ impl HookedModel {
     /// As [`HookedModel::new`], but runs the operators of the graph one by one in float32. Tests
     /// compare optimised networks with it.
     #[doc(hidden)]
-    pub fn new_plain(network: &NetworkGraph, size: (i64, i64), hooks: &Hooks) -> Result<Self> {
+    pub fn new_plain(network: &NetworkGraph, size: Size, hooks: &Hooks) -> Result<Self> {
         HookedModel::compile(network, size, hooks, Execution::Plain)
             .with_context(|| network.origin.clone())
     }
 
     fn compile(
         network: &NetworkGraph,
-        size: (i64, i64),
+        size: Size,
         hooks: &Hooks,
         execution: Execution,
     ) -> Result<HookedModel> {
@@ -263,7 +264,7 @@ impl HookedModel {
     }
 
     /// Height and width of its input.
-    pub fn input_size(&self) -> (i64, i64) {
+    pub fn input_size(&self) -> Size {
         self.size
     }
 

@@ -11,6 +11,7 @@ use super::graph::Graph;
 use super::model::Precision;
 use super::selection::class_scores;
 use crate::error::{Hint, hinted};
+use crate::size::Size;
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl NetworkGraph {
     #[doc(hidden)]
     pub fn bare_forward(
         &self,
-        size: (i64, i64),
+        size: Size,
         precision: Precision,
     ) -> Result<impl Fn(&Tensor) -> Result<Tensor>> {
         let scores = Output::new(class_scores(&self.describe(size)?)?, Reading::Whole);
@@ -57,12 +58,12 @@ impl NetworkGraph {
         })
     }
 
-    /// The graph as data, for images of `size` (height, width).
+    /// The graph as data, for images of `size`.
     ///
     /// # Errors
     /// Returns an error if the network cannot take such images.
-    pub(super) fn describe(&self, size: (i64, i64)) -> Result<Graph> {
-        let (height, width) = size;
+    pub(super) fn describe(&self, size: Size) -> Result<Graph> {
+        let Size { height, width } = size;
         let described = self.raw.describe([1, 3, height, width], self.device);
         let json = described.map_err(|error| {
             if is_lack_of_memory(&error) {

@@ -15,6 +15,7 @@ use super::graph::{Graph, Node, ValueId};
 use super::layers::find_layer;
 use super::operators::{Kind, Property};
 use crate::error::{Hint, hinted};
+use crate::size::Size;
 
 /// How the final excitation and the guides are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -43,7 +44,7 @@ pub enum Extrapolation {
     /// For each image, the colours are regressed on the guides, up to the size of the image.
     Regression {
         /// Height and width of the image.
-        size: (i64, i64),
+        size: Size,
     },
 }
 
@@ -90,7 +91,7 @@ impl Rule {
             excitation,
             guides: spatial_inputs(graph, excitation),
             extrapolation: Extrapolation::Regression {
-                size: (height, width),
+                size: Size::new(height, width),
             },
         })
     }

@@ -1,5 +1,5 @@
-//! JPEG through `zune-jpeg` itself: the `image` crate fills what is missing of
-//! a damaged file with grey and calls it decoded.
+//! JPEG, decoded by `zune-jpeg` directly: the `image` crate fills missing parts of a damaged file
+//! with grey and reports no error.
 
 use std::io::{BufRead, Read, Seek};
 
@@ -25,12 +25,12 @@ pub fn dimensions(file: impl BufRead + Seek) -> Result<(u32, u32)> {
     Ok((u32::try_from(width)?, u32::try_from(height)?))
 }
 
-/// The picture as stored, in RGB, and how it must be turned. Four components
-/// are CMYK inverted, as Adobe's programs write it and Pillow takes it.
+/// Decodes the picture as stored, in RGB, and its orientation. Four components are inverted
+/// CMYK, as Adobe's programs write and Pillow reads them.
 pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
     let mut data = Vec::new();
     file.read_to_end(&mut data)?;
-    // The decoder misses a cut in the last rows.
+    // The decoder does not notice missing last rows.
     ensure!(
         is_complete(&data),
         "{CUT_SHORT} (no end-of-image marker follows the pixels)"
@@ -41,8 +41,8 @@ pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
         .exif()
         .and_then(|exif| Orientation::from_exif_chunk(exif))
         .unwrap_or(Orientation::NoTransforms);
-    // Lenient up to here: stray bytes between the segments of the header do no
-    // harm. Missing pixels do.
+    // Lenient up to here: stray bytes between the segments of the header are harmless. Missing
+    // pixels are not.
     let strict = decoder
         .options()
         .set_strict_mode(true)
@@ -70,14 +70,14 @@ fn header<R: ZByteReaderTrait>(reader: R) -> Result<JpegDecoder<R>> {
 fn explained(error: DecodeErrors) -> anyhow::Error {
     match error {
         DecodeErrors::IoErrors(_) | DecodeErrors::ExhaustedData => anyhow!(CUT_SHORT),
-        // Some of its texts stand in quotes.
+        // Some messages of the decoder are quoted.
         error => anyhow!("damaged JPEG: {}", error.to_string().replace('"', "")),
     }
 }
 
-/// Whether an end-of-image marker follows the start of the pixels; one in a
-/// segment of the header belongs to a thumbnail. Segments are laid out as in
-/// ITU-T T.81, annex B: marker, length, content.
+/// Whether an end-of-image marker follows the start of the pixels; a marker in a segment of the
+/// header belongs to a thumbnail. Segments consist of marker, length and content (ITU-T T.81,
+/// annex B).
 fn is_complete(data: &[u8]) -> bool {
     let mut rest = data.get(2..).unwrap_or_default();
     loop {
@@ -91,7 +91,7 @@ fn is_complete(data: &[u8]) -> bool {
         let length = usize::from(u16::from_be_bytes([high, low]));
         rest = rest.get(start + 2 + length..).unwrap_or_default();
         if kind == START_OF_SCAN {
-            // Among the pixels a byte 0xFF is stuffed: this pair is the marker.
+            // 0xFF bytes are escaped in pixel data, so this pair is the marker.
             return rest.windows(2).any(|pair| pair == [0xFF, END_OF_IMAGE]);
         }
     }

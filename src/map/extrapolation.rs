@@ -1,70 +1,68 @@
-//! Features brought up to the image level by level, by what the network saw there.
+//! Upsampling features to the image, level by level, with earlier activations as guides.
 //!
-//! [`gradual_extrapolation`] multiplies (Szandała, IEEE Access 2021); that is for
-//! networks whose activations are large where the object is. [`regression`] asks
-//! instead what the activations of an image tell of its colours, which their sign
-//! and scale do not matter to.
+//! [`gradual_extrapolation`] multiplies features by the guides (Szandała, IEEE Access 2021). It
+//! suits networks whose activations are large on the object. [`regression`] fits the features of
+//! each image by its guides, so sign and scale of a guide do not matter.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-/// Of the variance of the standardised guides, 1: what keeps a regression on
-/// few pixels from following noise.
+use crate::size::Size;
+
+/// Ridge, in units of the variance of a standardised guide (1): it keeps a regression on few
+/// pixels from fitting noise.
 const RIDGE: f64 = 0.1;
-/// A guide whose deviation is at most this share of its largest magnitude is
-/// constant but for rounding.
+/// A guide is constant except for rounding if its deviation is at most this share of its
+/// largest magnitude.
 const FLAT: f64 = 1e-6;
 
-/// Resizes `[n,c,h,w]` to `size` (height, width), bilinearly, with pixel areas
-/// rather than corners aligned (`align_corners=False`).
-pub fn resize(features: &Tensor, size: (i64, i64)) -> Tensor {
-    if features.size()[2..] == [size.0, size.1] {
+/// Resizes `[n,c,h,w]` to `size`, bilinearly and with pixel areas instead of corners aligned
+/// (`align_corners=False`).
+pub fn resize(features: &Tensor, size: Size) -> Tensor {
+    if Size::of(features) == size {
         return features.shallow_clone();
     }
-    features.upsample_bilinear2d([size.0, size.1], false, None, None)
+    features.upsample_bilinear2d([size.height, size.width], false, None, None)
 }
 
-/// For each guide from the deepest to the shallowest:
+/// Gradual extrapolation, for each guide from the deepest to the shallowest:
 /// `f = resize(f, size of the guide) * channel mean of the guide`.
 ///
-/// `features` is `[n,3,h,w]`; `guides` are channel means `[n,1,h_i,w_i]`, the
-/// shallowest first. The result has the shallowest guide's resolution.
+/// `features` is `[n,3,h,w]`; `guides` are channel means `[n,1,h_i,w_i]`, the shallowest first.
+/// The result has the resolution of the shallowest guide.
 pub fn gradual_extrapolation(features: &Tensor, guides: &[Tensor]) -> Tensor {
     guides
         .iter()
         .rev()
         .fold(features.shallow_clone(), |features, guide| {
-            let size = guide.size();
-            resize(&features, (size[2], size[3])) * guide
+            resize(&features, Size::of(guide)) * guide
         })
 }
 
-/// Brings colours up to `size` (height, width) by what `guides` tell of them, for
-/// each image by itself.
+/// Upsamples colours to `size` by regression on `guides`, for each image separately.
 ///
-/// At each resolution, from the coarsest to the finest, the colours become half
-/// their bilinear enlargement and half what a ridge regression on all guides of
-/// that resolution makes of it. As that shrinks them towards their mean, every
-/// component of every image is given back the mean and the deviation that it had.
+/// At each resolution, from the coarsest to the finest, the colours become the mean of their
+/// bilinear upsampling and a ridge regression of it on all guides of that resolution. This
+/// shrinks colours towards their mean, so finally every component of every image gets back
+/// its mean and deviation.
 ///
-/// `colours` is `[n,3,h,w]`; `guides` are `[n,k_i,h_i,w_i]`. Gives `[n,3,H,W]`
-/// float32.
+/// `colours` is `[n,3,h,w]`; `guides` are `[n,k_i,h_i,w_i]`. Returns `[n,3,H,W]` float32.
 ///
 /// # Errors
-/// Where libtorch cannot solve the regression, as of values that are not finite.
-pub fn regression(colours: &Tensor, guides: &[Tensor], size: (i64, i64)) -> Result<Tensor> {
-    let mut levels: BTreeMap<(i64, i64, i64), Vec<&Tensor>> = BTreeMap::new();
+/// Returns an error if libtorch cannot solve the regression, for example because values are not
+/// finite.
+pub fn regression(colours: &Tensor, guides: &[Tensor], size: Size) -> Result<Tensor> {
+    let mut levels: BTreeMap<(i64, Size), Vec<&Tensor>> = BTreeMap::new();
     for guide in guides {
-        let (height, width) = (guide.size()[2], guide.size()[3]);
-        let level = levels.entry((height * width, height, width)).or_default();
-        level.push(guide);
+        let size = Size::of(guide);
+        levels.entry((size.pixels(), size)).or_default().push(guide);
     }
     let start = colours.to_kind(Kind::Double);
     let mut colours = start.shallow_clone();
-    for ((_, height, width), guides) in levels {
-        let enlarged = resize(&colours, (height, width));
+    for ((_, size), guides) in levels {
+        let enlarged = resize(&colours, size);
         let fitted = fitted(&enlarged, &Tensor::f_cat(&guides, 1)?)?;
         colours = (enlarged + fitted) * 0.5;
     }
@@ -72,8 +70,8 @@ pub fn regression(colours: &Tensor, guides: &[Tensor], size: (i64, i64)) -> Resu
     Ok(restored.to_kind(Kind::Float))
 }
 
-/// The ridge regression of each image's colours `[n,3,h,w]` float64 on its guides
-/// `[n,k,h,w]`, standardised; one that is constant tells nothing.
+/// Ridge regression of each image's colours `[n,3,h,w]` float64 on its standardised guides
+/// `[n,k,h,w]`. Constant guides are ignored.
 fn fitted(colours: &Tensor, guides: &Tensor) -> Result<Tensor> {
     let mean = |tensor: &Tensor| tensor.mean_dim([-1i64].as_slice(), true, Kind::Double);
     let guides = guides.to_kind(Kind::Double).flatten(2, 3);
@@ -84,9 +82,9 @@ fn fitted(colours: &Tensor, guides: &Tensor) -> Result<Tensor> {
     let centre = mean(&flat);
     let covariance = guides.f_bmm(&guides.transpose(1, 2))? / pixels;
     let deviation = covariance.diagonal(0, 1, 2).unsqueeze(-1).sqrt();
-    let tells = deviation.gt_tensor(&(largest * FLAT));
+    let varies = deviation.gt_tensor(&(largest * FLAT));
     let reciprocal = deviation.reciprocal();
-    let scale = reciprocal.where_self(&tells, &reciprocal.zeros_like());
+    let scale = reciprocal.where_self(&varies, &reciprocal.zeros_like());
     let cross = guides.f_bmm(&(&flat - &centre).transpose(1, 2))? / pixels;
     let ridge = Tensor::eye(scale.size()[1], (Kind::Double, scale.device())) * RIDGE;
     let scatter = covariance * &scale * scale.transpose(1, 2) + ridge;
@@ -95,11 +93,11 @@ fn fitted(colours: &Tensor, guides: &Tensor) -> Result<Tensor> {
     Ok(fitted.f_view_as(colours)?)
 }
 
-/// Gives each component of each image the mean and the deviation that it has in
+/// Gives each component of each image the mean and the deviation of that component in
 /// `reference`.
 fn restored(colours: &Tensor, reference: &Tensor) -> Tensor {
     let mean = |tensor: &Tensor| tensor.mean_dim([2i64, 3].as_slice(), true, Kind::Double);
-    // Not libtorch's own deviation, which is ten times slower over two dimensions.
+    // libtorch's own deviation is ten times slower over two dimensions.
     let deviation = |centred: &Tensor| mean(&centred.square()).sqrt();
     let centre = mean(reference);
     let centred = colours - mean(colours);

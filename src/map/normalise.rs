@@ -1,9 +1,9 @@
-//! PRISM's norm: standardise, cut at one standard deviation, stretch to [0, 1].
+//! PRISM's normalisation: standardise, clip at one standard deviation, stretch to [0, 1].
 
 use tch::{Kind, Tensor};
 
-/// Count, mean, sum of squared deviations and range of all values seen so far;
-/// adds and merges, so that a batch can be streamed or shared.
+/// Count, mean, sum of squared deviations and range of all values so far. Accumulators can be
+/// merged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormAccumulator {
     count: f64,
@@ -13,13 +13,13 @@ pub struct NormAccumulator {
     max: f64,
 }
 
-/// The norm of one set of values, ready to be applied to any part of it.
+/// The normalisation of a set of values, which can be applied to any part of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norm {
     mean: f64,
-    /// Unbiased; 0 where the values are constant.
+    /// Unbiased; 0 if the values are constant.
     std: f64,
-    /// Smallest and largest standardised value after the cut.
+    /// Smallest and largest standardised value after clipping.
     low: f64,
     high: f64,
 }
@@ -55,7 +55,7 @@ impl NormAccumulator {
         });
     }
 
-    /// Adds everything that `other` has seen (Chan, Golub and LeVeque's update).
+    /// Adds the values of `other` (the pairwise update of Chan, Golub and LeVeque).
     pub fn merge(&mut self, other: NormAccumulator) {
         if other.count == 0.0 {
             return;
@@ -69,10 +69,9 @@ impl NormAccumulator {
         self.max = self.max.max(other.max);
     }
 
-    /// The norm of all values.
+    /// The normalisation of all values.
     pub fn finish(&self) -> Norm {
-        // Values that differ by rounding alone are constant: their standard
-        // deviation is noise.
+        // Values that differ by rounding alone count as constant: their deviation is noise.
         let spread = self.max - self.min;
         let constant = self.count < 2.0
             || spread <= f64::from(f32::EPSILON) * self.max.abs().max(self.min.abs());
@@ -81,19 +80,19 @@ impl NormAccumulator {
         } else {
             (self.squares / (self.count - 1.0)).sqrt()
         };
-        let cut = |value: f64| ((value - self.mean) / std).clamp(-1.0, 1.0);
+        let clipped = |value: f64| ((value - self.mean) / std).clamp(-1.0, 1.0);
         Norm {
             mean: self.mean,
             std,
-            low: cut(self.min),
-            high: cut(self.max),
+            low: clipped(self.min),
+            high: clipped(self.max),
         }
     }
 }
 
 impl Norm {
-    /// From the mean, the standard deviation and the smallest and largest standardised
-    /// value after the cut; `None` where they cannot be those of values.
+    /// Makes a norm of its mean, standard deviation, and smallest and largest standardised
+    /// value after clipping; `None` if no values have these.
     pub fn from_values([mean, std, low, high]: [f64; 4]) -> Option<Norm> {
         let norm = Norm {
             mean,
@@ -105,14 +104,14 @@ impl Norm {
         (norm.is_finite() && std >= 0.0 && (norm.is_constant() || stretches)).then_some(norm)
     }
 
-    /// What [`Norm::from_values`] takes.
+    /// The numbers for [`Norm::from_values`].
     pub fn values(&self) -> [f64; 4] {
         let [low, high] =
             [self.low, self.high].map(|value| if self.is_constant() { 0.0 } else { value });
         [self.mean, self.std, low, high]
     }
 
-    /// Whether all values were the same; [`Norm::apply`] then gives zeros.
+    /// Whether all values were equal; [`Norm::apply`] then returns zeros.
     pub fn is_constant(&self) -> bool {
         self.std == 0.0
     }
@@ -122,8 +121,8 @@ impl Norm {
         [self.mean, self.std].iter().all(|value| value.is_finite())
     }
 
-    /// `z = (f - mean) / std`, cut to [-1, 1], then `(z - min) / (max - min)`:
-    /// float32 in [0, 1], of the shape of `values`.
+    /// `z = (f - mean) / std`, clipped to [-1, 1], then `(z - min) / (max - min)`: float32 in
+    /// [0, 1], with the shape of `values`.
     pub fn apply(&self, values: &Tensor) -> Tensor {
         if self.is_constant() {
             return values.zeros_like().to_kind(Kind::Float);

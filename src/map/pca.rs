@@ -1,26 +1,25 @@
 //! Principal components of the channels of the final excitation.
 //!
-//! Every pixel of every image is one row of C channels. The components come
-//! from the smaller Gram matrix of the centred rows, in float64: rows x rows
-//! while there are no more rows than channels, C x C after that. Both have the
-//! squared singular values of the row matrix as eigenvalues.
+//! Every pixel of every image is a row of C channels. The components are computed from the
+//! smaller Gram matrix of the centred rows, in float64: rows x rows up to C rows, C x C
+//! beyond. The eigenvalues of both are the squared singular values of the row matrix.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_linalg::svddc::{JobSvd, SVDDCInto};
 use tch::{Kind, Tensor};
 
 use super::ensure_finite;
 
-/// Components that become colours: red, green and blue.
+/// Number of components that become colours: red, green and blue.
 pub const COMPONENTS: i64 = 3;
 
 /// Eigenvalues below this share of the largest are rounding noise of float32
 /// excitations (whose squared relative error is about 1e-14).
 const NOISE: f64 = 1e-12;
 
-/// What the rows seen so far amount to; adds and merges, so that a batch can be
-/// streamed or shared.
+/// The moments of all rows so far. Accumulators can be merged, so that several machines can share a
+/// batch.
 #[derive(Debug)]
 pub struct PcaAccumulator {
     channels: i64,
@@ -41,31 +40,31 @@ enum State {
 struct Moments {
     /// `[C]` float64.
     mean: Tensor,
-    /// The scatter about the mean, `[C,C]` float64, on and above the diagonal (below it,
-    /// numbers without a meaning).
+    /// The scatter about the mean, `[C,C]` float64, on and above the diagonal; values below it
+    /// are undefined.
     scatter: Tensor,
 }
 
 /// A fitted basis.
 #[derive(Debug)]
 pub struct Pca {
-    /// The directions that become colours.
+    /// The first three components.
     pub axes: Axes,
-    /// Share of the variance of each of the min(rows, C) components, falling.
+    /// Share of the variance of each of the min(rows, C) components, descending.
     pub variance_ratio: Vec<f64>,
 }
 
-/// The mean of the channels and the directions from it that become colours.
+/// The mean of the channels and the first three components.
 #[derive(Debug)]
 pub struct Axes {
     /// `[C]` float64.
     pub mean: Tensor,
-    /// `[3,C]` float64, unit length; zeros where there are fewer components.
+    /// `[3,C]` float64, unit length; zeros for missing components.
     pub components: Tensor,
 }
 
 impl PcaAccumulator {
-    /// For excitations of `channels` channels.
+    /// An accumulator for excitations of `channels` channels.
     pub fn new(channels: i64) -> PcaAccumulator {
         PcaAccumulator {
             channels,
@@ -77,7 +76,7 @@ impl PcaAccumulator {
     /// Adds the rows of an excitation `[n,C,h,w]`.
     ///
     /// # Errors
-    /// Where its channels differ from those before, or a value is not finite.
+    /// Returns an error if the number of channels differs or a value is not finite.
     pub fn add(&mut self, excitation: &Tensor) -> Result<()> {
         let rows = rows_of(excitation);
         ensure!(
@@ -89,10 +88,10 @@ impl PcaAccumulator {
         ensure_finite(&rows)?;
         self.rows += rows.size()[0];
         match &mut self.state {
-            State::Rows(kept) => {
-                kept.push(rows);
+            State::Rows(stored) => {
+                stored.push(rows);
                 if self.rows > self.channels {
-                    self.turn_into_moments();
+                    self.convert_to_moments();
                 }
             }
             State::Moments(moments) => {
@@ -103,10 +102,10 @@ impl PcaAccumulator {
         Ok(())
     }
 
-    /// Adds everything that `other` has seen.
+    /// Adds the rows of `other`.
     ///
     /// # Errors
-    /// Where the channels differ.
+    /// Returns an error if the number of channels differs.
     pub fn merge(&mut self, other: PcaAccumulator) -> Result<()> {
         ensure!(
             self.channels == other.channels,
@@ -128,7 +127,7 @@ impl PcaAccumulator {
                 mine.extend(theirs);
             }
             (_, theirs) => {
-                self.turn_into_moments();
+                self.convert_to_moments();
                 if let State::Moments(moments) = &mut self.state {
                     moments.merge(before, theirs.into_moments(), added);
                 }
@@ -137,7 +136,7 @@ impl PcaAccumulator {
         Ok(())
     }
 
-    fn turn_into_moments(&mut self) {
+    fn convert_to_moments(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Rows(Vec::new()));
         self.state = State::Moments(state.into_moments());
     }
@@ -145,32 +144,29 @@ impl PcaAccumulator {
     /// The components of all rows.
     ///
     /// # Errors
-    /// Where no row was added, or LAPACK does not converge.
+    /// Returns an error if there are no rows or LAPACK does not converge.
     pub fn finish(self) -> Result<Pca> {
-        if self.rows == 0 {
-            bail!("there is no excitation to analyse");
-        }
+        ensure!(self.rows > 0, "there is no excitation to analyse");
         let count = self.rows.min(self.channels) as usize;
-        match self.state {
+        let (mean, eigenvalues, components) = match self.state {
             State::Rows(rows) => {
                 let (mean, centred) = centred(&Tensor::cat(&rows, 0));
-                // X X^T = U S^2 U^T, and the components are V = X^T U / S.
+                // X X^T = U S^2 U^T; the components are V = X^T U / S.
                 let (eigenvalues, left) = eigen(centred.matmul(&centred.tr()))?;
-                let components = left.matmul(&centred);
-                Pca::new(mean, components, eigenvalues, self.rows, count)
+                (mean, eigenvalues, left.matmul(&centred))
             }
             State::Moments(Moments { mean, scatter }) => {
                 let (eigenvalues, components) = eigen(scatter)?;
-                Pca::new(mean, components, eigenvalues, self.rows, count)
+                (mean, eigenvalues, components)
             }
-        }
+        };
+        Ok(Pca::new(mean, components, eigenvalues, self.rows, count))
     }
 
-    /// The share of the variance of all rows that lies along each of some
-    /// components, of unit length and at right angles.
+    /// The share of the variance of all rows along each component of `axes`.
     ///
     /// # Errors
-    /// Where no row was added, or the channels are others.
+    /// Returns an error if there are no rows or the number of channels differs.
     pub fn variance_along(self, axes: &Axes) -> Result<Vec<f64>> {
         ensure!(
             self.rows > 0 && self.channels == axes.channels(),
@@ -185,11 +181,8 @@ impl PcaAccumulator {
         }
         let along = axes.components.matmul(&scatter) * &axes.components;
         let along = along.sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double);
-        let share = |variance: f64| if total > 0.0 { variance / total } else { 0.0 };
-        Ok(Vec::<f64>::try_from(along)?
-            .into_iter()
-            .map(share)
-            .collect())
+        let along = Vec::<f64>::try_from(along)?.into_iter();
+        Ok(along.map(|variance| share(variance, total)).collect())
     }
 }
 
@@ -202,7 +195,7 @@ impl State {
     }
 }
 
-/// Columns of a scatter that are computed together.
+/// Columns of a scatter matrix that are computed together.
 const BLOCK: usize = 256;
 
 impl Moments {
@@ -217,30 +210,30 @@ impl Moments {
         moments
     }
 
-    /// Adds `added` rows to `before` others: the pairwise update of Chan, Golub and
-    /// LeVeque, whose term of the means is one row more.
+    /// Adds `added` rows to `before` others: the pairwise update of Chan, Golub and LeVeque, with
+    /// the term of the means as an additional row.
     fn add(&mut self, before: i64, rows: &Tensor, added: i64) {
         let (mean, centred) = centred(rows);
-        let shift = self.moved(before, &mean, added);
+        let shift = self.move_mean(before, &mean, added);
         self.add_products(&Tensor::cat(&[centred, shift], 0));
     }
 
     /// Adds the moments of `added` rows to those of `before` others.
     fn merge(&mut self, before: i64, other: Moments, added: i64) {
-        let shift = self.moved(before, &other.mean, added);
+        let shift = self.move_mean(before, &other.mean, added);
         self.scatter += other.scatter;
         self.add_products(&shift);
     }
 
-    /// Moves the mean; the row `[1,C]` that the scatter grows by for it.
-    fn moved(&mut self, before: i64, mean: &Tensor, added: i64) -> Tensor {
+    /// Updates the mean and returns the row `[1,C]` by which the scatter grows.
+    fn move_mean(&mut self, before: i64, mean: &Tensor, added: i64) -> Tensor {
         let (a, b) = (before as f64, added as f64);
         let delta = mean - &self.mean;
         self.mean = &self.mean + &delta * (b / (a + b));
         (delta * (a * b / (a + b)).sqrt()).unsqueeze(0)
     }
 
-    /// Adds the products of the columns of `rows`, half of which are the other half's.
+    /// Adds `rows^T rows` to the upper triangle, block by block: half the work of the whole.
     fn add_products(&mut self, rows: &Tensor) {
         let channels = rows.size()[1];
         for begin in (0..channels).step_by(BLOCK) {
@@ -254,19 +247,24 @@ impl Moments {
     }
 }
 
-/// Whether rows of that mean and that sum of squares about it differ by float32's
-/// rounding alone, so are constant.
+/// Whether rows with this mean and this sum of squares about it differ by float32 rounding
+/// alone: they count as constant.
 fn is_rounding(squares: f64, mean: &Tensor, rows: i64) -> bool {
     let rounding = f64::from(f32::EPSILON) * mean.norm().double_value(&[]);
     squares <= rows as f64 * rounding * rounding
 }
 
-/// The mean `[C]` of rows `[m,C]`, and the rows without it, both float64.
+/// The mean `[C]` of rows `[m,C]`, and the centred rows, both float64.
 fn centred(rows: &Tensor) -> (Tensor, Tensor) {
     let rows = rows.to_kind(Kind::Double);
     let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
     let centred = rows - &mean;
     (mean, centred)
+}
+
+/// The share of `part` in `total`; 0 of nothing.
+fn share(part: f64, total: f64) -> f64 {
+    if total > 0.0 { part / total } else { 0.0 }
 }
 
 impl Pca {
@@ -276,27 +274,24 @@ impl Pca {
         mut eigenvalues: Vec<f64>,
         rows: i64,
         count: usize,
-    ) -> Result<Pca> {
+    ) -> Pca {
         if is_rounding(eigenvalues.iter().sum(), &mean, rows) {
             eigenvalues.fill(0.0);
         }
         let total: f64 = eigenvalues.iter().sum();
         let largest = eigenvalues.first().copied().unwrap_or(0.0);
-        let mut kept = components.size()[0];
-        while kept > 0 && eigenvalues[kept as usize - 1] <= largest * NOISE {
-            kept -= 1;
+        let mut rank = components.size()[0];
+        while rank > 0 && eigenvalues[rank as usize - 1] <= largest * NOISE {
+            rank -= 1;
         }
-        let components = components.narrow(0, 0, kept);
+        let components = components.narrow(0, 0, rank);
         let length = components.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
-        let components = (components / length).constant_pad_nd([0, 0, 0, COMPONENTS - kept]);
-        Ok(Pca {
+        let components = (components / length).constant_pad_nd([0, 0, 0, COMPONENTS - rank]);
+        let eigenvalues = eigenvalues.iter().take(count);
+        Pca {
             axes: Axes { mean, components },
-            variance_ratio: eigenvalues
-                .iter()
-                .take(count)
-                .map(|value| if total > 0.0 { value / total } else { 0.0 })
-                .collect(),
-        })
+            variance_ratio: eigenvalues.map(|&value| share(value, total)).collect(),
+        }
     }
 }
 
@@ -318,21 +313,20 @@ impl Axes {
             .contiguous()
     }
 
-    /// Turns the components so that their scores take these [signs].
-    pub fn turn(&mut self, signs: &Tensor) {
+    /// Flips the components so that their scores are multiplied by `signs` (see [`svd_flip`]).
+    pub fn flip_signs(&mut self, signs: &Tensor) {
         self.components = &self.components * signs.to_kind(Kind::Double).reshape([-1, 1]);
     }
 }
 
-/// The sign that the decomposition leaves open of each component, `[3]` float32, chosen
-/// over all images together: times it, the score of largest magnitude is positive.
-///
-/// Takes scores `[N,3,h,w]`.
-pub fn signs(scores: &Tensor) -> Tensor {
+/// The sign of each component, `[3]` float32, which the decomposition does not determine:
+/// multiplied by it, the score of largest magnitude over all images is positive. `scores` are
+/// `[N,3,h,w]`.
+pub fn svd_flip(scores: &Tensor) -> Tensor {
     let by_component = scores.permute([1, 0, 2, 3]).flatten(1, -1);
     let extreme = by_component.abs().argmax(1, true);
     let signs = by_component.gather(1, &extreme, false).sgn().reshape([-1]);
-    // A component of zeros keeps them.
+    // A component of zeros has the sign 1.
     signs.where_scalarother(&signs.not_equal(0.0), 1.0)
 }
 
@@ -342,15 +336,14 @@ fn rows_of(excitation: &Tensor) -> Tensor {
     excitation.permute([0, 2, 3, 1]).reshape([-1, channels])
 }
 
-/// Matrices beyond this size go to libtorch's symmetric decomposition, which is
-/// faster there (docs/performance.md).
-const LARGE: i64 = 512;
+/// The largest matrix for LAPACK's SVD through ndarray-linalg; larger ones go to libtorch's
+/// symmetric eigensolver, which takes half the time at 1280 channels, a quarter at 2048.
+const LARGEST_SVD: i64 = 512;
 
-/// Eigenvalues, falling, and the first three eigenvectors `[<=3, n]` of a
-/// symmetric positive semi-definite `[n,n]`, of which the part on and above the
-/// diagonal is read.
+/// Eigenvalues, descending, and the first three eigenvectors `[<=3, n]` of a symmetric positive
+/// semi-definite matrix `[n,n]`, of which only the part on and above the diagonal is read.
 fn eigen(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
-    match gram.size()[0] > LARGE {
+    match gram.size()[0] > LARGEST_SVD {
         true => eigen_of_large(gram),
         false => eigen_of_small(gram),
     }
@@ -360,19 +353,19 @@ fn eigen_of_large(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
     let (rising, vectors) = gram
         .f_linalg_eigh("U")
         .context("the principal components did not converge")?;
-    let kept = COMPONENTS.min(gram.size()[0]);
+    let count = COMPONENTS.min(gram.size()[0]);
     let vectors = vectors
-        .narrow(1, gram.size()[0] - kept, kept)
+        .narrow(1, gram.size()[0] - count, count)
         .flip([1])
         .tr()
         .contiguous();
-    // Rounding may leave what is zero a little below.
+    // Rounding may make zeros negative.
     let values = Vec::try_from(rising.flip([0]).clamp_min(0.0))?;
     Ok((values, vectors))
 }
 
-/// Here the SVD is the eigendecomposition, and LAPACK's divide and conquer
-/// (`dgesdd`) gives it.
+/// The SVD by LAPACK's divide and conquer (`dgesdd`), which equals the eigendecomposition for a
+/// positive semi-definite matrix.
 fn eigen_of_small(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
     let gram = gram.triu(0) + gram.triu(1).tr();
     let gram: ArrayD<f64> = (&gram).try_into().context("reading the Gram matrix")?;
@@ -381,9 +374,9 @@ fn eigen_of_small(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
         .svddc_into(JobSvd::Some)
         .context("the principal components did not converge")?;
     let left = left.context("the decomposition returned no vectors")?;
-    let kept = left.ncols().min(COMPONENTS as usize);
-    let vectors: Array2<f64> = left.slice(ndarray::s![.., ..kept]).t().to_owned();
-    let vectors = Tensor::try_from(vectors.as_standard_layout().into_owned())
+    let count = left.ncols().min(COMPONENTS as usize);
+    let vectors = left.slice(ndarray::s![.., ..count]);
+    let vectors = Tensor::try_from(vectors.t().as_standard_layout().into_owned())
         .context("reading the components")?;
     Ok((values.to_vec(), vectors))
 }

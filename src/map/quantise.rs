@@ -1,23 +1,23 @@
-//! Quantised colours, and which of them the images of a batch share
-//! (TorchPRISM's *inclusive* and *exclusive* features).
+//! Quantised colours, and the selection of those that the images of a batch share or do not
+//! share (TorchPRISM's *inclusive* and *exclusive* features).
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-/// Values that a component can take after quantising: 0, 0.5 and 1.
+/// Number of values of a quantised component: 0, 0.5 and 1.
 const LEVELS: i64 = 3;
 
-/// Colours that there are.
+/// Number of quantised colours.
 pub const COLOURS: u32 = LEVELS.pow(3) as u32;
 
-/// Which pixels keep their quantised colour; the others become zero.
+/// The selected quantised colours; pixels of other colours become zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// Those whose colour every image has.
-    Common,
-    /// Those whose colour not every image has.
+pub enum FeatureFilter {
+    /// Colours in every image.
+    Shared,
+    /// Colours that at least one image lacks.
     Unique,
-    /// All of them.
+    /// All colours.
     All,
 }
 
@@ -31,33 +31,27 @@ impl ColourSet {
     /// Every colour.
     pub const ALL: ColourSet = ColourSet((1 << COLOURS) - 1);
 
-    /// The colours that are in both.
+    /// The colours in both sets.
     pub fn intersection(self, other: ColourSet) -> ColourSet {
         ColourSet(self.0 & other.0)
     }
 
-    /// The colours that are in one of them.
+    /// The colours in at least one of the sets.
     pub fn union(self, other: ColourSet) -> ColourSet {
         ColourSet(self.0 | other.0)
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self == ColourSet::NONE
     }
 
-    /// Whether every colour of `other` is in it.
-    pub fn contains_all(self, other: ColourSet) -> bool {
-        other.0 & !self.0 == 0
-    }
-
-    /// Whether the colour of that number, `0..27` in ascending (r, g, b), is in
-    /// it.
+    /// Whether the set has the colour with number `code`: `0..27`, ascending in (r, g, b).
     pub fn contains(self, code: u32) -> bool {
         self.0 >> code & 1 == 1
     }
 
-    /// The numbers of its colours, ascending.
+    /// The numbers of the colours, ascending.
     pub fn codes(self) -> impl Iterator<Item = u32> {
         (0..COLOURS).filter(move |&code| self.contains(code))
     }
@@ -66,7 +60,7 @@ impl ColourSet {
         ColourSet(self.0 | 1 << code)
     }
 
-    /// 1 for each code `0..27` that is in it, else 0, as the kind of `like`.
+    /// For each code `0..27` 1 if the set has it, else 0; `[27]` of the kind of `like`.
     fn membership(self, like: &Tensor) -> Tensor {
         let bits: Vec<f32> = (0..COLOURS)
             .map(|code| f32::from(self.contains(code)))
@@ -75,20 +69,19 @@ impl ColourSet {
     }
 }
 
-/// The colours that all images seen so far share, and those that any has; adds
-/// and merges.
+/// The colours of all images so far. Accumulators can be merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColourAccumulator {
-    /// In every image; all 27 before the first.
-    pub common: ColourSet,
-    /// In any image.
+    /// Colours in every image; all 27 before the first image.
+    pub shared: ColourSet,
+    /// Colours in at least one image.
     pub any: ColourSet,
 }
 
 impl Default for ColourAccumulator {
     fn default() -> Self {
         ColourAccumulator {
-            common: ColourSet::ALL,
+            shared: ColourSet::ALL,
             any: ColourSet::NONE,
         }
     }
@@ -98,34 +91,34 @@ impl ColourAccumulator {
     /// Adds quantised images `[n,3,h,w]`.
     ///
     /// # Errors
-    /// Where that is no such tensor.
+    /// Returns an error if the tensor has another shape.
     pub fn add(&mut self, quantised: &Tensor) -> Result<()> {
         for colours in colours(quantised)? {
             self.merge(ColourAccumulator {
-                common: colours,
+                shared: colours,
                 any: colours,
             });
         }
         Ok(())
     }
 
-    /// Adds everything that `other` has seen.
+    /// Adds the images of `other`.
     pub fn merge(&mut self, other: ColourAccumulator) {
-        self.common = self.common.intersection(other.common);
+        self.shared = self.shared.intersection(other.shared);
         self.any = self.any.union(other.any);
     }
 }
 
-/// `q = 0.5 * round_half_to_even(f / 0.5)` of normalised features in [0, 1].
+/// Quantises normalised features in [0, 1]: `q = 0.5 * round_half_to_even(f / 0.5)`.
 pub fn quantise(normalised: &Tensor) -> Tensor {
     let steps = (LEVELS - 1) as f64;
     (normalised * steps).round() / steps
 }
 
-/// The colours that each of some quantised images `[n,3,h,w]` has.
+/// The colours of each quantised image in `[n,3,h,w]`.
 ///
 /// # Errors
-/// Where that is no such tensor.
+/// Returns an error if the tensor has another shape.
 pub fn colours(quantised: &Tensor) -> Result<Vec<ColourSet>> {
     let codes = codes(quantised);
     (0..codes.size()[0])
@@ -136,21 +129,21 @@ pub fn colours(quantised: &Tensor) -> Result<Vec<ColourSet>> {
         .collect()
 }
 
-/// Zeroes the pixels of quantised images `[n,3,h,w]` that `keep` leaves out,
-/// where `common` are the colours of every image of the batch.
-pub fn select(quantised: &Tensor, common: ColourSet, keep: Keep) -> Tensor {
-    let is_common = || {
+/// Sets the pixels of quantised images `[n,3,h,w]` to zero if `filter` does not select their
+/// colour. `shared` are the colours in every image of the batch.
+pub fn select(quantised: &Tensor, shared: ColourSet, filter: FeatureFilter) -> Tensor {
+    let is_shared = || {
         let codes = codes(quantised);
-        common
+        shared
             .membership(quantised)
             .index_select(0, &codes.reshape([-1]))
             .reshape_as(&codes)
             .unsqueeze(1)
     };
-    match keep {
-        Keep::All => quantised.shallow_clone(),
-        Keep::Common => quantised * is_common(),
-        Keep::Unique => quantised * (1.0 - is_common()),
+    match filter {
+        FeatureFilter::All => quantised.shallow_clone(),
+        FeatureFilter::Shared => quantised * is_shared(),
+        FeatureFilter::Unique => quantised * (1.0 - is_shared()),
     }
 }
 
@@ -196,10 +189,10 @@ mod tests {
             .permute([0, 3, 1, 2])
     }
 
-    fn kept(keep: Keep) -> Vec<[f32; 3]> {
+    fn selected(filter: FeatureFilter) -> Vec<[f32; 3]> {
         let mut colours = ColourAccumulator::default();
         colours.add(&images()).unwrap();
-        let selected = select(&images(), colours.common, keep).permute([0, 2, 3, 1]);
+        let selected = select(&images(), colours.shared, filter).permute([0, 2, 3, 1]);
         Vec::<f32>::try_from(selected.contiguous().view([-1]))
             .unwrap()
             .chunks(3)
@@ -214,25 +207,25 @@ mod tests {
     const ZERO: [f32; 3] = [0.0, 0.0, 0.0];
 
     #[test]
-    fn common_colours_stay_where_every_image_has_them() {
+    fn shared_colours_are_those_in_every_image() {
         assert_eq!(
-            kept(Keep::Common),
+            selected(FeatureFilter::Shared),
             [RED, GREEN, ZERO, RED, RED, RED, GREEN, ZERO]
         );
     }
 
     #[test]
-    fn unique_colours_stay_where_an_image_lacks_them() {
+    fn unique_colours_are_those_that_an_image_lacks() {
         assert_eq!(
-            kept(Keep::Unique),
+            selected(FeatureFilter::Unique),
             [ZERO, ZERO, BLUE, ZERO, ZERO, ZERO, ZERO, WHITE]
         );
     }
 
     #[test]
-    fn both_keep_every_quantised_colour() {
+    fn all_selects_every_quantised_colour() {
         assert_eq!(
-            kept(Keep::All),
+            selected(FeatureFilter::All),
             [RED, GREEN, BLUE, RED, RED, RED, GREEN, WHITE]
         );
     }
@@ -255,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn images_seen_apart_share_what_they_share_together() {
+    fn merged_accumulators_equal_one_accumulator() {
         let mut together = ColourAccumulator::default();
         together.add(&images()).unwrap();
         let mut apart = ColourAccumulator::default();
@@ -265,7 +258,7 @@ mod tests {
             apart.merge(one);
         }
         assert_eq!(apart, together);
-        assert!(together.any.contains_all(together.common));
-        assert!(!together.common.contains_all(together.any));
+        assert_eq!(together.shared.codes().collect::<Vec<_>>(), [3, 18]);
+        assert_eq!(together.any.codes().collect::<Vec<_>>(), [2, 3, 18, 26]);
     }
 }

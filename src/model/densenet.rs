@@ -1,7 +1,10 @@
 //! DenseNet-BC: Huang et al., "Densely connected convolutional networks" (2017), with
 //! torchvision's names.
+//!
+//! Unlike `tch::vision::densenet` it ends in a global pool, as torchvision's does, and so
+//! accepts images of any size from 29x29.
 
-use super::layers::{EPS, batch_norm, conv_unbiased, linear};
+use super::layers::{EPS, batch_norm, conv_unbiased, conv1x1, linear};
 use tch::Tensor;
 use tch::nn::{self, ModuleT};
 
@@ -10,10 +13,11 @@ const BOTTLENECK: i64 = 4;
 
 /// One dense layer: its input with `growth` new channels appended.
 fn dense_layer(p: nn::Path, input: i64, growth: i64) -> impl ModuleT + use<> {
+    let hidden = BOTTLENECK * growth;
     let norm1 = batch_norm(&p / "norm1", input, EPS);
-    let conv1 = conv_unbiased(&p / "conv1", input, BOTTLENECK * growth, 1, 1, 0, 1);
-    let norm2 = batch_norm(&p / "norm2", BOTTLENECK * growth, EPS);
-    let conv2 = conv_unbiased(&p / "conv2", BOTTLENECK * growth, growth, 3, 1, 1, 1);
+    let conv1 = conv1x1(&p / "conv1", input, hidden);
+    let norm2 = batch_norm(&p / "norm2", hidden, EPS);
+    let conv2 = conv_unbiased(&p / "conv2", (hidden, growth), 3, 1, 1, 1);
     nn::func_t(move |xs, train| {
         let new = xs.apply_t(&norm1, train).relu().apply(&conv1);
         let new = new.apply_t(&norm2, train).relu().apply(&conv2);
@@ -21,16 +25,18 @@ fn dense_layer(p: nn::Path, input: i64, growth: i64) -> impl ModuleT + use<> {
     })
 }
 
-/// Half the channels and half the resolution, between two dense blocks.
+/// The transition between two dense blocks: half the channels and half the resolution.
 fn transition(p: nn::Path, input: i64) -> impl ModuleT + use<> {
     nn::seq_t()
         .add(batch_norm(&p / "norm", input, EPS))
         .add_fn(|xs| xs.relu())
-        .add(conv_unbiased(&p / "conv", input, input / 2, 1, 1, 0, 1))
+        .add(conv1x1(&p / "conv", input, input / 2))
         .add_fn(|xs| xs.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None))
 }
 
-fn densenet(
+/// DenseNet with this growth rate, number of layers per block and number of channels of the
+/// first convolution: `[N, 3, H, W]` to scores `[N, classes]`.
+pub fn densenet(
     p: &nn::Path,
     growth: i64,
     blocks: [i64; 4],
@@ -39,7 +45,7 @@ fn densenet(
 ) -> Box<dyn ModuleT> {
     let f = p / "features";
     let mut layers = nn::seq_t()
-        .add(conv_unbiased(&f / "conv0", 3, first, 7, 2, 3, 1))
+        .add(conv_unbiased(&f / "conv0", (3, first), 7, 2, 3, 1))
         .add(batch_norm(&f / "norm0", first, EPS))
         .add_fn(|xs| xs.relu())
         .add_fn(|xs| xs.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false));
@@ -47,11 +53,8 @@ fn densenet(
     for (block, count) in (1..).zip(blocks) {
         let b = &f / format!("denseblock{block}");
         for layer in 1..=count {
-            layers = layers.add(dense_layer(
-                &b / format!("denselayer{layer}"),
-                channels,
-                growth,
-            ));
+            let p = &b / format!("denselayer{layer}");
+            layers = layers.add(dense_layer(p, channels, growth));
             channels += growth;
         }
         if block < blocks.len() {
@@ -65,24 +68,4 @@ fn densenet(
             .add_fn(|xs| xs.relu().adaptive_avg_pool2d([1, 1]).flatten(1, -1))
             .add(linear(p / "classifier", channels, classes)),
     )
-}
-
-/// DenseNet of 121 layers; as all of them `[N, 3, H, W]`, at least 29x29, to scores `[N, classes]`.
-pub fn densenet121(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    densenet(p, 32, [6, 12, 24, 16], 64, classes)
-}
-
-/// DenseNet of 161 layers: growth rate 48 instead of 32.
-pub fn densenet161(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    densenet(p, 48, [6, 12, 36, 24], 96, classes)
-}
-
-/// DenseNet of 169 layers.
-pub fn densenet169(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    densenet(p, 32, [6, 12, 32, 32], 64, classes)
-}
-
-/// DenseNet of 201 layers.
-pub fn densenet201(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    densenet(p, 32, [6, 12, 48, 32], 64, classes)
 }

@@ -1,96 +1,47 @@
-//! Fetching torchvision's official weights.
+//! Downloading torchvision's official weights.
 
 use super::search_path::SearchPath;
 use crate::notices::Notices;
 use crate::temporary::StagingDir;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long to wait for a connection.
+/// Timeout of a connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long a server may stay silent in the middle of a transfer.
+/// Longest silence of a server during a transfer.
 const STALL: Duration = Duration::from_secs(60);
 /// Bytes that are read, hashed and written at a time.
 const CHUNK: usize = 1 << 18;
 
 const NO_SERVER: &str = "there is no network, or no such server";
 
-/// Is told how a download goes.
-pub trait Progress {
-    /// The server has answered: `file`, of so many bytes if it says how many, comes from
-    /// `address` and will lie in `folder`.
-    fn started(&mut self, file: &str, bytes: Option<u64>, address: &str, folder: &Path);
-
-    /// So many bytes are there.
-    ///
-    /// # Errors
-    /// One of the receiver's own, to stop the transfer: nothing is left behind.
-    fn advanced(&mut self, bytes: u64) -> Result<()>;
-
-    /// The transfer has ended, well or not.
-    fn finished(&mut self);
-}
-
-/// Tells nobody.
-pub struct Silent;
-
-impl Progress for Silent {
-    fn started(&mut self, _: &str, _: Option<u64>, _: &str, _: &Path) {}
-
-    fn advanced(&mut self, _: u64) -> Result<()> {
-        Ok(())
+/// Announces the transfer of `file` to `folder`, and returns its progress bar.
+fn announce(
+    file: &str,
+    bytes: Option<u64>,
+    address: &str,
+    folder: &Path,
+    notices: Notices,
+) -> ProgressBar {
+    let size = bytes.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());
+    notices.note(&format!(
+        "downloading {file} ({size}) from {address} to {}",
+        folder.display()
+    ));
+    let target = match notices {
+        Notices::Quiet => ProgressDrawTarget::hidden(),
+        _ => ProgressDrawTarget::stderr(),
+    };
+    let bar = ProgressBar::with_draw_target(bytes, target);
+    let style = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
     }
-
-    fn finished(&mut self) {}
-}
-
-/// A line on stderr, and below it a bar if that is a terminal.
-pub struct Bar(ProgressBar);
-
-impl Bar {
-    /// A bar that appears when the transfer starts.
-    pub fn new() -> Self {
-        Bar(ProgressBar::hidden())
-    }
-}
-
-impl Default for Bar {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Progress for Bar {
-    fn started(&mut self, file: &str, bytes: Option<u64>, address: &str, folder: &Path) {
-        let size = bytes.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());
-        Notices::Normal.note(&format!(
-            "downloading {file} ({size}) from {address} to {}",
-            folder.display()
-        ));
-        self.0 = match bytes {
-            Some(bytes) => ProgressBar::new(bytes),
-            None => ProgressBar::no_length(),
-        };
-        self.0.set_draw_target(ProgressDrawTarget::stderr());
-        let style =
-            "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            self.0.set_style(style);
-        }
-    }
-
-    fn advanced(&mut self, bytes: u64) -> Result<()> {
-        self.0.set_position(bytes);
-        Ok(())
-    }
-
-    fn finished(&mut self) {
-        self.0.finish_and_clear();
-    }
+    bar
 }
 
 /// The address of an official file.
@@ -98,26 +49,27 @@ pub fn address(file: &str, search: &SearchPath) -> String {
     format!("{}/{file}", search.base_url.trim_end_matches('/'))
 }
 
-/// Downloads the official `file` into torchvision's folder and returns its path there. It appears
-/// under its name only when it is complete and its SHA-256 begins as its name says; else
-/// nothing is left.
+/// Downloads the official `file` into torchvision's folder and returns its path there. The file
+/// appears under its name only when it is complete and its SHA-256 begins as its name says;
+/// otherwise nothing is left.
 ///
 /// # Errors
-/// Downloads are forbidden, the server cannot be reached, answers with something else or stops
-/// answering, or the file cannot be written.
-pub fn fetch(file: &str, search: &SearchPath, progress: &mut dyn Progress) -> Result<PathBuf> {
-    fetch_patiently(file, search, STALL, progress)
+/// Returns an error if downloads are forbidden, the server cannot be reached, sends something
+/// else or stops sending, or the file cannot be written.
+pub fn fetch(file: &str, search: &SearchPath, notices: Notices) -> Result<PathBuf> {
+    fetch_with_timeout(file, search, STALL, notices)
 }
 
-fn fetch_patiently(
+fn fetch_with_timeout(
     file: &str,
     search: &SearchPath,
     stall: Duration,
-    progress: &mut dyn Progress,
+    notices: Notices,
 ) -> Result<PathBuf> {
-    if search.offline {
-        bail!("{file} is not there, and --offline (or PRISM_OFFLINE) forbids to download it");
-    }
+    ensure!(
+        !search.offline,
+        "{file} is missing and downloads are forbidden"
+    );
     let address = address(file, search);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(CONNECT))
@@ -134,7 +86,7 @@ fn fetch_patiently(
         .mime_type()
         .is_some_and(|mime| mime.starts_with("text/"))
     {
-        bail!("{address} gives a page of text instead of weights");
+        bail!("{address} sends a page of text instead of weights");
     }
     let announced = body.content_length();
     let folder = &search.checkpoints;
@@ -143,17 +95,17 @@ fn fetch_patiently(
     let staging = StagingDir::new(folder).map_err(unwritable)?;
     let (part, mut opened) = staging.file().map_err(unwritable)?;
 
-    progress.started(file, announced, &address, folder);
-    let outcome = receive(body.as_reader(), &mut opened, announced, progress);
-    progress.finished();
-    let found = outcome.with_context(|| format!("{address} was not downloaded"))?;
+    let bar = announce(file, announced, &address, folder, notices);
+    let received = receive(body.as_reader(), &mut opened, announced, &bar);
+    bar.finish_and_clear();
+    let found = received.with_context(|| format!("{address} was not downloaded"))?;
 
     if let Some(expected) = hash_prefix(file)
         && !found.starts_with(expected)
     {
         bail!(
-            "{address} gives a damaged file: its SHA-256 begins with {}, not {expected}",
-            { &found[..expected.len().min(found.len())] }
+            "{address} sends a damaged file: its SHA-256 begins with {}, not {expected}",
+            &found[..expected.len().min(found.len())]
         );
     }
     let path = folder.join(file);
@@ -166,7 +118,7 @@ fn receive(
     mut body: impl Read,
     part: &mut std::fs::File,
     announced: Option<u64>,
-    progress: &mut dyn Progress,
+    bar: &ProgressBar,
 ) -> Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK];
@@ -185,7 +137,7 @@ fn receive(
         part.write_all(&buffer[..count])
             .map_err(|e| anyhow!("it cannot be stored: {e}"))?;
         done += count as u64;
-        progress.advanced(done)?;
+        bar.set_position(done);
     }
     if let Some(size) = announced
         && done != size
@@ -209,7 +161,7 @@ fn reason(error: &ureq::Error) -> String {
     match error {
         ureq::Error::StatusCode(code) => format!("the server answers {code}"),
         ureq::Error::HostNotFound => NO_SERVER.to_owned(),
-        // What the resolver of the operating system says has no kind of its own.
+        // Errors of the operating system's resolver have no kind of their own.
         ureq::Error::Io(e) if e.to_string().contains("lookup address") => NO_SERVER.to_owned(),
         ureq::Error::Io(e) => e.to_string(),
         ureq::Error::Timeout(_) => "the server does not answer".to_owned(),
@@ -228,7 +180,7 @@ mod tests {
     const BODY: &[u8] = b"sixteen bytes...";
     const FILE: &str = "net-0f144216.pth";
 
-    /// A server for one request that sends these bytes; then it keeps silent if it `stays`.
+    /// Serves one request with these bytes; then stays connected, silently, for `stays`.
     fn server(answer: Vec<u8>, stays: Option<Duration>) -> (String, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -258,8 +210,8 @@ mod tests {
         [head.as_bytes(), body].concat()
     }
 
-    /// What comes of one download of `file`: its path or its error line, what lies in the folder
-    /// afterwards, and the request.
+    /// Downloads `file`: returns its path or the error, the files in the folder afterwards, and the
+    /// request.
     fn download(
         file: &str,
         answer: Vec<u8>,
@@ -273,7 +225,7 @@ mod tests {
             base_url,
             offline: false,
         };
-        let outcome = fetch_patiently(file, &search, Duration::from_millis(300), &mut Silent)
+        let outcome = fetch_with_timeout(file, &search, Duration::from_millis(300), Notices::Quiet)
             .map_err(|e| format!("{e:#}"));
         if let Ok(path) = &outcome {
             assert_eq!(std::fs::read(path).unwrap(), BODY);
@@ -318,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_falls_silent_is_given_up() {
+    fn a_silent_server_times_out() {
         let stays = Some(Duration::from_millis(1500));
         let (outcome, left, _) = download(FILE, answer("200 OK", BINARY, 16, &BODY[..7]), stays);
         let line = outcome.unwrap_err();
@@ -335,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_not_taken_for_weights() {
+    fn a_page_of_text_is_refused() {
         let page = b"<html>log in</html>";
         let (outcome, left, _) =
             download(FILE, answer("200 OK", "text/html", page.len(), page), None);
@@ -347,7 +299,7 @@ mod tests {
     #[test]
     fn without_a_server_the_line_says_so() {
         let root = TempDir::new().unwrap();
-        // A port that was free a moment ago: nobody listens.
+        // A port that was free a moment ago, without a listener.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
@@ -357,7 +309,7 @@ mod tests {
             base_url,
             offline: false,
         };
-        let line = format!("{:#}", fetch(FILE, &search, &mut Silent).unwrap_err());
+        let line = format!("{:#}", fetch(FILE, &search, Notices::Quiet).unwrap_err());
         assert!(line.contains(FILE) && line.lines().count() == 1, "{line}");
         assert!(!root.path().join("new").exists());
     }

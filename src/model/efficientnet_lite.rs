@@ -1,10 +1,10 @@
 //! EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with
 //! ReLU6, in the form and with the names of the Python package `efficientnet_lite_pytorch`.
 
-use super::layers::{batch_norm, conv_unbiased, linear};
+use super::layers::{batch_norm, conv_unbiased, conv1x1, linear};
 use tch::nn::{self, ModuleT};
 
-/// Epsilon of its batch-norms (TensorFlow's).
+/// Epsilon of the batch norms (TensorFlow's).
 const EPS: f64 = 1e-3;
 /// Channels of the first and the last convolution, at every scale.
 const STEM: i64 = 32;
@@ -21,7 +21,7 @@ const STAGES: [(i64, u32, i64, i64, i64); 7] = [
     (320, 1, 3, 1, 6),
 ];
 
-/// Channels times the width factor, to a multiple of 8, never more than a tenth too few.
+/// Channels times the width factor, rounded to a multiple of 8 that is at least 90 % of it.
 fn scale_channels(channels: i64, width: f64) -> i64 {
     let scaled = channels as f64 * width;
     let rounded = (((scaled + 4.0) as i64) / 8 * 8).max(8);
@@ -32,9 +32,9 @@ fn scale_channels(channels: i64, width: f64) -> i64 {
     }
 }
 
-/// A convolution without bias and with TensorFlow's 'SAME' padding for an input of `size` pixels a
-/// side. As in the package the padding is settled by the network's own input size, so that it is a
-/// constant of the graph; at other input sizes it stays what it was.
+/// A convolution without a bias, with TensorFlow's `SAME` padding for an input of `size` pixels
+/// per side. As in the package, the padding follows from the network's own input size, so it
+/// is a constant of the graph, even for other input sizes.
 fn conv_same(
     p: nn::Path,
     (input, output): (i64, i64),
@@ -46,21 +46,20 @@ fn conv_same(
     let total = ((out_size(size, stride) - 1) * stride + kernel - size).max(0);
     let before = total / 2;
     let after = total - before;
+    let conv = |padding| conv_unbiased(p, (input, output), kernel, stride, padding, groups);
     if before == after {
-        let conv = conv_unbiased(p, input, output, kernel, stride, before, groups);
-        return nn::seq_t().add(conv);
+        return nn::seq_t().add(conv(before));
     }
-    let conv = conv_unbiased(p, input, output, kernel, stride, 0, groups);
     nn::seq_t()
         .add_fn(move |xs| xs.constant_pad_nd([before, after, before, after]))
-        .add(conv)
+        .add(conv(0))
 }
 
 fn out_size(size: i64, stride: i64) -> i64 {
     (size + stride - 1) / stride
 }
 
-/// An inverted residual block for an input of `size` pixels a side.
+/// An inverted residual block for an input of `size` pixels per side.
 fn block(
     p: nn::Path,
     (input, output): (i64, i64),
@@ -73,21 +72,14 @@ fn block(
     let mut layers = nn::seq_t();
     if expansion != 1 {
         layers = layers
-            .add(conv_unbiased(
-                &p / "_expand_conv",
-                input,
-                hidden,
-                1,
-                1,
-                0,
-                1,
-            ))
+            .add(conv1x1(&p / "_expand_conv", input, hidden))
             .add(batch_norm(&p / "_bn0", hidden, EPS))
             .add_fn(|xs| xs.relu6());
     }
+    let depthwise = &p / "_depthwise_conv";
     layers = layers
         .add(conv_same(
-            &p / "_depthwise_conv",
+            depthwise,
             (hidden, hidden),
             kernel,
             stride,
@@ -96,15 +88,7 @@ fn block(
         ))
         .add(batch_norm(&p / "_bn1", hidden, EPS))
         .add_fn(|xs| xs.relu6())
-        .add(conv_unbiased(
-            &p / "_project_conv",
-            hidden,
-            output,
-            1,
-            1,
-            0,
-            1,
-        ))
+        .add(conv1x1(&p / "_project_conv", hidden, output))
         .add(batch_norm(&p / "_bn2", output, EPS));
     let residual = stride == 1 && input == output;
     nn::func_t(move |xs, train| {
@@ -113,7 +97,9 @@ fn block(
     })
 }
 
-fn lite(p: &nn::Path, width: f64, depth: f64, size: i64, classes: i64) -> Box<dyn ModuleT> {
+/// EfficientNet-Lite for images of `size` pixels per side, with the number of channels and of
+/// layers scaled by `width` and `depth`: `[N, 3, H, W]` to scores `[N, classes]`.
+pub fn lite(p: &nn::Path, width: f64, depth: f64, size: i64, classes: i64) -> Box<dyn ModuleT> {
     let mut layers = nn::seq_t()
         .add(conv_same(p / "_conv_stem", (3, STEM), 3, 2, 1, size))
         .add(batch_norm(p / "_bn0", STEM, EPS))
@@ -140,24 +126,9 @@ fn lite(p: &nn::Path, width: f64, depth: f64, size: i64, classes: i64) -> Box<dy
     }
     Box::new(
         layers
-            .add(conv_unbiased(p / "_conv_head", input, HEAD, 1, 1, 0, 1))
+            .add(conv1x1(p / "_conv_head", input, HEAD))
             .add(batch_norm(p / "_bn1", HEAD, EPS))
             .add_fn(|xs| xs.relu6().adaptive_avg_pool2d([1, 1]).flatten(1, -1))
             .add(linear(p / "_fc", HEAD, classes)),
     )
-}
-
-/// EfficientNet-Lite0, made for 224x224; as all of them `[N, 3, H, W]` to scores `[N, classes]`.
-pub fn efficientnet_lite0(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    lite(p, 1.0, 1.0, 224, classes)
-}
-
-/// EfficientNet-Lite1, made for 240x240.
-pub fn efficientnet_lite1(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    lite(p, 1.0, 1.1, 240, classes)
-}
-
-/// EfficientNet-Lite2, made for 260x260.
-pub fn efficientnet_lite2(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
-    lite(p, 1.1, 1.2, 260, classes)
 }

@@ -1,12 +1,15 @@
-//! Layers whose variables start as constants: their values come from a file.
+//! Layers of the zoo's networks. Parameters start as constants: their values come from a file,
+//! and random ones would take time.
 
 use tch::nn::{self, Init};
+
+/// PyTorch's default epsilon of batch norm.
+pub const EPS: f64 = 1e-5;
 
 /// A square convolution with a bias, `[N, input, H, W]` to `[N, output, H', W']`.
 pub fn conv(
     p: nn::Path,
-    input: i64,
-    output: i64,
+    (input, output): (i64, i64),
     kernel: i64,
     stride: i64,
     padding: i64,
@@ -14,11 +17,16 @@ pub fn conv(
     nn::conv2d(p, input, output, kernel, config(stride, padding, 1, true))
 }
 
-/// The same without a bias, for a convolution that a batch-norm follows; `groups` of channels.
+/// A 1x1 convolution without a bias, `[N, input, H, W]` to `[N, output, H, W]`.
+pub fn conv1x1(p: nn::Path, input: i64, output: i64) -> nn::Conv2D {
+    conv_unbiased(p, (input, output), 1, 1, 0, 1)
+}
+
+/// A square convolution without a bias, for use before a batch norm: `[N, input, H, W]` to
+/// `[N, output, H', W']`, in `groups` of channels.
 pub fn conv_unbiased(
     p: nn::Path,
-    input: i64,
-    output: i64,
+    (input, output): (i64, i64),
     kernel: i64,
     stride: i64,
     padding: i64,
@@ -40,7 +48,7 @@ fn config(stride: i64, padding: i64, groups: i64, bias: bool) -> nn::ConvConfig 
     }
 }
 
-/// Batch-norm over `[N, channels, H, W]`.
+/// Batch norm over `[N, channels, H, W]`.
 pub fn batch_norm(p: nn::Path, channels: i64, eps: f64) -> nn::BatchNorm {
     let config = nn::BatchNormConfig {
         eps,
@@ -59,6 +67,3 @@ pub fn linear(p: nn::Path, input: i64, output: i64) -> nn::Linear {
     };
     nn::linear(p, input, output, config)
 }
-
-/// torch's default epsilon of batch-norm.
-pub const EPS: f64 = 1e-5;

@@ -1,12 +1,14 @@
-//! Where the network of a name lies.
+//! Finding the files of a network by its name.
 
-use super::download::{self, Progress};
+use super::download;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
-use anyhow::{Result, anyhow, bail};
+use crate::error::{Hint, hinted};
+use crate::notices::Notices;
+use anyhow::{Result, bail};
 use std::path::PathBuf;
 
-/// What a name leads to.
+/// The files of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
     /// A TorchScript file.
@@ -15,8 +17,8 @@ pub enum Located {
     StateDict(&'static ZooEntry, PathBuf),
 }
 
-/// The network `name` among the files that are there; `None` if there is none.
-/// In each folder a TorchScript file goes before a state dict.
+/// Finds the network `name` among existing files; `None` if there is no such file. Within a
+/// folder a TorchScript file takes precedence over a state dict.
 pub fn find(name: &str, search: &SearchPath) -> Option<Located> {
     let entry = zoo::find(name);
     for folder in &search.folders {
@@ -39,63 +41,62 @@ pub fn find(name: &str, search: &SearchPath) -> Option<Located> {
         .then_some(Located::StateDict(entry, official))
 }
 
-/// The network `name`: a file that is there (see [`find`]), else the zoo network's official weights,
-/// downloaded to where torchvision would keep them.
+/// Finds the network `name` (see [`find`]), or downloads the official weights of the zoo's network
+/// to torchvision's cache.
 ///
 /// # Errors
-/// A name that the zoo does not know, and weights that are neither there nor to be had: what
-/// to put where, and what can be used instead.
-pub fn locate(name: &str, search: &SearchPath, progress: &mut dyn Progress) -> Result<Located> {
+/// Returns an error if the zoo does not know the name, or the weights are missing and cannot be
+/// downloaded; it says where to put them.
+pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Located> {
     if let Some(found) = find(name, search) {
         return Ok(found);
     }
     let Some(entry) = zoo::find(name) else {
-        bail!("{}", unknown(name));
+        bail!(unknown(name));
     };
     let Some(file) = entry.file else {
-        let folders: Vec<String> = search
-            .folders
-            .iter()
-            .map(|folder| folder.display().to_string())
-            .collect();
-        bail!(
-            "no weights of {name}: {name}.pth is in none of {}; put it there (make weights does), \
-             or give it with --weights FILE",
+        let folders = search.folders.iter();
+        let folders: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
+        let message = format!(
+            "no weights of {name}: {name}.pth is in none of {}; put it there (`make weights`)",
             folders.join(", ")
         );
+        return Err(hinted(message, Hint::WeightsFile));
     };
-    download::fetch(file, search, progress)
-        .map(|path| Located::StateDict(entry, path))
-        .map_err(|e| {
-            anyhow!(
-                "no weights of {name}: {e:#}; put {} at {}, or use --model efficientnet_lite0, \
-                 --weights FILE, or --model FILE.pt (TorchScript)",
+    match download::fetch(file, search, notices) {
+        Ok(path) => Ok(Located::StateDict(entry, path)),
+        Err(error) => {
+            let message = format!(
+                "no weights of {name}: {error:#}; put {} at {}",
                 download::address(file, search),
                 search.checkpoints.join(file).display()
-            )
-        })
+            );
+            let hint = match search.offline {
+                true => Hint::WeightsOffline,
+                false => Hint::OtherWeights,
+            };
+            Err(hinted(message, hint))
+        }
+    }
 }
 
+/// The message for a name that is not in the zoo.
 pub(super) fn unknown(name: &str) -> String {
-    let hint = "a file needs a path separator or the extension .pt, .pth or .torchscript";
+    let path = "a file needs a path separator or the extension .pt, .pth or .torchscript";
     let near = zoo::nearest(name);
     if near.is_empty() {
         let names: Vec<&str> = zoo::entries().iter().map(|entry| entry.name).collect();
-        return format!(
-            "unknown network '{name}': the zoo has {}; {hint}",
-            names.join(", ")
-        );
+        let names = names.join(", ");
+        return format!("unknown network '{name}': the zoo has {names}; {path}");
     }
-    format!(
-        "unknown network '{name}': did you mean {}? {hint}",
-        near.join(", ")
-    )
+    let near = near.join(", ");
+    format!("unknown network '{name}': did you mean {near}? {path}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::download::Silent;
+    use crate::error::Hinted;
     use std::fs;
     use tempfile::TempDir;
 
@@ -121,7 +122,7 @@ mod tests {
         let vgg16 = zoo::find("vgg16").unwrap();
         assert_eq!(find("vgg16", &search), None);
 
-        // Each file that is added goes before those that were there.
+        // Each new file takes precedence over the earlier ones.
         let official = search.checkpoints.join("vgg16-397923af.pth");
         for (path, script) in [
             (official, false),
@@ -154,23 +155,23 @@ mod tests {
     }
 
     #[test]
-    fn offline_the_error_says_what_to_put_where() {
+    fn offline_the_error_says_where_to_put_the_weights() {
         let root = TempDir::new().unwrap();
         let search = search(&root);
-        let error = locate("vgg16", &search, &mut Silent).unwrap_err();
+        let error = locate("vgg16", &search, Notices::Quiet).unwrap_err();
         let line = format!("{error:#}");
         let place = search.checkpoints.join("vgg16-397923af.pth");
         for part in [
             "vgg16",
-            "--offline",
+            "downloads are forbidden",
             "http://127.0.0.1:9/vgg16-397923af.pth",
             &place.display().to_string(),
-            "efficientnet_lite0",
-            "--weights",
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }
         assert_eq!(line.lines().count(), 1);
+        let hint = error.downcast_ref::<Hinted>().unwrap().hint;
+        assert_eq!(hint, Hint::WeightsOffline);
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
             offline: false,
             ..search(&root)
         };
-        let error = locate("efficientnet_lite2", &search, &mut Silent).unwrap_err();
+        let error = locate("efficientnet_lite2", &search, Notices::Quiet).unwrap_err();
         let line = format!("{error:#}");
         assert!(line.contains("efficientnet_lite2.pth"), "{line}");
         assert!(
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn an_unknown_name_gets_its_neighbours() {
         let root = TempDir::new().unwrap();
-        let error = locate("resnet51", &search(&root), &mut Silent).unwrap_err();
+        let error = locate("resnet51", &search(&root), Notices::Quiet).unwrap_err();
         let line = format!("{error:#}");
         assert!(line.contains("resnet50") && line.contains(".pt"), "{line}");
         // Not a usage error: the status is 1.

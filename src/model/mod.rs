@@ -1,21 +1,22 @@
 //! Networks: the zoo, where its weights are found, and how they are read.
 
-mod about;
-pub mod alexnet;
-pub mod densenet;
+mod alexnet;
+mod archive;
+mod densenet;
 pub mod download;
-pub mod efficientnet_lite;
-pub mod googlenet;
+mod efficientnet_lite;
+mod googlenet;
 mod layers;
 pub mod locate;
+mod metadata;
 mod network;
 pub mod search_path;
 mod transform_input;
-pub mod vgg;
+mod vgg;
 pub mod weights;
 pub mod zoo;
 
 pub use crate::notices::Notices;
 pub use crate::options::{ComputeOptions, DeviceChoice, ModelOptions};
-pub use about::About;
+pub use metadata::ModelMetadata;
 pub use network::Network;

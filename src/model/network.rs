@@ -1,52 +1,52 @@
-//! A network, wherever it comes from, ready to be hooked.
+//! A network of any source, ready to be hooked.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tch::Tensor;
 
-use super::about::About;
-use super::download::{Bar, Progress, Silent};
 use super::locate::{self, Located};
+use super::metadata::ModelMetadata;
 use super::search_path::SearchPath;
-use super::weights;
 use super::zoo::{self, ZooEntry};
+use super::{archive, weights};
 use crate::convert::Normalisation;
-use crate::error::usage;
+use crate::error::{Hint, hinted, usage_hinted};
 use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::{ComputeOptions, ModelOptions};
+use crate::size::Size;
 
-/// Input size where nothing else is said, pixels.
-const DEFAULT_SIZE: (i64, i64) = (224, 224);
+/// Size of the images if neither the options nor the network set one.
+const DEFAULT_SIZE: Size = Size::new(224, 224);
 
-/// How a network becomes a file that prism takes.
+/// How to make a TorchScript file of a network.
 const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
 
-/// A network as a graph, with what it wants as input.
+/// A network as a graph, with the input that it expects.
 #[derive(Debug)]
 pub struct Network {
     /// Its name, or the stem of its file.
     pub name: String,
-    /// Height and width of the images it wants.
-    pub input_size: (i64, i64),
-    /// How the images are to be normalised.
+    /// Size of its images.
+    pub input_size: Size,
+    /// Normalisation of its images.
     pub normalisation: Normalisation,
-    /// The names of its classes, where its file has them.
+    /// The names of its classes, if its file has them.
     pub labels: Option<Labels>,
-    /// Its operators and weights. What is hooked of it has its own copy.
+    /// Its operators and weights. A hooked model has its own copy.
     pub graph: NetworkGraph,
 }
 
 impl Network {
-    /// Finds and loads the network that `options` name.
+    /// Finds and loads the network that `options` select.
     ///
     /// # Errors
-    /// With one line that names the file or network and what to do.
+    /// Returns an error with the file or network and a remedy if it cannot be found or read.
     pub fn load(
         options: &ModelOptions,
         compute: &ComputeOptions,
@@ -54,7 +54,7 @@ impl Network {
     ) -> Result<Network> {
         if let Some(threads) = compute.threads {
             tch::set_num_threads(threads as i32);
-            // Where the pool is at work already, it stays as it is.
+            // Fails if the pool runs already; its size then stays.
             let _ = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .build_global();
@@ -62,25 +62,25 @@ impl Network {
         let device = compute.device.device()?;
         if !compute.precision.is_native(device) {
             notices.warn(
-                "this processor has no bfloat16 arithmetic: --precision bf16 is slower than f32 here",
+                "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",
             );
         }
-        let (name, graph, about) = match find(options, notices)? {
+        let (name, graph, metadata) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
-                let about = About::read(&file)?;
+                let metadata = ModelMetadata::read(&file)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
-                (stem.to_string_lossy().into_owned(), graph, about)
+                (stem.to_string_lossy().into_owned(), graph, metadata)
             }
             Located::StateDict(entry, file) => {
                 let graph = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
-                let about = About {
+                let metadata = ModelMetadata {
                     image_size: Some(entry.input),
-                    ..About::default()
+                    ..ModelMetadata::default()
                 };
-                (entry.name.to_string(), graph, about)
+                (entry.name.to_string(), graph, metadata)
             }
         };
         let default = Normalisation::default();
@@ -88,23 +88,22 @@ impl Network {
             name,
             input_size: options
                 .image_size
-                .or(about.image_size)
+                .or(metadata.image_size)
                 .unwrap_or(DEFAULT_SIZE),
             normalisation: Normalisation {
-                mean: options.mean.or(about.mean).unwrap_or(default.mean),
-                std: options.std.or(about.std).unwrap_or(default.std),
+                mean: options.mean.or(metadata.mean).unwrap_or(default.mean),
+                std: options.std.or(metadata.std).unwrap_or(default.std),
             },
-            labels: about.labels.map(Labels::new),
+            labels: metadata.labels.map(Labels::new),
             graph,
         })
     }
 
-    /// Hooks it for images of `size` (height, width), by the rule and layer that
-    /// `options` name.
+    /// Hooks the network for images of `size`, with the rule and layer of `options`.
     ///
     /// # Errors
-    /// As [`HookedModel::new`], with the network's name.
-    pub fn hook(&self, size: (i64, i64), hooks: &Hooks) -> Result<HookedModel> {
+    /// Returns the errors of [`HookedModel::new`].
+    pub fn hook(&self, size: Size, hooks: &Hooks) -> Result<HookedModel> {
         HookedModel::new(&self.graph, size, hooks)
     }
 }
@@ -114,30 +113,25 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     if is_path(model) {
         return match &options.weights {
             None => Ok(Located::TorchScript(model.clone())),
-            Some(_) => Err(usage(format!(
-                "--weights goes with the name of a network, not with the file {}",
-                model.display()
-            ))),
+            Some(_) => {
+                let message = format!("no weights can be given for the file {}", model.display());
+                Err(usage_hinted(message, Hint::NameForWeights))
+            }
         };
     }
     let name = model.to_string_lossy();
     if let Some(file) = &options.weights {
         let Some(entry) = zoo::find(&name) else {
-            bail!("{}", locate::unknown(&name));
+            bail!(locate::unknown(&name));
         };
         return Ok(Located::StateDict(entry, file.clone()));
     }
     let mut search = SearchPath::from_env();
     search.offline |= options.offline;
-    let mut bar: Box<dyn Progress> = if notices == Notices::Quiet {
-        Box::new(Silent)
-    } else {
-        Box::new(Bar::new())
-    };
-    locate::locate(&name, &search, bar.as_mut())
+    locate::locate(&name, &search, notices)
 }
 
-/// Whether `--model` means a file: it has a separator, or a model's extension.
+/// Whether a model is given as a file: with a path separator or a model's extension.
 fn is_path(model: &Path) -> bool {
     let extension = model.extension().and_then(OsStr::to_str);
     model.components().count() > 1
@@ -146,7 +140,7 @@ fn is_path(model: &Path) -> bool {
 }
 
 fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
-    let (height, width) = entry.traced();
+    let Size { height, width } = entry.traced();
     let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
     let (variables, trace) = weights::network(entry, file, device, |module| {
         Trace::record(entry.name, &example, |images| {
@@ -158,72 +152,69 @@ fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGr
 
 fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {
     NetworkGraph::load(file, device).map_err(|error| {
-        // libtorch's words are about its own archive reader.
         let reason = format!("{error:#}");
-        match reason.contains("PytorchStreamReader") || reason.contains("archive") {
-            true => anyhow::anyhow!(
-                "{}: this TorchScript file is damaged or cut short; export it again, with models/export.py or from Python",
-                file.display()
-            ),
-            false => anyhow::anyhow!("{}: {reason}", file.display()),
-        }
+        // libtorch's own message is about its archive reader.
+        let reason = match reason.contains("PytorchStreamReader") || reason.contains("archive") {
+            true => "this TorchScript file is damaged or cut short; export it again, with models/export.py or from Python",
+            false => &reason,
+        };
+        anyhow!("{}: {reason}", file.display())
     })
 }
 
-/// Says what a file is that is no TorchScript archive.
+/// Checks that `file` is a TorchScript archive, and otherwise says what it is.
 fn check_file(file: &Path) -> Result<()> {
     let show = file.display();
     let mut start = Vec::new();
     let read = File::open(file).and_then(|open| {
         if open.metadata()?.is_dir() {
-            return Err(std::io::ErrorKind::IsADirectory.into());
+            return Err(ErrorKind::IsADirectory.into());
         }
         open.take(4).read_to_end(&mut start)
     });
-    match read {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-            "{show}: there is no such model file; give the path of a TorchScript file, or a network's name"
-        ),
-        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
-            bail!("{show}: this is a folder, not a model file")
-        }
-        Err(error) => {
-            return Err(error).with_context(|| format!("{show}: cannot read the model file"));
+    if let Err(error) = read {
+        match error.kind() {
+            ErrorKind::NotFound => bail!(
+                "{show}: there is no such model file; give the path of a TorchScript file, or a network's name"
+            ),
+            ErrorKind::IsADirectory => bail!("{show}: this is a folder, not a model file"),
+            _ => return Err(error).with_context(|| format!("{show}: cannot read the model file")),
         }
     }
-    if start.is_empty() {
-        bail!("{show}: the model file is empty");
-    }
-    if weights::is_torchscript(file) {
+    ensure!(!start.is_empty(), "{show}: the model file is empty");
+    if archive::is_torchscript(file) {
         return Ok(());
     }
-    let named = zoo::entries().iter().find(|entry| {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        entry.name == stem
-            || entry
-                .file
-                .is_some_and(|official| official.starts_with(&*stem))
-    });
-    let with_weights = named.map_or(String::new(), |entry| {
-        format!(", or use --model {} --weights {show}", entry.name)
-    });
-    // a zip archive or a pickle stream: what torch.save writes
     let is_zip = start.starts_with(b"PK");
-    let has_pickle = || {
-        weights::entries(file)
-            .iter()
-            .any(|name| name.ends_with("data.pkl"))
-    };
-    if matches!(start.as_slice(), [0x80, 1..=5, ..]) || is_zip && has_pickle() {
-        bail!(
-            "{show}: this is a pickled state dict or module, which holds no code to run; {HOW_TO_EXPORT}{with_weights}"
+    let is_pickle = matches!(start.as_slice(), [0x80, 1..=5, ..])
+        || is_zip && archive::has_entry(file, |name| name.ends_with("data.pkl"));
+    // Both are written by torch.save.
+    if is_pickle {
+        let message = format!(
+            "{show}: this is a pickled state dict or module, which holds no code to run; {HOW_TO_EXPORT}"
         );
+        return Err(match entry_named_like(file) {
+            Some(entry) => hinted(
+                format!("{message}, or load it as weights of {}", entry.name),
+                Hint::FileIsWeights,
+            ),
+            None => anyhow!(message),
+        });
     }
-    if is_zip {
-        bail!(
-            "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
-        );
-    }
+    ensure!(
+        !is_zip,
+        "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
+    );
     bail!("{show}: this is not a TorchScript file; {HOW_TO_EXPORT}")
+}
+
+/// The network of the zoo whose weights the name of a file suggests.
+fn entry_named_like(file: &Path) -> Option<&'static ZooEntry> {
+    let stem = file.file_stem()?.to_str()?;
+    zoo::entries().iter().find(|entry| {
+        let official = entry
+            .file
+            .is_some_and(|official| official.starts_with(stem));
+        entry.name == stem || official
+    })
 }

@@ -1,4 +1,4 @@
-//! Where networks are looked for.
+//! The folders and the address that are searched for networks.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 /// torchvision's official address.
 const OFFICIAL: &str = "https://download.pytorch.org/models";
 
-/// Where to look, and what may be fetched.
+/// The folders to search, and whether and where from files may be downloaded.
 #[derive(Debug, Clone)]
 pub struct SearchPath {
-    /// Folders that hold `NAME.pt`, `NAME.pth` or `NAME.safetensors`, in the order of the search.
+    /// Folders with `NAME.pt`, `NAME.pth` or `NAME.safetensors`, in the order of the search.
     pub folders: Vec<PathBuf>,
-    /// Where torchvision keeps its official files under their own names.
+    /// Folder in which torchvision caches its official files under their own names.
     pub checkpoints: PathBuf,
-    /// Address to which an official file's name is appended.
+    /// Address of the official files, without the file name.
     pub base_url: String,
-    /// Never download.
+    /// Whether downloads are forbidden.
     pub offline: bool,
 }
 
@@ -31,12 +31,8 @@ impl SearchPath {
             folders.extend(env::split_paths(&value).filter(|folder| folder != Path::new("")));
         }
         let executable = env::current_exe().ok();
-        folders.extend(
-            executable
-                .as_deref()
-                .and_then(Path::parent)
-                .map(|f| f.join("models")),
-        );
+        let beside = executable.as_deref().and_then(Path::parent);
+        folders.extend(beside.map(|folder| folder.join("models")));
         folders.extend(dirs::data_dir().map(|folder| folder.join("prism").join("models")));
 
         let torch_home = match (variable("TORCH_HOME"), variable("XDG_CACHE_HOME")) {
@@ -59,7 +55,7 @@ impl SearchPath {
     }
 }
 
-/// A leading `~` as the user's home, as torch reads these variables.
+/// Expands a leading `~` to the user's home, as torch does for these variables.
 fn expand_home(path: PathBuf) -> PathBuf {
     match (path.strip_prefix("~"), dirs::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),

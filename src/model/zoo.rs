@@ -1,7 +1,13 @@
-//! The networks that are known by name, under torchvision's names.
+//! The networks that prism knows by name: torchvision's names.
 
+use super::alexnet::alexnet;
+use super::densenet::densenet;
+use super::efficientnet_lite::lite;
+use super::googlenet::googlenet;
 use super::transform_input::transform_input;
-use super::{alexnet, densenet, efficientnet_lite, googlenet, vgg};
+use super::vgg::{self, vgg};
+use crate::names::most_similar;
+use crate::size::Size;
 use std::fmt;
 use tch::nn::{self, ModuleT};
 use tch::vision::{inception, mobilenet, resnet, squeezenet};
@@ -10,29 +16,30 @@ use tch::vision::{inception, mobilenet, resnet, squeezenet};
 pub struct ZooEntry {
     /// torchvision's name, `vgg16`.
     pub name: &'static str,
-    /// File name of torchvision's IMAGENET1K_V1 weights, `vgg16-397923af.pth`; the digits are the
-    /// start of its SHA-256. `None` where there is no official file to download.
+    /// File name of torchvision's IMAGENET1K_V1 weights, `vgg16-397923af.pth`; the digits are
+    /// the start of its SHA-256. `None` if there is no official file to download.
     pub file: Option<&'static str>,
-    /// Height and width of its input, in pixels.
-    pub input: (i64, i64),
+    /// Size of its input.
+    pub input: Size,
     /// Number of trained values, for 1000 classes.
     pub parameters: u64,
-    /// The layer that makes the scores, as the state dict names it: `classifier.6`.
+    /// The layer that computes the scores, as named in the state dict: `classifier.6`.
     pub last_layer: &'static str,
-    build: fn(&nn::Path, i64) -> Box<dyn ModuleT>,
+    build: Build,
 }
 
 impl ZooEntry {
-    /// Height and width of the image that it is traced with, in pixels: a third of what it
-    /// wants. No network here turns its input's size into a constant, and a small image is
-    /// soon forwarded. (alexnet takes none below 63 pixels, inception_v3 none below 75.)
-    pub fn traced(&self) -> (i64, i64) {
-        (self.input.0 / 3, self.input.1 / 3)
+    /// Size of the image for tracing: a third of the input size. No network here turns its
+    /// input size into a constant, and the forward pass of a small image is fast. (The
+    /// smallest side is 63 pixels for alexnet and 75 for inception_v3.)
+    pub fn traced(&self) -> Size {
+        Size::new(self.input.height / 3, self.input.width / 3)
     }
 
-    /// The network for `classes` classes, its variables under `p` named as torchvision names
-    /// them: `[N, 3, H, W]` float32 to scores `[N, classes]`. The variables hold no useful values
-    /// yet (see [`super::weights::load`]). Only for evaluation: `train` must be false.
+    /// Builds the network for `classes` classes, with variables under `p` that have
+    /// torchvision's names: `[N, 3, H, W]` float32 to scores `[N, classes]`. The variables have
+    /// no trained values yet (see [`super::weights::load`]). For evaluation only: `train` must
+    /// be false.
     pub fn build(&self, p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
         (self.build)(p, classes)
     }
@@ -52,7 +59,7 @@ impl PartialEq for ZooEntry {
 
 impl Eq for ZooEntry {}
 
-/// The network of that name.
+/// The network with that name.
 pub fn find(name: &str) -> Option<&'static ZooEntry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
@@ -62,53 +69,44 @@ pub fn entries() -> &'static [ZooEntry] {
     &ENTRIES
 }
 
-/// Names of the zoo that resemble `name`, the most similar first, at most four.
+/// The names most similar to `name`, at most four, the most similar first.
 pub fn nearest(name: &str) -> Vec<&'static str> {
-    // Case and separators are what people vary: VGG-16, ResNet50, mobilenetv2.
+    // Case and separators vary: VGG-16, ResNet50, mobilenetv2.
     let plain = |text: &str| -> String {
-        let kept = text.chars().filter(|c| c.is_alphanumeric());
-        kept.flat_map(char::to_lowercase).collect()
+        let letters = text.chars().filter(|c| c.is_alphanumeric());
+        letters.flat_map(char::to_lowercase).collect()
     };
-    let wanted = plain(name);
-    let mut found: Vec<(usize, &str)> = ENTRIES
-        .iter()
-        .map(|entry| (strsim::levenshtein(&wanted, &plain(entry.name)), entry.name))
-        .filter(|&(distance, name)| distance <= (name.len() / 3).max(2))
-        .collect();
-    found.sort_by_key(|&(distance, _)| distance);
-    found.into_iter().take(4).map(|(_, name)| name).collect()
+    let names = ENTRIES.iter().map(|entry| entry.name);
+    most_similar(name, names, plain, LEAST_SIMILARITY, 4)
 }
+
+/// The least similarity (Jaro-Winkler) of a name that is suggested in place of another.
+const LEAST_SIMILARITY: f64 = 0.85;
+
+type Build = fn(&nn::Path, i64) -> Box<dyn ModuleT>;
 
 const fn entry(
     name: &'static str,
     file: &'static str,
     parameters: u64,
     last_layer: &'static str,
-    build: fn(&nn::Path, i64) -> Box<dyn ModuleT>,
+    build: Build,
 ) -> ZooEntry {
     ZooEntry {
         name,
         file: Some(file),
-        input: (224, 224),
+        input: Size::new(224, 224),
         parameters,
         last_layer,
         build,
     }
 }
 
-const fn lite(
-    name: &'static str,
-    size: i64,
-    parameters: u64,
-    build: fn(&nn::Path, i64) -> Box<dyn ModuleT>,
-) -> ZooEntry {
+const fn lite_entry(name: &'static str, side: i64, parameters: u64, build: Build) -> ZooEntry {
     ZooEntry {
-        name,
         file: None,
-        input: (size, size),
-        parameters,
-        last_layer: "_fc",
-        build,
+        input: Size::new(side, side),
+        ..entry(name, "", parameters, "_fc", build)
     }
 }
 
@@ -119,17 +117,17 @@ fn inception_v3(p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
 
 #[rustfmt::skip]
 static ENTRIES: [ZooEntry; 26] = [
-    entry("alexnet", "alexnet-owt-7be5be79.pth", 61_100_840, "classifier.6", |p, k| Box::new(alexnet::alexnet(p, k))),
-    entry("densenet121", "densenet121-a639ec97.pth", 7_978_856, "classifier", densenet::densenet121),
-    entry("densenet161", "densenet161-8d451a50.pth", 28_681_000, "classifier", densenet::densenet161),
-    entry("densenet169", "densenet169-b2777c0a.pth", 14_149_480, "classifier", densenet::densenet169),
-    entry("densenet201", "densenet201-c1103571.pth", 20_013_928, "classifier", densenet::densenet201),
-    lite("efficientnet_lite0", 224, 4_652_008, efficientnet_lite::efficientnet_lite0),
-    lite("efficientnet_lite1", 240, 5_416_680, efficientnet_lite::efficientnet_lite1),
-    lite("efficientnet_lite2", 260, 6_092_072, efficientnet_lite::efficientnet_lite2),
-    entry("googlenet", "googlenet-1378be20.pth", 6_624_904, "fc", |p, k| Box::new(googlenet::googlenet(p, k))),
+    entry("alexnet", "alexnet-owt-7be5be79.pth", 61_100_840, "classifier.6", |p, k| Box::new(alexnet(p, k))),
+    entry("densenet121", "densenet121-a639ec97.pth", 7_978_856, "classifier", |p, k| densenet(p, 32, [6, 12, 24, 16], 64, k)),
+    entry("densenet161", "densenet161-8d451a50.pth", 28_681_000, "classifier", |p, k| densenet(p, 48, [6, 12, 36, 24], 96, k)),
+    entry("densenet169", "densenet169-b2777c0a.pth", 14_149_480, "classifier", |p, k| densenet(p, 32, [6, 12, 32, 32], 64, k)),
+    entry("densenet201", "densenet201-c1103571.pth", 20_013_928, "classifier", |p, k| densenet(p, 32, [6, 12, 48, 32], 64, k)),
+    lite_entry("efficientnet_lite0", 224, 4_652_008, |p, k| lite(p, 1.0, 1.0, 224, k)),
+    lite_entry("efficientnet_lite1", 240, 5_416_680, |p, k| lite(p, 1.0, 1.1, 240, k)),
+    lite_entry("efficientnet_lite2", 260, 6_092_072, |p, k| lite(p, 1.1, 1.2, 260, k)),
+    entry("googlenet", "googlenet-1378be20.pth", 6_624_904, "fc", |p, k| Box::new(googlenet(p, k))),
     ZooEntry {
-        input: (299, 299),
+        input: Size::new(299, 299),
         ..entry("inception_v3", "inception_v3_google-0cc3c7bd.pth", 23_834_568, "fc", inception_v3)
     },
     entry("mobilenet_v2", "mobilenet_v2-b0353104.pth", 3_504_872, "classifier.1", |p, k| Box::new(mobilenet::v2(p, k))),
@@ -140,14 +138,14 @@ static ENTRIES: [ZooEntry; 26] = [
     entry("resnet152", "resnet152-394f9c45.pth", 60_192_808, "fc", |p, k| Box::new(resnet::resnet152(p, k))),
     entry("squeezenet1_0", "squeezenet1_0-b66bff10.pth", 1_248_424, "classifier.1", |p, k| Box::new(squeezenet::v1_0(p, k))),
     entry("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth", 1_235_496, "classifier.1", |p, k| Box::new(squeezenet::v1_1(p, k))),
-    entry("vgg11", "vgg11-8a719046.pth", 132_863_336, "classifier.6", vgg::vgg11),
-    entry("vgg11_bn", "vgg11_bn-6002323d.pth", 132_868_840, "classifier.6", vgg::vgg11_bn),
-    entry("vgg13", "vgg13-19584684.pth", 133_047_848, "classifier.6", vgg::vgg13),
-    entry("vgg13_bn", "vgg13_bn-abd245e5.pth", 133_053_736, "classifier.6", vgg::vgg13_bn),
-    entry("vgg16", "vgg16-397923af.pth", 138_357_544, "classifier.6", vgg::vgg16),
-    entry("vgg16_bn", "vgg16_bn-6c64b313.pth", 138_365_992, "classifier.6", vgg::vgg16_bn),
-    entry("vgg19", "vgg19-dcbb9e9d.pth", 143_667_240, "classifier.6", vgg::vgg19),
-    entry("vgg19_bn", "vgg19_bn-c79401a0.pth", 143_678_248, "classifier.6", vgg::vgg19_bn),
+    entry("vgg11", "vgg11-8a719046.pth", 132_863_336, "classifier.6", |p, k| vgg(p, vgg::A, false, k)),
+    entry("vgg11_bn", "vgg11_bn-6002323d.pth", 132_868_840, "classifier.6", |p, k| vgg(p, vgg::A, true, k)),
+    entry("vgg13", "vgg13-19584684.pth", 133_047_848, "classifier.6", |p, k| vgg(p, vgg::B, false, k)),
+    entry("vgg13_bn", "vgg13_bn-abd245e5.pth", 133_053_736, "classifier.6", |p, k| vgg(p, vgg::B, true, k)),
+    entry("vgg16", "vgg16-397923af.pth", 138_357_544, "classifier.6", |p, k| vgg(p, vgg::D, false, k)),
+    entry("vgg16_bn", "vgg16_bn-6c64b313.pth", 138_365_992, "classifier.6", |p, k| vgg(p, vgg::D, true, k)),
+    entry("vgg19", "vgg19-dcbb9e9d.pth", 143_667_240, "classifier.6", |p, k| vgg(p, vgg::E, false, k)),
+    entry("vgg19_bn", "vgg19_bn-c79401a0.pth", 143_678_248, "classifier.6", |p, k| vgg(p, vgg::E, true, k)),
 ];
 
 #[cfg(test)]
@@ -170,8 +168,8 @@ mod tests {
             let mut vs = nn::VarStore::new(tch::Device::Cpu);
             let module = crate::hooks::without_values(|| entry.build(&vs.root(), 1000));
             vs.freeze();
-            let (height, width) = entry.traced();
-            let example = tch::Tensor::zeros([1, 3, height, width], tch::kind::FLOAT_CPU);
+            let size = entry.traced();
+            let example = tch::Tensor::zeros([1, 3, size.height, size.width], tch::kind::FLOAT_CPU);
             let recorded = Trace::record(entry.name, &example, |images| {
                 let scores = module.forward_t(images, false);
                 assert_eq!(scores.size(), [1, 1000], "{}", entry.name);

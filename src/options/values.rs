@@ -7,6 +7,7 @@ use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 
 use super::{DeviceChoice, JsonTarget, LARGEST_SIDE};
 use crate::error::Usage;
+use crate::size::Size;
 
 type Parsed<T> = Result<T, Usage>;
 
@@ -81,7 +82,7 @@ pub fn device(text: &str) -> Parsed<DeviceChoice> {
 }
 
 /// Height and width from `N` or `HxW`, in pixels.
-pub fn image_size(text: &str) -> Parsed<(i64, i64)> {
+pub fn image_size(text: &str) -> Parsed<Size> {
     let side = |text: &str| {
         let side = text.parse().ok();
         side.filter(|side| (1..=LARGEST_SIDE).contains(side))
@@ -91,7 +92,7 @@ pub fn image_size(text: &str) -> Parsed<(i64, i64)> {
         None => side(text).map(|side| (side, side)),
     };
     expected(
-        sides,
+        sides.map(|(height, width)| Size::new(height, width)),
         &format!("N or HxW in pixels, each from 1 to {LARGEST_SIDE},"),
     )
 }
@@ -155,8 +156,8 @@ mod tests {
 
     #[test]
     fn an_image_size_is_one_number_or_two() {
-        assert_eq!(image_size("224").unwrap(), (224, 224));
-        assert_eq!(image_size("240x320").unwrap(), (240, 320));
+        assert_eq!(image_size("224").unwrap(), Size::new(224, 224));
+        assert_eq!(image_size("240x320").unwrap(), Size::new(240, 320));
         for bad in [
             "", "0", "-3", "224x", "x224", "axb", "224x0", "9000", "1x2x3",
         ] {

@@ -4,15 +4,16 @@ use tch::Device;
 
 use crate::arrays::BasisOf;
 use crate::hooks::{Extrapolation, HookedModel, Rule};
-use crate::map::{Keep, MapOptions};
+use crate::map::{FeatureFilter, MapOptions};
 use crate::options::{DeviceChoice, Options};
 use crate::summary::{LayerSummary, NetworkSummary};
 
 /// The network of a run and its layers.
 pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
+    let size = model.input_size();
     NetworkSummary {
         network: name.to_string(),
-        input_size: model.input_size().into(),
+        input_size: [size.height, size.width],
         classes: model.classes(),
         device: match model.device() {
             Device::Cuda(index) => format!("cuda:{index}"),
@@ -43,9 +44,9 @@ pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> Basi
         .to_string(),
         colours: match options.keep {
             None => "every",
-            Some(Keep::Common) => "common",
-            Some(Keep::Unique) => "unique",
-            Some(Keep::All) => "all",
+            Some(FeatureFilter::Shared) => "common",
+            Some(FeatureFilter::Unique) => "unique",
+            Some(FeatureFilter::All) => "all",
         }
         .to_string(),
     }
@@ -67,7 +68,7 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
         (Device::Cpu, _) => "the CPU".to_string(),
         (device, _) => format!("{device:?}"),
     };
-    let (height, width) = model.input_size();
+    let size = model.input_size();
     let chunk_reason = match options.compute.batch_size {
         Some(_) => "as requested".to_string(),
         None => format!(
@@ -94,7 +95,7 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
     };
     [
         format!("device: {device}; {} threads", tch::get_num_threads()),
-        format!("images: {height}x{width} pixels, {chunk} images at once ({chunk_reason})"),
+        format!("images: {size} pixels, {chunk} images at once ({chunk_reason})"),
         format!(
             "excitation: {}, {layer_reason}",
             named(model.excitation_name())

@@ -25,7 +25,7 @@ impl Fit {
     pub fn new(network: &str, model: &HookedModel, choices: &MapChoices) -> Result<Fit> {
         let extrapolation = !choices.no_gradual_extrapolation;
         let options = MapOptions {
-            keep: choices.keep(),
+            keep: choices.filter(),
             extrapolation: extrapolation.then(|| model.extrapolation()),
         };
         let of = describe::basis_of(network, model, options);

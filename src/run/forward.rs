@@ -15,10 +15,11 @@ use crate::hooks::HookedModel;
 use crate::images;
 use crate::map::Collector;
 use crate::notices::Notices;
+use crate::size::Size;
 use crate::spool::{Sequence, Spool};
 
 /// Shorter side of a picture in a figure, pixels.
-const PICTURE_SIDE: u32 = 448;
+const PICTURE_SIDE: f64 = 448.0;
 
 /// Bytes of the network's largest tensor for the images of one chunk. Larger chunks are not
 /// faster (docs/performance.md).
@@ -82,8 +83,7 @@ pub fn forward_all(
             max_pixels,
         } => {
             let bar = options.notices.bar(paths.len(), "decoding and forwarding");
-            let (height, width) = model.input_size();
-            let size = (height as u32, width as u32);
+            let size = model.input_size();
             let decode = |file: &Path| decode(file, size, *max_pixels);
             decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
@@ -191,10 +191,11 @@ fn decode_ahead(
     })
 }
 
-fn decode(file: &Path, (height, width): (u32, u32), max_pixels: u64) -> Result<Decoded> {
+fn decode(file: &Path, size: Size, max_pixels: u64) -> Result<Decoded> {
     let image = images::decode(file, max_pixels)?;
-    let scale = f64::from(PICTURE_SIDE) / f64::from(height.min(width));
-    let enlarged = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
-    let picture = images::resize(&image, enlarged(height), enlarged(width))?;
-    Ok((images::resize(&image, height, width)?, picture))
+    let scale = PICTURE_SIDE / size.height.min(size.width) as f64;
+    let enlarged = |side: i64| (side as f64 * scale).round().max(1.0) as i64;
+    let enlarged = Size::new(enlarged(size.height), enlarged(size.width));
+    let picture = images::resize(&image, enlarged)?;
+    Ok((images::resize(&image, size)?, picture))
 }

@@ -10,6 +10,7 @@ use crate::error::{Hint, usage_hinted};
 use crate::images;
 use crate::notices::Notices;
 use crate::options::{InputOptions, ModelOptions};
+use crate::size::Size;
 
 /// The images of a run.
 pub enum Input {
@@ -60,23 +61,23 @@ impl Input {
     fn stored(path: PathBuf, options: &InputOptions, model: &ModelOptions) -> Result<Input> {
         let array = arrays::read_input(&path)?;
         let tensor = Tensor::try_from(array).context("reading the array `input`")?;
-        let (height, width) = (tensor.size()[2], tensor.size()[3]);
-        let resized = model.image_size.is_some_and(|size| size != (height, width));
+        let size = Size::of(&tensor);
+        let resized = model.image_size.is_some_and(|asked| asked != size);
         if options.skip_bad_images || resized || model.mean.is_some() || model.std.is_some() {
             let shown = path.display();
             return Err(usage_hinted(
-                format!("{shown}: its images of {height}x{width} pixels are used as they are"),
+                format!("{shown}: its images of {size} pixels are used as they are"),
                 Hint::StoredInput,
             ));
         }
         Ok(Input::Array(path, tensor))
     }
 
-    /// Height and width of the images in pixels, if the input fixes them.
-    pub fn size(&self) -> Option<(i64, i64)> {
+    /// Size of the images, if the input fixes it.
+    pub fn size(&self) -> Option<Size> {
         match self {
             Input::Files { .. } => None,
-            Input::Array(_, tensor) => Some((tensor.size()[2], tensor.size()[3])),
+            Input::Array(_, tensor) => Some(Size::of(tensor)),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
+use prism::Size;
 use prism::images::{self, MAX_PIXELS, find_images, resize};
 use tempfile::TempDir;
 
@@ -253,7 +254,11 @@ fn resizing_is_within_one_level_of_pillow() {
         (&formula, "formula_24x20.png"),
     ] {
         let expected = reference(name);
-        let resized = resize(source, expected.height(), expected.width()).unwrap();
+        let resized = resize(
+            source,
+            Size::new(expected.height().into(), expected.width().into()),
+        )
+        .unwrap();
         let (largest, share) = difference(&resized, &expected);
         println!("{name}: at most {largest}/255, on {:.1} %", share * 100.0);
         assert!(largest <= 1, "{name} is off by {largest}/255");
@@ -263,12 +268,12 @@ fn resizing_is_within_one_level_of_pillow() {
 #[test]
 fn resizing_keeps_the_size_and_a_single_pixel() {
     let photo = decode(&data("photo.png")).unwrap();
-    assert_eq!(resize(&photo, 72, 96).unwrap(), photo);
+    assert_eq!(resize(&photo, Size::new(72, 96)).unwrap(), photo);
     let pixel = RgbImage::from_pixel(1, 1, image::Rgb([1, 128, 255]));
-    let wide = resize(&pixel, 5, 9).unwrap();
+    let wide = resize(&pixel, Size::new(5, 9)).unwrap();
     assert_eq!(wide, RgbImage::from_pixel(9, 5, image::Rgb([1, 128, 255])));
-    assert!(resize(&photo, 0, 5).is_err());
-    assert!(resize(&RgbImage::new(0, 3), 5, 5).is_err());
+    assert!(resize(&photo, Size::new(0, 5)).is_err());
+    assert!(resize(&RgbImage::new(0, 3), Size::new(5, 5)).is_err());
 }
 
 /// A folder with files of these names, each empty: finding opens none.

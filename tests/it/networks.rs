@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use crate::common::{NETWORKS, Npz, largest_difference};
+use prism::Size;
 use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, Precision, Rule};
 use prism::internals::Spool;
-use prism::map::{Collector, Keep, MapOptions, Maps};
+use prism::map::{Collector, FeatureFilter, MapOptions, Maps};
 use tch::{Device, Tensor};
 
 /// Largest difference of a pixel, and largest mean difference.
@@ -24,7 +25,7 @@ fn by(rule: Rule, layer: Option<&str>) -> Hooks {
 fn hook(file: &str, rule: Rule) -> HookedModel {
     let path = Path::new("tests/data/networks").join(file);
     let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-    HookedModel::new(&network, (64, 64), &by(rule, None)).unwrap()
+    HookedModel::new(&network, Size::new(64, 64), &by(rule, None)).unwrap()
 }
 
 fn maps(model: &HookedModel, input: &Tensor, chunk: i64, extrapolate: bool) -> Maps {
@@ -36,7 +37,7 @@ fn kept_maps(
     input: &Tensor,
     chunk: i64,
     extrapolate: bool,
-    keep: Option<Keep>,
+    keep: Option<FeatureFilter>,
 ) -> Maps {
     let mut collector = Collector::default();
     for batch in input.split(chunk, 0) {
@@ -121,9 +122,9 @@ fn quantised_maps_are_those_of_pytorch() {
         let expected = Npz::open(format!("tests/data/expected/{network}.npz"));
         let (input, model) = (expected.tensor("input"), hook(file, Rule::Torchprism));
         for (keep, name) in [
-            (Keep::Common, "inclusive"),
-            (Keep::Unique, "exclusive"),
-            (Keep::All, "both"),
+            (FeatureFilter::Shared, "inclusive"),
+            (FeatureFilter::Unique, "exclusive"),
+            (FeatureFilter::All, "both"),
         ] {
             for (extrapolate, suffix, allowed) in
                 [(true, "", 0.005 * 3.0 * 4096.0), (false, "_no_ge", 1.0)]
@@ -151,7 +152,13 @@ fn quantised_maps_of_the_auto_rule_are_those_of_pytorch() {
     let model = hook("tiny_resnet_traced.pt", Rule::Auto);
     let expected = Npz::open("tests/data/expected/tiny_resnet.npz");
     let input = expected.tensor("input");
-    let ours = all(&kept_maps(&model, &input, 2, true, Some(Keep::Unique)));
+    let ours = all(&kept_maps(
+        &model,
+        &input,
+        2,
+        true,
+        Some(FeatureFilter::Unique),
+    ));
     let difference = largest_difference(&ours, &expected.tensor("maps_auto_exclusive"));
     assert!(difference <= WORST, "{difference}");
 }
@@ -162,12 +169,12 @@ fn a_choice_that_leaves_nothing_is_black_and_said() {
     let model = hook("tiny_vgg_scripted.pt", Rule::Auto);
     let input = Npz::open("tests/data/expected/tiny_vgg.npz").tensor("input");
     let one = input.narrow(0, 0, 1);
-    let unique = kept_maps(&model, &one, 1, true, Some(Keep::Unique));
+    let unique = kept_maps(&model, &one, 1, true, Some(FeatureFilter::Unique));
     assert!(unique.note().unwrap().contains("every colour is common"));
     assert_eq!(all(&unique).abs().max().double_value(&[]), 0.0);
-    let common = kept_maps(&model, &one, 1, true, Some(Keep::Common));
+    let common = kept_maps(&model, &one, 1, true, Some(FeatureFilter::Shared));
     assert!(common.note().unwrap().contains("none was left out"));
-    let quantised = kept_maps(&model, &one, 1, true, Some(Keep::All));
+    let quantised = kept_maps(&model, &one, 1, true, Some(FeatureFilter::All));
     assert_eq!(largest_difference(&all(&common), &all(&quantised)), 0.0);
     assert!(quantised.note().is_none());
 }
@@ -181,13 +188,13 @@ fn the_optimised_graph_gives_what_the_plain_one_gives() {
         let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
         for rule in [Rule::Torchprism, Rule::Auto] {
             let hooks = by(rule, None);
-            let plain = HookedModel::new_plain(&network, (64, 64), &hooks).unwrap();
-            let optimised = HookedModel::new(&network, (64, 64), &hooks).unwrap();
+            let plain = HookedModel::new_plain(&network, Size::new(64, 64), &hooks).unwrap();
+            let optimised = HookedModel::new(&network, Size::new(64, 64), &hooks).unwrap();
             let bf16 = Hooks {
                 precision: Precision::Bf16,
                 ..hooks
             };
-            let rounded = HookedModel::new(&network, (64, 64), &bf16).unwrap();
+            let rounded = HookedModel::new(&network, Size::new(64, 64), &bf16).unwrap();
             let exact = plain.forward(&input).unwrap();
             let tensors = |seen: &Excitations| -> Vec<Tensor> {
                 let whole = [&seen.logits, &seen.excitation].into_iter();
@@ -228,7 +235,7 @@ fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
     };
     let input = Npz::open("tests/data/odd_networks/expected.npz").tensor("input");
     let traced = load("PaddedInWords.pt");
-    let traced = HookedModel::new_plain(&traced, (32, 32), &Hooks::default()).unwrap();
+    let traced = HookedModel::new_plain(&traced, Size::new(32, 32), &Hooks::default()).unwrap();
     let traced = traced.forward(&input).unwrap();
     let scripted = load("PaddedInWordsScripted.pt");
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.05)] {
@@ -236,7 +243,7 @@ fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
             precision,
             ..Hooks::default()
         };
-        let scripted = HookedModel::new(&scripted, (32, 32), &hooks).unwrap();
+        let scripted = HookedModel::new(&scripted, Size::new(32, 32), &hooks).unwrap();
         let scripted = scripted.forward(&input).unwrap();
         for (found, wanted) in [
             (&scripted.logits, &traced.logits),
@@ -254,7 +261,7 @@ fn poolings_are_what_they_are_in_pytorch() {
     let folder = Path::new("tests/data/odd_networks");
     let network = NetworkGraph::load(&folder.join("Pools.pt"), Device::Cpu).unwrap();
     let expected = Npz::open(folder.join("expected.npz"));
-    let model = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap();
+    let model = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap();
     let found = model.forward(&expected.tensor("input")).unwrap();
     let off = largest_difference(&found.logits, &expected.tensor("pools_logits"));
     assert!(off < 1e-6, "{off}");
@@ -371,8 +378,9 @@ fn the_size_of_the_chunks_does_not_change_the_map() {
 fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
-    let hooked =
-        |layer| HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some(layer))).unwrap();
+    let hooked = |layer| {
+        HookedModel::new(&network, Size::new(64, 64), &by(Rule::Auto, Some(layer))).unwrap()
+    };
     let model = hooked("layer1.1.bn2");
     assert_eq!(model.excitation_name(), "layer1.1.bn2");
     let inner = ["layer1.0.relu.relu_1", "layer1.0.relu.relu_2"];
@@ -382,8 +390,12 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     );
     // A module's name means what it computes last.
     assert_eq!(hooked("layer1").excitation_name(), "layer1.1.relu.relu_2");
-    let error =
-        HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some("layer1.1.bn3"))).unwrap_err();
+    let error = HookedModel::new(
+        &network,
+        Size::new(64, 64),
+        &by(Rule::Auto, Some("layer1.1.bn3")),
+    )
+    .unwrap_err();
     assert!(error.downcast_ref::<prism::internals::Usage>().is_some());
     assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
@@ -396,7 +408,7 @@ fn later_in_place_operators_do_not_reach_what_was_captured() {
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
     let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
     let excitation = |layer| {
-        HookedModel::new(&network, (64, 64), &by(Rule::Auto, Some(layer)))
+        HookedModel::new(&network, Size::new(64, 64), &by(Rule::Auto, Some(layer)))
             .unwrap()
             .forward(&input)
             .unwrap()
@@ -437,7 +449,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
     ] {
         let path = folder.join(format!("{file}.pt"));
         let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-        let model = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap();
+        let model = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap();
         let before = input.copy();
         let seen = model.forward(&input).unwrap();
         assert_eq!(
@@ -463,6 +475,6 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
 fn a_stride_of_zero_is_an_error_and_no_crash() {
     let path = Path::new("tests/data/odd_networks/NoStep.pt");
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
-    let error = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap_err();
+    let error = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap_err();
     assert!(format!("{error:#}").contains("stride 0"), "{error:#}");
 }

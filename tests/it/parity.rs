@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::Npz;
+use prism::Size;
 use prism::hooks::{Hooks, SaliencyHook};
 use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use prism::saliency::Method;
@@ -118,7 +119,7 @@ fn the_first_pass_of_vgg16_is_the_references() {
     };
     let compute = ComputeOptions::default();
     let network = Network::load(&options, &compute, Notices::Quiet).unwrap();
-    let model = network.hook((224, 224), &hooks).unwrap();
+    let model = network.hook(Size::new(224, 224), &hooks).unwrap();
     let input = Npz::open(reference.join("vgg16.npz")).tensor("input");
     let ours = model.forward(&input).unwrap().saliency.unwrap();
     let scale = theirs.abs().max().double_value(&[]);

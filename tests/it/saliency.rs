@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use crate::common::{NETWORKS, Npz, largest_difference};
+use prism::Size;
 use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
 use prism::internals::Usage;
 use prism::map::{Collector, MapOptions};
@@ -34,7 +35,7 @@ fn load(file: &str) -> NetworkGraph {
 
 fn saliency(network: &NetworkGraph, hooks: &Hooks, input: &Tensor) -> Tensor {
     let side = input.size()[2];
-    let model = HookedModel::new(network, (side, side), hooks).unwrap();
+    let model = HookedModel::new(network, Size::new(side, side), hooks).unwrap();
     model.forward(input).unwrap().saliency.unwrap()
 }
 
@@ -63,7 +64,7 @@ fn each(mut check: impl FnMut(&str, &NetworkGraph, &Tensor, &serde_json::Value))
 
 /// The name of a layer in this file: a traced Inception is inside another module.
 fn layer(network: &NetworkGraph, name: &str) -> String {
-    let model = HookedModel::new(network, (64, 64), &Hooks::default()).unwrap();
+    let model = HookedModel::new(network, Size::new(64, 64), &Hooks::default()).unwrap();
     let layers = model.layers();
     let found = layers
         .iter()
@@ -82,7 +83,7 @@ fn saliency_is_that_of_pytorch() {
                 let theirs = expected.tensor(&format!("{name}/{key}{suffix}"));
                 if theirs.abs().max().double_value(&[]) == 0.0 {
                     let hooks = hooks(method, Some(layer));
-                    let error = HookedModel::new(network, (64, 64), &hooks).unwrap_err();
+                    let error = HookedModel::new(network, Size::new(64, 64), &hooks).unwrap_err();
                     assert!(error.downcast_ref::<Usage>().is_some(), "{error:#}");
                     assert!(format!("{error:#}").contains("zero at layer"), "{error:#}");
                     continue;
@@ -134,7 +135,8 @@ fn without_a_layer_it_is_read_at_the_final_excitation() {
 fn if_the_contrast_vanishes_an_earlier_layer_is_used() {
     let input = Npz::open("tests/data/expected/tiny_squeezenet.npz").tensor("input");
     let network = load("networks/tiny_squeezenet_scripted.pt");
-    let model = |method| HookedModel::new(&network, (64, 64), &hooks(method, None)).unwrap();
+    let model =
+        |method| HookedModel::new(&network, Size::new(64, 64), &hooks(method, None)).unwrap();
     for method in [Method::GradCam, EBP] {
         let model = model(method);
         assert_eq!(model.saliency_name(), Some(model.excitation_name()));
@@ -151,7 +153,8 @@ fn a_target_is_traced_back_in_every_image() {
     let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
     let network = load("networks/tiny_resnet_scripted.pt");
     for (method, key) in METHODS {
-        let mut model = HookedModel::new(&network, (64, 64), &hooks(method, None)).unwrap();
+        let mut model =
+            HookedModel::new(&network, Size::new(64, 64), &hooks(method, None)).unwrap();
         model.set_target(3).unwrap();
         let ours = model.forward(&input).unwrap().saliency.unwrap();
         let theirs = expected.tensor(&format!("tiny_resnet/{key}_class3"));
@@ -167,11 +170,11 @@ fn a_target_is_traced_back_in_every_image() {
 #[test]
 fn saliency_changes_nothing_else_and_does_not_depend_on_batches() {
     each(|name, network, input, _| {
-        let plain = HookedModel::new_plain(network, (64, 64), &Hooks::default()).unwrap();
+        let plain = HookedModel::new_plain(network, Size::new(64, 64), &Hooks::default()).unwrap();
         let plain = plain.forward(input).unwrap();
         for (method, key) in METHODS {
             let hooks = hooks(method, None);
-            let with = HookedModel::new(network, (64, 64), &hooks).unwrap();
+            let with = HookedModel::new(network, Size::new(64, 64), &hooks).unwrap();
             let with = with.forward(input).unwrap();
             assert!(!with.logits.requires_grad() && !with.excitation.requires_grad());
             assert_eq!(
@@ -218,7 +221,7 @@ fn odd_ways_of_writing_a_network_do_not_change_its_saliency() {
         ("PaddedInWords", "PaddedInWords", TOLERANCE),
     ] {
         let network = load(&format!("odd_networks/{file}.pt"));
-        let model = HookedModel::new(&network, (32, 32), &Hooks::default()).unwrap();
+        let model = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap();
         let first = match file {
             "PaddedInWords" | "Folded" => "relu_1",
             _ => model.guide_names()[0],
@@ -261,7 +264,7 @@ fn other_hooks_do_not_change_the_saliency() {
 fn an_operator_without_a_rule_is_named() {
     let refused = |file: &str, method, layer| {
         let network = load(&format!("odd_networks/{file}.pt"));
-        HookedModel::new(&network, (32, 32), &hooks(method, layer)).unwrap_err()
+        HookedModel::new(&network, Size::new(32, 32), &hooks(method, layer)).unwrap_err()
     };
     let error = format!("{:#}", refused("Sine", EBP, Some("first")));
     assert!(error.contains("aten::sin"), "{error}");
@@ -320,7 +323,7 @@ fn the_map_takes_the_saliency_as_alpha() {
         };
         collector.finish(options).unwrap()
     };
-    let size = (64, 64);
+    let size = Size::new(64, 64);
     let plain = maps(HookedModel::new_plain(&network, size, &Hooks::default()).unwrap());
     let with = maps(HookedModel::new(&network, size, &hooks(Method::GradCam, None)).unwrap());
     assert_eq!((plain.channels(), with.channels()), (3, 4));

@@ -5,10 +5,11 @@
 use std::fs;
 
 use crate::common::{assert_near, data, largest_difference};
+use prism::Size;
 use prism::hooks::{Excitations, Extrapolation};
 use prism::map::{
-    COMPONENTS, Collector, Keep, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
-    gradual_extrapolation, regression, resize, signs,
+    COMPONENTS, Collector, FeatureFilter, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
+    gradual_extrapolation, regression, resize, svd_flip,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -51,7 +52,7 @@ fn widened(rows: &Rows, channels: usize) -> Rows {
 
 /// Scores with the signs of `svd_flip`.
 fn with_sign(scores: &Tensor) -> Tensor {
-    scores * signs(scores).reshape([1, -1, 1, 1])
+    scores * svd_flip(scores).reshape([1, -1, 1, 1])
 }
 
 fn accumulated(rows: &[Vec<f64>]) -> PcaAccumulator {
@@ -314,14 +315,14 @@ fn images_without_a_common_colour_make_a_black_map_and_a_note() {
             })
             .unwrap()
     };
-    let common = maps(Keep::Common);
+    let common = maps(FeatureFilter::Shared);
     assert!(common.note().unwrap().contains("no colour is common"));
     assert_eq!(common.map(0..2).unwrap().abs().max().double_value(&[]), 0.0);
-    let unique = maps(Keep::Unique);
+    let unique = maps(FeatureFilter::Unique);
     assert!(unique.note().unwrap().contains("none was left out"));
     let (unique, all) = (
         unique.map(0..2).unwrap(),
-        maps(Keep::All).map(0..2).unwrap(),
+        maps(FeatureFilter::All).map(0..2).unwrap(),
     );
     assert_eq!(largest_difference(&unique, &all), 0.0);
     assert!(all.max().double_value(&[]) == 1.0 && all.min().double_value(&[]) == 0.0);
@@ -395,7 +396,8 @@ fn small_values_are_not_constant() {
 fn resize_is_bilinear_between_pixel_centres() {
     let cases = expected("resize");
     for case in cases.as_array().unwrap() {
-        let size: (i64, i64) = serde_json::from_value(case["size"].clone()).unwrap();
+        let (height, width) = serde_json::from_value(case["size"].clone()).unwrap();
+        let size = Size::new(height, width);
         let found = resize(&plane(&rows(&case["array"])), size);
         let expected = plane(&rows(&case["result"]));
         assert_near(&found, &expected, 1e-5, &format!("{size:?}"));
@@ -444,7 +446,7 @@ fn a_regression_predicts_the_colours_from_its_guides() {
     let case = expected("regression");
     let (colours, guides) = (planes(&case["colours"]), planes(&case["guides"]));
     let result = planes(&case["result"]);
-    let fitted = |guides: &[Tensor]| regression(&colours, guides, (3, 4)).unwrap();
+    let fitted = |guides: &[Tensor]| regression(&colours, guides, Size::new(3, 4)).unwrap();
     let found = fitted(&[guides.shallow_clone()]);
     assert!(largest_difference(&found, &result) < 1e-5);
     assert!(largest_difference(&found, &colours) > 0.1);
@@ -456,7 +458,7 @@ fn a_regression_predicts_the_colours_from_its_guides() {
     // Each image is fitted separately.
     let two = Tensor::cat(&[&colours, &colours.flip([3])], 0);
     let both = Tensor::cat(&[&guides, &(guides.flip([3]) * 2.0)], 0);
-    let found = regression(&two, &[both], (3, 4)).unwrap();
+    let found = regression(&two, &[both], Size::new(3, 4)).unwrap();
     assert!(largest_difference(&found.get(0), &result.get(0)) < 1e-5);
     assert!(largest_difference(&found.get(1), &result.get(0).flip([2])) < 1e-5);
 }
@@ -464,10 +466,10 @@ fn a_regression_predicts_the_colours_from_its_guides() {
 #[test]
 fn a_regression_of_no_guides_or_no_colours_only_resizes() {
     let colours = planes(&expected("regression")["colours"]);
-    let none = regression(&colours, &[], (6, 8)).unwrap();
-    assert!(largest_difference(&none, &resize(&colours, (6, 8))) < 1e-5);
+    let none = regression(&colours, &[], Size::new(6, 8)).unwrap();
+    assert!(largest_difference(&none, &resize(&colours, Size::new(6, 8))) < 1e-5);
     let guide = Tensor::arange(12, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, 3, 4]);
-    let flat = regression(&colours.zeros_like(), &[guide], (6, 8)).unwrap();
+    let flat = regression(&colours.zeros_like(), &[guide], Size::new(6, 8)).unwrap();
     assert_eq!(flat.abs().max().double_value(&[]), 0.0);
 }
 
@@ -479,7 +481,7 @@ fn a_regression_in_steps_equals_that_of_all_images_at_once() {
     let count = 21;
     let excitation = random(&[count, 5, 3, 3]);
     let guides = [random(&[count, 2, 6, 6]), random(&[count, 3, 12, 12])];
-    let size = (24, 24);
+    let size = Size::new(24, 24);
     let mut collector = Collector::default();
     for start in (0..count).step_by(3) {
         let run = |tensor: &Tensor| tensor.narrow(0, start, 3);

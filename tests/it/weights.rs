@@ -78,7 +78,7 @@ fn what_is_no_state_dict_is_an_error() {
     assert!(complaint(&data("list.pth")).contains("not a state dict"));
     assert!(complaint(&data("no_tensors.pth")).contains("not a state dict"));
     let line = complaint(&data("torchscript.pth"));
-    assert!(line.contains("--model FILE"), "{line}");
+    assert!(line.contains("is a TorchScript archive"), "{line}");
     assert!(is_torchscript(&data("torchscript.pth")));
     assert!(!is_torchscript(&data("new.pth")));
     assert!(!is_torchscript(&data("old.pth")));

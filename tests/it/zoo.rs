@@ -2,6 +2,7 @@
 //! efficientnet_lite_pytorch's), on weights that both sides make from the names of the tensors.
 //! `tests/reference/make_zoo_logits.py` wrote the expected scores.
 
+use prism::Size;
 use prism::hooks::{HookedModel, Hooks, Precision, Trace};
 use prism::model::zoo;
 use serde_json::Value;
@@ -78,7 +79,7 @@ fn agrees(name: &str) {
     let runs = expected["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2, "{name}");
     let first = &runs[0]["size"];
-    let input = (first[0].as_i64().unwrap(), first[1].as_i64().unwrap());
+    let input = Size::new(first[0].as_i64().unwrap(), first[1].as_i64().unwrap());
     assert_eq!(input, entry.input, "{name}: input size");
     for run in runs {
         let size = &run["size"];
@@ -174,12 +175,12 @@ fn a_trace_of_a_small_image_runs_on_larger_ones() {
         let network = entry.build(&vs.root(), 10);
         fill(&vs, 1.0);
         vs.freeze();
-        let (height, width) = entry.traced();
+        let Size { height, width } = entry.traced();
         let example = Tensor::zeros([1, 3, height, width], (Kind::Float, Device::Cpu));
         let graph = Trace::record(name, &example, |images| network.forward_t(images, false));
         let graph = graph.unwrap().into_graph(&vs.variables()).unwrap();
-        let size = (160, 128);
-        let images = image(size.0, size.1);
+        let size = Size::new(160, 128);
+        let images = image(size.height, size.width);
         let direct = network.forward_t(&images, false);
         let bf16 = Hooks {
             precision: Precision::Bf16,

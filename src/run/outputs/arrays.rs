@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::{Destination, Output, Results};
 use crate::arrays::{ArrayFormat, ArrayWriter};
 use crate::output::{Outputs, folder_of};
+use crate::size::Size;
 
 /// The arrays in the file with that path.
 pub struct Arrays<'a>(pub &'a Path);
@@ -20,7 +21,7 @@ impl Output for Arrays<'_> {
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let maps = &results.maps;
-        let (height, width) = maps.size();
+        let Size { height, width } = maps.size();
         let images = maps.len() as i64;
         let input = [&[images], results.input.shape()].concat();
         let mut layout = vec![

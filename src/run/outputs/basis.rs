@@ -17,7 +17,7 @@ impl Output for SavedBasis<'_> {
     }
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let bytes = write_basis(&results.maps.basis(), &results.basis_of)?;
+        let bytes = write_basis(&results.maps.basis, &results.basis_of)?;
         to.write(self.0, &bytes)
     }
 }

@@ -1,0 +1,65 @@
+//! Weights: reading state dicts of every common format, and loading them into a network of the
+//! zoo.
+
+mod formats;
+mod load;
+mod state_dict;
+
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Result, bail, ensure};
+use tch::Device;
+use tch::nn::{self, ModuleT};
+
+use super::zoo::ZooEntry;
+use crate::hooks::without_values;
+use crate::names::first_few;
+use crate::threads::join_or_resume;
+
+pub use super::archive::is_torchscript;
+pub use load::load;
+pub use state_dict::StateDict;
+
+/// The number of names that an error lists.
+const LISTED: usize = 3;
+
+/// Builds the network of `entry` on `device` and loads the weights of `file`. Returns its variables,
+/// and the result of `meanwhile`, which gets the module (`[N, 3, H, W]` to
+/// `[N, classes of the file]`) while the weights are read: its variables are frozen and have no
+/// values yet.
+///
+/// # Errors
+/// Returns the errors of [`StateDict::open`] and [`load`].
+pub fn network<T>(
+    entry: &ZooEntry,
+    file: &Path,
+    device: Device,
+    meanwhile: impl FnOnce(Box<dyn ModuleT>) -> T,
+) -> Result<(nn::VarStore, T)> {
+    let shown = file.display();
+    let state = StateDict::open(file)?;
+    let Some(classes) = state.classes(entry) else {
+        bail!(
+            "{shown}: these are not weights of {}: missing {}.weight; it holds {}",
+            entry.name,
+            entry.last_layer,
+            first_few(&state.names(), LISTED)
+        );
+    };
+    // Checked before the module is built for so many classes.
+    ensure!(
+        state.fits_its_file(entry),
+        "{shown}: is cut short or damaged: its tensor {}.weight would be larger than the file",
+        entry.last_layer
+    );
+    let mut vs = nn::VarStore::new(device);
+    let (made, state) = thread::scope(|scope| {
+        let read = scope.spawn(|| state.read());
+        let module = without_values(|| entry.build(&vs.root(), classes));
+        vs.freeze();
+        (meanwhile(module), join_or_resume(read))
+    });
+    load(&vs, entry, state?, file)?;
+    Ok((vs, made))
+}

@@ -1,0 +1,154 @@
+//! The tensors of a file of weights.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rayon::prelude::*;
+use tch::Tensor;
+
+use super::formats::{self, Stored};
+use crate::model::zoo::ZooEntry;
+
+/// Prefixes of the names in a checkpoint: keys under which training scripts store the state dict,
+/// and wrappers around the network (`module.`: `torch.nn.DataParallel`).
+const CHECKPOINT_KEYS: [&str; 4] = ["state_dict.", "model_state_dict.", "model.", "module."];
+
+/// The tensors of a file of weights, sorted by name. Their values are read on demand.
+pub struct StateDict {
+    file: PathBuf,
+    /// The length of the file, bytes.
+    length: u64,
+    tensors: Vec<(String, Stored)>,
+}
+
+impl StateDict {
+    /// Opens `path`: `.safetensors` and `.ot` (libtorch's own format) by extension, any other
+    /// file as written by `torch.save`, old or new, without running its pickle code. A
+    /// state dict inside a checkpoint and a `module.` prefix are unwrapped.
+    ///
+    /// # Errors
+    /// Returns an error if the file is missing, empty, not a state dict, or a TorchScript
+    /// archive.
+    pub fn open(path: &Path) -> Result<StateDict> {
+        let shown = path.display();
+        let about = std::fs::metadata(path).map_err(|e| anyhow!("{shown}: cannot be read: {e}"))?;
+        ensure!(
+            !about.is_dir(),
+            "{shown}: is a folder, not a file of weights"
+        );
+        ensure!(about.len() > 0, "{shown}: the file is empty");
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        let tensors = match extension.to_ascii_lowercase().as_str() {
+            "safetensors" => formats::open_safetensors(path),
+            "ot" => formats::open_ot(path),
+            _ => formats::open_pytorch(path, about.len()),
+        };
+        let mut tensors = unwrap_checkpoint(tensors.with_context(|| shown.to_string())?);
+        ensure!(
+            !tensors.is_empty(),
+            "{shown}: holds no tensors, so it is not a state dict"
+        );
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(StateDict {
+            file: path.to_path_buf(),
+            length: about.len(),
+            tensors,
+        })
+    }
+
+    /// The number of classes, from the rows of `entry`'s last layer. `None` if that layer is
+    /// missing: the state dict belongs to another network.
+    pub fn classes(&self, entry: &ZooEntry) -> Option<i64> {
+        let rows = self.last_weight(entry)?.shape().first().copied()?;
+        (rows > 0).then_some(rows)
+    }
+
+    /// Whether the weight of `entry`'s last layer has at most as many values as the file has
+    /// bytes.
+    pub(super) fn fits_its_file(&self, entry: &ZooEntry) -> bool {
+        let values = |stored: &Stored| stored.shape().iter().map(|&n| n as u64).product::<u64>();
+        self.last_weight(entry).map_or(0, values) <= self.length
+    }
+
+    fn last_weight(&self, entry: &ZooEntry) -> Option<&Stored> {
+        let weight = format!("{}.weight", entry.last_layer);
+        let found = self.tensors.iter().find(|(name, _)| *name == weight)?;
+        Some(&found.1)
+    }
+
+    pub(super) fn names(&self) -> Vec<&String> {
+        self.tensors.iter().map(|(name, _)| name).collect()
+    }
+
+    /// Reads all tensors in parallel, to the CPU; floating point values become float32.
+    ///
+    /// # Errors
+    /// Returns an error if the file is cut short or damaged.
+    pub fn read(self) -> Result<Vec<(String, Tensor)>> {
+        let read = |(name, stored): (String, Stored)| {
+            let tensor = stored.read();
+            let tensor = tensor.with_context(|| format!("{}: {name}", self.file.display()))?;
+            Ok((name, tensor))
+        };
+        self.tensors.into_par_iter().map(read).collect()
+    }
+}
+
+/// If any tensor has one of [`CHECKPOINT_KEYS`] as prefix, selects the tensors with that prefix
+/// and removes it; the others are an optimiser's state. No module in the zoo has such a name.
+fn unwrap_checkpoint(mut tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)> {
+    while let Some(key) = CHECKPOINT_KEYS
+        .iter()
+        .find(|key| tensors.iter().any(|(name, _)| name.starts_with(*key)))
+    {
+        tensors = tensors
+            .into_iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix(key)?.to_owned(), tensor)))
+            .collect();
+    }
+    tensors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// `new.pth` with one number, repeated `times` times (stride 0), as `fc.bias`.
+    fn repeated(times: u32) -> tempfile::NamedTempFile {
+        let mut given =
+            crate::model::archive::open(Path::new("tests/data/state_dicts/new.pth")).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut made = zip::ZipWriter::new(&mut file);
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        for index in 0..given.len() {
+            let mut entry = given.by_index(index).unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            if entry.name().ends_with("/data.pkl") {
+                // The shape (2,), its place in the memo, and the stride (1,).
+                let old = b"K\x02\x85q\x11K\x01\x85";
+                let at = bytes.windows(old.len()).position(|found| found == old);
+                let [a, b, c, d] = times.to_le_bytes();
+                let new = [b'J', a, b, c, d, 0x85, b'q', 0x11, b'K', 0, 0x85];
+                bytes.splice(at.unwrap()..at.unwrap() + old.len(), new);
+            }
+            made.start_file(entry.name(), stored).unwrap();
+            made.write_all(&bytes).unwrap();
+        }
+        made.finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn tensors_far_larger_than_their_file_are_refused() {
+        let many = repeated(1 << 30);
+        let error = format!("{:#}", StateDict::open(many.path()).err().unwrap());
+        assert!(error.contains("far more than the file"), "{error}");
+        let few = repeated(100);
+        let tensors = StateDict::open(few.path()).unwrap().read().unwrap();
+        let bias = tensors.iter().find(|(name, _)| name == "fc.bias").unwrap();
+        assert_eq!(bias.1.size(), [100]);
+    }
+}
