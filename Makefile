@@ -16,7 +16,7 @@ export CUDA PYTHON CARGO
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist faults sanitize deny fuzz clean
+.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist faults sanitize deny fuzz clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -31,6 +31,10 @@ check: setup
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --no-deps
+
+# The page of all flags, from their declarations; a test checks that it is current.
+docs: setup
+	PRISM_WRITE_DOCS=1 $(CARGO) test --lib page_of_all_options
 
 setup:
 	@scripts/setup.sh libtorch

@@ -371,8 +371,8 @@ fn files_that_are_no_image_are_refused() {
         photos notes => 1: notes | no image
         link.jpg => 1: link.jpg | no such file
         loop.jpg => 1: loop.jpg | symbolic links
-        pipe.png => 1: pipe.png | no regular file
-        {/dev/zero|/dev/null} => 1: /dev/ | no regular file
+        pipe.png => 1: pipe.png | not a regular file
+        {/dev/zero|/dev/null} => 1: /dev/ | not a regular file
         "" => 2: a value is required for '--input
         no\x0asuch.jpg => 1: such.jpg | no such file
         # A name does not colour the terminal.
@@ -391,7 +391,7 @@ fn files_that_are_no_image_are_refused() {
         data/arrays/channels_last.npz => 1: channels_last.npz | [N, 3, H, W]
         data/arrays/not_finite.npz => 1: not_finite.npz | finite
         {photos/a.png|photos} a.npz => 1: a.npz | taken alone
-        plain.npz --mean 0,0,0 => 2: plain.npz | taken as they are
+        plain.npz --mean 0,0,0 => 2: plain.npz | used as they are
         "#,
     );
 }
@@ -504,7 +504,7 @@ fn networks_that_prism_cannot_explain_are_refused() {
 #[test]
 fn descriptions_of_networks_are_checked() {
     for (json, status, parts) in [
-        ("image_size = 64", 1, &["prism.json", "of no use"][..]),
+        ("image_size = 64", 1, &["prism.json", "cannot be used"][..]),
         ("[1, 2]", 1, &["prism.json"]),
         (r#"{"image_size": [0, 64]}"#, 1, &["image_size is 0x64"]),
         (r#"{"std": [1, 0, 1]}"#, 1, &["std is not positive"]),
@@ -669,10 +669,10 @@ fn options_that_make_no_sense_are_refused() {
         --basis a.safetensors --save-basis b.safetensors => 2: --basis | --save-basis
         --target 3 => 2: add --saliency gradcam
         --saliency-layer x => 2: add --saliency
-        --precision bf16 --saliency gradcam => 2: bf16 does not go with --saliency
+        --precision bf16 --saliency gradcam => 2: bf16 cannot be combined with --saliency
         # Classes.
         --saliency gradcam --target {10|-1|99999999999999999999} => 2: there is no class | 0 to 9
-        --saliency gradcam --target cat => 2: --target cat | names | 0 to 9 | --labels FILE
+        --saliency gradcam --target cat => 2: target cat | names | 0 to 9 | --labels FILE
         --saliency gradcam --labels synonyms.txt --target honey\x20be => 2: honey bee
         --saliency gradcam --labels synonyms.txt --target fox => 2: 5 (fox) | 9 (fox, red fox, Vulpes)
         # Layers; the last has no pixels.
@@ -761,7 +761,7 @@ fn cluster_files_are_checked() {
         one.bin --epochs 0 => 2: --epochs
         one.bin --seed x => 2: --seed
         one.bin --seed -1 => 2: --seed | prism som --help
-        one.bin --output {map.gif|map} => 2: --output map | .png
+        one.bin --output {map.gif|map} => 2: map | .png
         a.bin b.bin => 2: prism som | b.bin
         data/clusters/bad/zip_object.bin => 1: zip_object | the Python object builtins.zip
         data/clusters/bad/empty_list.bin => 1: the list of images is empty
