@@ -141,10 +141,10 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::ClusterFile => "prism --cluster writes such a file",
         Hint::WeightsFile => "or give it with --weights FILE",
         Hint::OtherWeights => {
-            "or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt (TorchScript)"
+            "or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt for TorchScript"
         }
         Hint::WeightsOffline => {
-            "--offline or PRISM_OFFLINE forbids the download; or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt (TorchScript)"
+            "--offline or PRISM_OFFLINE forbids the download; or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt for TorchScript"
         }
         Hint::NameForWeights => "--weights goes with the name of a network",
         Hint::FileIsWeights => "or give it with --model NAME --weights FILE",

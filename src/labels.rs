@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_in_which_labels_are_shipped_is_read() {
+    fn every_common_form_of_labels_is_read() {
         let expected = ["tench", "goldfish", "great white shark"];
         for (text, is_json) in [
             ("tench\ngoldfish\ngreat white shark\n", false),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_labels_is_refused() {
+    fn files_without_labels_are_refused() {
         for (text, is_json) in [
             ("", false),
             ("\n\n", false),

@@ -13,7 +13,7 @@ use crate::size::Size;
 /// The largest `prism.json`, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// Where TorchScript stores the extra file, below the archive's own folder.
+/// The place of the extra file in a TorchScript archive, below its own folder.
 const ENTRY: &str = "/extra/prism.json";
 
 /// The input that a network expects, and its classes.

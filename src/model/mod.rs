@@ -1,4 +1,4 @@
-//! Networks: the zoo, where its weights are found, and how they are read.
+//! Networks: the zoo, and finding and reading its weights and TorchScript files.
 
 mod alexnet;
 mod archive;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// torchvision's official address.
 const OFFICIAL: &str = "https://download.pytorch.org/models";
 
-/// The folders to search, and whether and where from files may be downloaded.
+/// The folders to search and the source of downloads.
 #[derive(Debug, Clone)]
 pub struct SearchPath {
     /// Folders with `NAME.pt`, `NAME.pth` or `NAME.safetensors`, in the order of the search.

@@ -1,4 +1,4 @@
-//! Decoding and resizing against what Pillow and NumPy make of the same files
+//! Decoding and resizing, compared with Pillow and NumPy on the same files
 //! (`tests/reference/make_images.py`), and finding files.
 
 use std::ffi::OsStr;
@@ -81,7 +81,7 @@ fn grey_palette_and_16_bits_become_8_bit_rgb() {
 }
 
 #[test]
-fn what_is_transparent_lies_over_white() {
+fn transparent_pixels_are_blended_with_white() {
     for name in [
         "grey_alpha8.png",
         "grey_alpha16.png",
@@ -136,12 +136,12 @@ fn the_first_frame_of_an_animation_counts() {
 }
 
 #[test]
-fn the_content_and_not_the_name_says_the_format() {
+fn the_format_follows_from_the_content_not_the_name() {
     assert_decodes("png_named.jpg", 0);
 }
 
 #[test]
-fn a_file_cut_short_is_an_error_and_never_half_a_picture() {
+fn a_file_cut_short_is_never_half_a_picture() {
     let folder = TempDir::new().unwrap();
     for name in [
         "plain.jpg",
@@ -173,7 +173,7 @@ fn a_file_cut_short_is_an_error_and_never_half_a_picture() {
             fs::write(&path, &whole[..length]).unwrap();
             match decode(&path) {
                 Err(error) => assert!(!format!("{error:#}").contains('\n')),
-                // Only what follows the pixels is missing.
+                // Only bytes after the pixels are missing.
                 Ok(decoded) => assert!(decoded == picture, "{name} cut to {length} bytes"),
             }
         }
@@ -185,7 +185,7 @@ fn a_file_cut_short_is_an_error_and_never_half_a_picture() {
 }
 
 #[test]
-fn what_is_no_image_is_named_in_one_line() {
+fn files_that_are_not_images_are_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
     let write = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -224,7 +224,7 @@ fn what_is_no_image_is_named_in_one_line() {
 }
 
 #[test]
-fn the_header_alone_is_checked_first() {
+fn the_header_is_checked_without_the_pixels() {
     let folder = TempDir::new().unwrap();
     for name in ["plain.jpg", "rgba8.png"] {
         let path = folder.path().join(name);
@@ -317,7 +317,7 @@ fn files_folders_and_globs_are_found_sorted() {
         found(&folder, &["[ab].*", "sub"]),
         ["a.JPG", "b.jpg", "sub/e.png"]
     );
-    // A glob is the user's word: it is not filtered by extension.
+    // Matches of a glob are not filtered by extension.
     assert_eq!(found(&folder, &["c.*"]), ["c.txt"]);
 }
 

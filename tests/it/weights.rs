@@ -65,7 +65,7 @@ fn every_container_and_wrapping_gives_the_same_tensors() {
 }
 
 #[test]
-fn libtorchs_own_container_is_read() {
+fn libtorchs_own_format_is_read() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("weights.ot");
     let state = read_state_dict(&data("new.pth")).unwrap();
@@ -74,7 +74,7 @@ fn libtorchs_own_container_is_read() {
 }
 
 #[test]
-fn what_is_no_state_dict_is_an_error() {
+fn files_that_are_not_state_dicts_are_refused() {
     assert!(complaint(&data("list.pth")).contains("not a state dict"));
     assert!(complaint(&data("no_tensors.pth")).contains("not a state dict"));
     let line = complaint(&data("torchscript.pth"));
