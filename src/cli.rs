@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::error::{Hint, Usage};
+use crate::error::{Hint, Hinted, Usage};
 use crate::hooks::Precision;
 use crate::notices::Notices;
 use crate::options::{
@@ -118,7 +118,7 @@ pub enum Request {
 }
 
 /// Which option helps in a situation, for the end of an error's line.
-pub fn hint(hint: Hint) -> &'static str {
+fn hint(hint: Hint) -> &'static str {
     match hint {
         Hint::ImageSize => "--image-size sets another size",
         Hint::LargerImageSize => "a larger --image-size makes larger activations",
@@ -150,6 +150,14 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::FileIsWeights => "or give it with --model NAME --weights FILE",
         Hint::ListLayers => "prism layers lists all layers",
         Hint::BasisFile => "--save-basis writes such a file",
+    }
+}
+
+/// An error as one line, with the option that helps at its end.
+pub fn line(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Hinted>() {
+        Some(hinted) => format!("{error:#} ({})", hint(hinted.hint)),
+        None => format!("{error:#}"),
     }
 }
 

@@ -48,7 +48,7 @@ pub use size::Size;
 /// It may change in any version.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::cli::{Request, hint, parse};
+    pub use crate::cli::{Request, line, parse};
     pub use crate::cluster::{MOST_FEATURES, Row, pickle};
     pub use crate::error::{Hint, Hinted, Usage, is_usage};
     pub use crate::notices::say;

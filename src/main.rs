@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::anyhow;
-use prism::internals::{self, Hinted, Request, is_usage};
+use prism::internals::{self, Request, is_usage};
 
 fn main() -> ExitCode {
     end_cleanly_on_signals();
@@ -17,11 +17,7 @@ fn main() -> ExitCode {
         // Without libtorch's destructors, which take its operator tables apart: 0.1 s.
         Ok(()) => signal_hook::low_level::exit(0),
         Err(error) => {
-            let hint = error.downcast_ref::<Hinted>().map(|error| error.hint);
-            let hint = hint.map_or(String::new(), |hint| {
-                format!(" ({})", internals::hint(hint))
-            });
-            internals::say(&format!("error: {error:#}{hint}"));
+            internals::say(&format!("error: {}", internals::line(&error)));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }

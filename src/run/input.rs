@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use tch::Tensor;
 
 use crate::arrays::{self, ArrayFormat};
+use crate::cli;
 use crate::error::{Hint, usage_hinted};
 use crate::images;
 use crate::notices::Notices;
@@ -84,7 +85,7 @@ impl Input {
 
 /// The warning for an image that is left out.
 pub fn skipped(error: &anyhow::Error) -> String {
-    format!("left out: {error:#}")
+    format!("left out: {}", cli::line(error))
 }
 
 /// Refuses a run without images.
