@@ -404,13 +404,15 @@ mod tests {
     }
 
     #[test]
-    fn missing_glyphs_are_drawn_as_something() {
-        for text in ["狼: 0.91", "🐺", "\u{200d}", "", "\u{10ffff}", "ذئب"] {
-            assert!(lettering().length(text) >= 0.0);
-            lettering().shortened(text, 1.0);
+    fn missing_glyphs_are_drawn_as_a_box_and_joiners_leave_no_mark() {
+        let box_length = lettering().length("狼");
+        for text in ["🐺", "\u{10ffff}", "ذ"] {
+            assert_eq!(lettering().length(text), box_length, "{text:?}");
+            assert!(lettering().ink(text, (0, 0)).is_some(), "{text:?}");
         }
-        assert!(lettering().ink("狼", (0, 0)).is_some());
+        assert_eq!(lettering().length("\u{200d}"), 0.0);
         assert!(lettering().ink("\u{200d}", (0, 0)).is_none());
+        assert_eq!(lettering().shortened("狼: 0.91", 1.0), "…: 0.91");
     }
 
     #[test]

@@ -721,6 +721,7 @@ fn options_that_make_no_sense_are_refused() {
         layers --model none.pt => 1: none.pt
         layers => 1: vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights
         layers --image-size 64 --model data/networks/tiny_vgg_traced.pt --layer x => 2: 'x' | features.0
+        completions => 2: not provided: <SHELL>
         completions tcsh => 2: tcsh | bash
         # A word without its option.
         photos/a.png => 2: --input photos/a.png

@@ -155,8 +155,8 @@ impl Place {
 
     /// Runs a command and checks its exit status and stderr. `parts` are texts of the error line,
     /// or of any line if the status is 0; parts that begin with "warning: " or "downloading " are
-    /// of lines before the error. A refused command prints nothing on stdout and changes no file; a successful one
-    /// leaves no temporary file, and two figures if it has an input.
+    /// of lines before the error. A refused command prints nothing on stdout and changes no file; a
+    /// successful one leaves no temporary file, and two figures if it has an input.
     pub fn expect(&self, mut command: Command, status: i32, parts: &[&str]) {
         let before = self.listing();
         let output = command.output().unwrap();
