@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::figure::encode_jpeg;
 use crate::output::{Outputs, folder_of};
@@ -31,17 +31,8 @@ const CHART_SCRIPT: &str = include_str!("../assets/report/uPlot.iife.min.js");
 pub struct Gallery {
     /// The folder of pictures that are not embedded, and its relative address.
     beside: Option<(PathBuf, String)>,
-    pictures: Vec<Pictures>,
-}
-
-/// The addresses of the pictures of one image, and their size in pixels.
-#[derive(Debug, Serialize)]
-struct Pictures {
-    input: String,
-    map: String,
-    saliency: Option<String>,
-    width: u32,
-    height: u32,
+    /// For each image the addresses of its pictures, and their size in pixels.
+    pictures: Vec<Value>,
 }
 
 /// An image of the page.
@@ -50,7 +41,7 @@ struct Image<'a> {
     #[serde(flatten)]
     summary: &'a ImageSummary<'a>,
     #[serde(flatten)]
-    pictures: &'a Pictures,
+    pictures: &'a Value,
 }
 
 impl Gallery {
@@ -88,16 +79,14 @@ impl Gallery {
     ) -> Result<()> {
         let (width, height) = input.dimensions();
         let mut put = |kind: &str, picture: &RgbImage| self.put(stem, kind, picture, outputs);
-        let pictures = Pictures {
-            input: put("input", input)?,
-            map: put("map", map)?,
-            saliency: saliency
-                .map(|picture| put("saliency", picture))
-                .transpose()?,
-            width,
-            height,
-        };
-        self.pictures.push(pictures);
+        let saliency = saliency.map(|picture| put("saliency", picture));
+        self.pictures.push(json!({
+            "input": put("input", input)?,
+            "map": put("map", map)?,
+            "saliency": saliency.transpose()?,
+            "width": width,
+            "height": height,
+        }));
         Ok(())
     }
 

@@ -19,15 +19,10 @@ use pytorch_reader::{PickleValue, PytorchReader};
 use super::{MOST_FEATURES, Row};
 use crate::error::{Hint, hinted};
 
-/// The largest number of images in a file.
-const MOST_ROWS: usize = 1 << 21;
-
 /// The largest class id: a signed 32-bit integer in the file.
 pub const LARGEST_CLASS: usize = i32::MAX as usize;
 
-/// The longest path, in bytes. Operating systems allow 4 to 100 KB.
-const LONGEST_PATH: usize = 1 << 20;
-
+const EXPECTED_ROW: &str = "(path, class, [0 or 1 per feature])";
 const EXPECTED: &str = "a list of (path, class, [0 or 1 per feature])";
 
 /// Writes the rows as a pickle of protocol 3 without memoised values.
@@ -84,45 +79,40 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
     })?;
     let items = match value {
         PickleValue::List(items) => items,
-        other => bail!("holds {}, not {EXPECTED}", kind(&other)),
+        PickleValue::Unsupported(name) => {
+            bail!("holds the Python object {name:.60}, not {EXPECTED}")
+        }
+        other => bail!("holds {}, not {EXPECTED}", shown(&other)),
     };
-    let rows = (1..)
-        .zip(items)
-        .map(|(number, item)| row(item).map_err(|reason| anyhow!("image {number} {reason}")));
+    let rows = (1..).zip(&items).map(|(number, item)| {
+        let refused = || format!("image {number} is {}, not {EXPECTED_ROW}", shown(item));
+        row(item).with_context(refused)
+    });
     let rows = rows.collect::<Result<Vec<Row>>>()?;
     check(&rows)?;
     Ok(rows)
 }
 
-fn row(item: PickleValue) -> Result<Row> {
-    let PickleValue::List(fields) = item else {
-        bail!("is {}, not (path, class, features)", kind(&item));
+fn row(item: &PickleValue) -> Option<Row> {
+    use PickleValue::{Int, List, String};
+    let List(fields) = item else { return None };
+    let [String(path), Int(class), List(bits)] = &fields[..] else {
+        return None;
     };
-    let count = fields.len();
-    let Ok([path, class, features]) = <[PickleValue; 3]>::try_from(fields) else {
-        bail!("has {count} values, not (path, class, features)");
+    let bit = |value: &PickleValue| match value {
+        Int(bit @ (0 | 1)) => Some(*bit == 1),
+        _ => None,
     };
-    let (path, features) = match (path, features) {
-        (PickleValue::String(path), PickleValue::List(features)) => (path, features),
-        (PickleValue::String(_), other) => bail!("has {} for its features", kind(&other)),
-        (other, _) => bail!("has {} for its path", kind(&other)),
-    };
-    let class = match class {
-        PickleValue::Int(class) => usize::try_from(class)
-            .map_err(|_| anyhow!("has class {class}, which is not from 0 to {LARGEST_CLASS}"))?,
-        other => bail!("has {} for its class", kind(&other)),
-    };
-    let bit = |(place, value): (usize, &PickleValue)| match value {
-        PickleValue::Int(bit @ (0 | 1)) => Ok(*bit == 1),
-        PickleValue::Int(other) => bail!("has {other} for feature {place}, not 0 or 1"),
-        other => bail!("has {} for feature {place}, not 0 or 1", kind(other)),
-    };
-    let features = (1..).zip(&features).map(bit).collect::<Result<_>>()?;
-    Ok(Row {
-        path,
-        class,
-        features,
+    Some(Row {
+        path: path.clone(),
+        class: usize::try_from(*class).ok()?,
+        features: bits.iter().map(bit).collect::<Option<_>>()?,
     })
+}
+
+/// The beginning of a value, for errors.
+fn shown(value: &PickleValue) -> String {
+    format!("{value:?}").chars().take(100).collect()
 }
 
 /// Whether a file may hold the rows.
@@ -132,11 +122,6 @@ fn check(rows: &[Row]) -> Result<()> {
         .context("the list of images is empty")?
         .features
         .len();
-    ensure!(
-        rows.len() <= MOST_ROWS,
-        "{} images are more than the {MOST_ROWS} that a cluster file holds",
-        rows.len()
-    );
     for (number, row) in (1..).zip(rows) {
         let found = row.features.len();
         ensure!(
@@ -152,28 +137,6 @@ fn check(rows: &[Row]) -> Result<()> {
             "image {number} has class {}, which is not from 0 to {LARGEST_CLASS}",
             row.class
         );
-        ensure!(
-            row.path.len() <= LONGEST_PATH,
-            "image {number} has a path of {} bytes",
-            row.path.len()
-        );
     }
     Ok(())
-}
-
-/// The Python type of a value, with its article.
-fn kind(value: &PickleValue) -> String {
-    match value {
-        PickleValue::None => "None".into(),
-        PickleValue::Bool(_) => "a truth value".into(),
-        PickleValue::Int(_) => "a number".into(),
-        PickleValue::Float(_) => "a floating-point number".into(),
-        PickleValue::String(_) => "a text".into(),
-        PickleValue::List(_) => "a list".into(),
-        PickleValue::Dict(_) => "a dictionary".into(),
-        PickleValue::Bytes(_) => "bytes".into(),
-        PickleValue::Unsupported(name) => {
-            format!("the Python object {name:.60}")
-        }
-    }
 }

@@ -1,15 +1,10 @@
-//! A self-organising map: a grid of units, each with weights, so that units side
-//! by side stand for rows that are alike (T. Kohonen, "Self-organized formation
-//! of topologically correct feature maps", 1982).
+//! A self-organising map: a grid of units with weights, in which units side by side stand for
+//! similar rows (T. Kohonen, "Self-organized formation of topologically correct feature maps",
+//! 1982).
 //!
-//! It is trained by the batch algorithm (Kohonen, "Essentials of the
-//! self-organizing map", 2013, section 4.2): every unit becomes the mean of all
-//! rows, weighted by how near to it on the grid their best units are. On 500 rows
-//! of 27 features in 12 clusters and over 50 epochs it left a quantisation error of
-//! 0.63 and a topographic error of 0.009 in 0.2 s; the stepwise algorithm of 1982
-//! left 0.78 and 0.001 in 0.3 s, and needs a learning rate besides. Starting from
-//! the plane of the first two principal components was no better than starting from
-//! random weights, for the first neighbourhoods span the grid either way.
+//! It is trained by the batch algorithm (Kohonen, "Essentials of the self-organizing map", 2013,
+//! section 4.2): each unit becomes the mean of all rows, weighted by the distance on the grid
+//! between the unit and their best units. It needs no learning rate.
 
 use std::collections::BTreeMap;
 
@@ -23,23 +18,23 @@ use super::Row;
 /// The largest grid: a unit of it is 11 pixels wide in the figure.
 pub const LARGEST_GRID: usize = 100;
 
-/// Standard deviation of the last neighbourhoods, in units. With 1 the
-/// quantisation error is a fifth larger; with 0.5 up to one row in eight, instead
-/// of one in thirty, has its best two units apart.
+/// Standard deviation of the last neighbourhoods, in units. With 1 the quantisation error is a
+/// fifth larger. With 0.5, the best two units of up to one row in eight are not adjacent, instead of
+/// one in thirty.
 const LAST_RADIUS: f64 = 0.7;
 
-/// A unit that no best unit is near to keeps its weights: below this, weights
-/// would be quotients of denormal numbers.
+/// A unit with less influence of rows keeps its weights, which would otherwise be quotients of
+/// denormal numbers.
 const LEAST_INFLUENCE: f64 = 1e-200;
 
-/// How a map is made.
+/// Options of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SomOptions {
     /// Units on each side of the square grid.
     pub grid: usize,
-    /// Of the weights before the first epoch.
+    /// Seed of the weights before the first epoch.
     pub seed: u64,
-    /// How often all rows are shown. After 50 twice as many no longer help.
+    /// Number of passes over all rows. More than 50 do not improve the map.
     pub epochs: usize,
 }
 
@@ -58,25 +53,24 @@ impl Default for SomOptions {
 pub struct Som {
     /// `[grid,grid,F]`, in [0, 1].
     pub weights: Array3<f64>,
-    /// Row and column of each image's best unit: the nearest one, by Euclidean
-    /// distance, and of several the first.
+    /// Row and column of each image's best unit: the nearest by Euclidean distance, the first if
+    /// several are equally near.
     pub units: Vec<(usize, usize)>,
     /// Mean distance of an image to its best unit.
     pub quantisation_error: f64,
-    /// Share of the images whose second-best unit is none of the eight around
-    /// the best one.
+    /// Share of the images whose second-best unit is not adjacent to the best one.
     pub topographic_error: f64,
     /// `[grid,grid]`: mean distance of each unit to the up to eight around it
     /// (A. Ultsch and H. P. Siemon, 1990). High values are borders between clusters.
     pub u_matrix: Array2<f64>,
 }
 
-/// Trains a map on the rows. It depends on the options and on which rows there
-/// are, not on their order; equal rows share a unit.
+/// Trains a map on the rows. It depends on the options and the rows, but not on their order. Equal
+/// rows share a unit.
 ///
 /// # Errors
-/// If there are no rows, they have no or unequally many features, or the options
-/// are out of range.
+/// Returns an error if there are no rows, if they have no or unequally many features, or if the
+/// options are out of range.
 pub fn train(rows: &[Row], options: &SomOptions) -> Result<Som> {
     let SomOptions { grid, seed, epochs } = *options;
     if !(1..=LARGEST_GRID).contains(&grid) {
@@ -87,7 +81,7 @@ pub fn train(rows: &[Row], options: &SomOptions) -> Result<Som> {
     }
     let width = rows.first().map_or(0, |row| row.features.len());
     if width == 0 || rows.iter().any(|row| row.features.len() != width) {
-        bail!("a self-organising map needs at least one image, and of all equally many features");
+        bail!("a self-organising map needs at least one image, and equally many features of each");
     }
     let patterns = Patterns::of(rows);
 
@@ -116,11 +110,11 @@ pub fn train(rows: &[Row], options: &SomOptions) -> Result<Som> {
     })
 }
 
-/// The different rows, sorted; the same work is not done twice for equal ones.
+/// The distinct rows, sorted.
 struct Patterns {
-    /// Each as 0 and 1.
+    /// Features as 0 and 1.
     all: Vec<Vec<f64>>,
-    /// How many rows are equal to it.
+    /// The number of rows equal to each.
     counts: Vec<f64>,
     /// The pattern of each row.
     of_row: Vec<usize>,
@@ -145,7 +139,7 @@ impl Patterns {
     }
 }
 
-/// Numbers from [0, 1), the same on every machine and in every release.
+/// Random numbers in [0, 1), equal on every machine and in every release.
 struct Uniform(ChaCha8Rng);
 
 impl Uniform {
@@ -177,7 +171,7 @@ fn radius(grid: usize, epoch: usize, epochs: usize) -> f64 {
 /// where unit j is the best one of `n_j` rows and `h` is a Gaussian on the grid.
 fn update(weights: &mut Array3<f64>, patterns: &Patterns, radius: f64) {
     let (grid, _, width) = weights.dim();
-    // The sums of the rows and, after them, their number.
+    // The sums of the rows, and their number as the last value.
     let mut sums = Array3::<f64>::zeros((grid, grid, width + 1));
     for (pattern, count) in patterns.all.iter().zip(&patterns.counts) {
         let (row, column) = nearest(weights, pattern).best;
@@ -186,7 +180,7 @@ fn update(weights: &mut Array3<f64>, patterns: &Patterns, radius: f64) {
         }
         sums[(row, column, width)] += count;
     }
-    // The Gaussian of a distance is the product of those of its parts.
+    // The Gaussian is separable: rows and columns of the grid one after the other.
     let kernel = Array2::from_shape_fn((grid, grid), |(a, b)| {
         let apart = a.abs_diff(b) as f64 / radius;
         (-0.5 * apart * apart).exp()
@@ -226,9 +220,9 @@ fn add(mut to: ArrayViewMut1<f64>, factor: f64, from: ArrayView1<f64>) {
 /// The units nearest to a row.
 struct Nearest {
     best: (usize, usize),
-    /// `None` on a grid of one unit.
+    /// `None` if the grid has one unit.
     second: Option<(usize, usize)>,
-    /// From the row to the best unit.
+    /// Distance from the row to the best unit.
     distance: f64,
 }
 
