@@ -14,7 +14,7 @@ pub enum Method {
     /// backprop", ECCV 2016).
     #[value(skip)]
     ExcitationBackprop,
-    /// Contrastive excitation backpropagation (section 3.3 there): less the winning probability
+    /// Contrastive excitation backpropagation (Zhang et al.): less the winning probability
     /// of the opposite of the class, so that evidence for all classes cancels.
     #[value(name = "exct-backp")]
     ContrastiveExcitationBackprop,

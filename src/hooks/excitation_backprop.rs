@@ -16,7 +16,7 @@ use crate::error::{Hint, hinted, usage_hinted};
 ///
 /// With `contrastive` the layer that makes the scores propagates the difference between its
 /// weights and the negated weights. All rules are linear in the probability, so this is the
-/// difference of two passes (section 3.3 of the paper).
+/// difference of two passes.
 ///
 /// # Errors
 /// Returns an error if an operator has no rule, and, with `contrastive`, unless exactly one layer

@@ -34,7 +34,7 @@ pub enum Precision {
     /// float32.
     #[default]
     F32,
-    /// bfloat16 (8 bits of mantissa) where operators have it.
+    /// bfloat16 (8 bits of mantissa) in the operators that support it.
     Bf16,
 }
 

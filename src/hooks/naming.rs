@@ -18,7 +18,7 @@ use super::operators::{Kind, Property};
 /// - belongs to the module around a layer: a ReLU after `block.conv` -> `block`
 /// - is the second half of a non-linearity: ReLU6 as `relu` and `clamp`, both `features.1`
 /// - belongs to the `nn.Sequential` if the next number is taken: a multiplication after the ReLU
-///   `features.1`, where `features.2` is a convolution -> `features`
+///   `features.1`, if `features.2` is a convolution -> `features`
 /// - stays in the module of an operator that is not a layer: a ReLU after the sum of `block`
 ///   -> `block`
 /// - belongs to no module if it is adaptive pooling, between features and classifier

@@ -767,13 +767,13 @@ fn cluster_files_are_checked() {
         data/clusters/bad/zip_object.bin => 1: zip_object | the Python object builtins.zip
         data/clusters/bad/empty_list.bin => 1: the list of images is empty
         data/clusters/bad/reduce.bin => 1: reduce | not a pickle
-        data/clusters/bad/dictionary.bin => 1: dictionary.bin | a dictionary
+        data/clusters/bad/dictionary.bin => 1: dictionary.bin | holds Dict(
         data/clusters/bad/class_as_text.bin => 1: class_as_text | image
-        data/clusters/bad/class_negative.bin => 1: class -1
-        data/clusters/bad/feature_two.bin => 1: image 1 has 2 for feature 2
+        data/clusters/bad/class_negative.bin => 1: Int(-1)
+        data/clusters/bad/feature_two.bin => 1: image 1 is List(
         data/clusters/bad/features_28.bin => 1: 28 features
         data/clusters/bad/lengths_differ.bin => 1: image 2 has 1 features
-        data/clusters/bad/cyclic_2.bin => 1: cyclic_2.bin | image 2 has 0 values
+        data/clusters/bad/cyclic_2.bin => 1: cyclic_2.bin | image 2 is List([])
         data/clusters/bad/truncated.bin => 1: cannot be read as a list
         data/clusters/bad/not_utf8.bin => 1: UTF-8
         data/clusters/bad/text_beyond_end.bin => 1: cannot be read as a list

@@ -396,7 +396,7 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
         &by(Rule::Auto, Some("layer1.1.bn3")),
     )
     .unwrap_err();
-    assert!(error.downcast_ref::<prism::internals::Usage>().is_some());
+    assert!(prism::internals::is_usage(&error));
     assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::common::{NETWORKS, Npz, largest_difference};
 use prism::Size;
 use prism::hooks::{HookedModel, Hooks, NetworkGraph, Rule, SaliencyHook};
-use prism::internals::Usage;
+use prism::internals::is_usage;
 use prism::map::{Collector, MapOptions};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};
@@ -84,7 +84,7 @@ fn saliency_is_that_of_pytorch() {
                 if theirs.abs().max().double_value(&[]) == 0.0 {
                     let hooks = hooks(method, Some(layer));
                     let error = HookedModel::new(network, Size::new(64, 64), &hooks).unwrap_err();
-                    assert!(error.downcast_ref::<Usage>().is_some(), "{error:#}");
+                    assert!(is_usage(&error), "{error:#}");
                     assert!(format!("{error:#}").contains("zero at layer"), "{error:#}");
                     continue;
                 }
@@ -161,7 +161,7 @@ fn a_target_is_traced_back_in_every_image() {
         let difference = difference(&ours, &theirs);
         assert!(difference < TOLERANCE, "{key}: {difference}");
         let error = model.set_target(10).unwrap_err();
-        assert!(error.downcast_ref::<Usage>().is_some(), "{error:#}");
+        assert!(is_usage(&error), "{error:#}");
         assert!(error.to_string().contains("0 to 9"), "{error:#}");
     }
 }
@@ -284,7 +284,7 @@ fn an_operator_without_a_rule_is_named() {
         "{error}"
     );
     let error = refused("TwoHeads", EBP, Some("aside"));
-    assert!(error.downcast_ref::<Usage>().is_some(), "{error:#}");
+    assert!(is_usage(&error), "{error:#}");
     assert!(format!("{error:#}").contains("aside"), "{error:#}");
     let error = refused("TwoHeads", Method::GradCam, Some("thrid"));
     assert!(format!("{error:#}").contains("third"), "{error:#}");
