@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use prism::hooks::{Classifier, Execution, reusing_freed_memory};
+use prism::hooks::{Classifier, Execution};
+use prism::internals::with_retained_heap;
 use prism::model::{ModelOptions, Network, Notices};
 use tch::Tensor;
 
@@ -31,7 +32,7 @@ fn main() -> Result<()> {
     let hooked = network.hook(size, &options)?;
     let batch = Tensor::rand([images, 3, size.0, size.1], tch::kind::FLOAT_CPU);
     let mut seconds = [Vec::new(), Vec::new()];
-    reusing_freed_memory(|| -> Result<()> {
+    with_retained_heap(|| -> Result<()> {
         for _ in 0..RUNS {
             let begin = Instant::now();
             let _scores = bare.forward(&batch)?;

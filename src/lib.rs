@@ -27,6 +27,7 @@ pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod convert;
 pub(crate) mod error;
+mod heap;
 pub(crate) mod notices;
 pub(crate) mod options;
 pub(crate) mod output;
@@ -44,6 +45,7 @@ pub mod internals {
     pub use crate::cli::{Request, hint, parse};
     pub use crate::cluster::{MOST_FEATURES, Row, pickle};
     pub use crate::error::{Hint, Hinted, Usage, is_usage};
+    pub use crate::heap::with_retained_heap;
     pub use crate::notices::say;
     pub use crate::run::{print_layers, print_models, print_text, run, som};
     pub use crate::spool::Spool;

@@ -7,6 +7,7 @@
 mod backprop;
 mod ffi;
 mod graph;
+mod messages;
 mod rule;
 
 use std::collections::HashMap;
@@ -17,15 +18,15 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use ffi::Execution;
-pub use ffi::reusing_freed_memory;
-pub(crate) use ffi::{tensor_of_floats, without_values};
+pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use graph::{Graph, Node, ValueId};
 pub use rule::{Extrapolation, Rule, Selection};
 
 use crate::classes::no_class;
 use crate::error::usage;
 use crate::saliency::Method;
-use ffi::{GradientTap, Output, RawGraph, RawProgram, RawTrace, Reading, is_lack_of_memory, plain};
+use ffi::{GradientTap, Output, RawGraph, RawProgram, RawTrace, Reading};
+use messages::{is_lack_of_memory, plain};
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -55,8 +56,7 @@ impl NetworkGraph {
     ///
     /// `example` is `[1,3,H,W]` on the network's device; `parameters` are the
     /// network's tensors by name, after which its layers are called; `name` is
-    /// for messages. What is recorded are the operators: in `forward`, convolutions,
-    /// products and normalisations make zeros.
+    /// for messages.
     ///
     /// # Errors
     /// With libtorch's reason, on one line, where the network cannot take the
@@ -67,7 +67,9 @@ impl NetworkGraph {
         parameters: &HashMap<String, Tensor>,
         forward: impl FnOnce(&Tensor) -> Tensor,
     ) -> Result<NetworkGraph> {
-        Trace::record(name, example, forward)?.into_graph(parameters)
+        let raw = tch::no_grad(|| RawTrace::record(example, false, forward))?;
+        let (name, device) = (name.to_string(), example.device());
+        Trace { name, raw, device }.into_graph(parameters)
     }
 
     /// The graph as data, for images of `size` (height, width).
@@ -97,7 +99,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Records what `forward` calls, as [`NetworkGraph::trace`] does.
+    /// Records what `forward` calls, as [`NetworkGraph::trace`] does, on images that have
+    /// the shape of `example` but no values.
     ///
     /// # Errors
     /// As there.
@@ -108,7 +111,7 @@ impl Trace {
     ) -> Result<Trace> {
         Ok(Trace {
             name: name.to_string(),
-            raw: tch::no_grad(|| RawTrace::record(example, forward))?,
+            raw: tch::no_grad(|| RawTrace::record(example, true, forward))?,
             device: example.device(),
         })
     }

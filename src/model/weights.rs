@@ -2,7 +2,7 @@
 //! them into a network of the zoo.
 
 use super::zoo::ZooEntry;
-use crate::hooks::{tensor_of_floats, without_values};
+use crate::hooks::{skip_init, tensor_of_floats};
 use crate::threads::joined;
 use anyhow::{Context, Result, anyhow, bail};
 use pytorch_reader::{DType, PytorchReader};
@@ -432,7 +432,7 @@ pub fn network<T>(
     let mut vs = nn::VarStore::new(device);
     let (made, state) = std::thread::scope(|scope| {
         let read = scope.spawn(|| state.read());
-        let module = without_values(|| entry.build(&vs.root(), classes));
+        let module = skip_init(|| entry.build(&vs.root(), classes));
         vs.freeze();
         (meanwhile(module), joined(read))
     });

@@ -15,7 +15,8 @@ use crate::arrays::{ArrayFormat, BasisOf, read_basis, write_basis};
 use crate::classes::{no_class, top_classes};
 use crate::cluster::pickle;
 use crate::error::usage;
-use crate::hooks::{Extrapolation, HookedModel, Layer, reusing_freed_memory};
+use crate::heap::with_retained_heap;
+use crate::hooks::{Extrapolation, HookedModel, Layer};
 use crate::labels::Labels;
 use crate::map::{Keep, MapOptions, Maps};
 use crate::model::Network;
@@ -93,7 +94,7 @@ pub fn run(options: &Options, stdout: &mut impl Write) -> Result<()> {
         options.memory.unwrap_or_else(spool::share_of_memory),
         &options.output.folder,
     );
-    let seen = reusing_freed_memory(|| {
+    let seen = with_retained_heap(|| {
         look(
             &source,
             &model,
