@@ -106,20 +106,18 @@ FAULT_RUNS ?= 100
 faults: setup
 	PRISM_FAULT_RUNS=$(FAULT_RUNS) $(CARGO) test --release --test it faults:: -- --include-ignored --nocapture --test-threads 2
 
-# Left out are the networks whose code libtorch's importer refuses, as it then never lets go of
-# what it has read of it (85 kB, once), and the one that wants all memory.
+# Not among the files: networks whose code libtorch's importer refuses, because it then leaks
+# 85 kB, and the network that asks for all memory.
 SANITIZE_ROUNDS ?= 1
 SANITIZE_FILES := $(filter-out %/saves.pt %/maps_a_file.pt %/grows.pt,$(wildcard $(addsuffix /*.pt,$(addprefix tests/data/,networks odd_networks bad_models))))
 SANITIZE_LIB := $(CURDIR)/libtorch/torch
-SANITIZED := $(addprefix target/sanitize/,main.o shim.o backprop.o)
+SANITIZED := $(patsubst %.cpp,target/sanitize/%.o,$(notdir $(wildcard src/hooks/cpp/*.cpp tests/sanitize/*.cpp)))
 
-target/sanitize/main.o: tests/sanitize/shim.cpp
-target/sanitize/shim.o: src/hooks/shim.cpp
-target/sanitize/backprop.o: src/hooks/backprop.cpp
-$(SANITIZED): src/hooks/shim.h src/hooks/backprop.h | setup
+vpath %.cpp src/hooks/cpp tests/sanitize
+$(SANITIZED): target/sanitize/%.o: %.cpp $(wildcard src/hooks/cpp/*.h) | setup
 	mkdir -p target/sanitize
 	$(CXX) -std=c++20 -O1 -g -fsanitize=address -fno-omit-frame-pointer -w \
-		-I$(SANITIZE_LIB)/include -I$(SANITIZE_LIB)/include/torch/csrc/api/include -c $(filter %.cpp,$^) -o $@
+		-I$(SANITIZE_LIB)/include -I$(SANITIZE_LIB)/include/torch/csrc/api/include -c $< -o $@
 
 target/sanitize/shim: $(SANITIZED)
 	$(CXX) -fsanitize=address $^ -o $@ -L$(SANITIZE_LIB)/lib -Wl,-rpath,$(SANITIZE_LIB)/lib \

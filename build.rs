@@ -4,9 +4,8 @@
 use std::path::PathBuf;
 
 fn main() {
-    for file in ["shim.cpp", "shim.h", "backprop.cpp", "backprop.h"] {
-        println!("cargo:rerun-if-changed=src/hooks/{file}");
-    }
+    const SHIM: &str = "src/hooks/cpp";
+    println!("cargo:rerun-if-changed={SHIM}");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
 
@@ -19,14 +18,18 @@ fn main() {
         .unwrap_or_else(|_| lib.parent().expect("lib/ lies in libtorch").to_path_buf());
     let include = root.join("include");
 
+    let sources = std::fs::read_dir(SHIM)
+        .expect("the shim's folder")
+        .map(|entry| entry.expect("a file of the shim").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"));
     cc::Build::new()
         .cpp(true)
         .std("c++20")
         .warnings(false)
+        .debug(false)
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/hooks/shim.cpp")
-        .file("src/hooks/backprop.cpp")
+        .files(sources)
         .compile("prism_shim");
 
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use prism::hooks::{Precision, reusing_freed_memory};
+use prism::hooks::Precision;
+use prism::internals::with_retained_heap;
 use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use tch::Tensor;
 
@@ -36,7 +37,7 @@ fn main() -> Result<()> {
     let hooked = network.hook(size, &options.hooks(&compute))?;
     let batch = Tensor::rand([images, 3, size.height, size.width], tch::kind::FLOAT_CPU);
     let mut seconds = [Vec::new(), Vec::new()];
-    reusing_freed_memory(|| -> Result<()> {
+    with_retained_heap(|| -> Result<()> {
         for _ in 0..RUNS {
             let begin = Instant::now();
             let _scores = bare(&batch)?;

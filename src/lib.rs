@@ -28,6 +28,7 @@ pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod convert;
 pub(crate) mod error;
+mod heap;
 mod names;
 pub(crate) mod notices;
 pub(crate) mod options;
@@ -38,9 +39,6 @@ pub(crate) mod spool;
 pub(crate) mod summary;
 pub(crate) mod temporary;
 mod threads;
-mod heap {
-    pub use crate::hooks::reusing_freed_memory as with_retained_heap;
-}
 
 pub use size::Size;
 
@@ -51,6 +49,7 @@ pub mod internals {
     pub use crate::cli::{Request, line, parse};
     pub use crate::cluster::{MOST_FEATURES, Row, pickle};
     pub use crate::error::{Hint, Hinted, Usage, is_usage};
+    pub use crate::heap::with_retained_heap;
     pub use crate::notices::say;
     pub use crate::run::{print_layers, print_models, print_text, run, som};
     pub use crate::spool::Spool;

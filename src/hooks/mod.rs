@@ -8,14 +8,14 @@ mod excitation_backprop;
 mod ffi;
 mod graph;
 mod layers;
+mod messages;
 mod model;
 mod naming;
 mod network;
 mod operators;
 mod selection;
 
-pub use ffi::reusing_freed_memory;
-pub(crate) use ffi::{tensor_of_floats, without_values};
+pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};
 pub use network::{NetworkGraph, Trace};

@@ -5,9 +5,10 @@ use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 
 use super::excitation_backprop::{contrast_vanishes, node_rules};
-use super::ffi::{Execution, GradientTap, Output, RawProgram, Reading, plain};
+use super::ffi::{Execution, GradientTap, Output, RawProgram, Reading};
 use super::graph::{Graph, Node, ValueId};
 use super::layers::{Layer, Role, find_layer};
+use super::messages::plain;
 use super::network::NetworkGraph;
 use super::selection::{Extrapolation, Rule, Selection, class_scores};
 use crate::classes::no_class;

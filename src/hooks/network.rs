@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tch::{Device, Tensor};
 
-use super::ffi::{Output, RawGraph, RawTrace, Reading, is_lack_of_memory, plain};
+use super::ffi::{Output, RawGraph, RawTrace, Reading};
 use super::graph::Graph;
+use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
 use super::selection::class_scores;
 use crate::error::{Hint, hinted};
@@ -87,7 +88,7 @@ pub struct Trace {
 
 impl Trace {
     /// Records the operators of `forward`, which runs a network such as one of `tch::vision`.
-    /// Within it, convolutions, matrix products and normalisations return zeros.
+    /// Its tensors have shapes but no values meanwhile.
     ///
     /// `name` is used in messages; `example` is `[1,3,H,W]` on the network's device.
     ///
@@ -101,7 +102,7 @@ impl Trace {
     ) -> Result<Trace> {
         Ok(Trace {
             name: name.to_string(),
-            raw: tch::no_grad(|| RawTrace::record(example, forward))?,
+            raw: tch::no_grad(|| RawTrace::record(example, true, forward))?,
             device: example.device(),
         })
     }

@@ -163,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn every_network_can_be_built_and_recorded_without_values() {
+    fn every_network_can_be_built_and_recorded_skip_init() {
         for entry in entries() {
             let mut vs = nn::VarStore::new(tch::Device::Cpu);
-            let module = crate::hooks::without_values(|| entry.build(&vs.root(), 1000));
+            let module = crate::hooks::skip_init(|| entry.build(&vs.root(), 1000));
             vs.freeze();
             let size = entry.traced();
             let example = tch::Tensor::zeros([1, 3, size.height, size.width], tch::kind::FLOAT_CPU);

@@ -3,7 +3,7 @@
 //
 //     shim ROUNDS FILE.pt...
 
-#include "../../src/hooks/shim.h"
+#include "../../src/hooks/cpp/shim.h"
 
 #include <torch/torch.h>
 
@@ -21,13 +21,13 @@ namespace {
   std::exit(1);
 }
 
-// What must succeed.
+// Ends the program if a call failed.
 void good(char *message) {
   if (message != nullptr)
     give_up(std::string("unexpected: ") + message);
 }
 
-// What must fail, and say why.
+// Ends the program if a call succeeded or gave no reason.
 void bad(char *message, const char *what) {
   if (message == nullptr || *message == '\0')
     give_up(std::string("no message from ") + what);
@@ -57,22 +57,22 @@ int64_t last_value(prism_graph *graph) {
   give_up("no value can be returned");
 }
 
-void run(prism_graph *graph, const std::vector<prism_output> &outputs, int64_t watched, int32_t execution,
+void run(prism_graph *graph, const std::vector<prism_output> &outputs, int64_t tap, int32_t execution,
          const at::Tensor &input, int64_t *ran) {
-  prism_rule rule{watched < 0 ? 0 : watched, PRISM_Z_PLUS, 0, -1};
+  prism_node_rule rule{tap < 0 ? 0 : tap, PRISM_Z_PLUS, 0, -1};
   prism_program *program = nullptr;
-  char *message = prism_program_new(graph, outputs.data(), outputs.size(), watched, &rule, watched < 0 ? 0 : 1,
+  char *message = prism_program_new(graph, outputs.data(), outputs.size(), tap, &rule, tap < 0 ? 0 : 1,
                                     execution, &program);
   if (message != nullptr) {
     prism_message_free(message);
     return;
   }
-  const size_t count = outputs.size() + (watched >= 0);
+  const size_t count = outputs.size() + (tap >= 0);
   std::vector<void *> results(count, nullptr);
   message = prism_program_run(program, &input, results.data());
   if (message == nullptr) {
     ++*ran;
-    if (watched >= 0) {
+    if (tap >= 0) {
       const at::Tensor &scores = *static_cast<at::Tensor *>(results.front());
       const at::Tensor &leaf = *static_cast<at::Tensor *>(results.back());
       if (scores.requires_grad() && leaf.requires_grad())
@@ -134,13 +134,22 @@ void tracing() {
     weights.set_requires_grad(false);
   const at::Tensor input = torch::rand({1, 3, 16, 16});
   torch::NoGradGuard plain;
-  good(prism_trace_begin(&input));
-  prism_trace_abandon();
-  good(prism_trace_begin(&input));
-  const at::Tensor output = network->forward(input);
+  const auto begin = [&](bool on_meta) {
+    void *made = nullptr;
+    good(prism_trace_begin(&input, on_meta, &made));
+    const at::Tensor traced = *static_cast<at::Tensor *>(made);
+    delete static_cast<at::Tensor *>(made);
+    return traced;
+  };
   prism_graph *graph = nullptr;
-  good(prism_trace_end(&output, &graph));
-  good(prism_trace_finish(graph));
+  begin(false);
+  bad(prism_trace_end(nullptr, 1, &graph), "a failed forward pass");
+  for (const bool on_meta : {false, true}) {
+    prism_graph_free(graph);
+    const at::Tensor output = network->forward(begin(on_meta));
+    good(prism_trace_end(&output, 1, &graph));
+    good(prism_trace_finish(graph));
+  }
   const int64_t shape[4] = {1, 3, 16, 16};
   char *json = nullptr;
   good(prism_graph_describe(graph, shape, -1, &json));
@@ -148,9 +157,6 @@ void tracing() {
   const int64_t wrong[4] = {1, 5, 16, 16};
   bad(prism_graph_describe(graph, wrong, -1, &json), "a wrong shape");
   prism_graph_free(graph);
-  // Given up without ever being ended.
-  good(prism_trace_begin(&input));
-  prism_trace_abandon();
 }
 
 void borrowed() {
@@ -164,10 +170,10 @@ void borrowed() {
     const at::Tensor part = whole->narrow(0, 1, 2);
     delete whole;
     if (dropped != 0 || part.sum().item<float>() != 8.f)
-      give_up("the values were let go while a tensor used them");
+      give_up("the values were released while a tensor used them");
   }
   if (dropped != 1)
-    give_up("the values were let go " + std::to_string(dropped) + " times");
+    give_up("the values were released " + std::to_string(dropped) + " times");
 }
 
 void failing() {
@@ -178,21 +184,19 @@ void failing() {
   std::ofstream(file) << "no network";
   bad(prism_graph_load(file.c_str(), -1, &graph), "a text");
   std::remove(file.c_str());
-  prism_reuse_freed_memory(1);
-  prism_reuse_freed_memory(0);
 }
 
-void deferring() {
-  prism_defer_values(1);
-  const at::Tensor size = torch::zeros({1 << 20, 1 << 20}); // 4 TB, were they there
+void skipping() {
+  prism_skip_init(1);
+  const at::Tensor size = torch::zeros({1 << 20, 1 << 20}); // 4 TB with memory
   try {
     size.data_ptr<float>();
     give_up("a tensor without values gave them to be written");
   } catch (const c10::Error &) {
   }
-  prism_defer_values(0);
+  prism_skip_init(0);
   if (torch::ones({3}).sum().item<float>() != 3.f)
-    give_up("values stayed away");
+    give_up("values are still skipped");
 }
 
 } // namespace
@@ -205,7 +209,7 @@ int main(int count, char **words) {
     failing();
     borrowed();
     tracing();
-    deferring();
+    skipping();
     for (int word = 2; word < count; ++word)
       of_file(words[word], &ran);
   }

@@ -13,7 +13,7 @@ use tch::Device;
 use tch::nn::{self, ModuleT};
 
 use super::zoo::ZooEntry;
-use crate::hooks::without_values;
+use crate::hooks::skip_init;
 use crate::names::first_few;
 use crate::threads::join_or_resume;
 
@@ -56,7 +56,7 @@ pub fn network<T>(
     let mut vs = nn::VarStore::new(device);
     let (made, state) = thread::scope(|scope| {
         let read = scope.spawn(|| state.read());
-        let module = without_values(|| entry.build(&vs.root(), classes));
+        let module = skip_init(|| entry.build(&vs.root(), classes));
         vs.freeze();
         (meanwhile(module), join_or_resume(read))
     });

@@ -1,29 +1,31 @@
-#include "backprop.h"
+// Excitation backpropagation (Zhang et al., "Top-down neural attention by excitation
+// backprop", ECCV 2016) as gradients: operators are rewritten so that autograd propagates
+// winning probabilities in place of gradients. What they compute stays the same.
+//
+// The z-plus rule (equations 1 and 5 there): an input a_j of a layer with weights w_ij
+// receives from the outputs i
+//   P(a_j) = sum_i a_j w_ij+ / (sum_k a_k w_ik+) P(a_i),   w+ = max(w, 0).
 
-#include <torch/csrc/jit/ir/constants.h>
+#include "internal.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
-#include <torch/torch.h>
 
-using prism::is_tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
-using torch::jit::Graph;
-using torch::jit::Node;
-using torch::jit::Value;
 
+namespace prism {
 namespace {
 
-// Keeps a quotient of two zeros at zero.
+// Makes a quotient of two zeros zero.
 constexpr double EPSILON = 1e-20;
 
-// A tensor at which gradients begin.
-at::Tensor leaf(const at::Tensor &value) { return value.detach().requires_grad_(); }
-
-// The same numbers, with no way back.
+// The values of y, without its history.
 at::Tensor without_history(const at::Tensor &y) { return y.variable_data(); }
 
-// x+; what comes back is weighted with it.
+// Forward x+. Backward x+ p: the factor a_j of the z-plus rule.
 struct Positive : Function<Positive> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &x) {
     at::Tensor positive = x.clamp_min(0);
@@ -35,8 +37,8 @@ struct Positive : Function<Positive> {
   }
 };
 
-// y; what comes back goes to `excitation`, the same layer on positive parts, as
-// a share of it.
+// Forward y. Backward sign p / excitation, to the excitation: the same layer on positive
+// inputs and weights, which is the denominator of the z-plus rule.
 struct Winner : Function<Winner> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &y,
                             const at::Tensor &excitation, double sign) {
@@ -50,8 +52,8 @@ struct Winner : Function<Winner> {
   }
 };
 
-// y; what comes back goes to x as it is.
-struct Through : Function<Through> {
+// Forward y. Backward p, to x.
+struct Pass : Function<Pass> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &y) {
     context->saved_data["sizes"] = x.sizes().vec();
     return without_history(y);
@@ -61,8 +63,8 @@ struct Through : Function<Through> {
   }
 };
 
-// y, the sum of a and b; what comes back goes to them by their shares.
-struct Share : Function<Share> {
+// Forward y, the sum of a and b. Backward share_a p to a and share_b p to b.
+struct Split : Function<Split> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &a, const at::Tensor &b,
                             const at::Tensor &share_a, const at::Tensor &share_b,
                             const at::Tensor &y) {
@@ -81,41 +83,25 @@ struct Share : Function<Share> {
   }
 };
 
-// The part of a+ + b+ that is a+.
-at::Tensor part(const at::Tensor &a, const at::Tensor &b, const at::Scalar &weight_a,
-                const at::Scalar &weight_b) {
+// a+ / (a+ + b+) of the weighted terms of a sum.
+at::Tensor positive_share(const at::Tensor &a, const at::Tensor &b, const at::Scalar &weight_a,
+                          const at::Scalar &weight_b) {
   const at::Tensor first = (a.detach() * weight_a).clamp_min(0);
   return first / (first + (b.detach() * weight_b).clamp_min(0) + EPSILON);
 }
 
-at::Tensor positive(const at::Tensor &x) { return Positive::apply(x); }
-at::Tensor winner(const at::Tensor &y, const at::Tensor &excitation, double sign) {
-  return Winner::apply(y, excitation, sign);
-}
-at::Tensor through(const at::Tensor &x, const at::Tensor &y) { return Through::apply(x, y); }
-at::Tensor share(const at::Tensor &a, const at::Tensor &b, const at::Tensor &share_a,
-                 const at::Tensor &share_b, const at::Tensor &y) {
-  return Share::apply(a, b, share_a, share_b, y);
-}
-
 TORCH_LIBRARY_FRAGMENT(prism, library) {
-  library.def("leaf(Tensor(a) value) -> Tensor(a)", &leaf);
-  library.def("positive(Tensor x) -> Tensor", &positive);
-  library.def("winner(Tensor y, Tensor excitation, float sign) -> Tensor", &winner);
-  library.def("through(Tensor x, Tensor y) -> Tensor", &through);
-  library.def("part(Tensor a, Tensor b, Scalar weight_a, Scalar weight_b) -> Tensor", &part);
-  library.def("share(Tensor a, Tensor b, Tensor share_a, Tensor share_b, Tensor y) -> Tensor",
-              &share);
-}
-
-Value *insert(Graph &graph, const char *name, at::ArrayRef<torch::jit::NamedValue> arguments) {
-  return graph.insert(c10::Symbol::fromQualString(name), arguments);
-}
-
-// A constant input, else an undefined tensor.
-at::Tensor constant_tensor(const Value *value) {
-  const auto constant = torch::jit::toIValue(value);
-  return constant && constant->isTensor() ? constant->toTensor() : at::Tensor();
+  using at::Tensor;
+  library.def("positive", [](const Tensor &x) { return Positive::apply(x); });
+  library.def("winner", [](const Tensor &y, const Tensor &excitation, double sign) {
+    return Winner::apply(y, excitation, sign);
+  });
+  library.def("pass_to", [](const Tensor &x, const Tensor &y) { return Pass::apply(x, y); });
+  library.def("split", [](const Tensor &a, const Tensor &b, const Tensor &share_a,
+                          const Tensor &share_b, const Tensor &y) {
+    return Split::apply(a, b, share_a, share_b, y);
+  });
+  library.def("positive_share", &positive_share);
 }
 
 bool is_transposed(const Node *node) {
@@ -128,7 +114,7 @@ bool is_transposed(const Node *node) {
   return transposed && transposed->toBool();
 }
 
-// Multiplies the weights of each output channel with its sign.
+// Multiplies the weights of each output channel by its sign.
 Value *with_signs(Graph &graph, const Node *node, Value *weight, const at::Tensor &signs) {
   const at::Tensor values = constant_tensor(weight);
   TORCH_CHECK(values.defined(), "a batch-norm follows a layer whose weights are computed");
@@ -150,8 +136,8 @@ Value *with_signs(Graph &graph, const Node *node, Value *weight, const at::Tenso
   return graph.insertConstant(signed_weight);
 }
 
-// `node` on the positive part of its input and of its weights (of their
-// negative, where `sign` is -1), without its bias.
+// `node` on the positive part of its input and of its weights (of the negated weights, if
+// `sign` is -1), without its bias.
 Value *excitatory_twin(Graph &graph, Node *node, size_t input, Value *positive_input,
                        const at::Tensor &signs, int64_t sign) {
   Node *twin = graph.createClone(node, [](Value *value) { return value; });
@@ -178,9 +164,9 @@ Value *excitatory_twin(Graph &graph, Node *node, size_t input, Value *positive_i
   return twin->output();
 }
 
-// The sign that a batch-norm gives each channel, [C]; undefined where it has no
-// scale. Folded into the layer before it, a batch-norm scales its weights; of
-// that only the sign changes who wins.
+// The signs of a batch-norm's scale, [C], undefined if it has none. Folded into the layer
+// before it, a batch-norm scales each output channel's weights; the z-plus rule depends on
+// the sign alone.
 at::Tensor batch_norm_signs(const Node *batch_norm) {
   const at::Tensor scale = constant_tensor(batch_norm->namedInput("weight"));
   return scale.defined() ? scale.detach().sign() : scale;
@@ -188,56 +174,48 @@ at::Tensor batch_norm_signs(const Node *batch_norm) {
 
 } // namespace
 
-namespace prism {
-
-void redirect(Graph &graph, const std::vector<Value *> &values, const prism_rule &rule) {
+void apply_rule(Graph &graph, const std::vector<Value *> &values, const prism_node_rule &rule) {
   Node *node = values.at(static_cast<size_t>(rule.value))->node();
   const auto input = static_cast<size_t>(rule.input);
   TORCH_CHECK(input < node->inputs().size(), "an operator has no input ", rule.input);
   Value *y = node->output(0);
   Value *x = node->input(input);
-  Value *other = rule.flow == PRISM_SPLIT_POSITIVE ? node->input(1) : nullptr;
   at::Tensor signs;
   if (rule.batch_norm >= 0)
     signs = batch_norm_signs(values.at(static_cast<size_t>(rule.batch_norm))->node());
 
   // Before the operator, which may work in place.
   torch::jit::WithInsertPoint before(node);
-  Value *positive = nullptr, *share_x = nullptr, *share_other = nullptr;
-  if (rule.flow == PRISM_Z_PLUS || rule.flow == PRISM_Z_PLUS_CONTRASTIVE) {
+  const bool contrastive = rule.rule == PRISM_Z_PLUS_CONTRASTIVE;
+  Value *positive = nullptr, *other = nullptr, *share_x = nullptr, *share_other = nullptr;
+  if (rule.rule == PRISM_Z_PLUS || contrastive) {
     positive = insert(graph, "prism::positive", {x});
-  } else if (rule.flow == PRISM_SPLIT_POSITIVE) {
+  } else if (rule.rule == PRISM_SPLIT_POSITIVE) {
+    other = node->input(1);
     Value *one = graph.insertConstant(1);
     Value *alpha = node->inputs().size() > 2 ? node->input(2) : one;
-    share_x = insert(graph, "prism::part", {x, other, one, alpha});
-    share_other = insert(graph, "prism::part", {other, x, alpha, one});
+    share_x = insert(graph, "prism::positive_share", {x, other, one, alpha});
+    share_other = insert(graph, "prism::positive_share", {other, x, alpha, one});
   }
   // No gradient goes through the operator itself.
   for (size_t i = 0; i < node->inputs().size(); i++)
     if (is_tensor(node->input(i)) && node->input(i)->node()->kind() != c10::prim::Constant)
       node->replaceInput(i, graph.insert(c10::aten::detach, {node->input(i)}));
 
-  torch::jit::WithInsertPoint after(node->next());
-  Value *result = nullptr;
+  torch::jit::WithInsertPoint behind(node->next());
   const std::vector<torch::jit::Use> uses = y->uses();
-  switch (rule.flow) {
-  case PRISM_Z_PLUS:
-  case PRISM_Z_PLUS_CONTRASTIVE:
+  Value *result = y;
+  if (positive)
     result = insert(graph, "prism::winner",
                     {y, excitatory_twin(graph, node, input, positive, signs, 1), 1.0});
-    if (rule.flow == PRISM_Z_PLUS_CONTRASTIVE)
-      result = insert(graph, "prism::winner",
-                      {result, excitatory_twin(graph, node, input, positive, signs, -1), -1.0});
-    break;
-  case PRISM_PASS:
-    result = insert(graph, "prism::through", {x, y});
-    break;
-  case PRISM_SPLIT_POSITIVE:
-    result = insert(graph, "prism::share", {x, other, share_x, share_other, y});
-    break;
-  default:
-    TORCH_CHECK(false, "there is no flow ", rule.flow);
-  }
+  if (contrastive)
+    result = insert(graph, "prism::winner",
+                    {result, excitatory_twin(graph, node, input, positive, signs, -1), -1.0});
+  if (rule.rule == PRISM_PASS)
+    result = insert(graph, "prism::pass_to", {x, y});
+  if (rule.rule == PRISM_SPLIT_POSITIVE)
+    result = insert(graph, "prism::split", {x, other, share_x, share_other, y});
+  TORCH_CHECK(result != y, "there is no backpropagation rule ", rule.rule);
   for (const auto &use : uses)
     use.user->replaceInput(use.offset, result);
 }

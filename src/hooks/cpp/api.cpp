@@ -1,0 +1,101 @@
+// The C functions of shim.h. Each runs its task inside `guarded`.
+
+#include "internal.h"
+
+#include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+
+namespace {
+
+char *message(const char *text) {
+  return strdup(text && *text ? text : "libtorch gave no reason");
+}
+
+// libtorch's warnings address the authors of networks.
+struct Silence : c10::WarningHandler {
+  void process(const c10::Warning &) override {}
+};
+
+// Turns exceptions into messages.
+template <typename F> char *guarded(F &&body) {
+  try {
+    Silence silence;
+    c10::WarningUtils::WarningHandlerGuard quiet(&silence);
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return message(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return message(error.what());
+  } catch (...) {
+    return message("an exception of an unknown kind");
+  }
+}
+
+const at::Tensor &tensor(const void *pointer) { return *static_cast<const at::Tensor *>(pointer); }
+
+at::Device device_of(int index) {
+  return index < 0 ? at::Device(at::kCPU)
+                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+} // namespace
+
+char *prism_graph_load(const char *path, int device, prism_graph **out) {
+  return guarded([&] { *out = prism::load(path, device_of(device)).release(); });
+}
+
+char *prism_trace_begin(const void *example, int on_meta, void **input) {
+  return guarded([&] { *input = new at::Tensor(prism::begin_trace(tensor(example), on_meta != 0)); });
+}
+
+char *prism_trace_end(const void *output, int on_cpu, prism_graph **out) {
+  char *failure = guarded([&] {
+    TORCH_CHECK(output, "the forward pass failed");
+    *out = prism::end_trace(tensor(output), on_cpu != 0).release();
+  });
+  prism::abandon_trace();
+  return failure;
+}
+
+char *prism_trace_finish(prism_graph *trace) {
+  return guarded([&] { prism::finish_trace(*trace); });
+}
+
+char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json) {
+  return guarded([&] {
+    *json = strdup(prism::describe(*graph, at::IntArrayRef(shape, 4), device_of(device)).c_str());
+  });
+}
+
+char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t tap,
+                        const prism_node_rule *rules, size_t rule_count, int32_t execution,
+                        prism_program **out) {
+  return guarded([&] {
+    *out = prism::compile(*graph, {outputs, count}, tap, {rules, rule_count}, execution).release();
+  });
+}
+
+char *prism_program_run(prism_program *program, const void *input, void **results) {
+  return guarded([&] {
+    for (at::Tensor &value : prism::run(*program, tensor(input)))
+      *results++ = new at::Tensor(std::move(value));
+  });
+}
+
+char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
+                             void (*drop)(void *), void *owner, void **out) {
+  return guarded([&] {
+    auto made = std::make_unique<at::Tensor>();
+    *made = at::from_blob(
+        values, at::IntArrayRef(shape, dimensions), [drop, owner](void *) { drop(owner); },
+        at::TensorOptions(at::kFloat));
+    *out = made.release();
+  });
+}
+
+void prism_graph_free(prism_graph *graph) { delete graph; }
+void prism_program_free(prism_program *program) { delete program; }
+void prism_message_free(char *message) { free(message); }

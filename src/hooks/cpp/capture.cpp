@@ -1,0 +1,225 @@
+// Programs: a graph that returns values inside it, and one of them as the point at which
+// gradients begin.
+
+#include "internal.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+namespace prism {
+namespace {
+
+// The groups of channels of PRISM_GROUP_MEANS.
+constexpr int64_t GROUPS = 4;
+
+// The means of the positive parts of groups of channels, [N,C,h,w] -> [N,g,h,w] with
+// g = min(groups, C): channel c belongs to group floor(c g / C).
+at::Tensor group_means(const at::Tensor &input, int64_t groups) {
+  const int64_t images = input.size(0), channels = input.size(1);
+  groups = std::min(groups, channels);
+  const auto begin_of = [&](int64_t group) { return (group * channels + groups - 1) / groups; };
+  if (input.is_cpu() && input.scalar_type() == at::kFloat && input.is_contiguous()) {
+    // One pass: 0.3 instead of 1.9 ms of a core for [4,32,112,112] (relu, then means).
+    const int64_t pixels = input.size(2) * input.size(3);
+    auto means = at::zeros({images, groups, input.size(2), input.size(3)}, input.options());
+    const float *in = input.const_data_ptr<float>();
+    float *out = means.mutable_data_ptr<float>();
+    at::parallel_for(0, images * groups, 1, [&](int64_t first, int64_t last) {
+      for (int64_t plane = first; plane < last; plane++) {
+        const int64_t image = plane / groups, group = plane % groups;
+        const int64_t begin = begin_of(group), end = begin_of(group + 1);
+        float *sums = out + plane * pixels;
+        for (int64_t channel = begin; channel < end; channel++) {
+          const float *values = in + (image * channels + channel) * pixels;
+          for (int64_t i = 0; i < pixels; i++)
+            sums[i] += values[i] < 0 ? 0 : values[i]; // NaN stays
+        }
+        for (int64_t i = 0; i < pixels; i++)
+          sums[i] /= static_cast<float>(end - begin);
+      }
+    });
+    return means;
+  }
+  std::vector<at::Tensor> means;
+  const at::Tensor positive = input.relu();
+  for (int64_t group = 0; group < groups; group++) {
+    const int64_t begin = begin_of(group);
+    const at::Tensor channels_of = positive.narrow(1, begin, begin_of(group + 1) - begin);
+    means.push_back(channels_of.mean(1, true, at::kFloat));
+  }
+  return at::cat(means, 1);
+}
+
+// A tensor at which gradients begin.
+at::Tensor leaf(const at::Tensor &value) { return value.detach().requires_grad_(); }
+
+TORCH_LIBRARY_FRAGMENT(prism, library) {
+  library.def("group_means", &group_means);
+  library.def("leaf(Tensor(a) value) -> Tensor(a)", &leaf);
+}
+
+bool reads(const Node *node, const Value *value) {
+  const auto inputs = node->inputs();
+  if (std::find(inputs.begin(), inputs.end(), value) != inputs.end())
+    return true;
+  for (const Block *block : node->blocks())
+    for (const Node *inner : block->nodes())
+      if (reads(inner, value))
+        return true;
+  return false;
+}
+
+bool holds_tensor(const c10::TypePtr &type) {
+  const auto inner = type->containedTypes();
+  return type->isSubtypeOf(*c10::TensorType::get()) ||
+         std::any_of(inner.begin(), inner.end(), holds_tensor);
+}
+
+// The node before which a value is read. In-place operators that follow the value's maker
+// (also through a view) are part of the value, up to the first operator that computes
+// something from it without changing it or making a view. If there is none, the value is
+// read where it is made.
+Node *reading_point(Graph &graph, Value *value, const torch::jit::AliasDb &aliases) {
+  Node *next = after(graph, value);
+  for (Node *node = next; node != graph.return_node(); node = node->next()) {
+    if (!reads(node, value) || aliases.writesToAlias(node, {value}))
+      continue;
+    const auto outputs = node->outputs();
+    const auto computed = [&](Value *output) {
+      return holds_tensor(output->type()) && !aliases.mayAlias(output, value);
+    };
+    if (std::any_of(outputs.begin(), outputs.end(), computed))
+      return node;
+  }
+  return next;
+}
+
+// The place at which gradients begin.
+struct GradientTap {
+  std::vector<Value *> names; // the value, and the names that in-place operators gave its tensor
+  Node *point;                // nodes from here on read the leaf
+  bool written;
+};
+
+// After the last in-place operator that is part of the value.
+GradientTap find_tap(Graph &graph, Value *value, const torch::jit::AliasDb &aliases) {
+  GradientTap tap{{value}, after(graph, value), aliases.hasWriters(value)};
+  const Node *end = reading_point(graph, value, aliases);
+  for (Node *node = tap.point; node != end; node = node->next()) {
+    if (!aliases.writesToAlias(node, {value}))
+      continue;
+    tap.point = node->next();
+    auto &names = tap.names;
+    if (is_in_place(node) && std::find(names.begin(), names.end(), node->input(0)) != names.end())
+      names.push_back(node->output(0));
+  }
+  return tap;
+}
+
+// Replaces the value after the tap by a leaf of autograd, so that nothing before it is
+// recorded. Returns the leaf.
+Value *insert_leaf(Graph &graph, const GradientTap &tap) {
+  torch::jit::WithInsertPoint here(tap.point);
+  Value *leaf = insert(graph, "prism::leaf", {tap.names[0]});
+  // autograd forbids in-place operators on a leaf
+  Value *read = tap.written ? graph.insert(c10::aten::clone, {leaf}) : leaf;
+  for (Value *value : tap.names)
+    for (const auto &use : std::vector<torch::jit::Use>(value->uses()))
+      if (use.user->isAfter(read->node()))
+        use.user->replaceInput(use.offset, read);
+  return leaf;
+}
+
+// Refuses weights that are not finite. The scores would not show them: the relu that
+// oneDNN fuses with a convolution turns NaN into 0.
+void require_finite_weights(Graph &graph) {
+  for (const Node *node : all_nodes(graph.block())) {
+    const std::string kind = node->kind().toUnqualString();
+    if (kind.find("conv") == std::string::npos && kind != "batch_norm")
+      continue;
+    for (const Value *input : node->inputs()) {
+      const at::Tensor weights = constant_tensor(input);
+      if (!weights.defined() || !weights.is_floating_point())
+        continue;
+      // The sum is quicker, but finite numbers can overflow in it.
+      const bool finite =
+          weights.sum().isfinite().item<bool>() || weights.isfinite().all().item<bool>();
+      TORCH_CHECK(finite, "its weights are not finite (NaN or infinity): the training has "
+                          "diverged, or the file is damaged");
+    }
+  }
+}
+
+Value *insert_reading(Graph &graph, Value *value, int32_t reading, const torch::jit::AliasDb &aliases) {
+  if (reading == PRISM_CHANNEL_MEAN)
+    return graph.insert(c10::aten::mean, {value, std::vector<int64_t>{1}, true});
+  if (reading == PRISM_GROUP_MEANS)
+    return insert(graph, "prism::group_means", {value, GROUPS});
+  // A later in-place operator must not change it.
+  return aliases.hasWriters(value) ? graph.insert(c10::aten::clone, {value}) : value;
+}
+
+} // namespace
+
+std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<prism_output> outputs,
+                                       int64_t tap, at::ArrayRef<prism_node_rule> rules,
+                                       int32_t execution) {
+  auto graph = source.graph->copy();
+  const auto values = numbered_values(*graph);
+  erase_outputs(*graph);
+  torch::jit::AliasDb aliases(graph);
+  // All places are found before the graph changes.
+  std::vector<Node *> points;
+  for (const prism_output &output : outputs)
+    points.push_back(reading_point(*graph, values.at(static_cast<size_t>(output.value)), aliases));
+  std::optional<GradientTap> gradient_tap;
+  if (tap >= 0)
+    gradient_tap = find_tap(*graph, values.at(static_cast<size_t>(tap)), aliases);
+  for (size_t i = 0; i < outputs.size(); i++) {
+    torch::jit::WithInsertPoint here(points[i]);
+    Value *value = values[static_cast<size_t>(outputs[i].value)];
+    graph->registerOutput(insert_reading(*graph, value, outputs[i].reading, aliases));
+  }
+  auto program = std::make_unique<prism_program>();
+  program->writes_input = aliases.hasWriters(graph->inputs()[source.batch_input]);
+  if (gradient_tap)
+    graph->registerOutput(insert_leaf(*graph, *gradient_tap));
+  for (const prism_node_rule &rule : rules)
+    apply_rule(*graph, values, rule);
+  if (!rules.empty()) // computes the rules' weights
+    torch::jit::ConstantPropagation(graph);
+  torch::jit::EliminateDeadCode(graph);
+  require_finite_weights(*graph);
+  if (execution != PRISM_PLAIN && !gradient_tap)
+    graph = optimised(graph, source.batch_input, source.on_cpu, execution == PRISM_BF16);
+  program->sources = source.sources;
+  program->code = torch::jit::Code(graph, "prism_forward");
+  program->fixed_inputs = source.fixed_inputs;
+  program->batch_input = source.batch_input;
+  program->count = graph->outputs().size();
+  program->has_tap = gradient_tap.has_value();
+  return program;
+}
+
+std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch) {
+  at::AutoGradMode gradients(program.has_tap);
+  Stack stack = stack_for(program.fixed_inputs, program.batch_input,
+                          program.writes_input ? batch.clone() : batch);
+  torch::jit::InterpreterState(program.code).run(stack);
+  TORCH_CHECK(stack.size() == program.count, "the graph returned ", stack.size(), " values for ",
+              program.count);
+  std::vector<at::Tensor> tensors;
+  for (const IValue &value : stack)
+    tensors.push_back(value.toTensor());
+  return tensors;
+}
+
+} // namespace prism

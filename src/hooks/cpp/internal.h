@@ -1,0 +1,97 @@
+// Shared by the files of the shim.
+//
+// TorchScript has no hooks: a module does not hand out the tensors inside it. But its
+// graph can be rewritten. Freezing and inlining leave one flat list of operators, and
+// any value in it can be registered as a further output.
+#pragma once
+#include "shim.h"
+
+#include <torch/csrc/jit/ir/ir.h>
+#include <torch/csrc/jit/runtime/interpreter.h>
+
+namespace torch::jit {
+class AliasDb;
+}
+
+// The modules whose code a graph came from. If an operator fails, the interpreter looks
+// up its place in the source there.
+using Sources = std::shared_ptr<const void>;
+
+struct prism_graph {
+  Sources sources; // destroyed last
+  std::shared_ptr<torch::jit::Graph> graph;
+  bool on_cpu = true;
+  // By input position, everything but the image batch: the module itself, if the graph
+  // still reads it, and default arguments.
+  std::vector<c10::IValue> fixed_inputs;
+  size_t batch_input = 0;
+};
+
+struct prism_program {
+  Sources sources; // destroyed last
+  torch::jit::Code code;
+  std::vector<c10::IValue> fixed_inputs;
+  size_t batch_input = 0;
+  size_t count = 0;
+  bool has_tap = false;      // the last value returned is a leaf of autograd
+  bool writes_input = false; // an in-place operator would change the caller's batch
+};
+
+namespace prism {
+
+using c10::IValue;
+using torch::jit::Block;
+using torch::jit::Graph;
+using torch::jit::Node;
+using torch::jit::Stack;
+using torch::jit::Value;
+
+inline bool is_tensor(const Value *value) {
+  return value->type()->isSubtypeOf(*c10::TensorType::get());
+}
+
+// ir.cpp: questions to a graph
+std::vector<Value *> numbered_values(Graph &graph);
+std::vector<Node *> all_nodes(Block *block); // nested blocks included
+Node *after(Graph &graph, const Value *value); // the node after the one that makes the value
+std::optional<std::vector<int64_t>> constant_integers(const Value *value);
+at::Tensor constant_tensor(const Value *value); // undefined if it is no constant tensor
+Value *insert(Graph &graph, const char *name, at::ArrayRef<torch::jit::NamedValue> arguments);
+void erase_outputs(Graph &graph);
+Stack stack_for(const std::vector<IValue> &fixed_inputs, size_t batch_input, const at::Tensor &batch);
+
+// load.cpp
+std::unique_ptr<prism_graph> load(const char *path, at::Device device);
+void simplify(std::shared_ptr<Graph> &graph);
+void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionSchema *schema);
+
+// trace.cpp
+at::Tensor begin_trace(const at::Tensor &example, bool on_meta);
+std::unique_ptr<prism_graph> end_trace(const at::Tensor &output, bool on_cpu);
+void abandon_trace();
+void finish_trace(prism_graph &trace);
+
+// mutation.cpp: operators that write into a tensor
+bool is_in_place(const Node *node);
+void remove_in_place(std::shared_ptr<Graph> &graph);
+
+// sizes.cpp and describe.cpp
+using Sizes = std::optional<std::vector<int64_t>>;
+std::vector<Sizes> sizes_of_values(const prism_graph &source, at::IntArrayRef shape, at::Device device);
+std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Device device);
+
+// capture.cpp
+std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<prism_output> outputs,
+                                       int64_t tap, at::ArrayRef<prism_node_rule> rules,
+                                       int32_t execution);
+std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch);
+
+// optimise.cpp
+std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
+                                 bool bfloat16);
+
+// excitation_backprop.cpp: makes the gradient of an operator what `rule` says. `values`
+// are the graph's, as the rule numbers them.
+void apply_rule(Graph &graph, const std::vector<Value *> &values, const prism_node_rule &rule);
+
+} // namespace prism

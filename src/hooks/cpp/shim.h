@@ -1,0 +1,95 @@
+/* The C surface of the shim: TorchScript graphs that return tensors inside them.
+ * Every function that can fail returns NULL on success, else a message that the
+ * caller releases with prism_message_free. No C++ exception leaves the shim.
+ * Tensors are passed as `at::Tensor *`, which is tch's C_tensor. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A frozen, inlined forward graph. Its values are numbered: first the inputs,
+ * then the outputs of every top-level node in execution order. */
+typedef struct prism_graph prism_graph;
+
+/* A graph compiled to return selected values. */
+typedef struct prism_program prism_program;
+
+/* The form in which a program returns a value [N,C,h,w]. */
+enum prism_reading {
+  PRISM_WHOLE = 0,        /* the tensor itself */
+  PRISM_CHANNEL_MEAN = 1, /* its mean over the channels, [N,1,h,w] */
+  PRISM_GROUP_MEANS = 2,  /* means of the positive parts of four groups of channels, [N,min(4,C),h,w] */
+};
+
+typedef struct prism_output {
+  int64_t value;
+  int32_t reading; /* enum prism_reading */
+} prism_output;
+
+/* How excitation backpropagation takes the winning probability back through one
+ * operator (see excitation_backprop.cpp). Operators without a rule keep their
+ * gradient. */
+enum prism_backprop_rule {
+  PRISM_Z_PLUS = 0,             /* z-plus rule: layers with weights, average pooling */
+  PRISM_Z_PLUS_CONTRASTIVE = 1, /* z-plus, minus z-plus with negated weights */
+  PRISM_PASS = 2,               /* unchanged, to one input */
+  PRISM_SPLIT_POSITIVE = 3,     /* to inputs 0 and 1, in proportion to their positive parts */
+};
+
+typedef struct prism_node_rule {
+  int64_t value;      /* the operator's output */
+  int32_t rule;       /* enum prism_backprop_rule */
+  int32_t input;      /* the position of the input that receives the probability */
+  int64_t batch_norm; /* the output of the batch-norm folded into the weights, or -1 */
+} prism_node_rule;
+
+enum prism_execution {
+  PRISM_PLAIN = 0,     /* the operators of the graph, one by one */
+  PRISM_OPTIMISED = 1, /* with libtorch's passes for frozen graphs */
+  PRISM_BF16 = 2,      /* the same, in bfloat16 */
+};
+
+/* Loads a TorchScript file. `device` is -1 for the CPU, else a CUDA index. */
+char *prism_graph_load(const char *path, int device, prism_graph **out);
+
+/* Starts to record the operators that this thread calls on `*input`, a new tensor:
+ * `example` itself or, with `on_meta`, one of its shape without values. */
+char *prism_trace_begin(const void *example, int on_meta, void **input);
+/* Ends the trace, also on failure. `output` is NULL if the forward pass failed. */
+char *prism_trace_end(const void *output, int on_cpu, prism_graph **out);
+/* Makes the trace a graph. The values of its weights must not change afterwards. */
+char *prism_trace_finish(prism_graph *trace);
+
+/* The graph as JSON, with the shape of every value for an input of `shape`
+ * (four numbers) on `device`. */
+char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json);
+
+/* Compiles the graph to return `outputs`. Unless `tap` is negative, the program
+ * also returns, last, the value `tap` as a leaf of autograd: results can be
+ * differentiated with respect to it, with gradients as `rules` (in execution order)
+ * say. Such a program computes plainly. */
+char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t tap,
+                        const prism_node_rule *rules, size_t rule_count, int32_t execution,
+                        prism_program **out);
+/* Writes `count` new tensors into `results`, and one more if there is a tap. */
+char *prism_program_run(prism_program *program, const void *input, void **results);
+
+/* A float32 tensor on the CPU that uses `values` without a copy. `drop` is called with
+ * `owner` when the last tensor that uses them is gone; on failure it is not called. */
+char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
+                             void (*drop)(void *), void *owner, void **out);
+
+/* While on, tensors of zeros, ones, uniform or normal values that this thread makes
+ * have a shape but no memory of their own. */
+void prism_skip_init(int on);
+
+void prism_graph_free(prism_graph *graph);
+void prism_program_free(prism_program *program);
+void prism_message_free(char *message);
+
+#ifdef __cplusplus
+}
+#endif
