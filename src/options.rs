@@ -330,17 +330,23 @@ pub struct ClusterOptions {
 impl Options {
     /// What is read of the network.
     pub fn hooks(&self) -> Hooks {
-        let method = match self.saliency.method {
-            SaliencyChoice::None => None,
-            SaliencyChoice::Gradcam => Some(Method::GradCam),
-            SaliencyChoice::ExctBackp => Some(Method::ContrastiveExcitationBackprop),
-        };
         Hooks {
-            saliency: method.map(|method| SaliencyHook {
+            saliency: self.saliency.method().map(|method| SaliencyHook {
                 method,
                 layer: self.saliency.saliency_layer.clone(),
             }),
             ..self.model.hooks(&self.compute)
+        }
+    }
+}
+
+impl SaliencyOptions {
+    /// The method, if there is to be a saliency.
+    pub fn method(&self) -> Option<Method> {
+        match self.method {
+            SaliencyChoice::None => None,
+            SaliencyChoice::Gradcam => Some(Method::GradCam),
+            SaliencyChoice::ExctBackp => Some(Method::ContrastiveExcitationBackprop),
         }
     }
 }
@@ -444,7 +450,7 @@ impl DeviceChoice {
             DeviceChoice::Cuda(index) => Err(hinted(
                 match count() {
                     0 => format!(
-                        "cuda:{index}: no CUDA device can be used here (no GPU or driver, or a libtorch without CUDA: `make build CUDA=1`)"
+                        "cuda:{index}: no CUDA device can be used here: there is no GPU or driver, or libtorch lacks CUDA; see `make build CUDA=1`"
                     ),
                     count => {
                         format!("cuda:{index}: there are only {count} CUDA devices, from cuda:0")

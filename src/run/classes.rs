@@ -4,10 +4,11 @@ use anyhow::{Result, bail};
 
 use crate::classes::no_class;
 use crate::error::{Hint, usage_hinted};
-use crate::hooks::{HookedModel, Hooks};
+use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::model::Network;
-use crate::options::{ClassOptions, ModelOptions, Options};
+use crate::notices::Notices;
+use crate::options::{ClassOptions, ModelOptions, SaliencyOptions};
 
 /// The class names that the user gave, with their file.
 pub type GivenLabels = Option<(Labels, std::path::PathBuf)>;
@@ -54,15 +55,14 @@ pub fn labels_of(
 pub fn choose_target(
     model: &mut HookedModel,
     labels: Option<&Labels>,
-    hooks: &Hooks,
-    options: &Options,
+    saliency: &SaliencyOptions,
+    notices: Notices,
 ) -> Result<Option<String>> {
-    let Some(hook) = &hooks.saliency else {
+    let Some(method) = saliency.method() else {
         return Ok(None);
     };
-    let notices = options.notices.level();
     if let Some(layer) = model.saliency_name()
-        && hook.layer.is_none()
+        && saliency.saliency_layer.is_none()
         && layer != model.excitation_name()
     {
         notices.note(&format!(
@@ -70,8 +70,8 @@ pub fn choose_target(
             model.excitation_name()
         ));
     }
-    let title = hook.method.title();
-    let Some(target) = &options.saliency.target else {
+    let title = method.title();
+    let Some(target) = &saliency.target else {
         return Ok(Some(title.to_string()));
     };
     let class = find_class(target, labels, model.classes())?;

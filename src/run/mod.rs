@@ -48,10 +48,10 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let network = Network::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
     let size = input.size().unwrap_or(network.input_size);
-    let hooks = options.hooks();
-    let mut model = network.hook(size, &hooks)?;
+    let mut model = network.hook(size, &options.hooks())?;
     let labels = classes::labels_of(&model, &network, given, &options.model)?;
-    let saliency = classes::choose_target(&mut model, labels.as_ref(), &hooks, options)?;
+    let target = &options.saliency;
+    let saliency = classes::choose_target(&mut model, labels.as_ref(), target, notices)?;
     let (name, normalisation) = (network.name, network.normalisation);
     drop(network.graph); // the model has its own copy
     clock.lap("hooking");

@@ -390,7 +390,7 @@ fn files_that_are_no_image_are_refused() {
         data/arrays/uint8.npz => 1: uint8.npz | float32
         data/arrays/channels_last.npz => 1: channels_last.npz | [N, 3, H, W]
         data/arrays/not_finite.npz => 1: not_finite.npz | finite
-        {photos/a.png|photos} a.npz => 1: a.npz | taken alone
+        {photos/a.png|photos} a.npz => 1: a.npz | the only input
         plain.npz --mean 0,0,0 => 2: plain.npz | used as they are
         "#,
     );
@@ -684,7 +684,7 @@ fn options_that_make_no_sense_are_refused() {
         --saliency gradcam --saliency-layer features.1O => 2: features.10
         --saliency gradcam --saliency-layer classifier.0 => 2: classifier.0
         # Values.
-        --device cuda:4096 => 1: --device cuda:4096 | CUDA device | cpu
+        --device cuda:4096 => 1: cuda:4096 | CUDA device | --device cpu
         --model again.pt => 2: --model
         "#,
     );
@@ -754,7 +754,7 @@ fn cluster_files_are_checked() {
         photos => 1: photos
         none.bin => 1: none.bin
         empty.bin => 1: empty.bin | empty
-        {text.bin|photos/a.png} => 1: the pickle is refused
+        {text.bin|photos/a.png} => 1: is not a pickle
         one.bin => 0: wrote results/clustering.png
         one.bin --labels ten.txt => 0
         one.bin --labels cut5_ten.txt => 1: cut5_ten.txt | 1 names | one.bin has class
