@@ -27,6 +27,9 @@ const CHUNK_BYTES: usize = 64 << 20;
 
 /// How images are forwarded.
 pub struct ForwardOptions<'a> {
+    /// The network.
+    pub model: &'a HookedModel,
+    /// The normalisation of its images.
     pub normalisation: Normalisation,
     /// Images in a chunk.
     pub chunk: usize,
@@ -63,11 +66,7 @@ pub fn chunk_size(model: &HookedModel) -> usize {
 /// # Errors
 /// Returns an error if an image cannot be decoded (unless it is to be left out), or the
 /// network fails.
-pub fn forward_all(
-    input: &Input,
-    model: &HookedModel,
-    options: &ForwardOptions<'_>,
-) -> Result<Forwarded> {
+pub fn forward_all(input: &Input, options: &ForwardOptions<'_>) -> Result<Forwarded> {
     let mut all = Forwarded {
         collector: Collector::new(options.spool),
         paths: Vec::new(),
@@ -76,14 +75,14 @@ pub fn forward_all(
         times: ["forwarding", "collecting"].map(|stage| (stage, Duration::ZERO)),
     };
     match input {
-        Input::Array(path, tensor) => all.add_array(path, tensor, model, options)?,
+        Input::Array(path, tensor) => all.add_array(path, tensor, options)?,
         Input::Files {
             paths,
             skip_bad,
             max_pixels,
         } => {
             let bar = options.notices.bar(paths.len(), "decoding and forwarding");
-            let size = model.input_size();
+            let size = options.model.input_size();
             let decode = |file: &Path| decode(file, size, *max_pixels);
             decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
@@ -102,7 +101,7 @@ pub fn forward_all(
                 }
                 if !inputs.is_empty() {
                     let batch = to_batch(&inputs, &options.normalisation)?;
-                    all.add(&pictures, &batch, model, options)?;
+                    all.add(&pictures, &batch, options)?;
                 }
                 bar.inc(chunk.len() as u64);
                 Ok(())
@@ -118,7 +117,6 @@ impl Forwarded {
         &mut self,
         path: &Path,
         tensor: &Tensor,
-        model: &HookedModel,
         options: &ForwardOptions<'_>,
     ) -> Result<()> {
         let bar = options.notices.bar(tensor.size()[0] as usize, "forwarding");
@@ -127,7 +125,7 @@ impl Forwarded {
             let pictures: Vec<RgbImage> = images
                 .map(|image| stretched_picture(&batch.get(image)))
                 .collect::<Result<_>>()?;
-            self.add(&pictures, &batch, model, options)?;
+            self.add(&pictures, &batch, options)?;
             for _ in &pictures {
                 let mut name = path.as_os_str().to_owned();
                 name.push(format!(":{}", self.paths.len()));
@@ -142,7 +140,6 @@ impl Forwarded {
         &mut self,
         pictures: &[RgbImage],
         batch: &Tensor,
-        model: &HookedModel,
         options: &ForwardOptions<'_>,
     ) -> Result<()> {
         for picture in pictures {
@@ -153,7 +150,7 @@ impl Forwarded {
         }
         let [(_, forwarding), (_, collecting)] = &mut self.times;
         let begun = Instant::now();
-        let excitations = model.forward(batch)?;
+        let excitations = options.model.forward(batch)?;
         *forwarding += begun.elapsed();
         let begun = Instant::now();
         self.collector.add(excitations)?;

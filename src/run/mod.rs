@@ -3,7 +3,6 @@
 mod classes;
 mod commands;
 mod describe;
-mod fit;
 mod forward;
 mod input;
 mod outputs;
@@ -12,16 +11,17 @@ use std::io::Write;
 
 use anyhow::Result;
 
+use crate::arrays::read_basis;
 use crate::classes::top_classes;
 use crate::heap::with_retained_heap;
+use crate::map::{Basis, Collector, MapOptions, Maps};
 use crate::model::Network;
-use crate::notices::Stopwatch;
+use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
 use crate::spool::{self, Spool};
 
 pub use commands::{print_layers, print_models, print_text, som};
 
-use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
 use input::Input;
 use outputs::{Destination, Results};
@@ -37,12 +37,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let mut clock = Stopwatch::start();
 
     let input = Input::open(&options.input, &options.model, notices)?;
-    let drawn = outputs::drawn(&options.output);
-    let saved = outputs::saved(&options.output);
     let mut to = Destination::default();
-    for output in drawn.iter().chain(&saved) {
-        output.prepare(&mut to.files)?;
-    }
+    outputs::prepare(&options.output, &mut to.files)?;
     let given = classes::read_labels(&options.classes)?;
 
     let network = Network::load(&options.model, &options.compute, notices)?;
@@ -56,7 +52,13 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     drop(network.graph); // the model has its own copy
     clock.lap("hooking");
 
-    let mut fit = Fit::new(&name, &model, &options.map)?;
+    let map_options = MapOptions {
+        keep: options.map.filter(),
+        extrapolation: (!options.map.no_gradual_extrapolation).then(|| model.extrapolation()),
+    };
+    let basis_of = describe::basis_of(&name, &model, map_options);
+    let basis = options.map.basis.as_deref();
+    let basis = basis.map(|file| read_basis(file, &basis_of)).transpose()?;
     let chunk = options
         .compute
         .batch_size
@@ -70,22 +72,23 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         .unwrap_or_else(spool::share_of_memory);
     let spool = Spool::new(memory, &options.output.folder);
     let forwarding = ForwardOptions {
+        model: &model,
         normalisation,
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         spool: &spool,
         notices,
     };
-    let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
+    let forwarded = with_retained_heap(|| forward_all(&input, &forwarding))?;
     clock.laps(&forwarded.times, "decoding");
 
-    let maps = fit.maps(forwarded.collector, notices)?;
+    let maps = fit(forwarded.collector, map_options, basis, notices)?;
     clock.lap("analysing");
 
     let classes = top_classes(&maps.logits, labels.as_ref(), options.classes.top as i64)?;
     let mut results = Results {
         network: describe::network(&name, &model, options.model.rule),
-        basis_of: fit.of,
+        basis_of,
         saliency,
         paths: forwarded.paths,
         pictures: forwarded.pictures,
@@ -95,17 +98,38 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         clock,
         notices,
     };
-    for output in drawn {
-        output.write(&results, &mut to)?;
-    }
-    to.finish_drawing()?;
+    outputs::draw(&options.output, &results, &mut to)?;
     results.clock.lap("drawing");
-    for output in saved {
-        output.write(&results, &mut to)?;
-    }
+    outputs::save(&options.output, &results, &mut to)?;
     results.clock.lap("saving");
     let (written, printed) = to.commit()?;
     commands::report_written(&written, notices);
     notices.detail(|| format!("times: {}", results.clock));
     commands::print_text(&printed, stdout)
+}
+
+/// Fits the components, unless there is a basis, and makes the maps of all images; notes what
+/// limits them.
+fn fit(
+    collector: Collector,
+    options: MapOptions,
+    basis: Option<Basis>,
+    notices: Notices,
+) -> Result<Maps> {
+    let spinner = notices.spinner("analysing");
+    let maps = collector.finish_with(options, basis)?;
+    spinner.finish_and_clear();
+    if let Some(note) = maps.note() {
+        notices.note(note);
+    } else if maps.is_constant() {
+        notices.warn("all features are the same in all images, so the map is black");
+    }
+    let white = maps.not_salient();
+    if white > 0 {
+        notices.warn(&format!(
+            "the class has no saliency in {white} of {} images, so their maps are white",
+            maps.len()
+        ));
+    }
+    Ok(maps)
 }

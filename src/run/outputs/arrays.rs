@@ -5,59 +5,49 @@ use std::path::Path;
 use anyhow::Result;
 use tch::Tensor;
 
-use super::{Destination, Output, Results};
+use super::{Destination, Results};
 use crate::arrays::{ArrayFormat, ArrayWriter};
-use crate::output::{Outputs, folder_of};
 use crate::size::Size;
 
-/// The arrays in the file with that path.
-pub struct Arrays<'a>(pub &'a Path);
+/// Writes the arrays to `file`.
+pub fn write(file: &Path, results: &Results, to: &mut Destination) -> Result<()> {
+    let maps = &results.maps;
+    let Size { height, width } = maps.size();
+    let images = maps.len() as i64;
+    let input = [&[images], results.input.shape()].concat();
+    let mut layout = vec![
+        ("maps", vec![images, maps.channels() as i64, height, width]),
+        ("features", maps.features.size()),
+        ("variance_ratio", vec![maps.variance_ratio.len() as i64]),
+        ("logits", maps.logits.size()),
+        ("input", input),
+    ];
+    layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
+    let layout: Vec<(String, Vec<usize>)> = layout
+        .into_iter()
+        .map(|(name, shape)| (name.into(), shape.iter().map(|&n| n as usize).collect()))
+        .collect();
+    let format = ArrayFormat::from_path(file)?;
+    let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1]));
+    let ratios: Vec<f32> = maps.variance_ratio.iter().map(|&r| r as f32).collect();
 
-impl Output for Arrays<'_> {
-    fn prepare(&self, files: &mut Outputs) -> Result<()> {
-        ArrayFormat::from_path(self.0)?;
-        files.prepare(folder_of(self.0))
-    }
-
-    fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let maps = &results.maps;
-        let Size { height, width } = maps.size();
-        let images = maps.len() as i64;
-        let input = [&[images], results.input.shape()].concat();
-        let mut layout = vec![
-            ("maps", vec![images, maps.channels() as i64, height, width]),
-            ("features", maps.features.size()),
-            ("variance_ratio", vec![maps.variance_ratio.len() as i64]),
-            ("logits", maps.logits.size()),
-            ("input", input),
-        ];
-        layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
-        let layout: Vec<(String, Vec<usize>)> = layout
-            .into_iter()
-            .map(|(name, shape)| (name.into(), shape.iter().map(|&n| n as usize).collect()))
-            .collect();
-        let format = ArrayFormat::from_path(self.0)?;
-        let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1]));
-        let ratios: Vec<f32> = maps.variance_ratio.iter().map(|&r| r as f32).collect();
-
-        to.files.write(self.0, |out| {
-            let mut writer = ArrayWriter::create(out, format, &layout, &results.paths)?;
-            let array = writer.array("maps")?;
-            for images in maps.chunks() {
-                array.write(&values(&maps.map(images)?)?)?;
-            }
-            writer.array("features")?.write(&values(&maps.features)?)?;
-            writer.array("variance_ratio")?.write(&ratios)?;
-            writer.array("logits")?.write(&values(&maps.logits)?)?;
-            let array = writer.array("input")?;
-            for images in maps.chunks() {
-                array.write(&values(&results.input.get(images)?)?)?;
-            }
-            if let Some(saliency) = &maps.saliency {
-                writer.array("saliency")?.write(&values(saliency)?)?;
-            }
-            writer.finish()?;
-            Ok(())
-        })
-    }
+    to.files.write(file, |out| {
+        let mut writer = ArrayWriter::create(out, format, &layout, &results.paths)?;
+        let array = writer.array("maps")?;
+        for images in maps.chunks() {
+            array.write(&values(&maps.map(images)?)?)?;
+        }
+        writer.array("features")?.write(&values(&maps.features)?)?;
+        writer.array("variance_ratio")?.write(&ratios)?;
+        writer.array("logits")?.write(&values(&maps.logits)?)?;
+        let array = writer.array("input")?;
+        for images in maps.chunks() {
+            array.write(&values(&results.input.get(images)?)?)?;
+        }
+        if let Some(saliency) = &maps.saliency {
+            writer.array("saliency")?.write(&values(saliency)?)?;
+        }
+        writer.finish()?;
+        Ok(())
+    })
 }

@@ -4,34 +4,23 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Destination, Output, Results};
+use super::{Destination, Results};
 use crate::cluster::{Row, pickle};
 use crate::map::ColourSet;
 use crate::options::CLUSTER_FILE;
-use crate::output::Outputs;
 
-/// The rows of the cluster file.
-pub struct Clusters;
-
-impl Output for Clusters {
-    fn prepare(&self, files: &mut Outputs) -> Result<()> {
-        files.prepare(Path::new("."))
-    }
-
-    fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let colours = results.maps.colours()?;
-        let any = colours
-            .iter()
-            .fold(ColourSet::NONE, |any, &set| any.union(set));
-        let images = results.paths.iter().zip(&results.classes).zip(&colours);
-        let rows: Vec<Row> = images
-            .map(|((path, classes), colours)| Row {
-                path: path.to_string_lossy().into(),
-                class: classes.first().map_or(0, |class| class.id),
-                features: any.codes().map(|code| colours.contains(code)).collect(),
-            })
-            .collect();
-        to.files
-            .write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))
-    }
+/// Writes the cluster file.
+pub fn write(results: &Results, to: &mut Destination) -> Result<()> {
+    let colours = results.maps.colours()?;
+    let any = ColourSet::any(&colours);
+    let images = results.paths.iter().zip(&results.classes).zip(&colours);
+    let rows: Vec<Row> = images
+        .map(|((path, classes), colours)| Row {
+            path: path.to_string_lossy().into(),
+            class: classes.first().map_or(0, |class| class.id),
+            features: any.codes().map(|code| colours.contains(code)).collect(),
+        })
+        .collect();
+    to.files
+        .write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))
 }

@@ -1,88 +1,101 @@
-//! The outputs of a run. Each is a type with its own file; a new output is a new file and
-//! one line in [`drawn`] or [`saved`].
+//! The outputs of a run. A new output is a function that [`draw`] or [`save`] calls, and its file
+//! a line in [`prepare`].
 
 mod arrays;
-mod basis;
 mod clusters;
 mod figure;
-mod json;
-mod lines;
 mod page;
 mod per_image;
 mod pictures;
-mod variance;
+mod text;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 use anyhow::Result;
 use tch::Tensor;
 
-use crate::arrays::BasisOf;
+use crate::arrays::{ArrayFormat, BasisOf, write_basis};
 use crate::classes::Class;
-use crate::figure::Scaling;
+use crate::figure::{Scaling, draw_variance};
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
-use crate::options::{JsonTarget, OutputOptions};
-use crate::output::Outputs;
+use crate::options::{CLUSTER_FILE, JsonTarget, OutputOptions};
+use crate::output::{Outputs, folder_of};
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 
 use pictures::StoredPicture;
 
-/// One kind of result.
-pub trait Output {
-    /// Checks that the output can be written, before the network is loaded.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot.
-    fn prepare(&self, files: &mut Outputs) -> Result<()> {
-        let _ = files;
-        Ok(())
+/// Checks that all files can be written, before the network is loaded.
+///
+/// # Errors
+/// Returns an error if a folder cannot be created or written into, or if the file of arrays has
+/// another extension.
+pub fn prepare(options: &OutputOptions, files: &mut Outputs) -> Result<()> {
+    if let Some(file) = &options.save_arrays {
+        ArrayFormat::from_path(file)?;
     }
-
-    /// Writes the output.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot be made or written.
-    fn write(&self, results: &Results, to: &mut Destination) -> Result<()>;
+    files.prepare(&options.folder)?;
+    let json = match &options.json {
+        Some(JsonTarget::File(file)) => Some(file.as_path()),
+        _ => None,
+    };
+    let named = [
+        options.report.as_deref(),
+        options.save_arrays.as_deref(),
+        options.cluster.then(|| Path::new(CLUSTER_FILE)),
+        options.save_basis.as_deref(),
+        json,
+    ];
+    let mut folders = named.into_iter().flatten().map(folder_of);
+    folders.try_for_each(|folder| files.prepare(folder))
 }
 
-/// The outputs that show pictures or charts, in the order in which they are written.
-pub fn drawn(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
-    let mut outputs: Vec<Box<dyn Output>> = vec![
-        Box::new(variance::Variance(options)), // first: it is drawn beside the others
-        Box::new(figure::Figure(options)),
-    ];
+/// Writes the outputs that show pictures or charts.
+///
+/// # Errors
+/// Returns an error if one cannot be made or written.
+pub fn draw(options: &OutputOptions, results: &Results, to: &mut Destination) -> Result<()> {
+    let (ratios, format) = (results.maps.variance_ratio.clone(), options.format);
+    let (network, extension) = (&results.network.network, format.extension());
+    let chart = options
+        .folder
+        .join(format!("PRISM_var_{network}.{extension}"));
+    let drawing = std::thread::spawn(move || draw_variance(&ratios, format));
+    figure::write(options, results, to)?;
     if options.per_image {
-        outputs.push(Box::new(per_image::PerImage(options)));
+        per_image::write(options, results, to)?;
     }
     if let Some(file) = &options.report {
-        outputs.push(Box::new(page::Page(file)));
+        page::write(file, results, to)?;
     }
-    outputs
+    let drawn = drawing.join();
+    let bytes = drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    to.write(&chart, &bytes)
 }
 
-/// The outputs that hold numbers and text, in the order in which they are written.
-pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
-    let mut outputs: Vec<Box<dyn Output>> = Vec::new();
+/// Writes the outputs that hold numbers and text.
+///
+/// # Errors
+/// Returns an error if one cannot be made or written.
+pub fn save(options: &OutputOptions, results: &Results, to: &mut Destination) -> Result<()> {
     if let Some(file) = &options.save_arrays {
-        outputs.push(Box::new(arrays::Arrays(file)));
+        arrays::write(file, results, to)?;
     }
     if options.cluster {
-        outputs.push(Box::new(clusters::Clusters));
+        clusters::write(results, to)?;
     }
     if let Some(file) = &options.save_basis {
-        outputs.push(Box::new(basis::SavedBasis(file)));
+        to.write(file, &write_basis(&results.maps.basis, &results.basis_of)?)?;
     }
     if let Some(target) = &options.json {
-        outputs.push(Box::new(json::Json(target))); // after the others: it lists their files
+        text::json(target, results, to)?; // after the others: it lists their files
     }
-    if options.json != Some(JsonTarget::Stdout) {
-        outputs.push(Box::new(lines::Lines));
+    match &options.json {
+        Some(JsonTarget::Stdout) => Ok(()),
+        _ => text::lines(results, to),
     }
-    outputs
 }
 
 /// The results of a run, which the outputs read.
@@ -165,32 +178,12 @@ pub struct Destination {
     /// The files.
     pub files: Outputs,
     printed: Vec<u8>,
-    drawing: Vec<(PathBuf, JoinHandle<Result<Vec<u8>>>)>,
 }
 
 impl Destination {
     /// Writes a file of these bytes.
     fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         self.files.write(path, |out| Ok(out.write_all(bytes)?))
-    }
-
-    /// Writes what `draw` returns, which another thread computes meanwhile.
-    fn draw(&mut self, path: PathBuf, draw: impl FnOnce() -> Result<Vec<u8>> + Send + 'static) {
-        self.drawing.push((path, std::thread::spawn(draw)));
-    }
-
-    /// Waits for the other threads and writes their files.
-    ///
-    /// # Errors
-    /// Returns the first error of a thread or of writing.
-    pub fn finish_drawing(&mut self) -> Result<()> {
-        for (path, thread) in std::mem::take(&mut self.drawing) {
-            let bytes = thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            self.write(&path, &bytes)?;
-        }
-        Ok(())
     }
 
     /// Gives all files their names; returns those, and the text for standard output.

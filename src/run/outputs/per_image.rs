@@ -4,35 +4,30 @@ use anyhow::Result;
 use image::ImageFormat;
 
 use super::pictures::{OVERLAY, file_stem, overlaid, scaled};
-use super::{Destination, Output, Results};
+use super::{Destination, Results};
 use crate::convert::to_picture;
 use crate::options::OutputOptions;
 
-/// The pictures in the folder `PRISM_<network>`.
-pub struct PerImage<'a>(pub &'a OutputOptions);
-
-impl Output for PerImage<'_> {
-    fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let folder = self
-            .0
-            .folder
-            .join(format!("PRISM_{}", results.network.network));
-        to.files.prepare(&folder)?;
-        let alpha = self.0.overlay.unwrap_or(OVERLAY);
-        let (count, scaling) = (results.maps.len(), results.scaling());
-        let bar = results.notices.bar(count, "drawing each image");
-        for (image, path) in results.paths.iter().enumerate() {
-            let map = results.map(image)?;
-            let over = overlaid(&results.picture(image).load()?, &map, alpha, scaling)?;
-            let alone = to_picture(&scaled(&map, over.dimensions(), scaling))?;
-            let stem = file_stem(image, count, path);
-            for (kind, picture) in [("map", &alone), ("overlay", &over)] {
-                let file = folder.join(format!("{stem}_{kind}.png"));
-                to.files
-                    .write(&file, |out| Ok(picture.write_to(out, ImageFormat::Png)?))?;
-            }
-            bar.inc(1);
+/// Writes the pictures to the folder `PRISM_<network>`.
+pub fn write(options: &OutputOptions, results: &Results, to: &mut Destination) -> Result<()> {
+    let folder = options
+        .folder
+        .join(format!("PRISM_{}", results.network.network));
+    to.files.prepare(&folder)?;
+    let alpha = options.overlay.unwrap_or(OVERLAY);
+    let (count, scaling) = (results.maps.len(), results.scaling());
+    let bar = results.notices.bar(count, "drawing each image");
+    for (image, path) in results.paths.iter().enumerate() {
+        let map = results.map(image)?;
+        let over = overlaid(&results.picture(image).load()?, &map, alpha, scaling)?;
+        let alone = to_picture(&scaled(&map, over.dimensions(), scaling))?;
+        let stem = file_stem(image, count, path);
+        for (kind, picture) in [("map", &alone), ("overlay", &over)] {
+            let file = folder.join(format!("{stem}_{kind}.png"));
+            to.files
+                .write(&file, |out| Ok(picture.write_to(out, ImageFormat::Png)?))?;
         }
-        Ok(())
+        bar.inc(1);
     }
+    Ok(())
 }
