@@ -109,7 +109,7 @@ impl Stored {
 }
 
 /// The number of bytes of an array, or `None` if it overflows.
-fn bytes_of(shape: &[usize], element: usize) -> Option<usize> {
+pub(crate) fn bytes_of(shape: &[usize], element: usize) -> Option<usize> {
     let mut axes = shape.iter();
     axes.try_fold(element, |product, &axis| product.checked_mul(axis))
 }

@@ -1,6 +1,6 @@
 //! Pictures to batches, and tensors to pictures.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
@@ -83,10 +83,7 @@ pub fn to_picture(image: &Tensor) -> Result<RgbImage> {
         .to_kind(Kind::Uint8)
         .contiguous()
         .view([-1]);
-    match RgbImage::from_raw(width as u32, height as u32, Vec::<u8>::try_from(bytes)?) {
-        Some(picture) => Ok(picture),
-        None => bail!("a picture of {width}x{height} pixels is incomplete"),
-    }
+    picture_of(width, height, Vec::try_from(bytes)?)
 }
 
 /// The picture of a preprocessed image `[3,H,W]` of unknown mean and standard deviation: its
@@ -118,10 +115,12 @@ pub fn ramp_picture(channel: &Tensor, ramp: impl Fn(f32) -> [u8; 3]) -> Result<R
         .iter()
         .flat_map(|value| ramp((value - low) / range))
         .collect();
-    match RgbImage::from_raw(width as u32, height as u32, bytes) {
-        Some(picture) => Ok(picture),
-        None => bail!("a picture of {width}x{height} pixels is incomplete"),
-    }
+    picture_of(width, height, bytes)
+}
+
+fn picture_of(width: i64, height: i64, bytes: Vec<u8>) -> Result<RgbImage> {
+    RgbImage::from_raw(width as u32, height as u32, bytes)
+        .with_context(|| format!("a picture of {width}x{height} pixels is incomplete"))
 }
 
 #[cfg(test)]

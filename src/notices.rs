@@ -78,6 +78,12 @@ impl Notices {
         self.line(None, what, "{msg} {spinner} {elapsed}")
     }
 
+    /// A progress bar for a transfer of `bytes`, if their number is known; removed at the end.
+    pub fn transfer(self, bytes: Option<u64>) -> ProgressBar {
+        let line = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        self.line(bytes, "", line)
+    }
+
     fn line(self, count: Option<u64>, what: &'static str, template: &str) -> ProgressBar {
         let target = if self == Notices::Quiet {
             ProgressDrawTarget::hidden()

@@ -1,7 +1,7 @@
 //! Writes arrays in pieces, so that memory stays flat whatever their size.
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -72,8 +72,8 @@ impl<W: Write + Seek> ArrayWriter<W> {
         let sink = match format {
             ArrayFormat::Npz => {
                 let mut zip = ZipWriter::new(UntilFailure {
+                    position: writer.stream_position()?,
                     inner: writer,
-                    position: 0,
                     failure: None,
                 });
                 begin_npy(&mut zip, FILES, "|u1", &[files.len()], files.len())?;
@@ -167,7 +167,7 @@ impl<W: Write + Seek> ArrayWriter<W> {
                 let UntilFailure { inner, failure, .. } = zip.finish()?;
                 match failure {
                     None => inner,
-                    Some(kind) => return Err(io::Error::from(kind).into()),
+                    Some(failure) => return Err(failure.into()),
                 }
             }
             Sink::Safetensors(writer) => writer,
@@ -195,53 +195,47 @@ fn begin_npy<W: Write + Seek>(
     Ok(())
 }
 
-/// Passes on everything until a write fails, and then pretends to write.
+/// Writes to `inner` until that fails, and then only pretends to write.
 ///
 /// A `ZipWriter` completes its archive when it is dropped. If that fails, it prints to stderr: on a
 /// full disk a second message, after the run's own.
 struct UntilFailure<W> {
     inner: W,
     position: u64,
-    failure: Option<ErrorKind>,
+    failure: Option<io::Error>,
 }
 
 impl<W> UntilFailure<W> {
-    /// The result of `act`, or `pretended` after a failure.
-    fn attempt<T>(
-        &mut self,
-        pretended: T,
-        act: impl FnOnce(&mut W) -> io::Result<T>,
-    ) -> io::Result<T> {
-        if self.failure.is_some() {
-            return Ok(pretended);
+    fn attempt<T>(&mut self, act: impl FnOnce(&mut W) -> io::Result<T>) {
+        if self.failure.is_none() {
+            self.failure = act(&mut self.inner).err();
         }
-        let result = act(&mut self.inner);
-        let failed = result.as_ref().err().map(io::Error::kind);
-        self.failure = failed.filter(|&kind| kind != ErrorKind::Interrupted);
-        result
     }
 }
 
-impl<W: Write + Seek> Write for UntilFailure<W> {
+impl<W: Write> Write for UntilFailure<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.attempt(bytes.len(), |inner| inner.write(bytes))?;
-        self.position += written as u64;
-        Ok(written)
+        self.attempt(|inner| inner.write_all(bytes));
+        self.position += bytes.len() as u64;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.attempt((), W::flush)
+        self.attempt(W::flush);
+        Ok(())
     }
 }
 
-impl<W: Write + Seek> Seek for UntilFailure<W> {
+impl<W: Seek> Seek for UntilFailure<W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let pretended = match to {
+        self.position = match to {
             SeekFrom::Start(position) => position,
             SeekFrom::Current(by) => self.position.saturating_add_signed(by),
+            // Of a finished archive, whose end was just written.
             SeekFrom::End(_) => self.position,
         };
-        self.position = self.attempt(pretended, |inner| inner.seek(to))?;
+        let position = SeekFrom::Start(self.position);
+        self.attempt(|inner| inner.seek(position));
         Ok(self.position)
     }
 }

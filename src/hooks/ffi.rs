@@ -97,7 +97,7 @@ type Message = *mut c_char;
 
 unsafe extern "C" {
     fn prism_graph_load(path: *const c_char, device: c_int, out: *mut *mut GraphHandle) -> Message;
-    fn prism_trace_begin(example: *const c_void, meta: c_int, input: *mut *mut c_void) -> Message;
+    fn prism_trace_begin(example: *const c_void, input: *mut *mut c_void) -> Message;
     fn prism_trace_end(output: *const c_void, cpu: c_int, out: *mut *mut GraphHandle) -> Message;
     fn prism_trace_finish(trace: *mut GraphHandle) -> Message;
     fn prism_graph_describe(
@@ -138,10 +138,6 @@ unsafe extern "C" {
 /// A frozen, inlined TorchScript graph.
 #[derive(Debug)]
 pub struct RawGraph(NonNull<GraphHandle>);
-
-/// The recorded operators of a forward pass, whose weights may not have their values yet.
-#[derive(Debug)]
-pub struct RawTrace(RawGraph);
 
 /// A graph compiled to return selected values.
 #[derive(Debug)]
@@ -222,24 +218,18 @@ impl RawGraph {
             count: outputs.len() + usize::from(tap.is_some()),
         })
     }
-}
 
-impl RawTrace {
-    /// Records the operators of `forward` on `example` `[N,3,H,W]`, as `torch.jit.trace`
-    /// does. With `on_meta`, `forward` gets a tensor of the example's shape without values:
-    /// it then neither computes nor reads weights.
+    /// Records the operators of `forward`, as `torch.jit.trace` does. `forward` gets a tensor of
+    /// the shape of `example` `[N,3,H,W]` without values, so it neither computes nor reads
+    /// weights. The result is a graph after [`finish_trace`](RawGraph::finish_trace).
     ///
     /// # Errors
     /// Returns the reason on one line if `forward` panics, as tch does, or if its output does
     /// not depend on its input.
-    pub fn record(
-        example: &Tensor,
-        on_meta: bool,
-        forward: impl FnOnce(&Tensor) -> Tensor,
-    ) -> Result<RawTrace> {
+    pub fn record(example: &Tensor, forward: impl FnOnce(&Tensor) -> Tensor) -> Result<RawGraph> {
         let mut input = ptr::null_mut();
         // SAFETY: tch's pointer is to a live at::Tensor; `input` outlives the call.
-        check(unsafe { prism_trace_begin(example.as_ptr().cast(), on_meta.into(), &mut input) })?;
+        check(unsafe { prism_trace_begin(example.as_ptr().cast(), &mut input) })?;
         // SAFETY: the shim made a new at::Tensor, which tch owns from here on.
         let input = unsafe { Tensor::from_ptr(input.cast()) };
         let output = catch_unwind(AssertUnwindSafe(|| forward(&input)));
@@ -251,17 +241,16 @@ impl RawTrace {
         // SAFETY: the pointer is null or to a live at::Tensor; `graph` outlives the call.
         let ended = check(unsafe { prism_trace_end(pointer, on_cpu, &mut graph) });
         output.map_err(|panic| of_panic(&*panic)).and(ended)?;
-        not_null(graph).map(RawGraph).map(RawTrace)
+        not_null(graph).map(RawGraph)
     }
 
-    /// The graph. The weights must have their final values.
+    /// Makes a trace a graph. The weights must have their final values.
     ///
     /// # Errors
     /// Returns libtorch's reason on one line.
-    pub fn into_graph(self) -> Result<RawGraph> {
+    pub fn finish_trace(&mut self) -> Result<()> {
         // SAFETY: the handle came from the shim, and nothing else has it.
-        check(unsafe { prism_trace_finish(self.0.0.as_ptr()) })?;
-        Ok(self.0)
+        check(unsafe { prism_trace_finish(self.0.as_ptr()) })
     }
 }
 

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::graph::{Graph, Node, ValueId};
 use super::naming::is_inside;
 use crate::error::{Hint, usage, usage_hinted};
+use crate::names::most_similar;
 
 /// One layer that can be hooked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +65,8 @@ pub fn find_layer(graph: &Graph, name: &str) -> Result<ValueId> {
         );
         return Err(usage_hinted(message, Hint::ListLayers));
     }
-    let mut names: Vec<(f64, &str)> = layers()
-        .map(|(node, _)| (strsim::jaro_winkler(name, &node.name), node.name.as_str()))
-        .collect();
-    names.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let nearest: Vec<&str> = names.iter().take(3).map(|(_, name)| *name).collect();
+    let names = layers().map(|(node, _)| node.name.as_str());
+    let nearest = most_similar(name, names, str::to_string, 0.0, 3);
     if nearest.is_empty() {
         return Err(usage(format!("there is no layer '{name}'")));
     }

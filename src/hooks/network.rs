@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tch::{Device, Tensor};
 
-use super::ffi::{Output, RawGraph, RawTrace, Reading};
+use super::ffi::{Output, RawGraph, Reading};
 use super::graph::Graph;
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
@@ -82,7 +82,7 @@ impl NetworkGraph {
 #[derive(Debug)]
 pub struct Trace {
     name: String,
-    raw: RawTrace,
+    raw: RawGraph,
     device: Device,
 }
 
@@ -102,7 +102,7 @@ impl Trace {
     ) -> Result<Trace> {
         Ok(Trace {
             name: name.to_string(),
-            raw: tch::no_grad(|| RawTrace::record(example, true, forward))?,
+            raw: tch::no_grad(|| RawGraph::record(example, forward))?,
             device: example.device(),
         })
     }
@@ -112,13 +112,14 @@ impl Trace {
     ///
     /// # Errors
     /// Returns libtorch's reason on one line if the trace is not a graph.
-    pub fn into_graph(self, parameters: &HashMap<String, Tensor>) -> Result<NetworkGraph> {
+    pub fn into_graph(mut self, parameters: &HashMap<String, Tensor>) -> Result<NetworkGraph> {
+        self.raw.finish_trace()?;
         let parameter_names = parameters
             .iter()
             .map(|(name, tensor)| (tensor.data_ptr() as usize, name.clone()))
             .collect();
         Ok(NetworkGraph {
-            raw: self.raw.into_graph()?,
+            raw: self.raw,
             origin: self.name,
             device: self.device,
             parameter_names,

@@ -85,12 +85,9 @@ fn images_in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn images_of_glob(value: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = value.to_str().ok_or_else(|| {
-        anyhow!(
-            "{}: no such file, and a glob must be valid UTF-8",
-            value.display()
-        )
-    })?;
+    let shown = value.display();
+    let not_unicode = || format!("{shown}: no such file, and a glob must be valid UTF-8");
+    let pattern = value.to_str().with_context(not_unicode)?;
     let as_in_a_shell = glob::MatchOptions {
         require_literal_leading_dot: true,
         ..glob::MatchOptions::new()
@@ -105,11 +102,8 @@ fn images_of_glob(value: &Path) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for found in matches {
         let path = found.map_err(|error| {
-            anyhow!(
-                "{pattern}: cannot read {}: {}",
-                error.path().display(),
-                reason(error.error())
-            )
+            let (path, reason) = (error.path().display(), reason(error.error()));
+            anyhow!("{pattern}: cannot read {path}: {reason}")
         })?;
         if !path.is_dir() {
             images.push(path);

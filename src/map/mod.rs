@@ -17,9 +17,7 @@ use tch::{Device, Kind, Tensor};
 pub use extrapolation::{gradual_extrapolation, regression, resize};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, svd_flip};
-pub use quantise::{
-    COLOURS, ColourAccumulator, ColourSet, FeatureFilter, colours, quantise, select,
-};
+pub use quantise::{COLOURS, ColourSet, FeatureFilter, colours, quantise, select};
 
 pub use crate::convert::to_picture;
 use crate::hooks::{Excitations, Extrapolation};
@@ -136,11 +134,12 @@ impl Collector {
         }
 
         let mut shown = features.shallow_clone();
-        let mut colours = ColourAccumulator::default();
+        let (mut shared, mut any) = (ColourSet::ALL, ColourSet::NONE);
         if let Some(filter) = options.keep {
             let quantised = quantise(&basis.features.apply(&features));
-            colours.add(&quantised)?;
-            shown = select(&quantised, colours.shared, filter);
+            let sets = colours(&quantised)?;
+            (shared, any) = (ColourSet::shared(&sets), ColourSet::any(&sets));
+            shown = select(&quantised, shared, filter);
             if !is_given {
                 basis.shown = norm_of(&shown);
             }
@@ -153,7 +152,8 @@ impl Collector {
         let mut maps = Maps {
             features,
             shown,
-            colours,
+            shared,
+            any,
             variance_ratio,
             basis,
             logits: Tensor::f_cat(&self.logits, 0)?,
@@ -245,8 +245,10 @@ pub struct Maps {
     pub basis: Basis,
     /// The input of the extrapolation: the features, or their selected colours.
     shown: Tensor,
-    /// The quantised colours of the images; of no image if there is no filter.
-    colours: ColourAccumulator,
+    /// The quantised colours in every image, if there is a filter.
+    shared: ColourSet,
+    /// The quantised colours in at least one image, if there is a filter.
+    any: ColourSet,
     guides: Vec<Sequence>,
     /// The results of the regression so far, `[n,3,H,W]`.
     fitted: Sequence,
@@ -282,8 +284,8 @@ impl Maps {
 
     /// A note if the filter selects all colours or none.
     pub fn note(&self) -> Option<&'static str> {
-        let all_shared = self.colours.shared == self.colours.any;
-        let none_shared = self.colours.shared.is_empty();
+        let all_shared = self.shared == self.any;
+        let none_shared = self.shared.is_empty();
         match self.options.keep? {
             FeatureFilter::Shared if none_shared => {
                 Some("no colour is common to all images, so the map of the common ones is black")

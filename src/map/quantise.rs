@@ -41,6 +41,18 @@ impl ColourSet {
         ColourSet(self.0 | other.0)
     }
 
+    /// The colours in every one of `sets`; all 27 of no set.
+    pub fn shared(sets: &[ColourSet]) -> ColourSet {
+        sets.iter()
+            .copied()
+            .fold(ColourSet::ALL, ColourSet::intersection)
+    }
+
+    /// The colours in at least one of `sets`.
+    pub fn any(sets: &[ColourSet]) -> ColourSet {
+        sets.iter().copied().fold(ColourSet::NONE, ColourSet::union)
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self == ColourSet::NONE
@@ -66,46 +78,6 @@ impl ColourSet {
             .map(|code| f32::from(self.contains(code)))
             .collect();
         Tensor::from_slice(&bits).to_kind(like.kind())
-    }
-}
-
-/// The colours of all images so far. Accumulators can be merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ColourAccumulator {
-    /// Colours in every image; all 27 before the first image.
-    pub shared: ColourSet,
-    /// Colours in at least one image.
-    pub any: ColourSet,
-}
-
-impl Default for ColourAccumulator {
-    fn default() -> Self {
-        ColourAccumulator {
-            shared: ColourSet::ALL,
-            any: ColourSet::NONE,
-        }
-    }
-}
-
-impl ColourAccumulator {
-    /// Adds quantised images `[n,3,h,w]`.
-    ///
-    /// # Errors
-    /// Returns an error if the tensor has another shape.
-    pub fn add(&mut self, quantised: &Tensor) -> Result<()> {
-        for colours in colours(quantised)? {
-            self.merge(ColourAccumulator {
-                shared: colours,
-                any: colours,
-            });
-        }
-        Ok(())
-    }
-
-    /// Adds the images of `other`.
-    pub fn merge(&mut self, other: ColourAccumulator) {
-        self.shared = self.shared.intersection(other.shared);
-        self.any = self.any.union(other.any);
     }
 }
 
@@ -190,9 +162,8 @@ mod tests {
     }
 
     fn selected(filter: FeatureFilter) -> Vec<[f32; 3]> {
-        let mut colours = ColourAccumulator::default();
-        colours.add(&images()).unwrap();
-        let selected = select(&images(), colours.shared, filter).permute([0, 2, 3, 1]);
+        let shared = ColourSet::shared(&colours(&images()).unwrap());
+        let selected = select(&images(), shared, filter).permute([0, 2, 3, 1]);
         Vec::<f32>::try_from(selected.contiguous().view([-1]))
             .unwrap()
             .chunks(3)
@@ -245,20 +216,5 @@ mod tests {
         let codes: Vec<Vec<u32>> = colours.iter().map(|set| set.codes().collect()).collect();
         assert_eq!(codes, [vec![2, 3, 18], vec![3, 18, 26]]);
         assert!(colours[0].contains(2) && !colours[1].contains(2));
-    }
-
-    #[test]
-    fn merged_accumulators_equal_one_accumulator() {
-        let mut together = ColourAccumulator::default();
-        together.add(&images()).unwrap();
-        let mut apart = ColourAccumulator::default();
-        for image in 0..2 {
-            let mut one = ColourAccumulator::default();
-            one.add(&images().narrow(0, image, 1)).unwrap();
-            apart.merge(one);
-        }
-        assert_eq!(apart, together);
-        assert_eq!(together.shared.codes().collect::<Vec<_>>(), [3, 18]);
-        assert_eq!(together.any.codes().collect::<Vec<_>>(), [2, 3, 18, 26]);
     }
 }

@@ -4,45 +4,20 @@ use super::search_path::SearchPath;
 use crate::notices::Notices;
 use crate::temporary::StagingDir;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Timeout of a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Longest silence of a server during a transfer.
-const STALL: Duration = Duration::from_secs(60);
+pub const STALL: Duration = Duration::from_secs(60);
 /// Bytes that are read, hashed and written at a time.
 const CHUNK: usize = 1 << 18;
 
 const NO_SERVER: &str = "there is no network, or no such server";
-
-/// Announces the transfer of `file` to `folder`, and returns its progress bar.
-fn announce(
-    file: &str,
-    bytes: Option<u64>,
-    address: &str,
-    folder: &Path,
-    notices: Notices,
-) -> ProgressBar {
-    let size = bytes.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());
-    notices.note(&format!(
-        "downloading {file} ({size}) from {address} to {}",
-        folder.display()
-    ));
-    let target = match notices {
-        Notices::Quiet => ProgressDrawTarget::hidden(),
-        _ => ProgressDrawTarget::stderr(),
-    };
-    let bar = ProgressBar::with_draw_target(bytes, target);
-    let style = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
-    }
-    bar
-}
 
 /// The address of an official file.
 pub fn address(file: &str, search: &SearchPath) -> String {
@@ -51,16 +26,12 @@ pub fn address(file: &str, search: &SearchPath) -> String {
 
 /// Downloads the official `file` into torchvision's folder and returns its path there. The file
 /// appears under its name only when it is complete and its SHA-256 begins as its name says;
-/// otherwise nothing is left.
+/// otherwise nothing is left. A server may be silent for `stall`.
 ///
 /// # Errors
 /// Returns an error if downloads are forbidden, the server cannot be reached, sends something
 /// else or stops sending, or the file cannot be written.
-pub fn fetch(file: &str, search: &SearchPath, notices: Notices) -> Result<PathBuf> {
-    fetch_with_timeout(file, search, STALL, notices)
-}
-
-fn fetch_with_timeout(
+pub fn fetch(
     file: &str,
     search: &SearchPath,
     stall: Duration,
@@ -95,7 +66,12 @@ fn fetch_with_timeout(
     let staging = StagingDir::new(folder).map_err(unwritable)?;
     let (part, mut opened) = staging.file().map_err(unwritable)?;
 
-    let bar = announce(file, announced, &address, folder, notices);
+    let size = announced.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());
+    notices.note(&format!(
+        "downloading {file} ({size}) from {address} to {}",
+        folder.display()
+    ));
+    let bar = notices.transfer(announced);
     let received = receive(body.as_reader(), &mut opened, announced, &bar);
     bar.finish_and_clear();
     let found = received.with_context(|| format!("{address} was not downloaded"))?;
@@ -225,7 +201,7 @@ mod tests {
             base_url,
             offline: false,
         };
-        let outcome = fetch_with_timeout(file, &search, Duration::from_millis(300), Notices::Quiet)
+        let outcome = fetch(file, &search, Duration::from_millis(300), Notices::Quiet)
             .map_err(|e| format!("{e:#}"));
         if let Ok(path) = &outcome {
             assert_eq!(std::fs::read(path).unwrap(), BODY);
@@ -309,7 +285,10 @@ mod tests {
             base_url,
             offline: false,
         };
-        let line = format!("{:#}", fetch(FILE, &search, Notices::Quiet).unwrap_err());
+        let line = format!(
+            "{:#}",
+            fetch(FILE, &search, STALL, Notices::Quiet).unwrap_err()
+        );
         assert!(line.contains(FILE) && line.lines().count() == 1, "{line}");
         assert!(!root.path().join("new").exists());
     }

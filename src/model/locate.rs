@@ -63,7 +63,7 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
         );
         return Err(hinted(message, Hint::WeightsFile));
     };
-    match download::fetch(file, search, notices) {
+    match download::fetch(file, search, download::STALL, notices) {
         Ok(path) => Ok(Located::StateDict(entry, path)),
         Err(error) => {
             let message = format!(

@@ -8,11 +8,11 @@ use super::transform_input::transform_input;
 use super::vgg::{self, vgg};
 use crate::names::most_similar;
 use crate::size::Size;
-use std::fmt;
 use tch::nn::{self, ModuleT};
 use tch::vision::{inception, mobilenet, resnet, squeezenet};
 
 /// One network of the zoo.
+#[derive(Debug)]
 pub struct ZooEntry {
     /// torchvision's name, `vgg16`.
     pub name: &'static str,
@@ -42,12 +42,6 @@ impl ZooEntry {
     /// be false.
     pub fn build(&self, p: &nn::Path, classes: i64) -> Box<dyn ModuleT> {
         (self.build)(p, classes)
-    }
-}
-
-impl fmt::Debug for ZooEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ZooEntry({})", self.name)
     }
 }
 

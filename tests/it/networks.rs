@@ -476,5 +476,8 @@ fn a_stride_of_zero_is_an_error_and_no_crash() {
     let path = Path::new("tests/data/odd_networks/NoStep.pt");
     let network = NetworkGraph::load(path, Device::Cpu).unwrap();
     let error = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap_err();
-    assert!(format!("{error:#}").contains("non-positive stride"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("non-positive stride"),
+        "{error:#}"
+    );
 }

@@ -9,8 +9,8 @@ use prism::Size;
 use prism::arrays::{ArrayFormat, ArrayWriter, BasisOf, read_basis, read_input, write_basis};
 use prism::internals::{MOST_FEATURES, Row, pickle};
 use prism::map::{
-    Axes, Basis, COLOURS, COMPONENTS, ColourAccumulator, ColourSet, FeatureFilter, Norm,
-    NormAccumulator, PcaAccumulator, colours, quantise, resize, select, svd_flip,
+    Axes, Basis, COLOURS, COMPONENTS, ColourSet, FeatureFilter, Norm, NormAccumulator,
+    PcaAccumulator, colours, quantise, resize, select, svd_flip,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -89,31 +89,17 @@ proptest! {
     }
 
     #[test]
-    fn colours_of_images_do_not_depend_on_how_they_are_split(
+    fn colours_of_images_are_shared_by_all_or_some(
         images in vec(btree_set(0..COLOURS, 1..12), 1..9),
-        cut in any::<prop::sample::Index>(),
-        first in any::<bool>(),
     ) {
-        let mut whole = ColourAccumulator::default();
-        for image in &images {
-            whole.add(&image_of(image)).unwrap();
-        }
-        let (left, right) = images.split_at(cut.index(images.len() + 1));
-        let part = |images: &[Codes]| {
-            let mut part = ColourAccumulator::default();
-            images.iter().for_each(|image| part.add(&image_of(image)).unwrap());
-            part
-        };
-        let (mut merged, other) = match first {
-            true => (part(left), part(right)),
-            false => (part(right), part(left)),
-        };
-        merged.merge(other);
-        prop_assert_eq!(merged, whole);
+        let sets: Vec<ColourSet> = images
+            .iter()
+            .flat_map(|image| prism::map::colours(&image_of(image)).unwrap())
+            .collect();
         let common = images.iter().skip(1).fold(images[0].clone(), |all, image| &all & image);
         let any: Codes = images.iter().flatten().copied().collect();
-        prop_assert_eq!(codes_of(whole.shared), common);
-        prop_assert_eq!(codes_of(whole.any), any);
+        prop_assert_eq!(codes_of(ColourSet::shared(&sets)), common);
+        prop_assert_eq!(codes_of(ColourSet::any(&sets)), any);
     }
 
     #[test]

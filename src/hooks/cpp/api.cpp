@@ -47,8 +47,8 @@ char *prism_graph_load(const char *path, int device, prism_graph **out) {
   return guarded([&] { *out = prism::load(path, device_of(device)).release(); });
 }
 
-char *prism_trace_begin(const void *example, int on_meta, void **input) {
-  return guarded([&] { *input = new at::Tensor(prism::begin_trace(tensor(example), on_meta != 0)); });
+char *prism_trace_begin(const void *example, void **input) {
+  return guarded([&] { *input = new at::Tensor(prism::begin_trace(tensor(example))); });
 }
 
 char *prism_trace_end(const void *output, int on_cpu, prism_graph **out) {

@@ -66,7 +66,7 @@ void simplify(std::shared_ptr<Graph> &graph);
 void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionSchema *schema);
 
 // trace.cpp
-at::Tensor begin_trace(const at::Tensor &example, bool on_meta);
+at::Tensor begin_trace(const at::Tensor &example);
 std::unique_ptr<prism_graph> end_trace(const at::Tensor &output, bool on_cpu);
 void abandon_trace();
 void finish_trace(prism_graph &trace);

@@ -56,8 +56,8 @@ enum prism_execution {
 char *prism_graph_load(const char *path, int device, prism_graph **out);
 
 /* Starts to record the operators that this thread calls on `*input`, a new tensor:
- * `example` itself or, with `on_meta`, one of its shape without values. */
-char *prism_trace_begin(const void *example, int on_meta, void **input);
+ * of the shape of `example`, without values. */
+char *prism_trace_begin(const void *example, void **input);
 /* Ends the trace, also on failure. `output` is NULL if the forward pass failed. */
 char *prism_trace_end(const void *output, int on_cpu, prism_graph **out);
 /* Makes the trace a graph. The values of its weights must not change afterwards. */

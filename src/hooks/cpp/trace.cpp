@@ -59,9 +59,8 @@ TORCH_LIBRARY_IMPL(aten, DeferredInit, library) {
 
 } // namespace
 
-at::Tensor begin_trace(const at::Tensor &example, bool on_meta) {
-  const at::Tensor input =
-      on_meta ? at::empty(example.sizes(), example.options().device(at::kMeta)) : example;
+at::Tensor begin_trace(const at::Tensor &example) {
+  const at::Tensor input = at::empty(example.sizes(), example.options().device(at::kMeta));
   auto state = std::make_shared<torch::jit::tracer::TracingState>();
   torch::jit::tracer::setTracingState(state);
   Value *value = state->graph->addInput();

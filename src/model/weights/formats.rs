@@ -12,7 +12,7 @@ use safetensors::tensor::Dtype;
 use tch::{Kind, Tensor};
 
 use super::is_torchscript;
-use crate::arrays::safetensors::read_header;
+use crate::arrays::{bytes_of, safetensors::read_header};
 use crate::error::{Hint, hinted};
 use crate::hooks::tensor_of_floats;
 
@@ -150,10 +150,7 @@ pub fn open_ot(path: &Path) -> Result<Vec<(String, Stored)>> {
 
 /// The size of a tensor in bytes.
 fn length_of(shape: &[usize], kind: Kind) -> Result<usize> {
-    let bytes = shape
-        .iter()
-        .try_fold(kind.elt_size_in_bytes(), |bytes, &n| bytes.checked_mul(n));
-    bytes.context("its shape overflows")
+    bytes_of(shape, kind.elt_size_in_bytes()).context("its shape overflows")
 }
 
 fn check_length(shape: &[usize], kind: Kind, bytes: usize) -> Result<()> {

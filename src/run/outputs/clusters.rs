@@ -20,9 +20,7 @@ impl Output for Clusters {
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let colours = results.maps.colours()?;
-        let any = colours
-            .iter()
-            .fold(ColourSet::NONE, |any, &set| any.union(set));
+        let any = ColourSet::any(&colours);
         let images = results.paths.iter().zip(&results.classes).zip(&colours);
         let rows: Vec<Row> = images
             .map(|((path, classes), colours)| Row {
