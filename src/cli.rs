@@ -331,12 +331,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_missing_is_named() {
-        let line = parse_words(&["completions"]).unwrap_err().0;
-        assert!(line.contains("not provided: <SHELL>"), "{line}");
-    }
-
     /// `make docs` writes the page.
     #[test]
     fn the_page_of_all_options_is_current() {
@@ -364,17 +358,6 @@ mod tests {
         assert_eq!(options.input.paths, [PathBuf::from("./samples/*.jpg")]);
         assert_eq!(options.model.model, PathBuf::from("vgg16"));
         assert!(!options.map.no_gradual_extrapolation);
-    }
-
-    #[test]
-    fn words_after_input_are_inputs_even_names_of_commands() {
-        let options = run(&["--input", "a.jpg", "layers", "b.jpg", "--model", "vgg11"]);
-        assert_eq!(
-            options.input.paths,
-            ["a.jpg", "layers", "b.jpg"].map(PathBuf::from)
-        );
-        let options = run(&["--input", "a", "--input", "b"]);
-        assert_eq!(options.input.paths, ["a", "b"].map(PathBuf::from));
     }
 
     #[test]

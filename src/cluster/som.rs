@@ -513,15 +513,7 @@ mod tests {
         for grid in [0, LARGEST_GRID + 1] {
             assert!(train(&good, &SomOptions { grid, ..options }).is_err());
         }
-        assert!(
-            train(
-                &good,
-                &SomOptions {
-                    epochs: 0,
-                    ..options
-                }
-            )
-            .is_err()
-        );
+        let epochs = 0;
+        assert!(train(&good, &SomOptions { epochs, ..options }).is_err());
     }
 }

@@ -202,11 +202,18 @@ pub fn is_inside(path: &str, module: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// An operator: its name, the module whose weights it reads (if any), and its inputs: 0 for
-    /// the image, else the number of an operator, counted from 1.
-    type Row = (&'static str, &'static str, &'static [usize]);
-
-    fn graph(rows: &[Row]) -> Graph {
+    /// The graph of operators such as `conv2d@stem(0)`: the name, the module whose weights it reads
+    /// (if any), and its inputs: 0 for the image, else the number of an operator, counted from 1.
+    fn graph(operators: &str) -> Graph {
+        let rows: Vec<(&str, &str, Vec<usize>)> = operators
+            .split_whitespace()
+            .map(|operator| {
+                let (name, inputs) = operator.trim_end_matches(')').split_once('(').unwrap();
+                let (name, module) = name.split_once('@').unwrap_or((name, ""));
+                let inputs = inputs.split(',').map(|input| input.parse().unwrap());
+                (name, module, inputs.collect())
+            })
+            .collect();
         let nodes: Vec<serde_json::Value> = rows
             .iter()
             .enumerate()
@@ -229,114 +236,66 @@ mod tests {
         Graph::parse(&description.to_string(), &names.collect()).unwrap()
     }
 
-    const CONV: &str = "conv2d";
-
     #[test]
     fn operators_of_a_traced_network_get_the_paths_of_modules() {
-        let cases: [(&str, &[Row], &[&str]); 8] = [
+        for (case, operators, expected) in [
             (
                 "own parameters, next number",
-                &[
-                    (CONV, "features.0", &[0]),
-                    ("relu_", "", &[1]),
-                    ("max_pool2d", "", &[2]),
-                    (CONV, "features.3", &[3]),
-                ],
-                &["features.0", "features.1", "features.2", "features.3"],
+                "conv2d@features.0(0) relu_(1) max_pool2d(2) conv2d@features.3(3)",
+                "features.0 features.1 features.2 features.3",
             ),
             (
                 "around a layer",
-                &[(CONV, "block.conv", &[0]), ("relu", "", &[1])],
-                &["block.conv", "block"],
+                "conv2d@block.conv(0) relu(1)",
+                "block.conv block",
             ),
             (
                 "second half",
-                &[
-                    (CONV, "features.0", &[0]),
-                    ("relu", "", &[1]),
-                    ("clamp", "", &[2]),
-                ],
-                &["features.0", "features.1", "features.1"],
+                "conv2d@features.0(0) relu(1) clamp(2)",
+                "features.0 features.1 features.1",
             ),
             (
                 "next number taken",
-                &[
-                    (CONV, "features.0", &[0]),
-                    ("relu", "", &[1]),
-                    ("mul", "", &[2]),
-                    (CONV, "features.2", &[3]),
-                ],
-                &["features.0", "features.1", "features", "features.2"],
+                "conv2d@features.0(0) relu(1) mul(2) conv2d@features.2(3)",
+                "features.0 features.1 features features.2",
             ),
             (
                 "stays in the module",
-                &[
-                    (CONV, "block.a", &[0]),
-                    (CONV, "block.b", &[0]),
-                    ("add", "", &[1, 2]),
-                    ("relu", "", &[3]),
-                ],
-                &["block.a", "block.b", "block", "block"],
+                "conv2d@block.a(0) conv2d@block.b(0) add(1,2) relu(3)",
+                "block.a block.b block block",
             ),
             (
-                "adaptive pooling",
-                &[
-                    (CONV, "features.0", &[0]),
-                    ("adaptive_avg_pool2d", "", &[1]),
-                ],
-                &["features.0", ""],
+                "adaptive pooling has no path",
+                "conv2d@features.0(0) adaptive_avg_pool2d(1)",
+                "features.0 ",
             ),
             (
                 "concatenation",
-                &[
-                    (CONV, "fire.left", &[0]),
-                    (CONV, "fire.right", &[0]),
-                    ("cat", "", &[1, 2]),
-                ],
-                &["fire.left", "fire.right", "fire"],
+                "conv2d@fire.left(0) conv2d@fire.right(0) cat(1,2)",
+                "fire.left fire.right fire",
             ),
             (
                 "sum with a shortcut",
-                &[
-                    (CONV, "stem", &[0]),
-                    (CONV, "block.conv", &[1]),
-                    ("batch_norm", "block.bn", &[2]),
-                    ("add", "", &[3, 1]),
-                ],
-                &["stem", "block.conv", "block.bn", "block"],
+                "conv2d@stem(0) conv2d@block.conv(1) batch_norm@block.bn(2) add(3,1)",
+                "stem block.conv block.bn block",
             ),
-        ];
-        for (case, rows, expected) in cases {
-            let graph = graph(rows);
+        ] {
+            let graph = graph(operators);
             let paths: Vec<&str> = graph.nodes.iter().map(|node| node.path.as_str()).collect();
-            assert_eq!(paths, expected, "{case}");
+            assert_eq!(paths.join(" "), expected, "{case}");
         }
     }
 
     #[test]
     fn names_are_unique() {
-        let rows: &[Row] = &[
-            (CONV, "conv", &[0]),
-            (CONV, "block.conv", &[1]),
-            ("relu", "", &[2]),
-            (CONV, "block.other", &[3]),
-            ("add", "", &[3, 4]),
-            ("relu", "", &[5]),
-            (CONV, "add", &[6]),
-            ("add", "", &[0, 7]),
-        ];
-        let graph = graph(rows);
+        let graph = graph(
+            "conv2d@conv(0) conv2d@block.conv(1) relu(2) conv2d@block.other(3) add(3,4) relu(5) \
+             conv2d@add(6) add(0,7)",
+        );
         let names: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
-        let expected = [
-            "conv",
-            "block.conv",
-            "block.relu_1",
-            "block.other",
-            "block.add",
-            "block.relu_2",
-            "add",
-            "add_",
-        ];
-        assert_eq!(names, expected);
+        assert_eq!(
+            names.join(" "),
+            "conv block.conv block.relu_1 block.other block.add block.relu_2 add add_"
+        );
     }
 }

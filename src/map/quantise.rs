@@ -132,29 +132,9 @@ fn codes(quantised: &Tensor) -> Tensor {
 mod tests {
     use super::*;
 
-    /// Two images of 2x2 pixels. Colours as (r, g, b):
-    ///
-    /// ```text
-    /// first    (1,0,0) (0,.5,0)     second   (1,0,0) (1,0,0)
-    ///          (0,0,1) (1,0,0)               (0,.5,0) (1,1,1)
-    /// ```
-    ///
-    /// They share (1,0,0) and (0,.5,0); (0,0,1) and (1,1,1) are unique.
+    /// Two images of 2x2 pixels, which share red and green.
     fn images() -> Tensor {
-        let pixels: [[[f32; 3]; 4]; 2] = [
-            [
-                [1.0, 0.0, 0.0],
-                [0.0, 0.5, 0.0],
-                [0.0, 0.0, 1.0],
-                [1.0, 0.0, 0.0],
-            ],
-            [
-                [1.0, 0.0, 0.0],
-                [1.0, 0.0, 0.0],
-                [0.0, 0.5, 0.0],
-                [1.0, 1.0, 1.0],
-            ],
-        ];
+        let pixels = [[RED, GREEN, BLUE, RED], [RED, RED, GREEN, WHITE]];
         let flat: Vec<f32> = pixels.iter().flatten().flatten().copied().collect();
         Tensor::from_slice(&flat)
             .reshape([2, 2, 2, 3])
@@ -178,27 +158,23 @@ mod tests {
     const ZERO: [f32; 3] = [0.0, 0.0, 0.0];
 
     #[test]
-    fn shared_colours_are_those_in_every_image() {
-        assert_eq!(
-            selected(FeatureFilter::Shared),
-            [RED, GREEN, ZERO, RED, RED, RED, GREEN, ZERO]
-        );
-    }
-
-    #[test]
-    fn unique_colours_are_those_that_an_image_lacks() {
-        assert_eq!(
-            selected(FeatureFilter::Unique),
-            [ZERO, ZERO, BLUE, ZERO, ZERO, ZERO, ZERO, WHITE]
-        );
-    }
-
-    #[test]
-    fn all_selects_every_quantised_colour() {
-        assert_eq!(
-            selected(FeatureFilter::All),
-            [RED, GREEN, BLUE, RED, RED, RED, GREEN, WHITE]
-        );
+    fn shared_and_unique_colours_are_selected() {
+        for (filter, expected) in [
+            (
+                FeatureFilter::Shared,
+                [RED, GREEN, ZERO, RED, RED, RED, GREEN, ZERO],
+            ),
+            (
+                FeatureFilter::Unique,
+                [ZERO, ZERO, BLUE, ZERO, ZERO, ZERO, ZERO, WHITE],
+            ),
+            (
+                FeatureFilter::All,
+                [RED, GREEN, BLUE, RED, RED, RED, GREEN, WHITE],
+            ),
+        ] {
+            assert_eq!(selected(filter), expected);
+        }
     }
 
     #[test]
@@ -216,5 +192,8 @@ mod tests {
         let codes: Vec<Vec<u32>> = colours.iter().map(|set| set.codes().collect()).collect();
         assert_eq!(codes, [vec![2, 3, 18], vec![3, 18, 26]]);
         assert!(colours[0].contains(2) && !colours[1].contains(2));
+        let codes = |set: ColourSet| set.codes().collect::<Vec<_>>();
+        assert_eq!(codes(ColourSet::shared(&colours)), [3, 18]);
+        assert_eq!(codes(ColourSet::any(&colours)), [2, 3, 18, 26]);
     }
 }

@@ -96,7 +96,6 @@ pub(super) fn unknown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Hinted;
     use std::fs;
     use tempfile::TempDir;
 
@@ -155,26 +154,6 @@ mod tests {
     }
 
     #[test]
-    fn offline_the_error_says_where_to_put_the_weights() {
-        let root = TempDir::new().unwrap();
-        let search = search(&root);
-        let error = locate("vgg16", &search, Notices::Quiet).unwrap_err();
-        let line = format!("{error:#}");
-        let place = search.checkpoints.join("vgg16-397923af.pth");
-        for part in [
-            "vgg16",
-            "downloads are forbidden",
-            "http://127.0.0.1:9/vgg16-397923af.pth",
-            &place.display().to_string(),
-        ] {
-            assert!(line.contains(part), "{part} in {line}");
-        }
-        assert_eq!(line.lines().count(), 1);
-        let hint = error.downcast_ref::<Hinted>().unwrap().hint;
-        assert_eq!(hint, Hint::WeightsOffline);
-    }
-
-    #[test]
     fn lite_weights_are_not_downloaded() {
         let root = TempDir::new().unwrap();
         let search = SearchPath {
@@ -188,15 +167,5 @@ mod tests {
             line.contains(&search.folders[1].display().to_string()),
             "{line}"
         );
-    }
-
-    #[test]
-    fn an_unknown_name_gets_its_neighbours() {
-        let root = TempDir::new().unwrap();
-        let error = locate("resnet51", &search(&root), Notices::Quiet).unwrap_err();
-        let line = format!("{error:#}");
-        assert!(line.contains("resnet50") && line.contains(".pt"), "{line}");
-        // Not a usage error: the status is 1.
-        assert!(error.downcast_ref::<crate::error::Usage>().is_none());
     }
 }

@@ -117,17 +117,6 @@ fn a_safetensors_file_is_read_by_safetensors() {
 }
 
 #[test]
-fn saved_arrays_are_an_input_again() {
-    let folder = TempDir::new().unwrap();
-    for (name, format) in [("a.npz", FORMATS[0]), ("a.Safetensors", FORMATS[1])] {
-        let path = folder.path().join(name);
-        assert_eq!(ArrayFormat::from_path(&path).unwrap(), format);
-        fs::write(&path, written(format)).unwrap();
-        assert_eq!(read_input(&path).unwrap(), input());
-    }
-}
-
-#[test]
 fn files_of_numpy_are_read() {
     for name in ["plain", "compressed", "fortran", "big_endian", "float64"] {
         let read = read_input(&data(&format!("{name}.npz"))).unwrap();

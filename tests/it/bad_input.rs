@@ -386,10 +386,7 @@ fn files_that_are_no_image_are_refused() {
         {text.npz|empty.npz|cut50_plain.npz|noise.npz} => 1: .npz | no .npz file
         noise.safetensors => 1: noise.safetensors
         folder.npz => 1: folder.npz | folder
-        data/arrays/no_input.npz => 1: no_input.npz | input
         data/arrays/uint8.npz => 1: uint8.npz | float32
-        data/arrays/channels_last.npz => 1: channels_last.npz | [N, 3, H, W]
-        data/arrays/not_finite.npz => 1: not_finite.npz | finite
         {photos/a.png|photos} a.npz => 1: a.npz | the only input
         plain.npz --mean 0,0,0 => 2: plain.npz | used as they are
         "#,
@@ -463,7 +460,7 @@ fn files_that_are_no_network_are_refused() {
         nothing_like_it => 1: 'nothing_like_it' | efficientnet_lite0
         res\x0anet => 1: 'res\nnet'
         vgg16 => 1: no weights of vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights FILE | efficientnet_lite0
-        vgg16 --offline => 1: vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights
+        vgg16 --offline => 1: vgg16 | downloads are forbidden | /vgg16-397923af.pth | hub/checkpoints/vgg16-397923af.pth | --weights
         efficientnet_lite0 => 1: efficientnet_lite0.pth | ./models
         "#,
     );

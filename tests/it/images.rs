@@ -39,14 +39,6 @@ fn difference(a: &RgbImage, b: &RgbImage) -> (u8, f64) {
     )
 }
 
-fn assert_decodes(name: &str, tolerance: u8) {
-    check_header(&data(name)).unwrap();
-    let decoded = decode(&data(name)).unwrap();
-    let (largest, share) = difference(&decoded, &reference(&format!("{name}.expected.png")));
-    println!("{name}: at most {largest}/255, on {:.1} %", share * 100.0);
-    assert!(largest <= tolerance, "{name} is off by {largest}/255");
-}
-
 /// The one line that says what is wrong with a file.
 fn complaint<T: std::fmt::Debug>(result: anyhow::Result<T>) -> String {
     let line = format!("{:#}", result.unwrap_err());
@@ -54,90 +46,32 @@ fn complaint<T: std::fmt::Debug>(result: anyhow::Result<T>) -> String {
     line
 }
 
+/// Orientations, greys, palettes, 16 bits, transparency blended with white, every variety of JPEG,
+/// the first frames of animations, lossless formats, and a PNG under the name of a JPEG.
 #[test]
-fn every_exif_orientation_is_applied() {
-    for orientation in 1..=8 {
-        assert_decodes(&format!("orientation_{orientation}.jpg"), 2);
+fn every_picture_is_decoded_as_pillow_does() {
+    let entries = fs::read_dir(data("")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names
+        .filter_map(|name| Some(name.strip_suffix(".expected.png")?.to_string()))
+        .collect();
+    assert_eq!(names.len(), 49);
+    for name in names {
+        let tolerance = match name.as_str() {
+            // Colour at half the resolution, which the two scale up differently.
+            "plain.jpg" | "progressive.jpg" | "restart.jpg" | "extra_bytes.jpg" => 4,
+            "png_named.jpg" => 0,
+            "cmyk.tiff" => 1,
+            "lossy.webp" => 2,
+            name if name.ends_with(".jpg") => 2,
+            _ => 0,
+        };
+        check_header(&data(&name)).unwrap();
+        let decoded = decode(&data(&name)).unwrap();
+        let (largest, share) = difference(&decoded, &reference(&format!("{name}.expected.png")));
+        println!("{name}: at most {largest}/255, on {:.1} %", share * 100.0);
+        assert!(largest <= tolerance, "{name} is off by {largest}/255");
     }
-    for extension in ["png", "webp", "tiff"] {
-        assert_decodes(&format!("orientation_6.{extension}"), 0);
-    }
-}
-
-#[test]
-fn grey_palette_and_16_bits_become_8_bit_rgb() {
-    for name in [
-        "grey8.png",
-        "grey16.png",
-        "rgb16.png",
-        "bilevel.png",
-        "palette.bmp",
-        "grey16.tiff",
-        "grey16.pgm",
-        "maxval.pgm",
-    ] {
-        assert_decodes(name, 0);
-    }
-}
-
-#[test]
-fn transparent_pixels_are_blended_with_white() {
-    for name in [
-        "grey_alpha8.png",
-        "grey_alpha16.png",
-        "rgba8.png",
-        "rgba16.png",
-        "palette_alpha.png",
-        "colour_key.png",
-    ] {
-        assert_decodes(name, 0);
-    }
-}
-
-#[test]
-fn jpeg_of_every_variety_is_near_to_pillow() {
-    // Colour at half the resolution, which the two scale up differently.
-    for name in [
-        "plain.jpg",
-        "progressive.jpg",
-        "restart.jpg",
-        "extra_bytes.jpg",
-    ] {
-        assert_decodes(name, 4);
-    }
-    for name in [
-        "grey.jpg",
-        "rgb.jpg",
-        "rgb_adobe.jpg",
-        "cmyk.jpg",
-        "cmyk_plain.jpg",
-        "ycck.jpg",
-    ] {
-        assert_decodes(name, 2);
-    }
-}
-
-#[test]
-fn lossless_formats_are_exact() {
-    for extension in ["bmp", "tga", "qoi", "tiff", "ppm", "webp"] {
-        assert_decodes(&format!("lossless.{extension}"), 0);
-    }
-    assert_decodes("lzw.tif", 0);
-    assert_decodes("icon.ico", 0);
-    assert_decodes("lossy.webp", 2);
-    assert_decodes("cmyk.tiff", 1);
-}
-
-#[test]
-fn the_first_frame_of_an_animation_counts() {
-    for name in ["animation.gif", "animation.png", "animation.webp"] {
-        assert_decodes(name, 0);
-    }
-}
-
-#[test]
-fn the_format_follows_from_the_content_not_the_name() {
-    assert_decodes("png_named.jpg", 0);
 }
 
 #[test]
@@ -378,11 +312,4 @@ fn paths_need_not_be_unicode() {
     decode(&path).unwrap();
     let line = complaint(find_images(&[name(b"\xe9*.jpg")]));
     assert!(line.contains("must be valid UTF-8"), "{line}");
-}
-
-#[test]
-fn thousands_of_files_are_found() {
-    let names: Vec<String> = (0..5000).map(|n| format!("{n:04}.png")).collect();
-    let folder = folder_with(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(found(&folder, &["*.png", ""]), names);
 }

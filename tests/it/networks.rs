@@ -1,9 +1,7 @@
 //! From a TorchScript file to a map, compared with an independent implementation in PyTorch
 //! (tests/reference), for tiny networks of every family, scripted and traced.
 
-use std::path::Path;
-
-use crate::common::{NETWORKS, Npz, largest_difference};
+use crate::common::{NETWORKS, Npz, data, largest_difference};
 use prism::Size;
 use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, Precision, Rule};
 use prism::internals::Spool;
@@ -22,10 +20,22 @@ fn by(rule: Rule, layer: Option<&str>) -> Hooks {
     }
 }
 
+fn load(file: &str) -> NetworkGraph {
+    NetworkGraph::load(&data("networks").join(file), Device::Cpu).unwrap()
+}
+
 fn hook(file: &str, rule: Rule) -> HookedModel {
-    let path = Path::new("tests/data/networks").join(file);
-    let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-    HookedModel::new(&network, Size::new(64, 64), &by(rule, None)).unwrap()
+    HookedModel::new(&load(file), Size::new(64, 64), &by(rule, None)).unwrap()
+}
+
+fn load_odd(name: &str) -> NetworkGraph {
+    let path = data("odd_networks").join(format!("{name}.pt"));
+    NetworkGraph::load(&path, Device::Cpu).unwrap()
+}
+
+/// An odd network by the default rule.
+fn hook_odd(name: &str) -> anyhow::Result<HookedModel> {
+    HookedModel::new(&load_odd(name), Size::new(32, 32), &Hooks::default())
 }
 
 fn maps(model: &HookedModel, input: &Tensor, chunk: i64, extrapolate: bool) -> Maps {
@@ -184,8 +194,7 @@ fn a_choice_that_leaves_nothing_is_black_and_said() {
 fn the_optimised_graph_gives_what_the_plain_one_gives() {
     each(|_, file, expected| {
         let input = expected.tensor("input");
-        let path = Path::new("tests/data/networks").join(file);
-        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
+        let network = load(file);
         for rule in [Rule::Torchprism, Rule::Auto] {
             let hooks = by(rule, None);
             let plain = HookedModel::new_plain(&network, Size::new(64, 64), &hooks).unwrap();
@@ -229,15 +238,11 @@ fn the_optimised_graph_gives_what_the_plain_one_gives() {
 /// libtorch's passes fail on the scripted network. The loss of precision by bfloat16 is expected.
 #[test]
 fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
-    let load = |file: &str| {
-        let path = Path::new("tests/data/odd_networks").join(file);
-        NetworkGraph::load(&path, Device::Cpu).unwrap()
-    };
     let input = Npz::open("tests/data/odd_networks/expected.npz").tensor("input");
-    let traced = load("PaddedInWords.pt");
+    let traced = load_odd("PaddedInWords");
     let traced = HookedModel::new_plain(&traced, Size::new(32, 32), &Hooks::default()).unwrap();
     let traced = traced.forward(&input).unwrap();
-    let scripted = load("PaddedInWordsScripted.pt");
+    let scripted = load_odd("PaddedInWordsScripted");
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.05)] {
         let hooks = Hooks {
             precision,
@@ -258,11 +263,11 @@ fn a_graph_that_cannot_be_optimised_runs_as_it_is() {
 /// libtorch's pass gives oneDNN all poolings, but oneDNN lacks some and computes one differently.
 #[test]
 fn poolings_are_what_they_are_in_pytorch() {
-    let folder = Path::new("tests/data/odd_networks");
-    let network = NetworkGraph::load(&folder.join("Pools.pt"), Device::Cpu).unwrap();
-    let expected = Npz::open(folder.join("expected.npz"));
-    let model = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap();
-    let found = model.forward(&expected.tensor("input")).unwrap();
+    let expected = Npz::open(data("odd_networks/expected.npz"));
+    let found = hook_odd("Pools")
+        .unwrap()
+        .forward(&expected.tensor("input"))
+        .unwrap();
     let off = largest_difference(&found.logits, &expected.tensor("pools_logits"));
     assert!(off < 1e-6, "{off}");
 }
@@ -376,11 +381,10 @@ fn the_size_of_the_chunks_does_not_change_the_map() {
 
 #[test]
 fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
-    let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
-    let network = NetworkGraph::load(path, Device::Cpu).unwrap();
-    let hooked = |layer| {
-        HookedModel::new(&network, Size::new(64, 64), &by(Rule::Auto, Some(layer))).unwrap()
-    };
+    let network = load("tiny_resnet_scripted.pt");
+    let try_hook =
+        |layer| HookedModel::new(&network, Size::new(64, 64), &by(Rule::Auto, Some(layer)));
+    let hooked = |layer| try_hook(layer).unwrap();
     let model = hooked("layer1.1.bn2");
     assert_eq!(model.excitation_name(), "layer1.1.bn2");
     let inner = ["layer1.0.relu.relu_1", "layer1.0.relu.relu_2"];
@@ -390,12 +394,7 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
     );
     // A module's name means what it computes last.
     assert_eq!(hooked("layer1").excitation_name(), "layer1.1.relu.relu_2");
-    let error = HookedModel::new(
-        &network,
-        Size::new(64, 64),
-        &by(Rule::Auto, Some("layer1.1.bn3")),
-    )
-    .unwrap_err();
+    let error = try_hook("layer1.1.bn3").unwrap_err();
     assert!(prism::internals::is_usage(&error));
     assert!(format!("{error:#}").contains("layer1.1.bn2"), "{error:#}");
 }
@@ -404,8 +403,7 @@ fn a_layer_by_name_becomes_the_excitation_and_guides_end_before_it() {
 /// the residual sum and the ReLU after it do).
 #[test]
 fn later_in_place_operators_do_not_reach_what_was_captured() {
-    let path = Path::new("tests/data/networks/tiny_resnet_scripted.pt");
-    let network = NetworkGraph::load(path, Device::Cpu).unwrap();
+    let network = load("tiny_resnet_scripted.pt");
     let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
     let excitation = |layer| {
         HookedModel::new(&network, Size::new(64, 64), &by(Rule::Auto, Some(layer)))
@@ -429,8 +427,7 @@ fn later_in_place_operators_do_not_reach_what_was_captured() {
 /// tests/reference/make_odd_networks.py returns.
 #[test]
 fn odd_ways_of_writing_a_network_are_captured_alike() {
-    let folder = Path::new("tests/data/odd_networks");
-    let expected = Npz::open(folder.join("expected.npz"));
+    let expected = Npz::open(data("odd_networks/expected.npz"));
     let input = expected.tensor("input");
     for (file, road, tolerance) in [
         ("ReluThroughView", "plain", 1e-5),
@@ -447,9 +444,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
         ("PutsAside", "plain", 1e-5),
         ("Half", "plain", 1e-2), // the weights were rounded
     ] {
-        let path = folder.join(format!("{file}.pt"));
-        let network = NetworkGraph::load(&path, Device::Cpu).unwrap();
-        let model = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap();
+        let model = hook_odd(file).unwrap();
         let before = input.copy();
         let seen = model.forward(&input).unwrap();
         assert_eq!(
@@ -473,9 +468,7 @@ fn odd_ways_of_writing_a_network_are_captured_alike() {
 
 #[test]
 fn a_stride_of_zero_is_an_error_and_no_crash() {
-    let path = Path::new("tests/data/odd_networks/NoStep.pt");
-    let network = NetworkGraph::load(path, Device::Cpu).unwrap();
-    let error = HookedModel::new(&network, Size::new(32, 32), &Hooks::default()).unwrap_err();
+    let error = hook_odd("NoStep").unwrap_err();
     assert!(
         format!("{error:#}").contains("non-positive stride"),
         "{error:#}"
