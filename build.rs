@@ -18,10 +18,23 @@ fn main() {
         .unwrap_or_else(|_| lib.parent().expect("lib/ lies in libtorch").to_path_buf());
     let include = root.join("include");
 
-    let sources = std::fs::read_dir(SHIM)
+    let mut sources: Vec<PathBuf> = std::fs::read_dir(SHIM)
         .expect("the shim's folder")
         .map(|entry| entry.expect("a file of the shim").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"));
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"))
+        .map(|path| path.canonicalize().expect("a path in the shim's folder"))
+        .collect();
+    sources.sort();
+    // Two units that include the files, so that libtorch's headers are read twice, not ten
+    // times: 15 s on two cores instead of about 50 s.
+    let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let half = sources.len().div_ceil(2);
+    let units = sources.chunks(half).enumerate().map(|(number, files)| {
+        let lines = files.iter().map(|file| format!("#include {file:?}\n"));
+        let unit = out.join(format!("shim_{number}.cpp"));
+        std::fs::write(&unit, lines.collect::<String>()).expect("OUT_DIR can be written");
+        unit
+    });
     cc::Build::new()
         .cpp(true)
         .std("c++20")
@@ -29,7 +42,7 @@ fn main() {
         .debug(false)
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .files(sources)
+        .files(units)
         .compile("prism_shim");
 
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());

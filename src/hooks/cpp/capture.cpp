@@ -62,7 +62,7 @@ at::Tensor group_means(const at::Tensor &input, int64_t groups) {
 at::Tensor leaf(const at::Tensor &value) { return value.detach().requires_grad_(); }
 
 TORCH_LIBRARY_FRAGMENT(prism, library) {
-  library.def("group_means", &group_means);
+  library.def("group_means(Tensor input, int groups) -> Tensor", &group_means);
   library.def("leaf(Tensor(a) value) -> Tensor(a)", &leaf);
 }
 

@@ -92,16 +92,18 @@ at::Tensor positive_share(const at::Tensor &a, const at::Tensor &b, const at::Sc
 
 TORCH_LIBRARY_FRAGMENT(prism, library) {
   using at::Tensor;
-  library.def("positive", [](const Tensor &x) { return Positive::apply(x); });
-  library.def("winner", [](const Tensor &y, const Tensor &excitation, double sign) {
-    return Winner::apply(y, excitation, sign);
-  });
-  library.def("pass_to", [](const Tensor &x, const Tensor &y) { return Pass::apply(x, y); });
-  library.def("split", [](const Tensor &a, const Tensor &b, const Tensor &share_a,
-                          const Tensor &share_b, const Tensor &y) {
-    return Split::apply(a, b, share_a, share_b, y);
-  });
-  library.def("positive_share", &positive_share);
+  library.def("positive(Tensor x) -> Tensor", [](const Tensor &x) { return Positive::apply(x); });
+  library.def("winner(Tensor y, Tensor excitation, float sign) -> Tensor",
+              [](const Tensor &y, const Tensor &excitation, double sign) {
+                return Winner::apply(y, excitation, sign);
+              });
+  library.def("pass_to(Tensor x, Tensor y) -> Tensor",
+              [](const Tensor &x, const Tensor &y) { return Pass::apply(x, y); });
+  library.def("positive_share(Tensor a, Tensor b, Scalar weight_a, Scalar weight_b) -> Tensor",
+              &positive_share);
+  library.def("split(Tensor a, Tensor b, Tensor share_a, Tensor share_b, Tensor y) -> Tensor",
+              [](const Tensor &a, const Tensor &b, const Tensor &share_a, const Tensor &share_b,
+                 const Tensor &y) { return Split::apply(a, b, share_a, share_b, y); });
 }
 
 bool is_transposed(const Node *node) {

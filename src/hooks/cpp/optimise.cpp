@@ -42,10 +42,16 @@ at::Tensor linear(const at::Tensor &input, const at::Tensor &weight,
 }
 
 TORCH_LIBRARY_FRAGMENT(prism, library) {
-  library.def("linear", &linear);
-  library.def("adaptive_avg_pool2d", &at::adaptive_avg_pool2d);
-  library.def("avg_pool2d", &at::avg_pool2d);
-  library.def("max_pool2d", &at::max_pool2d);
+  // With a schema, libtorch's passes know that an operator writes nothing and aliases nothing.
+  library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linear);
+  library.def("adaptive_avg_pool2d(Tensor input, int[2] size) -> Tensor",
+              &at::adaptive_avg_pool2d);
+  library.def("avg_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
+              "bool ceil, bool count_padding, int? divisor) -> Tensor",
+              &at::avg_pool2d);
+  library.def("max_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
+              "int[2] dilation, bool ceil) -> Tensor",
+              &at::max_pool2d);
 }
 
 // An operator that asks for float32 by name (mean(dtype), to) asks for bfloat16.
