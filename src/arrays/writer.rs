@@ -129,7 +129,8 @@ impl<W: Write + Seek> ArrayWriter<W> {
     /// Writes the next values of the array that was begun last.
     ///
     /// # Errors
-    /// Returns an error if the array has fewer values left, or if writing fails.
+    /// Returns an error if the array has fewer values left, or if writing fails (in an npz file,
+    /// [`ArrayWriter::finish`] does).
     pub fn write(&mut self, values: &[f32]) -> Result<()> {
         let Some(missing) = self.missing.checked_sub(values.len()) else {
             bail!(

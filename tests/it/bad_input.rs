@@ -686,7 +686,7 @@ fn options_that_make_no_sense_are_refused() {
         "#,
     );
     if !tch::Cuda::is_available() {
-        check(OPTIONS, "--device {cuda|cuda:1} => 1: --device cuda | cpu");
+        check(OPTIONS, "--device {cuda|cuda:1} => 1: cuda: | --device cpu");
     }
     check(
         "--model net.pt --input photos/a.png",
