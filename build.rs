@@ -18,6 +18,7 @@ fn main() {
         .unwrap_or_else(|_| lib.parent().expect("lib/ lies in libtorch").to_path_buf());
     let include = root.join("include");
 
+    let folder = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let mut sources: Vec<PathBuf> = std::fs::read_dir(SHIM)
         .expect("the shim's folder")
         .map(|entry| entry.expect("a file of the shim").path())
@@ -40,6 +41,7 @@ fn main() {
         .std("c++20")
         .warnings(false)
         .debug(false)
+        .flag(format!("-ffile-prefix-map={folder}=.")) // no path of this machine in messages
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .files(units)

@@ -118,7 +118,7 @@ pub enum Request {
 }
 
 /// Which option helps in a situation, for the end of an error's line.
-fn hint(hint: Hint) -> &'static str {
+pub fn hint(hint: Hint) -> &'static str {
     match hint {
         Hint::ImageSize => "--image-size sets another size",
         Hint::LargerImageSize => "a larger --image-size makes larger activations",
@@ -147,7 +147,7 @@ fn hint(hint: Hint) -> &'static str {
             "--offline or PRISM_OFFLINE forbids the download; or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt for TorchScript"
         }
         Hint::NameForWeights => "--weights goes with the name of a network",
-        Hint::FileIsWeights => "or give it with --model NAME --weights FILE",
+        Hint::FileIsWeights => "--model NAME --weights FILE does this",
         Hint::ListLayers => "prism layers lists all layers",
         Hint::BasisFile => "--save-basis writes such a file",
     }
@@ -191,24 +191,17 @@ fn manual() -> Vec<u8> {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage> {
     let words: Vec<OsString> = words.into_iter().collect();
     let first = command_of(&words);
-    let cli = Cli::command()
-        .try_get_matches_from(&words)
-        .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-            _ => Usage(one_line(&error, first.as_deref())),
-        })?;
-    if cli.command.is_some() && first.is_none() {
-        let commands = Cli::command();
-        let named = commands.get_subcommands().map(|command| command.get_name());
-        let found = named
-            .into_iter()
-            .find(|name| words.iter().any(|word| word == name));
+    let usage = |error: clap::Error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+        _ => Usage(one_line(&error, first.as_deref())),
+    };
+    let matches = Cli::command().try_get_matches_from(&words).map_err(usage)?;
+    if let (Some(command), None) = (matches.subcommand_name(), &first) {
         return Err(Usage(format!(
-            "a command comes first, before its options: prism {} ...",
-            found.unwrap_or("COMMAND")
+            "a command comes first, before its options: prism {command} ..."
         )));
     }
+    let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
     Ok(match cli.command {
         Some(CommandArgs::Layers(layers)) => Request::Layers(
             Box::new((layers.model, layers.compute)),
@@ -299,11 +292,8 @@ fn one_line(error: &clap::Error, command: Option<&str>) -> String {
         );
     }
     let text = error.to_string();
-    let reason = text.split("Usage:").next().unwrap_or_default();
-    let reason = reason
-        .split("For more information")
-        .next()
-        .unwrap_or_default();
+    let reason = text.split("\n\nUsage:").next().unwrap_or_default();
+    let reason = reason.split("\n\nFor more").next().unwrap_or_default();
     let words: Vec<&str> = reason.split_whitespace().skip(1).collect(); // without "error:"
     let line = words.join(" ").replace(" tip: ", "; ");
     let prism = command.map_or("prism".to_string(), |command| format!("prism {command}"));

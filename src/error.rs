@@ -7,8 +7,8 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage(pub String);
 
-/// A situation in which an option helps. The library does not know the options of the
-/// command line; `cli::hint` has the words for each of these.
+/// A situation in which an option helps. Errors do not name options; `cli::hint` has the words
+/// for each situation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     /// Another input size.

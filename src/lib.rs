@@ -48,7 +48,7 @@ pub use size::Size;
 pub mod internals {
     pub use crate::cli::{Request, line, parse};
     pub use crate::cluster::{MOST_FEATURES, Row, pickle};
-    pub use crate::error::{Hint, Hinted, Usage, is_usage};
+    pub use crate::error::{Usage, is_usage};
     pub use crate::heap::with_retained_heap;
     pub use crate::notices::say;
     pub use crate::run::{print_layers, print_models, print_text, run, som};

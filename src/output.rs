@@ -79,8 +79,10 @@ impl Outputs {
         ensure!(!path.is_dir() && !names_folder, "it is a folder");
         match fs::metadata(path) {
             Ok(found) => ensure!(found.is_file(), "it is no ordinary file"),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()), // the name is too long, for example
+            Err(_) => match fs::symlink_metadata(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()), // too long, say
+                _ => {} // a new file, or it replaces a link
+            },
         }
         let is_new = self.places.insert(place(path));
         ensure!(is_new, "another file of this run has that name");

@@ -1,22 +1,18 @@
 //! Saliency: the evidence for a class at each place of an image.
 
-use clap::ValueEnum;
 use tch::{Kind, Tensor};
 
 /// How the saliency of a class is computed at a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// The channels of the activation, weighted by the mean gradient of the class score
     /// (Selvaraju et al., "Grad-CAM", ICCV 2017).
-    #[value(name = "gradcam")]
     GradCam,
     /// Excitation backpropagation (Zhang et al., "Top-down neural attention by excitation
     /// backprop", ECCV 2016).
-    #[value(skip)]
     ExcitationBackprop,
     /// Contrastive excitation backpropagation (Zhang et al.): less the winning probability
     /// of the opposite of the class, so that evidence for all classes cancels.
-    #[value(name = "exct-backp")]
     ContrastiveExcitationBackprop,
 }
 

@@ -56,8 +56,8 @@ impl TempGuard {
 
 impl Drop for TempGuard {
     fn drop(&mut self) {
+        remove(&self.0); // first: a signal between the two removes it as well
         forget(&self.0);
-        remove(&self.0);
     }
 }
 

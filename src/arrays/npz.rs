@@ -54,8 +54,8 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
     let shape = header.shape;
     let descr = header.descr.as_str().unwrap_or("of several fields");
     let element = match descr {
-        "<f4" | ">f4" => 4,
-        "<f8" | ">f8" => 8,
+        "<f4" | "=f4" | "|f4" | ">f4" => 4,
+        "<f8" | "=f8" | "|f8" | ">f8" => 8,
         _ => bail!("its array {name} has the type {descr}; save it as float32 ('<f4')"),
     };
     ensure!(
@@ -64,10 +64,10 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
     );
     let count = shape.iter().product();
     let values = match descr {
-        "<f4" => read_numbers(&mut entry, count, f32::from_le_bytes),
         ">f4" => read_numbers(&mut entry, count, f32::from_be_bytes),
-        "<f8" => read_numbers(&mut entry, count, |bytes| f64::from_le_bytes(bytes) as f32),
-        _ => read_numbers(&mut entry, count, |bytes| f64::from_be_bytes(bytes) as f32),
+        ">f8" => read_numbers(&mut entry, count, |bytes| f64::from_be_bytes(bytes) as f32),
+        _ if element == 4 => read_numbers(&mut entry, count, f32::from_le_bytes),
+        _ => read_numbers(&mut entry, count, |bytes| f64::from_le_bytes(bytes) as f32),
     }?;
     // The zip reader compares the checksum at the end of the entry.
     ensure!(

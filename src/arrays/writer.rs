@@ -74,7 +74,7 @@ impl<W: Write + Seek> ArrayWriter<W> {
                 let mut zip = ZipWriter::new(UntilFailure {
                     position: writer.stream_position()?,
                     inner: writer,
-                    failure: None,
+                    failed: false,
                 });
                 begin_npy(&mut zip, FILES, "|u1", &[files.len()], files.len())?;
                 zip.write_all(files.as_bytes())?;
@@ -103,8 +103,8 @@ impl<W: Write + Seek> ArrayWriter<W> {
         self.check_complete()?;
         let (expected, shape) = match self.layout.get(self.begun) {
             Some((expected, shape)) if expected == name => (expected, shape),
-            Some((expected, _)) => bail!("the array {name} is written where {expected} is due"),
-            None => bail!("the array {name} is written where none is due"),
+            Some((expected, _)) => bail!("the array {name} is written, but {expected} is due"),
+            None => bail!("the array {name} is written, but none is due"),
         };
         self.missing = shape.iter().product();
         if let Sink::Npz(zip) = &mut self.sink {
@@ -129,8 +129,7 @@ impl<W: Write + Seek> ArrayWriter<W> {
     /// Writes the next values of the array that was begun last.
     ///
     /// # Errors
-    /// Returns an error if the array has fewer values left, or if writing fails (in an npz file,
-    /// [`ArrayWriter::finish`] does).
+    /// Returns an error if the array has fewer values left, or if writing fails.
     pub fn write(&mut self, values: &[f32]) -> Result<()> {
         let Some(missing) = self.missing.checked_sub(values.len()) else {
             bail!(
@@ -165,11 +164,9 @@ impl<W: Write + Seek> ArrayWriter<W> {
         }
         let mut writer = match self.sink {
             Sink::Npz(zip) => {
-                let UntilFailure { inner, failure, .. } = zip.finish()?;
-                match failure {
-                    None => inner,
-                    Some(failure) => return Err(failure.into()),
-                }
+                let UntilFailure { inner, failed, .. } = zip.finish()?;
+                ensure!(!failed, "an earlier write failed");
+                inner
             }
             Sink::Safetensors(writer) => writer,
         };
@@ -203,27 +200,30 @@ fn begin_npy<W: Write + Seek>(
 struct UntilFailure<W> {
     inner: W,
     position: u64,
-    failure: Option<io::Error>,
+    failed: bool,
 }
 
 impl<W> UntilFailure<W> {
-    fn attempt<T>(&mut self, act: impl FnOnce(&mut W) -> io::Result<T>) {
-        if self.failure.is_none() {
-            self.failure = act(&mut self.inner).err();
+    /// The first failure is returned.
+    fn attempt<T>(&mut self, act: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<()> {
+        if self.failed {
+            return Ok(());
         }
+        let result = act(&mut self.inner).map(drop);
+        self.failed = result.is_err();
+        result
     }
 }
 
 impl<W: Write> Write for UntilFailure<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.attempt(|inner| inner.write_all(bytes));
+        self.attempt(|inner| inner.write_all(bytes))?;
         self.position += bytes.len() as u64;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.attempt(W::flush);
-        Ok(())
+        self.attempt(W::flush)
     }
 }
 
@@ -236,7 +236,7 @@ impl<W: Seek> Seek for UntilFailure<W> {
             SeekFrom::End(_) => self.position,
         };
         let position = SeekFrom::Start(self.position);
-        self.attempt(|inner| inner.seek(position));
+        self.attempt(|inner| inner.seek(position))?;
         Ok(self.position)
     }
 }

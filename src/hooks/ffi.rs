@@ -27,14 +27,13 @@ pub enum Reading {
 }
 
 /// How a program computes: `enum prism_execution`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Execution {
     /// The graph's operators one by one, in float32: to compare with.
     Plain = 0,
     /// In float32 with batch-norms folded into convolutions and, on the CPU, oneDNN's
     /// memory layouts.
-    #[default]
     Optimised = 1,
     /// The same in bfloat16 (8 bits of mantissa).
     Bfloat16 = 2,

@@ -99,7 +99,7 @@ impl Network {
         })
     }
 
-    /// Hooks the network for images of `size`, with the rule and layer of `options`.
+    /// Hooks the network for images of `size`, with the rule and layer of `hooks`.
     ///
     /// # Errors
     /// Returns the errors of [`HookedModel::new`].

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cli::hint;
 use crate::cluster::{pickle, som};
+use crate::error::Hint;
 use crate::figure::{ClusterFigure, Placed, draw_clusters};
 use crate::labels::Labels;
 use crate::model::locate::{self, Located};
@@ -37,7 +39,8 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
         ),
         Some((labels, _)) => Some(labels),
         None if highest < Labels::imagenet().len() => {
-            notices.note("the classes have ImageNet's names, as no file of names is given");
+            let hint = hint(Hint::Labels);
+            notices.note(&format!("the classes have ImageNet's names ({hint})"));
             Some(Labels::imagenet())
         }
         None => None,

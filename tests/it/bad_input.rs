@@ -388,7 +388,7 @@ fn files_that_are_no_image_are_refused() {
         folder.npz => 1: folder.npz | folder
         data/arrays/uint8.npz => 1: uint8.npz | float32
         {photos/a.png|photos} a.npz => 1: a.npz | the only input
-        plain.npz --mean 0,0,0 => 2: plain.npz | used as they are
+        plain.npz --mean 0,0,0 => 2: plain.npz | used as they are | do not apply
         "#,
     );
 }
@@ -474,7 +474,7 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/nan_weights.pt => 1: nan_weights.pt | weights are not finite
         data/bad_models/nan_weights.pt --saliency gradcam => 1: nan_weights.pt | weights are not finite
         data/bad_models/infinite_scores.pt => 1: not finite
-        data/bad_models/{transformer|written_out}.pt => 1: .pt | vision transformer
+        data/bad_models/{transformer|written_out}.pt => 1: .pt | vision transformer | --layer chooses
         # Detectors: one takes a list of images, one returns boxes.
         data/bad_models/detector.pt => 1: detector.pt | takes List[Tensor]
         data/bad_models/boxes.pt => 1: boxes.pt | [N,K]
@@ -490,7 +490,7 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/no_layers.pt => 1: nothing to hook
         data/bad_models/raises.pt => 1: raises.pt | this network refuses its input
         data/bad_models/two_inputs.pt => 1: two_inputs.pt | more than one input
-        data/networks/tiny_resnet_scripted.pt --layer none => 2: 'none'
+        data/networks/tiny_resnet_scripted.pt --layer none => 2: 'none' | prism layers lists
         data/bad_models/{talks|one_class}.pt => 0
         data/bad_models/dead.pt => 0: warning: all features are the same | the map is black
         "#,

@@ -1,4 +1,4 @@
-"""Small files of weights in every container and with every wrapping that tests/weights.rs reads.
+"""Small files of weights in every container and with every wrapping that tests/it/weights.rs reads.
 
     python make_state_dicts.py        # writes ../data/state_dicts/
 

@@ -80,8 +80,11 @@ char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t 
 
 char *prism_program_run(prism_program *program, const void *input, void **results) {
   return guarded([&] {
+    std::vector<std::unique_ptr<at::Tensor>> made; // all of them, before any is handed over
     for (at::Tensor &value : prism::run(*program, tensor(input)))
-      *results++ = new at::Tensor(std::move(value));
+      made.push_back(std::make_unique<at::Tensor>(std::move(value)));
+    for (auto &value : made)
+      *results++ = value.release();
   });
 }
 

@@ -87,7 +87,7 @@ void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionS
       fixed = *module;
     } else if (!batch) {
       TORCH_CHECK(is_tensor(input), "its forward takes ", input->type()->repr_str(),
-                  " where a batch of images [N,3,H,W] belongs");
+                  ", not a batch of images [N,3,H,W]");
       batch = i;
     } else {
       const auto *argument =
