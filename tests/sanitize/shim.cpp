@@ -134,22 +134,19 @@ void tracing() {
     weights.set_requires_grad(false);
   const at::Tensor input = torch::rand({1, 3, 16, 16});
   torch::NoGradGuard plain;
-  const auto begin = [&](bool on_meta) {
+  const auto begin = [&] {
     void *made = nullptr;
-    good(prism_trace_begin(&input, on_meta, &made));
+    good(prism_trace_begin(&input, &made));
     const at::Tensor traced = *static_cast<at::Tensor *>(made);
     delete static_cast<at::Tensor *>(made);
     return traced;
   };
   prism_graph *graph = nullptr;
-  begin(false);
+  begin();
   bad(prism_trace_end(nullptr, 1, &graph), "a failed forward pass");
-  for (const bool on_meta : {false, true}) {
-    prism_graph_free(graph);
-    const at::Tensor output = network->forward(begin(on_meta));
-    good(prism_trace_end(&output, 1, &graph));
-    good(prism_trace_finish(graph));
-  }
+  const at::Tensor output = network->forward(begin());
+  good(prism_trace_end(&output, 1, &graph));
+  good(prism_trace_finish(graph));
   const int64_t shape[4] = {1, 3, 16, 16};
   char *json = nullptr;
   good(prism_graph_describe(graph, shape, -1, &json));
