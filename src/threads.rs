@@ -1,10 +1,8 @@
-//! Scoped threads.
+//! Joining threads.
 
-use std::thread::ScopedJoinHandle;
+use std::panic::resume_unwind;
 
-/// Waits for a thread and returns its result. A panic of the thread continues in the caller.
-pub fn join_or_resume<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// The result of a joined thread. A panic of the thread continues in the caller.
+pub fn or_resume<T>(joined: std::thread::Result<T>) -> T {
+    joined.unwrap_or_else(|panic| resume_unwind(panic))
 }

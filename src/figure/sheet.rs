@@ -25,7 +25,7 @@ use plotters_backend::{BackendColor, DrawingBackend};
 use super::FigureFormat;
 use super::colormap::Rgb;
 use super::text::{Bounds, Lettering, one_line};
-use crate::threads::join_or_resume;
+use crate::threads::or_resume;
 
 /// White space around the marks, in pixels.
 pub const MARGIN: i32 = 40;
@@ -582,7 +582,7 @@ fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
             // Nobody listens where encoding has failed, which is told below.
             let _ = sender.send((rows.clone(), planes(&bands.draw(rows)?)));
         }
-        join_or_resume(encoding).context("cannot encode the figure as JPEG")
+        or_resume(encoding.join()).context("cannot encode the figure as JPEG")
     })?;
     Ok(file)
 }

@@ -165,8 +165,16 @@ impl Collector {
             fitted: Sequence::default(),
             options,
         };
-        if !is_given {
-            maps.basis.maps = maps.find_norm(&self.spool)?;
+        // With a given basis as well: each output would compute the regression again.
+        let is_regression = matches!(
+            options.extrapolation,
+            Some(Extrapolation::Regression { .. })
+        );
+        if !is_given || is_regression {
+            let norm = maps.find_norm(&self.spool)?;
+            if !is_given {
+                maps.basis.maps = norm;
+            }
         }
         ensure!(maps.basis.maps.is_finite(), NOT_FINITE);
         Ok(maps)

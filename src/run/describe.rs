@@ -3,14 +3,14 @@
 use tch::Device;
 
 use crate::arrays::BasisOf;
-use crate::hooks::{Extrapolation, HookedModel, Rule};
+use crate::hooks::{Extrapolation, HookedModel, Layer, Rule};
 use crate::map::{FeatureFilter, MapOptions};
 use crate::options::{DeviceChoice, Options};
 use crate::summary::{LayerSummary, NetworkSummary};
 
 /// The network of a run and its layers.
 pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
-    let size = model.input_size();
+    let (size, layers) = (model.input_size(), model.layers());
     NetworkSummary {
         network: name.to_string(),
         input_size: [size.height, size.width],
@@ -20,18 +20,18 @@ pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
             _ => "cpu".to_string(),
         },
         rule: rule.to_string(),
-        excitation: layer(model, model.excitation_name()),
+        excitation: layer(&layers, model.excitation_name()),
         guides: model
             .guide_names()
             .into_iter()
-            .map(|name| layer(model, name))
+            .map(|name| layer(&layers, name))
             .collect(),
     }
 }
 
 /// What a basis of this run belongs to.
 pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> BasisOf {
-    let excitation = layer(model, model.excitation_name());
+    let excitation = layer(&model.layers(), model.excitation_name());
     BasisOf {
         network: network.to_string(),
         channels: excitation.shape.map_or(0, |[channels, ..]| channels),
@@ -52,9 +52,8 @@ pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> Basi
     }
 }
 
-fn layer(model: &HookedModel, name: &str) -> LayerSummary {
-    let layers = model.layers();
-    let found = layers.into_iter().find(|layer| layer.name == name);
+fn layer(layers: &[Layer], name: &str) -> LayerSummary {
+    let found = layers.iter().find(|layer| layer.name == name);
     LayerSummary {
         name: name.to_string(),
         shape: found.map(|layer| layer.shape.into()),
@@ -68,7 +67,7 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
         (Device::Cpu, _) => "the CPU".to_string(),
         (device, _) => format!("{device:?}"),
     };
-    let size = model.input_size();
+    let (size, layers) = (model.input_size(), model.layers());
     let chunk_reason = match options.compute.batch_size {
         Some(_) => "as requested".to_string(),
         None => format!(
@@ -76,7 +75,7 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
             model.largest_tensor() as f64 / f64::from(1 << 20)
         ),
     };
-    let named = |name: &str| match layer(model, name).shape {
+    let named = |name: &str| match layer(&layers, name).shape {
         Some([c, h, w]) => format!("{name} ({c}x{h}x{w})"),
         None => name.to_string(),
     };

@@ -15,7 +15,7 @@ use anyhow::Result;
 use crate::classes::top_classes;
 use crate::heap::with_retained_heap;
 use crate::model::Network;
-use crate::notices::Stopwatch;
+use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
 use crate::spool::{self, Spool};
 
@@ -61,8 +61,10 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         .compute
         .batch_size
         .unwrap_or_else(|| chunk_size(&model));
-    for choice in describe::choices(&model, options, chunk) {
-        notices.detail(|| choice);
+    if notices == Notices::Verbose {
+        for choice in describe::choices(&model, options, chunk) {
+            notices.note(&choice);
+        }
     }
     let memory = options
         .compute

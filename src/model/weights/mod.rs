@@ -15,7 +15,7 @@ use tch::nn::{self, ModuleT};
 use super::zoo::ZooEntry;
 use crate::hooks::skip_init;
 use crate::names::first_few;
-use crate::threads::join_or_resume;
+use crate::threads::or_resume;
 
 pub use super::archive::is_torchscript;
 pub use load::load;
@@ -58,7 +58,7 @@ pub fn network<T>(
         let read = scope.spawn(|| state.read());
         let module = skip_init(|| entry.build(&vs.root(), classes));
         vs.freeze();
-        (meanwhile(module), join_or_resume(read))
+        (meanwhile(module), or_resume(read.join()))
     });
     load(&vs, entry, state?, file)?;
     Ok((vs, made))

@@ -28,6 +28,7 @@ use crate::options::{JsonTarget, OutputOptions};
 use crate::output::Outputs;
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
+use crate::threads::or_resume;
 
 use pictures::StoredPicture;
 
@@ -185,9 +186,7 @@ impl Destination {
     /// Returns the first error of a thread or of writing.
     pub fn finish_drawing(&mut self) -> Result<()> {
         for (path, thread) in std::mem::take(&mut self.drawing) {
-            let bytes = thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let bytes = or_resume(thread.join())?;
             self.write(&path, &bytes)?;
         }
         Ok(())
