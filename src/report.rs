@@ -134,6 +134,7 @@ impl Gallery {
             "blocks": summary.extrapolation == "none",
             "saliency": summary.saliency,
             "variance_ratio": summary.variance_ratio,
+            "remarks": summary.remarks,
             "images": images.collect::<Vec<_>>(),
         });
         Ok(format!(

@@ -25,6 +25,8 @@ pub struct Summary<'a> {
     pub saliency: Option<&'a str>,
     /// Share of the variance of each component.
     pub variance_ratio: &'a [f64],
+    /// What was assumed, and what limits the result, a line each.
+    pub remarks: &'a [String],
     /// The images, in the order of the figures.
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.

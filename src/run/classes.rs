@@ -7,8 +7,8 @@ use crate::error::{Hint, usage_hinted};
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::model::Network;
-use crate::notices::Notices;
 use crate::options::{ClassOptions, ModelOptions, SaliencyOptions};
+use crate::remarks::{Remark, Remarks};
 
 /// The class names that the user gave, with their file.
 pub type GivenLabels = Option<(Labels, std::path::PathBuf)>;
@@ -56,7 +56,7 @@ pub fn choose_target(
     model: &mut HookedModel,
     labels: Option<&Labels>,
     saliency: &SaliencyOptions,
-    notices: Notices,
+    remarks: &mut Remarks,
 ) -> Result<Option<String>> {
     let Some(method) = saliency.method() else {
         return Ok(None);
@@ -65,10 +65,10 @@ pub fn choose_target(
         && saliency.saliency_layer.is_none()
         && layer != model.excitation_name()
     {
-        notices.note(&format!(
+        remarks.add(&Remark::note(format!(
             "the saliency is computed at '{layer}': at '{}' the contrast is zero for any image",
             model.excitation_name()
-        ));
+        )));
     }
     let title = method.title();
     let Some(target) = &saliency.target else {
@@ -78,7 +78,7 @@ pub fn choose_target(
     model.set_target(class)?;
     let name = labels.map_or_else(|| class.to_string(), |labels| labels.title(class));
     if labels.is_some() {
-        notices.note(&format!("target: class {class}, {name}"));
+        remarks.add(&Remark::note(format!("target: class {class}, {name}")));
     }
     Ok(Some(format!("{title}: {name}")))
 }

@@ -8,6 +8,7 @@ use crate::hooks::HookedModel;
 use crate::map::{Basis, Collector, MapOptions, Maps};
 use crate::notices::Notices;
 use crate::options::MapChoices;
+use crate::remarks::{Remark, Remarks};
 
 /// The choices for the maps of a run, made before the network runs.
 pub struct Fit {
@@ -38,21 +39,27 @@ impl Fit {
     ///
     /// # Errors
     /// Returns an error if the activations are not finite or the decomposition fails.
-    pub fn maps(&mut self, collector: Collector, notices: Notices) -> Result<Maps> {
+    pub fn maps(
+        &mut self,
+        collector: Collector,
+        notices: Notices,
+        remarks: &mut Remarks,
+    ) -> Result<Maps> {
         let spinner = notices.spinner("analysing");
         let maps = collector.finish_with(self.options, self.basis.take())?;
         spinner.finish_and_clear();
         if let Some(note) = maps.note() {
-            notices.note(note);
+            remarks.add(&Remark::note(note));
         } else if maps.is_constant() {
-            notices.warn("all features are the same in all images, so the map is black");
+            let black = "all features are the same in all images, so the map is black";
+            remarks.add(&Remark::warning(black));
         }
         let white = maps.not_salient();
         if white > 0 {
-            notices.warn(&format!(
+            remarks.add(&Remark::warning(format!(
                 "the class has no saliency in {white} of {} images, so their maps are white",
                 maps.len()
-            ));
+            )));
         }
         Ok(maps)
     }

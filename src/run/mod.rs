@@ -17,6 +17,7 @@ use crate::heap::with_retained_heap;
 use crate::model::Network;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
+use crate::remarks::Remarks;
 use crate::spool::{self, Spool};
 
 pub use commands::{print_layers, print_models, print_text, som};
@@ -35,6 +36,7 @@ use outputs::{Destination, Results};
 pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let notices = options.notices.level();
     let mut clock = Stopwatch::start();
+    let mut remarks = Remarks::new(notices);
 
     let input = Input::open(&options.input, &options.model, notices)?;
     let drawn = outputs::drawn(&options.output);
@@ -51,7 +53,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let mut model = network.hook(size, &options.hooks())?;
     let labels = classes::labels_of(&model, &network, given, &options.model)?;
     let target = &options.saliency;
-    let saliency = classes::choose_target(&mut model, labels.as_ref(), target, notices)?;
+    let saliency = classes::choose_target(&mut model, labels.as_ref(), target, &mut remarks)?;
     let (name, normalisation) = (network.name, network.normalisation);
     drop(network.graph); // the model has its own copy
     clock.lap("hooking");
@@ -81,7 +83,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
     clock.laps(&forwarded.times, "decoding");
 
-    let maps = fit.maps(forwarded.collector, notices)?;
+    let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
     clock.lap("analysing");
 
     let classes = top_classes(&maps.logits, labels.as_ref(), options.classes.top as i64)?;
@@ -95,6 +97,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         classes,
         maps,
         clock,
+        remarks,
         notices,
     };
     for output in drawn {

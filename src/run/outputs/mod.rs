@@ -26,6 +26,7 @@ use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
 use crate::output::Outputs;
+use crate::remarks::Remarks;
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
@@ -106,6 +107,8 @@ pub struct Results {
     pub maps: Maps,
     /// Times of the stages so far.
     pub clock: Stopwatch,
+    /// What was assumed, and what limits the result.
+    pub remarks: Remarks,
     /// How much is written to standard error.
     pub notices: Notices,
 }
@@ -147,6 +150,7 @@ impl Results {
             colours: &self.basis_of.colours,
             saliency: self.saliency.as_deref(),
             variance_ratio: &self.maps.variance_ratio,
+            remarks: self.remarks.lines(),
             images: images
                 .map(|(path, classes)| ImageSummary {
                     path: path.to_string_lossy(),

@@ -1,0 +1,83 @@
+//! Remarks on a run: what was assumed, and what limits the result. Each is one line on standard
+//! error; the summary and the page list them all.
+
+use crate::cli;
+use crate::error::Hint;
+use crate::notices::Notices;
+
+/// A remark as a stage makes it. As in errors, the text names no option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// One line, without a full stop.
+    pub text: String,
+    /// The situation in which an option helps.
+    pub hint: Option<Hint>,
+    /// Whether the result may not be what the user expects.
+    pub is_warning: bool,
+}
+
+impl Remark {
+    /// Something that was assumed or chosen.
+    pub fn note(text: impl Into<String>) -> Remark {
+        Remark {
+            text: text.into(),
+            hint: None,
+            is_warning: false,
+        }
+    }
+
+    /// Something because of which the result may not be what the user expects.
+    pub fn warning(text: impl Into<String>) -> Remark {
+        Remark {
+            is_warning: true,
+            ..Remark::note(text)
+        }
+    }
+
+    /// With the situation in which an option helps.
+    pub fn with_hint(self, hint: Hint) -> Remark {
+        let hint = Some(hint);
+        Remark { hint, ..self }
+    }
+
+    /// The text, with the option that helps at its end.
+    pub fn line(&self) -> String {
+        match self.hint {
+            Some(hint) => format!("{} ({})", self.text, cli::hint(hint)),
+            None => self.text.clone(),
+        }
+    }
+}
+
+/// The remarks of a run so far, in order.
+#[derive(Debug)]
+pub struct Remarks {
+    notices: Notices,
+    lines: Vec<String>,
+}
+
+impl Remarks {
+    /// No remarks; later ones are written to standard error as `notices` says.
+    pub fn new(notices: Notices) -> Remarks {
+        let lines = Vec::new();
+        Remarks { notices, lines }
+    }
+
+    /// Writes a remark to standard error and remembers it, unless it was made before.
+    pub fn add(&mut self, remark: &Remark) {
+        let line = remark.line();
+        if self.lines.contains(&line) {
+            return;
+        }
+        match remark.is_warning {
+            true => self.notices.warn(&line),
+            false => self.notices.note(&line),
+        }
+        self.lines.push(line);
+    }
+
+    /// All remarks, a line each.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+}
