@@ -66,8 +66,20 @@ TIMM = [
     "spnasnet_100", "starnet_s1", "tf_efficientnet_b0", "tf_efficientnetv2_b0", "tf_mobilenetv3_small_minimal_100",
     "tinynet_e", "tresnet_m", "vgg11_bn", "xception41",
 ]  # fmt: skip
+# Convolutions with other ways to mix pixels, and activations [N,h,w,C].
+TIMM += [
+    "botnet26t_256", "caformer_s18", "coatnet_nano_rw_224", "convformer_s18", "efficientformerv2_s0",
+    "efficientvit_m0", "fastvit_sa12", "fastvit_t8", "halonet26t", "lambda_resnet26t", "levit_conv_128s",
+    "mambaout_femto", "maxvit_nano_rw_256", "mobilenetv4_hybrid_medium", "mobilevit_xxs", "mobilevitv2_050",
+    "nextvit_small", "pvt_v2_b0", "shvit_s1", "swiftformer_xs", "tiny_vit_5m_224", "visformer_tiny",
+]  # fmt: skip
+# The published MobileNetV3 of "once for all": pooling in two steps, then a convolution.
+OFA = "ofa.imagenet_classification.networks:MobileNetV3Large"
 # Operations of these networks between `forward_features` and their pooling.
-HEADS = {"efficientvit_b0": lambda network, final: network.head.in_conv(final)}
+HEADS = {
+    "efficientvit_b0": lambda network, final: network.head.in_conv(final),
+    "mambaout_femto": lambda network, final: final.permute(0, 3, 1, 2),
+}
 # More attention than convolutions: refused in one sentence.
 TRANSFORMERS = ["timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:vit_tiny_patch16_224", "torchvision:swin_t", "torchvision:vit_b_16"]
 
@@ -109,7 +121,7 @@ class Expected:
             final = network.forward_features(images)
             return HEADS.get(self.name, lambda _network, tensor: tensor)(network, final)
         seen = []
-        module = network.get_submodule(TORCHVISION[self.name])
+        module = network.get_submodule("final_expand_layer" if self.source.startswith("ofa") else TORCHVISION[self.name])
         handle = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
         network(images)
         handle.remove()
@@ -244,7 +256,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     exporter = load_exporter()
 
-    names = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM]
+    names = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM] + [OFA]
     memory = folder / "rows.json"
     known = json.loads(memory.read_text()) if options.resume and memory.exists() else {}
 

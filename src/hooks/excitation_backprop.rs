@@ -183,7 +183,7 @@ fn propagation(
     let carries = |value: &ValueId| from_image.contains(value) && holds_tensors(graph, *value);
     let activations: Vec<ValueId> = node.inputs.iter().copied().filter(carries).collect();
     let (rule, input) = match (node.operator.backprop, activations.as_slice()) {
-        (Backprop::Reindex, _) => return Ok((None, activations)),
+        (Backprop::Move, _) => return Ok((None, activations)),
         (Backprop::ZPlus, &[a]) => (BackpropRule::ZPlus, a),
         (Backprop::Pass, &[a, ..]) => (BackpropRule::Pass, a),
         (Backprop::Sum | Backprop::Product, &[a]) => (BackpropRule::Pass, a),
@@ -212,7 +212,7 @@ fn gated_input(graph: &Graph, a: ValueId, b: ValueId) -> Option<ValueId> {
             if node.has(Property::Gate) {
                 return true;
             }
-            if node.operator.backprop != Backprop::Reindex {
+            if node.operator.backprop != Backprop::Move {
                 break;
             }
             value = node.inputs[0];

@@ -39,6 +39,24 @@ pub enum Execution {
     Bfloat16 = 2,
 }
 
+/// How a value is laid out: `prism_layout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct RawLayout {
+    /// Whether `order` is used.
+    pub permuted: i32,
+    /// The dimension that holds height and width at once, or -1.
+    pub space: i32,
+    /// Height that `space` holds.
+    pub height: i64,
+    /// Width that `space` holds.
+    pub width: i64,
+    /// The dimensions of N, C, h and w, after `space` is divided.
+    pub order: [i64; 4],
+    /// Whether rows and columns run against those of the image.
+    pub mirrored: [i32; 2],
+}
+
 /// A value that a program returns: `prism_output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -47,6 +65,8 @@ pub struct Output {
     pub value: i64,
     /// The form in which it is returned.
     pub reading: Reading,
+    /// How it is laid out.
+    pub layout: RawLayout,
 }
 
 /// How excitation backpropagation takes the winning probability back through an operator:

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::axes::{Axis, Dimensions, Layout, Place, dimensions};
 use super::naming;
 use super::operators::{Kind, Operator, Property, short_name};
 
@@ -31,8 +32,12 @@ pub struct Node {
     /// The sizes of its second input if that is a constant tensor: the weights
     /// `[out, in, h, w]` of a convolution.
     weight: Option<Vec<i64>>,
-    /// Its integer arguments by name: `stride`, `padding`, ...
+    /// Its constant integer arguments by name: `stride`, `padding`, ...
     arguments: BTreeMap<String, Vec<i64>>,
+    /// All its integer arguments by name, as they are for this size of the images.
+    evaluated: BTreeMap<String, Vec<i64>>,
+    /// Its constant numbers by name; none for those that are not finite.
+    scalars: BTreeMap<String, Option<f64>>,
     /// Its row in the table of operators.
     #[serde(skip)]
     pub operator: Operator,
@@ -96,15 +101,20 @@ impl Node {
             .unwrap_or(1)
     }
 
-    /// Whether it turns `[N,C,h,w]` into `[N,h,w,C]`, which is not an activation.
-    pub fn puts_channels_last(&self) -> bool {
-        self.kind() == Kind::Permute && self.argument("dims") == Some(&[0, 2, 3, 1][..])
-    }
-
     /// The container that it puts a value into, if it does.
     pub fn filled_container(&self) -> Option<ValueId> {
         let first = self.inputs.first().copied();
         first.filter(|_| self.kind() == Kind::FillContainer)
+    }
+
+    /// An integer argument, as it is for this size of the images.
+    pub fn evaluated(&self, name: &str) -> Option<&[i64]> {
+        self.evaluated.get(name).map(Vec::as_slice)
+    }
+
+    /// A constant number among its arguments.
+    pub fn scalar(&self, name: &str) -> Option<f64> {
+        self.scalars.get(name).copied().flatten()
     }
 
     fn argument(&self, name: &str) -> Option<&[i64]> {
@@ -129,10 +139,9 @@ pub struct Graph {
     /// For each list or dictionary, the operators that put something into it.
     #[serde(skip)]
     fillers: Vec<Vec<usize>>,
-    /// Whether a value still has the image's pixels: a tensor `[N,1,1,C]` after global pooling
-    /// is not an activation.
+    /// The dimensions of the values that depend on the images.
     #[serde(skip)]
-    spatial: Vec<bool>,
+    dimensions: Vec<Option<Dimensions>>,
 }
 
 impl Graph {
@@ -151,7 +160,6 @@ impl Graph {
         graph.maker = vec![None; count];
         graph.users = vec![Vec::new(); count];
         graph.fillers = vec![Vec::new(); count];
-        graph.spatial = vec![false; count];
         for (index, node) in graph.nodes.iter_mut().enumerate() {
             node.operator = Operator::of(&node.full_name);
             for &output in &node.outputs {
@@ -164,7 +172,7 @@ impl Graph {
                 graph.fillers[container].push(index);
             }
         }
-        graph.find_spatial();
+        graph.dimensions = dimensions(&graph);
         if !parameter_names.is_empty() {
             let paths = naming::module_paths(&graph, parameter_names);
             for (node, path) in graph.nodes.iter_mut().zip(paths) {
@@ -189,43 +197,45 @@ impl Graph {
         sizes.map(|sizes| sizes.iter().product()).max().unwrap_or(0)
     }
 
-    /// `(C, h, w)` of an activation: a 4-d tensor of more than one pixel.
+    /// The number of values.
+    pub fn count(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// `(C, h, w)` of an activation: a tensor of channels at more than one pixel, in any layout.
     pub fn activation(&self, value: ValueId) -> Option<(i64, i64, i64)> {
-        match self.sizes(value) {
-            Some(&[_, c, h, w]) if self.spatial[value] => Some((c, h, w)),
-            _ => None,
-        }
+        self.layout(value).map(|layout| layout.shape)
+    }
+
+    /// The layout of an activation.
+    pub fn layout(&self, value: ValueId) -> Option<Layout> {
+        self.dimensions[value].as_ref()?.layout(self.sizes(value)?)
+    }
+
+    /// Whether a value depends on the images.
+    pub fn depends_on_images(&self, value: ValueId) -> bool {
+        self.dimensions[value].is_some()
+    }
+
+    /// Where the pixels of a value lie in the images.
+    pub fn place(&self, value: ValueId) -> Option<Place> {
+        self.dimensions[value].as_ref().map(|known| known.place)
+    }
+
+    /// Whether a value has pixels, but a single channel.
+    pub fn is_plane(&self, value: ValueId) -> bool {
+        let known = self.dimensions[value].as_ref().zip(self.sizes(value));
+        known.is_some_and(|(known, sizes)| {
+            let is_other = |axis| matches!(axis, Axis::Channel | Axis::Other);
+            let mut axes = known.axes.iter().zip(sizes);
+            known.has_pixels(sizes) && axes.all(|(&axis, &size)| size == 1 || !is_other(axis))
+        })
     }
 
     /// The first output of an operator if it is an activation.
     pub fn layer_output(&self, node: &Node) -> Option<ValueId> {
         let output = node.outputs.first().copied();
         output.filter(|&value| self.activation(value).is_some())
-    }
-
-    fn find_spatial(&mut self) {
-        self.spatial[self.input] = self.has_pixels(self.input);
-        let from_image = self.descendants(self.input);
-        for node in &self.nodes {
-            // A convolution restores the pixels of an image that was cut into patches.
-            let convolves = || node.is_conv2d() && from_image.contains(&node.inputs[0]);
-            let reads_pixels = node.inputs.iter().any(|&input| self.spatial[input]) || convolves();
-            if node.kind() == Kind::Size || !reads_pixels {
-                continue;
-            }
-            if let Some(container) = node.filled_container() {
-                self.spatial[container] = true;
-            }
-            for &output in &node.outputs {
-                // A list has pixels if one of its tensors has.
-                self.spatial[output] = self.sizes[output].is_none() || self.has_pixels(output);
-            }
-        }
-    }
-
-    fn has_pixels(&self, value: ValueId) -> bool {
-        // Channel shuffles have five dimensions on their way.
-        matches!(self.sizes(value), Some(&[_, _, h, w] | &[_, _, _, h, w]) if h * w > 1)
     }
 
     /// Whether an operator gathers over space: a convolution or pooling whose window is larger

@@ -4,19 +4,24 @@
 //! [`HookedModel`] selects tensors by a [`Rule`], compiles the graph that returns them, and runs
 //! it.
 
+mod axes;
 mod excitation_backprop;
 mod ffi;
 mod graph;
+mod head;
 mod layers;
 mod messages;
 mod model;
 mod naming;
 mod network;
 mod operators;
+mod region;
 mod selection;
+mod sign;
 
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};
 pub use network::{NetworkGraph, Trace};
+pub use region::Region;
 pub use selection::{Extrapolation, Rule};

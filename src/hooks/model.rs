@@ -5,14 +5,16 @@ use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 
 use super::excitation_backprop::{contrast_vanishes, node_rules};
-use super::ffi::{Execution, GradientTap, Output, RawProgram, Reading};
+use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading};
 use super::graph::{Graph, Node, ValueId};
 use super::layers::{Layer, Role, find_layer};
 use super::messages::plain;
 use super::network::NetworkGraph;
+use super::region::Region;
 use super::selection::{Extrapolation, Rule, Selection, class_scores};
 use crate::classes::no_class;
 use crate::error::{Hint, hinted, usage_hinted};
+use crate::remarks::Remark;
 use crate::saliency::Method;
 use crate::size::Size;
 
@@ -138,13 +140,13 @@ impl HookedModel {
         };
         let mut outputs = vec![
             Output::new(logits, Reading::Whole),
-            Output::new(selection.excitation, Reading::Whole),
+            Output::of(&graph, selection.excitation, Reading::Whole),
         ];
         outputs.extend(
             selection
                 .guides
                 .iter()
-                .map(|&guide| Output::new(guide, reading)),
+                .map(|&guide| Output::of(&graph, guide, reading)),
         );
         let saliency = hooks.saliency.as_ref();
         let tap = saliency.map(|hook| gradient_tap(&graph, logits, &selection, hook));
@@ -203,11 +205,16 @@ impl HookedModel {
         let images = batch.size()[0];
         let batch = batch.f_to_device(self.device).map_err(plain)?;
         let mut tensors = self.program.run(&batch)?;
-        if let Some((method, _)) = self.saliency
+        if let Some((method, layer)) = self.saliency
             && let Some(activation) = tensors.pop()
         {
             let gradient = self.gradient(&tensors[0], &activation)?;
-            tensors.push(method.saliency(&activation.detach(), &gradient));
+            let upright = |tensor: &Tensor| match self.graph.layout(layer) {
+                Some(layout) => layout.upright(tensor),
+                None => Ok(tensor.shallow_clone()),
+            };
+            let (activation, gradient) = (upright(&activation.detach())?, upright(&gradient)?);
+            tensors.push(method.saliency(&activation, &gradient));
         }
         for tensor in &mut tensors {
             let on_cpu = tensor.detach().f_to_device(Device::Cpu).map_err(plain)?;
@@ -282,6 +289,16 @@ impl HookedModel {
     /// How its guides are used.
     pub fn extrapolation(&self) -> Extrapolation {
         self.selection.extrapolation
+    }
+
+    /// The part of the image that the features cover.
+    pub fn region(&self) -> &Region {
+        &self.selection.region
+    }
+
+    /// What was assumed in the selection of the layers, and what the map does not show.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.selection.remarks
     }
 
     /// Every layer that can be hooked, in execution order.
@@ -360,8 +377,29 @@ fn gradient_tap(
 }
 
 impl Output {
+    /// A value as it is.
     pub fn new(value: ValueId, reading: Reading) -> Output {
-        let value = value as i64;
-        Output { value, reading }
+        const AS_IT_IS: RawLayout = RawLayout {
+            permuted: 0,
+            space: -1,
+            height: 0,
+            width: 0,
+            order: [0; 4],
+            mirrored: [0; 2],
+        };
+        Output {
+            value: value as i64,
+            reading,
+            layout: AS_IT_IS,
+        }
+    }
+
+    /// An activation as `[N,C,h,w]`, upright.
+    pub fn of(graph: &Graph, value: ValueId, reading: Reading) -> Output {
+        let made = Output::new(value, reading);
+        let layout = graph
+            .layout(value)
+            .map_or(made.layout, |layout| layout.raw());
+        Output { layout, ..made }
     }
 }

@@ -7,8 +7,13 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use Backprop::{Offset, Pass, Product, Reindex, Sum, Unsupported, ZPlus};
-use Kind::*;
+use Backprop::{Move, Offset, Pass, Product, Sum, Unsupported, ZPlus};
+use Kind::{
+    AdaptivePool, Attention, AvgPool2d, BatchNorm, Concat, Container, Conv2d, Convolution, Count,
+    Dropout, Elementwise, FillContainer, Flip, Item, LayerNorm, Layout, Linear, LogSoftmax,
+    MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Reduction, Reindex, Relu,
+    Reshape, Rotate, Sample, Select, Size, Slice, Softmax, Split, Stack, Transpose, Upsample,
+};
 use Property::{Gate, KeepsAttention, KeepsFeatures, NonLinear, View, Weights, Window};
 
 /// What an operator computes.
@@ -36,10 +41,36 @@ pub enum Kind {
     AdaptivePool,
     /// Other pooling.
     Pool,
+    LayerNorm,
     /// A sum, mean or maximum over dimensions.
     Reduction,
+    /// The length of vectors.
+    Norm,
+    /// A power, root, exponential or logarithm.
+    Power,
+    Upsample,
     Permute,
-    /// The same values in another layout, some of them, or those of several tensors.
+    /// Two dimensions change places.
+    Transpose,
+    /// The same values in the same order, with other dimensions.
+    Reshape,
+    /// One entry of a dimension.
+    Select,
+    /// A range of a dimension.
+    Slice,
+    Flip,
+    /// A turn by multiples of 90 degrees.
+    Rotate,
+    /// Entries by index.
+    Reindex,
+    /// Values at computed places.
+    Sample,
+    Concat,
+    /// Tensors side by side in a new dimension.
+    Stack,
+    /// An item of a list.
+    Item,
+    /// The same values in another layout.
     Layout,
     Padding,
     /// A list of parts of a tensor.
@@ -66,7 +97,7 @@ pub enum Backprop {
     /// Unchanged to the first activation among the inputs.
     Pass,
     /// Along the ordinary gradient, which only moves it.
-    Reindex,
+    Move,
     /// A sum: in proportion to the positive parts of two activations.
     Sum,
     /// A product: unchanged to the activation that the other one gates.
@@ -76,6 +107,13 @@ pub enum Backprop {
     /// There is no rule.
     #[default]
     Unsupported,
+}
+
+impl Backprop {
+    /// Whether the operator adds, subtracts, multiplies or divides.
+    pub fn is_arithmetic(self) -> bool {
+        matches!(self, Sum | Product | Offset)
+    }
 }
 
 /// A further property of an operator.
@@ -110,7 +148,8 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("softplus prelu", Elementwise, Pass, &[NonLinear]),
     ("sigmoid hardsigmoid", Elementwise, Pass, &[NonLinear, Gate]),
     ("log_sigmoid threshold rrelu", Elementwise, Pass, &[]),
-    ("instance_norm group_norm layer_norm", Elementwise, Pass, &[]),
+    ("instance_norm group_norm", Elementwise, Pass, &[]),
+    ("layer_norm", LayerNorm, Pass, &[]),
     ("batch_norm", BatchNorm, Pass, &[]),
     ("softmax", Softmax, Pass, &[Gate]),
     ("log_softmax", LogSoftmax, Pass, &[]),
@@ -121,36 +160,53 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("feature_dropout", Dropout, Pass, &[KeepsFeatures]),
     ("alpha_dropout", Dropout, Pass, &[]),
     ("feature_alpha_dropout", Dropout, Unsupported, &[]),
-    ("max_pool2d", MaxPool2d, Reindex, &[Window]),
+    ("max_pool2d", MaxPool2d, Move, &[Window]),
     ("avg_pool2d", AvgPool2d, ZPlus, &[Window, KeepsFeatures]),
     ("adaptive_avg_pool2d", AdaptivePool, ZPlus, &[KeepsFeatures]),
-    ("adaptive_max_pool2d", AdaptivePool, Reindex, &[KeepsFeatures]),
+    ("adaptive_max_pool2d", AdaptivePool, Move, &[KeepsFeatures]),
     ("adaptive_avg_pool1d", AdaptivePool, ZPlus, &[]),
-    ("adaptive_max_pool1d", AdaptivePool, Reindex, &[]),
+    ("adaptive_max_pool1d", AdaptivePool, Move, &[]),
     ("avg_pool1d", Pool, ZPlus, &[]),
-    ("max_pool1d", Pool, Reindex, &[]),
+    ("max_pool1d", Pool, Move, &[]),
     ("mean sum", Reduction, ZPlus, &[]),
-    ("max amax", Reduction, Reindex, &[]),
-    ("permute", Permute, Reindex, &[View, KeepsAttention]),
-    ("view reshape transpose expand", Layout, Reindex, &[View, KeepsAttention]),
-    ("view_as flatten t squeeze unsqueeze alias", Layout, Reindex, &[View]),
-    ("slice select narrow", Layout, Reindex, &[View]),
-    ("reshape_as unflatten expand_as movedim swapaxes", Layout, Reindex, &[]),
-    ("to", Layout, Reindex, &[KeepsFeatures, KeepsAttention]),
-    ("contiguous clone", Layout, Reindex, &[KeepsFeatures]),
+    ("max amax", Reduction, Move, &[]),
+    ("min amin logsumexp var std prod median", Reduction, Unsupported, &[]),
+    ("norm linalg_vector_norm frobenius_norm", Norm, Unsupported, &[]),
+    ("pow square sqrt exp log log1p expm1 abs", Power, Unsupported, &[]),
+    ("permute", Permute, Move, &[View, KeepsAttention]),
+    ("view reshape", Reshape, Move, &[View, KeepsAttention]),
+    ("view_as flatten squeeze unsqueeze", Reshape, Move, &[View]),
+    ("reshape_as unflatten", Reshape, Move, &[]),
+    ("transpose", Transpose, Move, &[View, KeepsAttention]),
+    ("t", Transpose, Move, &[View]),
+    ("movedim swapaxes", Transpose, Move, &[]),
+    ("expand", Layout, Move, &[View, KeepsAttention]),
+    ("alias", Layout, Move, &[View]),
+    ("expand_as", Layout, Move, &[]),
+    ("slice narrow", Slice, Move, &[View]),
+    ("select", Select, Move, &[View]),
+    ("to", Layout, Move, &[KeepsFeatures, KeepsAttention]),
+    ("contiguous clone", Layout, Move, &[KeepsFeatures]),
     ("detach", Layout, Pass, &[KeepsFeatures]),
-    ("index_select roll flip stack cat concat concatenate", Layout, Reindex, &[]),
-    ("channel_shuffle pixel_shuffle pixel_unshuffle", Layout, Reindex, &[]),
-    ("upsample_nearest2d", Layout, Reindex, &[]),
-    ("upsample_bilinear2d", Layout, ZPlus, &[]),
-    ("constant_pad_nd pad", Padding, Reindex, &[]),
+    ("flip", Flip, Move, &[]),
+    ("rot90", Rotate, Move, &[]),
+    ("index_select roll", Reindex, Move, &[]),
+    ("index gather take_along_dim", Reindex, Unsupported, &[]),
+    ("grid_sampler grid_sampler_2d", Sample, Unsupported, &[]),
+    ("cat concat concatenate", Concat, Move, &[]),
+    ("stack", Stack, Move, &[]),
+    ("channel_shuffle pixel_shuffle pixel_unshuffle", Layout, Move, &[]),
+    ("upsample_nearest2d", Upsample, Move, &[]),
+    ("upsample_bilinear2d", Upsample, ZPlus, &[]),
+    ("upsample_bicubic2d", Upsample, Unsupported, &[]),
+    ("constant_pad_nd pad", Padding, Move, &[]),
     ("reflection_pad1d reflection_pad2d reflection_pad3d", Padding, Unsupported, &[]),
     ("replication_pad1d replication_pad2d replication_pad3d", Padding, Unsupported, &[]),
     ("pad_circular pad_enum", Padding, Unsupported, &[]),
-    ("chunk split split_with_sizes tensor_split unbind", Split, Reindex, &[]),
-    ("ListConstruct TupleConstruct", Container, Reindex, &[]),
-    ("ListUnpack TupleUnpack TupleIndex getitem", Layout, Reindex, &[]),
-    ("append", FillContainer, Reindex, &[]),
+    ("chunk split split_with_sizes tensor_split unbind", Split, Move, &[]),
+    ("ListConstruct TupleConstruct", Container, Move, &[]),
+    ("ListUnpack TupleUnpack TupleIndex getitem", Item, Move, &[]),
+    ("append", FillContainer, Move, &[]),
     ("extend insert set_item", FillContainer, Unsupported, &[]),
     ("size", Size, Unsupported, &[]),
     ("dim len", Count, Unsupported, &[]),

@@ -11,10 +11,16 @@ use std::fmt;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use super::axes::Place;
 use super::graph::{Graph, Node, ValueId};
+use super::head::find_head;
 use super::layers::find_layer;
 use super::operators::{Kind, Property};
+use super::region::Region;
+use super::sign::can_be_negative;
 use crate::error::{Hint, hinted};
+use crate::names::first_few;
+use crate::remarks::Remark;
 use crate::size::Size;
 
 /// How the final excitation and the guides are selected.
@@ -43,13 +49,13 @@ pub enum Extrapolation {
     Product,
     /// For each image, the colours are regressed on the guides, up to the size of the image.
     Regression {
-        /// Height and width of the image.
+        /// Height and width of the part of the image that the features cover.
         size: Size,
     },
 }
 
 /// The values of a graph that PRISM reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Selection {
     /// `[N,C,h,w]`, the input of the PCA.
     pub excitation: ValueId,
@@ -57,7 +63,18 @@ pub struct Selection {
     pub guides: Vec<ValueId>,
     /// How the guides are used.
     pub extrapolation: Extrapolation,
+    /// The part of the image that the features cover.
+    pub region: Region,
+    /// What was assumed, and what the map does not show.
+    pub remarks: Vec<Remark>,
 }
+
+/// The layers that a remark lists.
+const LISTED: usize = 4;
+
+/// Features of guides and of the final excitation lie on each other if their places differ by
+/// at most this share of the picture.
+const NEAR: f64 = 0.05;
 
 /// Guides per resolution. The last ones carry the most information, and more than three do not
 /// improve the map (docs/quality.md).
@@ -77,27 +94,62 @@ impl Rule {
         layer: Option<&str>,
     ) -> Result<Selection> {
         let chosen = layer.map(|name| find_layer(graph, name)).transpose()?;
-        if chosen.is_none() {
-            refuse_transformers(graph, logits)?;
+        let mut remarks = Vec::new();
+        let last = match chosen {
+            Some(_) => None,
+            None => {
+                refuse_transformers(graph, logits)?;
+                last_activation(graph, logits, &mut remarks)
+            }
+        };
+        let is_vgg = || {
+            let last = last.or_else(|| last_activation(graph, logits, &mut Vec::new()));
+            last.is_some_and(|last| is_vgg(graph, logits, last))
+        };
+        let (excitation, guides, product) = if self == Rule::Torchprism || is_vgg() {
+            let (excitation, guides) = torchprism(graph, chosen)?;
+            (excitation, guides, true)
+        } else {
+            let excitation = chosen.or(last).ok_or_else(|| nothing_to_hook(graph))?;
+            (excitation, spatial_inputs(graph, excitation), false)
+        };
+        let negative = guides
+            .iter()
+            .filter(|&&guide| can_be_negative(graph, guide));
+        let negative: Vec<&str> = negative.map(|&guide| graph.name(guide)).collect();
+        if product && !negative.is_empty() {
+            let names = first_few(&negative, LISTED);
+            remarks.push(Remark::note(format!(
+                "the product of TorchPRISM's rule assumes guides that are not negative, but these can be: {names}"
+            )));
         }
-        let last = last_activation(graph, logits);
-        let is_vgg = || last.is_some_and(|last| is_vgg(graph, logits, last));
-        if self == Rule::Torchprism || is_vgg() {
-            return torchprism(graph, chosen);
-        }
-        let excitation = chosen.or(last).ok_or_else(nothing_to_hook)?;
-        let (_, height, width) = graph.activation(graph.input).ok_or_else(nothing_to_hook)?;
+        let region = Region::of(graph, excitation, &mut remarks);
         Ok(Selection {
             excitation,
-            guides: spatial_inputs(graph, excitation),
-            extrapolation: Extrapolation::Regression {
-                size: Size::new(height, width),
+            guides,
+            extrapolation: match product {
+                true => Extrapolation::Product,
+                false => Extrapolation::Regression {
+                    size: region.size(),
+                },
             },
+            region,
+            remarks,
         })
     }
 }
 
-fn nothing_to_hook() -> anyhow::Error {
+fn nothing_to_hook(graph: &Graph) -> anyhow::Error {
+    let mut stacked = graph.nodes.iter().filter(|node| {
+        let sizes = node.outputs.first().and_then(|&output| graph.sizes(output));
+        node.is_conv2d() && sizes.is_some_and(|sizes| sizes[0] > 1)
+    });
+    if let Some(node) = stacked.next_back() {
+        let count = graph.sizes(node.outputs[0]).map_or(0, |sizes| sizes[0]);
+        return anyhow::anyhow!(
+            "it makes {count} pictures of each image (crops, flips or patches of it, side by side in the batch), so its features have no one place on the image; export the network without them"
+        );
+    }
     hinted(
         "the network has nothing to hook: no convolution makes an activation [N,C,h,w] of more than one pixel on the way to its class scores",
         Hint::LargerImageSize,
@@ -145,7 +197,8 @@ fn is_attention_softmax(graph: &Graph, node: &Node) -> bool {
     false
 }
 
-/// Whether only max-pools make activations coarser, and one of them makes the last activation.
+/// Whether only max-pools make activations coarser, one of them makes the last activation, and
+/// what they pool is not negative: the product of guides assumes that.
 fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId) -> bool {
     let end = graph.maker(last).unwrap_or(0);
     let is_max_pool = |node: &Node| node.kind() == Kind::MaxPool2d;
@@ -158,7 +211,13 @@ fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId) -> bool {
         .filter(|node| graph.layer_output(node).is_some())
         .peekable();
     reductions.peek().is_some()
-        && reductions.all(is_max_pool)
+        && reductions.all(|node| {
+            is_max_pool(node)
+                && node
+                    .inputs
+                    .first()
+                    .is_some_and(|&input| !can_be_negative(graph, input))
+        })
         && graph.made_by(last).is_some_and(is_max_pool)
 }
 
@@ -166,7 +225,7 @@ fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId) -> bool {
 /// preceded by the input of the first. The last one is the final excitation. A strided
 /// convolution that a ReLU follows is read after the ReLU: TorchPRISM keeps references, and the
 /// ReLUs of its networks work in place.
-fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<Selection> {
+fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<(ValueId, Vec<ValueId>)> {
     let mut captured: Vec<ValueId> = Vec::new();
     for node in &graph.nodes {
         let strided = node.is_conv2d() && node.stride() > 1;
@@ -186,54 +245,43 @@ fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<Selection> {
     let excitation = chosen.or_else(|| captured.pop());
     let excitation = excitation.ok_or_else(|| hinted(nothing, Hint::AutoRule))?;
     captured.retain(|&value| graph.maker(value) < graph.maker(excitation));
-    Ok(Selection {
-        excitation,
-        guides: captured,
-        extrapolation: Extrapolation::Product,
-    })
+    Ok((excitation, captured))
 }
 
-/// The last activation before global pooling or flatten, after its batch-norm and
-/// non-linearity.
-fn last_activation(graph: &Graph, logits: ValueId) -> Option<ValueId> {
-    let last = graph.ancestors(logits).into_iter().max_by_key(|&index| {
-        let output = graph.layer_output(&graph.nodes[index]);
-        output.map(|_| index)
-    });
-    let last = before_pooling(graph, graph.layer_output(&graph.nodes[last?])?)?;
-    let value = classifier_convolution(graph, logits, last)
-        .and_then(|conv| before_pooling(graph, conv.inputs[0]))
-        .filter(|&input| graph.follows_convolution(input))
-        .unwrap_or(last);
-    // Pixels that no convolution has read are not an activation.
-    graph.follows_convolution(value).then_some(value)
-}
-
-/// Goes back over operators that leave the features as they are or only average them.
-fn before_pooling(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
-    while let Some(node) = graph.made_by(value)
-        && (node.has(Property::KeepsFeatures) || node.puts_channels_last())
-    {
-        value = *node.inputs.first()?;
+/// The last activation of the body. If the scores read several, it is one that shows the image
+/// whole and unmirrored, the last of them.
+fn last_activation(graph: &Graph, logits: ValueId, remarks: &mut Vec<Remark>) -> Option<ValueId> {
+    let head = find_head(graph, logits);
+    let turned = |value: ValueId| graph.place(value).is_none_or(|place| !place.is_upright());
+    let preference = |&&value: &&ValueId| (!turned(value), graph.maker(value));
+    let last = *head.activations.iter().max_by_key(preference)?;
+    if head.activations.len() > 1 {
+        let name = |&value: &ValueId| {
+            let turned = if turned(value) {
+                " (mirrored or cropped)"
+            } else {
+                ""
+            };
+            format!("{}{turned}", graph.name(value))
+        };
+        let names: Vec<String> = head.activations.iter().map(name).collect();
+        let text = format!(
+            "the class scores are computed from {} last activations: {}; '{}' is analysed",
+            names.len(),
+            first_few(&names, LISTED),
+            graph.name(last)
+        );
+        remarks.push(Remark::warning(text).with_hint(Hint::Layer));
     }
-    graph.activation(value).map(|_| value)
-}
-
-/// A convolution that itself makes the class scores (SqueezeNet): it has one channel per class,
-/// and no layer with weights follows it.
-fn classifier_convolution(graph: &Graph, logits: ValueId, value: ValueId) -> Option<&Node> {
-    let classes = *graph.sizes(logits)?.get(1)?;
-    let mut index = graph.maker(value)?;
-    while graph.nodes[index].has(Property::NonLinear) {
-        index = graph.maker(*graph.nodes[index].inputs.first()?)?;
+    if head.attentions > 1 {
+        let text = format!(
+            "{} attention layers lie between '{}' and the class scores; the map does not show them",
+            head.attentions,
+            graph.name(last)
+        );
+        remarks.push(Remark::warning(text));
     }
-    let node = &graph.nodes[index];
-    let (channels, ..) = graph.activation(*node.outputs.first()?)?;
-    let mut ancestors = graph.ancestors(logits).into_iter();
-    let is_classifier = node.is_conv2d()
-        && channels == classes
-        && !ancestors.any(|after| after > index && graph.nodes[after].has(Property::Weights));
-    is_classifier.then_some(node)
+    Some(last)
 }
 
 /// The guides of the auto rule: the inputs, before padding, of the spatial operators on the way
@@ -243,6 +291,9 @@ fn spatial_inputs(graph: &Graph, excitation: ValueId) -> Vec<ValueId> {
     let Some((_, least_height, least_width)) = graph.activation(excitation) else {
         return Vec::new();
     };
+    let place = graph.place(excitation);
+    let near =
+        |guide: Place| place.is_some_and(|place| guide.agrees_apart_from_flips(&place, NEAR));
     let mut by_resolution: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     let ancestors = graph.ancestors(excitation).into_iter();
     for node in ancestors.filter(|&node| graph.is_spatial(node)) {
@@ -252,6 +303,7 @@ fn spatial_inputs(graph: &Graph, excitation: ValueId) -> Vec<ValueId> {
             && (h >= least_height && w >= least_width)
             && value != excitation
             && graph.follows_convolution(value)
+            && graph.place(value).is_some_and(near)
         {
             let level = by_resolution.entry((h, w)).or_default();
             level.insert((graph.maker(value), value));

@@ -5,13 +5,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use image::RgbImage;
+use image::{RgbImage, imageops};
 use rayon::prelude::*;
 use tch::Tensor;
 
 use super::input::{Input, require_images, skipped};
 use crate::convert::{Normalisation, stretched_picture, to_batch};
-use crate::hooks::HookedModel;
+use crate::hooks::{HookedModel, Region};
 use crate::images;
 use crate::map::Collector;
 use crate::notices::Notices;
@@ -146,6 +146,7 @@ impl Forwarded {
         options: &ForwardOptions<'_>,
     ) -> Result<()> {
         for picture in pictures {
+            let picture = seen_part(picture, model.region());
             let (width, height) = picture.dimensions();
             let bytes = Tensor::from_slice(picture.as_raw());
             let bytes = bytes.reshape([1, i64::from(height), i64::from(width), 3]);
@@ -163,6 +164,19 @@ impl Forwarded {
         *collecting += begun.elapsed();
         Ok(())
     }
+}
+
+/// The part of a picture that the features cover.
+fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let scaled = |pixel: i64, of: i64, side: u32| {
+        (pixel as f64 / of as f64 * f64::from(side)).round() as u32
+    };
+    let row = |pixel| scaled(pixel, region.of.height, height);
+    let column = |pixel| scaled(pixel, region.of.width, width);
+    let (top, left) = (row(region.rows.start), column(region.columns.start));
+    let (bottom, right) = (row(region.rows.end), column(region.columns.end));
+    imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image()
 }
 
 /// An image at the network's size, and a picture of it for the figure.

@@ -56,6 +56,9 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let saliency = classes::choose_target(&mut model, labels.as_ref(), target, &mut remarks)?;
     let (name, normalisation) = (network.name, network.normalisation);
     drop(network.graph); // the model has its own copy
+    for remark in model.remarks() {
+        remarks.add(remark);
+    }
     clock.lap("hooking");
 
     let mut fit = Fit::new(&name, &model, &options.map)?;

@@ -158,13 +158,30 @@ void require_finite_weights(Graph &graph) {
   }
 }
 
-Value *insert_reading(Graph &graph, Value *value, int32_t reading, const torch::jit::AliasDb &aliases) {
-  if (reading == PRISM_CHANNEL_MEAN)
+// The value as [N,C,h,w], upright.
+Value *insert_layout(Graph &graph, Value *value, const prism_layout &layout) {
+  if (layout.permuted && layout.space >= 0)
+    value = insert(graph, "aten::unflatten", {value, int64_t{layout.space},
+                                              std::vector<int64_t>{layout.height, layout.width}});
+  if (layout.permuted)
+    value = graph.insert(c10::aten::permute,
+                         {value, std::vector<int64_t>(layout.order, layout.order + 4)});
+  std::vector<int64_t> against;
+  for (const int64_t side : {0, 1})
+    if (layout.mirrored[side])
+      against.push_back(2 + side);
+  return against.empty() ? value : insert(graph, "aten::flip", {value, against});
+}
+
+Value *insert_reading(Graph &graph, Value *made, const prism_output &output,
+                      const torch::jit::AliasDb &aliases) {
+  Value *value = insert_layout(graph, made, output.layout);
+  if (output.reading == PRISM_CHANNEL_MEAN)
     return graph.insert(c10::aten::mean, {value, std::vector<int64_t>{1}, true});
-  if (reading == PRISM_GROUP_MEANS)
+  if (output.reading == PRISM_GROUP_MEANS)
     return insert(graph, "prism::group_means", {value, GROUPS});
   // A later in-place operator must not change it.
-  return aliases.hasWriters(value) ? graph.insert(c10::aten::clone, {value}) : value;
+  return aliases.hasWriters(made) ? graph.insert(c10::aten::clone, {value}) : value;
 }
 
 } // namespace
@@ -186,7 +203,7 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
   for (size_t i = 0; i < outputs.size(); i++) {
     torch::jit::WithInsertPoint here(points[i]);
     Value *value = values[static_cast<size_t>(outputs[i].value)];
-    graph->registerOutput(insert_reading(*graph, value, outputs[i].reading, aliases));
+    graph->registerOutput(insert_reading(*graph, value, outputs[i], aliases));
   }
   auto program = std::make_unique<prism_program>();
   program->writes_input = aliases.hasWriters(graph->inputs()[source.batch_input]);

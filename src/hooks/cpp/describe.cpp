@@ -2,7 +2,9 @@
 
 #include "internal.h"
 
+#include <ATen/ops/arange.h>
 #include <c10/util/StringUtil.h>
+#include <cmath>
 #include <torch/csrc/jit/ir/constants.h>
 
 namespace prism {
@@ -19,6 +21,11 @@ std::string json(const std::string &text) {
 }
 
 std::string json(int64_t number) { return std::to_string(number); }
+
+// Infinity and NaN are not JSON.
+std::string json(double number) {
+  return std::isfinite(number) ? c10::str(number) : "null";
+}
 
 template <typename T> std::string json(const std::optional<T> &value);
 
@@ -90,10 +97,62 @@ void append_returned(const Value *value, const Numbers &numbers, std::vector<int
   }
 }
 
-std::string describe_node(const Node *node, const Numbers &numbers) {
+// A number, a flag, or a list of integers, as known for one size of the input.
+std::optional<std::vector<int64_t>> known_integers(const Value *value, const Numbers &numbers,
+                                                   const std::vector<Facts> &facts) {
+  if (auto constant = constant_integers(value))
+    return constant;
+  if (value->node()->kind() != c10::prim::ListConstruct) {
+    const auto number = numbers.find(value);
+    const auto known = number == numbers.end() ? std::nullopt : facts.at(number->second).integer;
+    return known ? std::optional(std::vector{*known}) : std::nullopt;
+  }
+  std::vector<int64_t> list;
+  for (const Value *item : value->node()->inputs()) {
+    const auto known = known_integers(item, numbers, facts);
+    if (!known || known->size() != 1)
+      return std::nullopt;
+    list.push_back(known->front());
+  }
+  return list;
+}
+
+// Whether an index is n-1, ..., 1, 0.
+bool counts_down(const at::Tensor &index) {
+  return index.defined() && index.dim() == 1 && index.scalar_type() == at::kLong &&
+         index.equal(at::arange(index.size(0) - 1, -1, -1, index.options()));
+}
+
+// The dimensions that x[:, :, index] picks entries of, and those that it mirrors so.
+void append_indexed(const Node *node, std::vector<Field> &fields) {
+  std::vector<int64_t> indexed, mirrored;
+  const auto add = [&](int64_t dimension, const at::Tensor &index) {
+    (counts_down(index) ? mirrored : indexed).push_back(dimension);
+  };
+  if (node->kind() == c10::aten::index_select) {
+    if (const auto dimension = constant_integers(node->input(1)))
+      add(dimension->front(), constant_tensor(node->input(2)));
+  } else if (node->kind() != c10::aten::index) {
+    return;
+  } else if (const auto list = torch::jit::toIValue(node->input(1))) {
+    const auto items = list->toListRef();
+    for (size_t i = 0; i < items.size(); i++)
+      if (!items[i].isNone())
+        add(static_cast<int64_t>(i), items[i].toTensor());
+  } else {
+    const auto items = node->input(1)->node()->inputs();
+    for (size_t i = 0; i < items.size(); i++)
+      if (!items[i]->mustBeNone())
+        add(static_cast<int64_t>(i), constant_tensor(items[i]));
+  }
+  fields.push_back({"indexed", json(indexed)});
+  fields.push_back({"mirrored", json(mirrored)});
+}
+
+std::string describe_node(const Node *node, const Numbers &numbers, const std::vector<Facts> &facts) {
   std::vector<int64_t> inputs, outputs, parameters;
   std::vector<std::string> within;
-  std::vector<Field> arguments;
+  std::vector<Field> arguments, evaluated, scalars;
   append_inputs(node, numbers, inputs);
   for (const Value *output : node->outputs())
     outputs.push_back(numbers.at(output));
@@ -106,9 +165,16 @@ std::string describe_node(const Node *node, const Numbers &numbers) {
       parameters.push_back(reinterpret_cast<int64_t>(tensor.data_ptr()));
   const at::Tensor weight = node->inputs().size() > 1 ? constant_tensor(node->input(1)) : at::Tensor();
   if (const auto *schema = node->maybeSchema())
-    for (size_t i = 0; i < schema->arguments().size() && i < node->inputs().size(); i++)
+    for (size_t i = 0; i < schema->arguments().size() && i < node->inputs().size(); i++) {
+      const std::string &name = schema->arguments()[i].name();
       if (const auto integers = constant_integers(node->input(i)))
-        arguments.push_back({schema->arguments()[i].name(), json(*integers)});
+        arguments.push_back({name, json(*integers)});
+      if (const auto integers = known_integers(node->input(i), numbers, facts))
+        evaluated.push_back({name, json(*integers)});
+      if (const auto scalar = torch::jit::toIValue(node->input(i)); scalar && scalar->isScalar())
+        scalars.push_back({name, json(scalar->toScalar().toDouble())});
+    }
+  append_indexed(node, evaluated);
   return object({
       {"operator", json(std::string(node->kind().toQualString()))},
       {"path", json(module_path(node))},
@@ -118,6 +184,8 @@ std::string describe_node(const Node *node, const Numbers &numbers) {
       {"parameters", json(parameters)},
       {"weight", json(weight.defined() ? Sizes(weight.sizes().vec()) : std::nullopt)},
       {"arguments", object(arguments)},
+      {"evaluated", object(evaluated)},
+      {"scalars", object(scalars)},
   });
 }
 
@@ -131,14 +199,18 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
   std::vector<int64_t> returned;
   for (const Value *output : graph.outputs())
     append_returned(output, numbers, returned);
+  const auto facts = facts_of_values(source, shape, device);
+  std::vector<Sizes> sizes;
+  for (const Facts &fact : facts)
+    sizes.push_back(fact.sizes);
   std::vector<std::string> nodes;
   for (const Node *node : graph.nodes())
     if (node->kind() != c10::prim::Constant)
-      nodes.push_back(describe_node(node, numbers));
+      nodes.push_back(describe_node(node, numbers, facts));
   return object({
       {"input", json(static_cast<int64_t>(source.batch_input))},
       {"outputs", json(returned)},
-      {"sizes", json(sizes_of_values(source, shape, device))},
+      {"sizes", json(sizes)},
       {"nodes", '[' + c10::Join(",", nodes) + ']'},
   });
 }

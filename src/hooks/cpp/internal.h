@@ -77,7 +77,12 @@ void remove_in_place(std::shared_ptr<Graph> &graph);
 
 // sizes.cpp and describe.cpp
 using Sizes = std::optional<std::vector<int64_t>>;
-std::vector<Sizes> sizes_of_values(const prism_graph &source, at::IntArrayRef shape, at::Device device);
+struct Facts {
+  Sizes sizes;                    // of a tensor
+  std::optional<int64_t> integer; // the value of an integer
+};
+// The facts of every value, for an input of `shape`.
+std::vector<Facts> facts_of_values(const prism_graph &source, at::IntArrayRef shape, at::Device device);
 std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Device device);
 
 // capture.cpp

@@ -24,9 +24,19 @@ enum prism_reading {
   PRISM_GROUP_MEANS = 2,  /* means of the positive parts of four groups of channels, [N,min(4,C),h,w] */
 };
 
+/* How a value is laid out. All zero: as PRISM reads it. */
+typedef struct prism_layout {
+  int32_t permuted;  /* whether `order` is used */
+  int32_t space;     /* the dimension that holds height and width at once, or -1 */
+  int64_t height, width; /* of `space` */
+  int64_t order[4];  /* the dimensions of N, C, h and w, after `space` is divided */
+  int32_t mirrored[2]; /* whether rows and columns run against those of the image */
+} prism_layout;
+
 typedef struct prism_output {
   int64_t value;
   int32_t reading; /* enum prism_reading */
+  prism_layout layout;
 } prism_output;
 
 /* How excitation backpropagation takes the winning probability back through one

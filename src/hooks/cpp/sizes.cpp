@@ -1,4 +1,4 @@
-// The shape of every tensor of a graph, found on libtorch's meta device, which has shapes
+// The shape of every tensor of a graph and the value of every integer, found on libtorch's meta device, which has shapes
 // and no values. A forward pass on zeros would take as long as one image.
 
 #include "internal.h"
@@ -110,22 +110,23 @@ void to_meta(Graph &graph) {
 
 } // namespace
 
-std::vector<Sizes> sizes_of_values(const prism_graph &source, at::IntArrayRef shape,
+std::vector<Facts> facts_of_values(const prism_graph &source, at::IntArrayRef shape,
                                    at::Device device) {
   auto graph = source.graph->copy();
   const auto values = numbered_values(*graph);
   erase_outputs(*graph);
   std::vector<size_t> read;
-  std::vector<Value *> sizes;
+  std::vector<Value *> facts;
   for (size_t i = 0; i < values.size(); i++) {
-    if (!is_tensor(values[i]) || values[i]->node()->kind() == c10::prim::Constant)
+    const bool integer = values[i]->type()->isSubtypeOf(*c10::IntType::get());
+    if (!(is_tensor(values[i]) || integer) || values[i]->node()->kind() == c10::prim::Constant)
       continue;
     torch::jit::WithInsertPoint here(after(*graph, values[i]));
     read.push_back(i);
-    sizes.push_back(insert(*graph, "prism::sizes", {values[i]}));
+    facts.push_back(integer ? values[i] : insert(*graph, "prism::sizes", {values[i]}));
   }
-  for (Value *size : sizes)
-    graph->registerOutput(size);
+  for (Value *fact : facts)
+    graph->registerOutput(fact);
   torch::jit::EliminateDeadCode(graph);
 
   Stack stack;
@@ -136,10 +137,13 @@ std::vector<Sizes> sizes_of_values(const prism_graph &source, at::IntArrayRef sh
   } catch (const std::exception &) { // an operator needs values, or the network refuses the shape
     stack = run_on(graph, source, shape, device);
   }
-  std::vector<Sizes> result(values.size());
-  for (size_t i = 0; i < read.size(); i++)
-    if (auto size = stack.at(i).toIntVector(); size != std::vector<int64_t>{-1})
-      result[read[i]] = std::move(size);
+  std::vector<Facts> result(values.size());
+  for (size_t i = 0; i < read.size(); i++) {
+    if (stack.at(i).isInt())
+      result[read[i]].integer = stack.at(i).toInt();
+    else if (auto size = stack.at(i).toIntVector(); size != std::vector<int64_t>{-1})
+      result[read[i]].sizes = std::move(size);
+  }
   return result;
 }
 

@@ -1,0 +1,258 @@
+//! The head of a network: the operators between its last activations and the class scores. They
+//! reduce space (pooling), weigh it (attention maps) or describe its pixels anew (powers,
+//! norms). PRISM shows the activation before them, which the convolutional body made.
+
+use std::collections::HashSet;
+
+use super::graph::{Graph, Node, ValueId};
+use super::operators::{Backprop, Kind, Property};
+
+/// What the class scores are computed from.
+#[derive(Debug, Default)]
+pub struct Head {
+    /// The last activations of the body, in the order of their operators.
+    pub activations: Vec<ValueId>,
+    /// The attention layers in the head. One is a way to pool; several mix features further.
+    pub attentions: usize,
+}
+
+/// Goes back from the class scores along values, not along weights, to the last activations.
+pub fn find_head(graph: &Graph, scores: ValueId) -> Head {
+    let classes = graph.sizes(scores).and_then(|sizes| sizes.get(1).copied());
+    let mut head = Head::default();
+    let mut seen = HashSet::new();
+    // Values, and whether a layer with weights follows them.
+    let mut open = vec![(scores, false)];
+    while let Some((value, weighted)) = open.pop() {
+        if !seen.insert(value) {
+            continue;
+        }
+        let Some(node) = graph.made_by(value) else {
+            continue; // the images, or a constant
+        };
+        if graph.activation(value).is_some() && graph.follows_convolution(value) {
+            let last = before_description(graph, value);
+            let scorer = classes
+                .filter(|_| !weighted)
+                .and_then(|classes| classifier_convolution(graph, last, classes));
+            match scorer {
+                Some(input) if graph.follows_convolution(input) => open.push((input, true)),
+                _ if graph.activation(last).is_some() => head.activations.push(last),
+                _ => open.push((last, weighted)),
+            }
+            continue;
+        }
+        head.attentions += usize::from(is_attention(graph, node));
+        let weighted = weighted || node.has(Property::Weights) && !is_pooling(graph, node);
+        let inputs = value_inputs(graph, node);
+        open.extend(
+            inputs
+                .into_iter()
+                .chain(items(graph, value))
+                .map(|input| (input, weighted)),
+        );
+    }
+    head.activations.sort_by_key(|&value| graph.maker(value));
+    head.activations.dedup();
+    let pooled = head
+        .activations
+        .iter()
+        .map(|&value| before_max_pooling(graph, value));
+    let pooled: HashSet<ValueId> = pooled.collect();
+    if let (&[only], 2..) = (Vec::from_iter(pooled).as_slice(), head.activations.len()) {
+        head.activations = vec![only]; // spatial pyramid pooling
+    }
+    head
+}
+
+/// What was put into a list or dictionary.
+fn items(graph: &Graph, container: ValueId) -> Vec<ValueId> {
+    let fillers = graph
+        .users(container)
+        .filter(|user| user.filled_container() == Some(container));
+    fillers
+        .flat_map(|filler| image_inputs(graph, filler))
+        .filter(|&item| item != container)
+        .collect()
+}
+
+/// Goes back from an activation over operators that describe or weigh its features anew.
+fn before_description(graph: &Graph, mut value: ValueId) -> ValueId {
+    let mut after_power = false;
+    while graph.activation(value).is_some()
+        && let Some(node) = graph.made_by(value)
+        && let Some(input) = described(graph, node, value, after_power)
+    {
+        after_power |= node.kind() == Kind::Power;
+        value = input;
+    }
+    value
+}
+
+/// The input that an operator describes anew, if it does no more than that.
+fn described(graph: &Graph, node: &Node, value: ValueId, after_power: bool) -> Option<ValueId> {
+    let inputs = image_inputs(graph, node);
+    let first = *inputs.first()?;
+    let shape = |value| graph.activation(value);
+    let keeps_pixels = || {
+        shape(first)
+            .zip(shape(value))
+            .is_some_and(|((c, h, w), after)| [(c, h, w), (c, w, h)].contains(&after))
+    };
+    let steps = match node.kind() {
+        Kind::Permute
+        | Kind::Transpose
+        | Kind::Reshape
+        | Kind::Layout
+        | Kind::Flip
+        | Kind::Rotate => keeps_pixels(),
+        Kind::Power | Kind::Softmax | Kind::LogSoftmax => true,
+        // The lower bound of generalised-mean pooling, the scale of log-sum-exp.
+        Kind::Elementwise if after_power && inputs.len() == 1 => {
+            node.short_name().starts_with("clamp") || node.operator.backprop.is_arithmetic()
+        }
+        Kind::Elementwise => match (node.operator.backprop, inputs.as_slice()) {
+            // Pixels of unit length.
+            (Backprop::Offset, &[_, by]) => is_length(graph, by),
+            (Backprop::Product, &[a, b]) => {
+                return match (weighs_space(graph, a), weighs_space(graph, b)) {
+                    (true, false) => Some(b),
+                    (false, true) => Some(a),
+                    _ => None,
+                };
+            }
+            _ => false,
+        },
+        _ => node.has(Property::KeepsFeatures),
+    };
+    steps.then_some(first)
+}
+
+fn before_max_pooling(graph: &Graph, value: ValueId) -> ValueId {
+    match graph.made_by(value) {
+        Some(node) if node.kind() == Kind::MaxPool2d => before_description(graph, node.inputs[0]),
+        _ => value,
+    }
+}
+
+/// The input of a convolution that itself makes the class scores (SqueezeNet): it has one channel
+/// per class.
+fn classifier_convolution(graph: &Graph, mut value: ValueId, classes: i64) -> Option<ValueId> {
+    let mut node = graph.made_by(value)?;
+    while node.has(Property::NonLinear) {
+        value = *node.inputs.first()?;
+        node = graph.made_by(value)?;
+    }
+    let (channels, ..) = graph.activation(value)?;
+    (node.is_conv2d() && channels == classes).then(|| node.inputs[0])
+}
+
+/// The inputs of an operator of the head that carry features, not weights of features.
+fn value_inputs(graph: &Graph, node: &Node) -> Vec<ValueId> {
+    let mut inputs = image_inputs(graph, node);
+    let backprop = node.operator.backprop;
+    match node.kind() {
+        Kind::Size | Kind::Count => return Vec::new(),
+        Kind::Attention => return node.inputs.get(2).copied().into_iter().collect(),
+        Kind::Conv2d
+        | Kind::Convolution
+        | Kind::Linear
+        | Kind::Layout
+        | Kind::Reshape
+        | Kind::Power => {
+            inputs.truncate(1);
+        }
+        // The factors of einsum lie in a list.
+        Kind::MatrixProduct if inputs.len() == 1 => {
+            let list = graph
+                .made_by(inputs[0])
+                .filter(|list| list.kind() == Kind::Container);
+            inputs = list.map_or(inputs, |list| image_inputs(graph, list));
+        }
+        _ if node.short_name() == "div" => inputs.truncate(1),
+        _ => {}
+    }
+    if backprop.is_arithmetic() || node.kind() == Kind::MatrixProduct {
+        let values = inputs
+            .iter()
+            .copied()
+            .filter(|&input| !is_weight(graph, input));
+        let values: Vec<ValueId> = values.collect();
+        if !values.is_empty() {
+            return values;
+        }
+    }
+    inputs
+}
+
+fn image_inputs(graph: &Graph, node: &Node) -> Vec<ValueId> {
+    let inputs = node.inputs.iter().copied();
+    inputs
+        .filter(|&input| graph.depends_on_images(input))
+        .collect()
+}
+
+/// Whether a factor weighs the pixels of the other factor.
+fn weighs_space(graph: &Graph, value: ValueId) -> bool {
+    graph.is_plane(value)
+        || graph.activation(value).is_some()
+            && is_made_by(graph, value, &|node| node.kind() == Kind::Softmax)
+}
+
+/// Whether a factor is a weight: an attention map, or what a sigmoid or softmax made.
+fn is_weight(graph: &Graph, value: ValueId) -> bool {
+    graph.is_plane(value) || is_made_by(graph, value, &|node| node.has(Property::Gate))
+}
+
+/// Whether such an operator made a value, apart from its layout and scale.
+fn is_made_by(graph: &Graph, mut value: ValueId, is: &dyn Fn(&Node) -> bool) -> bool {
+    while let Some(node) = graph.made_by(value) {
+        let inputs = image_inputs(graph, node);
+        let is_scaled = node.operator.backprop.is_arithmetic();
+        let keeps = node.has(Property::KeepsAttention)
+            || node.operator.backprop == Backprop::Move
+            || node.kind() == Kind::Reduction
+            || is_scaled && inputs.len() == 1
+            // Weights that sum to one.
+            || node.operator.backprop == Backprop::Offset && inputs.len() == 2;
+        match inputs.first() {
+            _ if is(node) => return true,
+            Some(&input) if keeps => value = input,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether a value is the length of vectors, apart from its layout and a lower bound.
+fn is_length(graph: &Graph, value: ValueId) -> bool {
+    let mut value = value;
+    while let Some(node) = graph.made_by(value) {
+        let bounds = node.short_name().starts_with("clamp");
+        if node.kind() == Kind::Norm {
+            return true;
+        }
+        let adds = node.operator.backprop.is_arithmetic() && image_inputs(graph, node).len() == 1;
+        match node.inputs.first() {
+            Some(&input) if bounds || adds || node.operator.backprop == Backprop::Move => {
+                value = input
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Attention: features are averaged with weights that a softmax made from features.
+fn is_attention(graph: &Graph, node: &Node) -> bool {
+    let softmaxed = |value| is_made_by(graph, value, &|node| node.kind() == Kind::Softmax);
+    node.is_attention()
+        || node.kind() == Kind::MatrixProduct
+            && image_inputs(graph, node).len() == 2
+            && image_inputs(graph, node).into_iter().any(softmaxed)
+}
+
+/// Whether a matrix product has no weights of its own: it averages features.
+fn is_pooling(graph: &Graph, node: &Node) -> bool {
+    node.kind() == Kind::MatrixProduct && image_inputs(graph, node).len() == 2
+}
