@@ -19,6 +19,7 @@ mod region;
 mod selection;
 mod sign;
 
+pub use crate::remarks::Remark;
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};

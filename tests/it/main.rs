@@ -10,6 +10,7 @@ mod cli_classes;
 mod cli_outputs;
 mod cluster;
 mod faults;
+mod heads;
 mod images;
 mod networks;
 mod parity;

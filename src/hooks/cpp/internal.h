@@ -65,6 +65,9 @@ std::unique_ptr<prism_graph> load(const char *path, at::Device device);
 void simplify(std::shared_ptr<Graph> &graph);
 void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionSchema *schema);
 
+// floating.cpp
+void answer_is_floating_point(std::shared_ptr<Graph> &graph, const Value *images);
+
 // trace.cpp
 at::Tensor begin_trace(const at::Tensor &example);
 std::unique_ptr<prism_graph> end_trace(const at::Tensor &output, bool on_cpu);

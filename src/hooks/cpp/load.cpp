@@ -134,6 +134,7 @@ std::unique_ptr<prism_graph> load(const char *path, at::Device device) {
   const auto schema = module.get_method("forward").function().getSchema();
   bind_inputs(*result, &self, &schema);
   simplify(result->graph);
+  answer_is_floating_point(result->graph, result->graph->inputs()[result->batch_input]);
   remove_in_place(result->graph);
   torch::jit::EliminateDeadCode(result->graph);
   forget_weights(module);
