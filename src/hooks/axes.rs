@@ -272,9 +272,15 @@ impl Search<'_> {
         let Some(&first) = node.inputs.iter().find(depends) else {
             return;
         };
-        if let Some(container) = node.filled_container() {
+        if let Some(filled) = self.graph.filled(node) {
             let item = node.inputs.iter().rev().find(depends);
-            self.found[container] = item.and_then(|&item| self.found[item].clone());
+            let mut found = item.and_then(|&item| self.found[item].clone());
+            if let (Some(found), Some(sizes)) = (&mut found, self.graph.sizes(filled)) {
+                found.axes = vec![Other; sizes.len()]; // a tensor, of which a part is known
+            }
+            if self.found[filled].is_none() || node.filled_container().is_some() {
+                self.found[filled] = found;
+            }
         }
         self.learn_from_use(node, first);
         let mut inputs = node.inputs.iter();
@@ -332,6 +338,7 @@ impl Search<'_> {
         let before = self.graph.sizes(first).unwrap_or_default();
         let axes = match node.kind() {
             Kind::Conv2d | Kind::Upsample if sizes.len() == 4 => convolved(known, sizes),
+            _ if sizes.len() == 4 && node.holds(Kind::Upsample) => convolved(known, sizes),
             Kind::MaxPool2d | Kind::AvgPool2d | Kind::AdaptivePool | Kind::Pool => {
                 known.axes.clone()
             }
@@ -372,6 +379,10 @@ impl Search<'_> {
                 place.lost = Some(index);
                 known.axes.clone()
             }
+            Kind::Convolution if sizes.len() == 3 => {
+                let pixels = known.axes.get(2).filter(|_| before.get(2) == sizes.get(2));
+                vec![known.axes[0], Channel, pixels.copied().unwrap_or(Other)]
+            }
             Kind::Linear => with_last(known, Channel),
             Kind::MatrixProduct => self.product(node, sizes),
             Kind::Attention => known.axes.clone(),
@@ -401,7 +412,8 @@ impl Search<'_> {
         if node.short_name() == "unbind" {
             items.axes = self.without(node, known);
         }
-        matches!(node.kind(), Kind::Split | Kind::Container | Kind::Item).then_some(items)
+        let is_list = matches!(node.kind(), Kind::Split | Kind::Container | Kind::Item);
+        (is_list || node.is_block()).then_some(items)
     }
 
     /// An argument that names dimensions, from the front.

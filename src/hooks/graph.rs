@@ -73,10 +73,21 @@ impl Node {
         self.is_conv2d() && self.stride() == 1 && unpadded
     }
 
+    /// Whether it is a branch or a loop.
+    pub fn is_block(&self) -> bool {
+        !self.within.is_empty()
+    }
+
+    /// Whether such an operator is inside a branch or loop.
+    pub fn holds(&self, kind: Kind) -> bool {
+        self.within
+            .iter()
+            .any(|name| Operator::of(name).kind == kind)
+    }
+
     /// Whether it is attention as one operator, or contains such an operator.
     pub fn is_attention(&self) -> bool {
-        let is_attention = |name: &String| Operator::of(name).kind == Kind::Attention;
-        self.kind() == Kind::Attention || self.within.iter().any(is_attention)
+        self.kind() == Kind::Attention || self.holds(Kind::Attention)
     }
 
     /// Whether it changes its first input in place.
@@ -168,8 +179,10 @@ impl Graph {
             for &input in &node.inputs {
                 graph.users[input].push(index);
             }
-            if let Some(container) = node.filled_container() {
-                graph.fillers[container].push(index);
+        }
+        for index in 0..graph.nodes.len() {
+            if let Some(filled) = graph.filled(&graph.nodes[index]) {
+                graph.fillers[filled].push(index);
             }
         }
         graph.dimensions = dimensions(&graph);
@@ -252,6 +265,29 @@ impl Graph {
         window.is_some_and(|window| window.iter().any(|&side| side > 1))
     }
 
+    /// What an operator puts a value into: a list or dictionary, or a tensor of which it writes a
+    /// part in place.
+    pub fn filled(&self, node: &Node) -> Option<ValueId> {
+        if let Some(container) = node.filled_container() {
+            return Some(container);
+        }
+        let part = *node.inputs.first().filter(|_| node.works_in_place())?;
+        let mut whole = part;
+        while let Some(maker) = self.made_by(whole)
+            && maker.has(Property::View)
+        {
+            whole = *maker.inputs.first()?;
+        }
+        (whole != part).then_some(whole)
+    }
+
+    /// The operators that put something into a value.
+    pub fn fillers(&self, value: ValueId) -> impl Iterator<Item = &Node> {
+        self.fillers[value]
+            .iter()
+            .map(|&filler| &self.nodes[filler])
+    }
+
     /// The index of the operator that makes a value; none for the input.
     pub fn maker(&self, value: ValueId) -> Option<usize> {
         self.maker[value]
@@ -292,7 +328,7 @@ impl Graph {
         for node in &self.nodes {
             if node.inputs.iter().any(|input| found.contains(input)) {
                 found.extend(&node.outputs);
-                found.extend(node.filled_container());
+                found.extend(self.filled(node));
             }
         }
         found

@@ -65,15 +65,12 @@ pub fn find_head(graph: &Graph, scores: ValueId) -> Head {
     head
 }
 
-/// What was put into a list or dictionary.
-fn items(graph: &Graph, container: ValueId) -> Vec<ValueId> {
-    let fillers = graph
-        .users(container)
-        .filter(|user| user.filled_container() == Some(container));
-    fillers
-        .flat_map(|filler| image_inputs(graph, filler))
-        .filter(|&item| item != container)
-        .collect()
+/// What was put into a list, a dictionary or a part of a tensor.
+fn items(graph: &Graph, filled: ValueId) -> Vec<ValueId> {
+    let items = graph
+        .fillers(filled)
+        .flat_map(|filler| image_inputs(graph, filler));
+    items.filter(|&item| item != filled).collect()
 }
 
 /// Goes back from an activation over operators that describe or weigh its features anew.

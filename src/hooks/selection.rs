@@ -275,8 +275,7 @@ fn last_activation(graph: &Graph, logits: ValueId, remarks: &mut Vec<Remark>) ->
     }
     if head.attentions > 1 {
         let text = format!(
-            "{} attention layers lie between '{}' and the class scores; the map does not show them",
-            head.attentions,
+            "several attention layers lie between '{}' and the class scores; the map does not show them",
             graph.name(last)
         );
         remarks.push(Remark::warning(text));
