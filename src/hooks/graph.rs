@@ -107,7 +107,8 @@ impl Node {
         first.filter(|_| self.kind() == Kind::FillContainer)
     }
 
-    fn argument(&self, name: &str) -> Option<&[i64]> {
+    /// Its constant integers of that name.
+    pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
 }
@@ -121,6 +122,9 @@ pub struct Graph {
     pub input: ValueId,
     /// The tensors that the network returns, in order.
     pub outputs: Vec<ValueId>,
+    /// Their names, as many or none: keys of dictionaries and fields of named tuples; else empty.
+    #[serde(default)]
+    pub output_names: Vec<String>,
     sizes: Vec<Option<Vec<i64>>>,
     #[serde(skip)]
     maker: Vec<Option<usize>>,
@@ -133,6 +137,9 @@ pub struct Graph {
     /// is not an activation.
     #[serde(skip)]
     spatial: Vec<bool>,
+    /// The values that depend on the image.
+    #[serde(skip)]
+    from_image: HashSet<ValueId>,
 }
 
 impl Graph {
@@ -164,6 +171,7 @@ impl Graph {
                 graph.fillers[container].push(index);
             }
         }
+        graph.from_image = graph.descendants(graph.input);
         graph.find_spatial();
         if !parameter_names.is_empty() {
             let paths = naming::module_paths(&graph, parameter_names);
@@ -286,6 +294,11 @@ impl Graph {
             }
         }
         found
+    }
+
+    /// Whether a value depends on the image.
+    pub fn depends_on_image(&self, value: ValueId) -> bool {
+        self.from_image.contains(&value)
     }
 
     /// Whether a convolution is among the operators that a value depends on.

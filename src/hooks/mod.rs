@@ -4,6 +4,7 @@
 //! [`HookedModel`] selects tensors by a [`Rule`], compiles the graph that returns them, and runs
 //! it.
 
+mod entry;
 mod excitation_backprop;
 mod ffi;
 mod graph;
@@ -13,10 +14,15 @@ mod model;
 mod naming;
 mod network;
 mod operators;
+mod outputs;
+mod scores;
 mod selection;
 
+pub use entry::Entry;
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};
 pub use network::{NetworkGraph, Trace};
+pub use outputs::OutputChoice;
+pub use scores::ScoreHook;
 pub use selection::{Extrapolation, Rule};

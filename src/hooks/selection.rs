@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::graph::{Graph, Node, ValueId};
@@ -272,32 +272,4 @@ fn before_padding(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
         value = *node.inputs.first()?;
     }
     Some(value)
-}
-
-/// The class scores `[N,K]`: the first such output, before a softmax that ends the network.
-///
-/// # Errors
-/// Returns an error if the network returns no such tensor.
-pub fn class_scores(graph: &Graph) -> Result<ValueId> {
-    let is_scores =
-        |value: &ValueId| matches!(graph.sizes(*value), Some(&[_, classes]) if classes > 0);
-    if let Some(mut logits) = graph.outputs.iter().copied().find(is_scores) {
-        while let Some(node) = graph.made_by(logits)
-            && matches!(node.kind(), Kind::Softmax | Kind::LogSoftmax)
-            && graph.sizes(node.inputs[0]) == graph.sizes(logits)
-        {
-            logits = node.inputs[0];
-        }
-        return Ok(logits);
-    }
-    let sizes = |&value: &ValueId| match graph.sizes(value) {
-        Some(sizes) => format!("{sizes:?}"),
-        None => "no tensor".to_string(),
-    };
-    let returned: Vec<String> = graph.outputs.iter().map(sizes).collect();
-    let problem = match returned.as_slice() {
-        [] => "holds no tensor".to_string(),
-        shapes => format!("has the shape {}", shapes.join(", ")),
-    };
-    bail!("its output {problem}; prism explains classifiers, which return class scores [N,K]")
 }
