@@ -22,7 +22,7 @@ Examples:
   prism --input photos/ --model ./my_network.pt --image-size 256
   prism --input photos/ --model resnet50 --saliency gradcam --target tabby
   prism layers --model resnet50
-  prism --input photos/ --model resnet50 --cluster && prism som 2cluster.bin";
+  prism --input photos/ --model resnet50 --cluster && prism som --labels imagenet";
 
 /// Sections of the manual page that clap does not write, as roff.
 const MANUAL_ENDS: &str = r"

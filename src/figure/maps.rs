@@ -574,6 +574,39 @@ mod tests {
     }
 
     #[test]
+    fn a_caption_takes_as_many_lines_as_it_needs() {
+        let caption = "224×224 pixels, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 (the zoo); stretched, softmax scores (assumed)";
+        let lines = |images: usize| {
+            let figure = MapFigure {
+                caption: caption.to_owned(),
+                ..figure(images, 2)
+            };
+            super::super::sheet::assert_equal_margins(&pixels(&figure));
+            let plain = MapFigure {
+                caption: String::new(),
+                ..figure.clone()
+            };
+            assert_eq!(pixels(&figure).width(), pixels(&plain).width());
+            let svg = draw_maps(&figure, FigureFormat::Svg).unwrap();
+            let svg = String::from_utf8(svg).unwrap();
+            let document = roxmltree::Document::parse(&svg).unwrap();
+            let texts = document
+                .descendants()
+                .filter(|node| node.tag_name().name() == "text");
+            let texts: Vec<String> = texts
+                .filter_map(|node| node.text())
+                .map(|text| text.trim().to_owned())
+                .collect();
+            let lines = texts.iter().filter(|text| caption.contains(text.as_str()));
+            let lines: Vec<String> = lines.cloned().collect();
+            assert_eq!(lines.join(" "), caption);
+            lines.len()
+        };
+        assert_eq!(lines(8), 1);
+        assert!((2..=4).contains(&lines(1)));
+    }
+
+    #[test]
     fn an_svg_holds_each_title_and_panel() {
         let mut figure = figure(9, 2);
         figure.row_names = vec!["input".to_owned(), "PRISM <map>".to_owned()];

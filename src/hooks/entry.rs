@@ -1,6 +1,6 @@
 //! What a network does to the colours of its input before its first convolution.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::ffi::{Execution, Output, Reading};
@@ -11,7 +11,7 @@ use super::scores::layer_input;
 use crate::size::Size;
 
 /// A convolution with fewer output channels makes no features: it only scales or mixes colours.
-const LEAST_FEATURES: i64 = 5;
+const LEAST_FEATURES: i64 = 4;
 
 /// Channel by channel, the network computes `scale x + shift` of its input first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,11 +27,12 @@ impl Entry {
     /// convolution reads the image itself, or something else than scaled colours.
     pub(super) fn find(network: &NetworkGraph, graph: &Graph, size: Size) -> Option<Entry> {
         let value = first_features_input(graph)?;
-        let is_coloured = matches!(graph.sizes(value), Some([1, 3, _, _]));
+        let is_coloured = matches!(graph.sizes(value), Some([_, 3, _, _]));
         if value == graph.input || !is_coloured {
             return None;
         }
-        let [black, grey, white] = colours(network, value, size).ok()?;
+        let images = graph.images();
+        let [black, grey, white] = colours(network, value, images, size).ok()?;
         let scale = std::array::from_fn(|channel| white[channel] - black[channel]);
         let is_scaled = (0..3).all(|channel| {
             let middle = (white[channel] + black[channel]) / 2.0;
@@ -57,19 +58,24 @@ fn first_features_input(graph: &Graph) -> Option<ValueId> {
 }
 
 /// The colours of a value, in the middle, for a black, a grey and a white image (0, 0.5 and 1).
-fn colours(network: &NetworkGraph, value: ValueId, size: Size) -> Result<[[f64; 3]; 3]> {
+fn colours(
+    network: &NetworkGraph,
+    value: ValueId,
+    images: i64,
+    size: Size,
+) -> Result<[[f64; 3]; 3]> {
     let output = Output::new(value, Reading::Whole);
     let program = network.raw.program(&[output], None, Execution::Plain)?;
     let mut found = [[0.0; 3]; 3];
     for (colours, level) in found.iter_mut().zip([0.0, 0.5, 1.0]) {
         let kind = (Kind::Float, network.device);
-        let image = Tensor::f_full([1, 3, size.height, size.width], level, kind).map_err(plain)?;
-        for seen in program.run(&image)? {
-            let (height, width) = (seen.size()[2], seen.size()[3]);
-            for (channel, colour) in (0..).zip(colours) {
-                *colour = seen.double_value(&[0, channel, height / 2, width / 2]);
-            }
-            break;
+        let image =
+            Tensor::f_full([images, 3, size.height, size.width], level, kind).map_err(plain)?;
+        let seen = program.run(&image)?;
+        let seen = seen.first().context("it returned nothing")?;
+        let (_, _, height, width) = seen.size4()?;
+        for (channel, colour) in (0..).zip(colours) {
+            *colour = seen.double_value(&[0, channel, height / 2, width / 2]);
         }
     }
     Ok(found)

@@ -296,6 +296,12 @@ impl Graph {
         found
     }
 
+    /// The number of images for which the sizes are.
+    pub fn images(&self) -> i64 {
+        let sizes = self.sizes(self.input);
+        sizes.and_then(|sizes| sizes.first().copied()).unwrap_or(1)
+    }
+
     /// Whether a value depends on the image.
     pub fn depends_on_image(&self, value: ValueId) -> bool {
         self.from_image.contains(&value)

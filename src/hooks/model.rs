@@ -293,7 +293,7 @@ impl HookedModel {
     }
 
     /// Why these outputs have the class scores, if the network returns others.
-    pub fn remark(&self) -> Option<&Remark> {
+    pub fn output_remark(&self) -> Option<&Remark> {
         self.scores.remark.as_ref()
     }
 

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 
 use super::graph::{Graph, Node, ValueId};
 use super::operators::{Kind, Property};
-use super::scores::{ScoreHook, before_layout, end_of, is_layer, layer_input, score_count};
+use super::scores::{
+    ScoreHook, before_layout, end_of, is_layer, layer_input, per_image, score_count,
+};
 use crate::error::{Hint, usage, usage_hinted};
 use crate::names::first_few;
 use crate::remarks::Remark;
@@ -236,29 +238,41 @@ struct Likely<'a> {
 }
 
 impl<'a> Likely<'a> {
-    /// The one that is computed last, why it is chosen, and whether anything but the order tells
-    /// it from the others.
+    /// The one behind most layers, of equals the last, why it is chosen, and whether anything but
+    /// the order tells it from the others.
     fn last(&self, graph: &Graph) -> (&'a Output, String, bool) {
-        let mut last = self.outputs[0];
-        for output in &self.outputs {
-            if graph.maker(output.root) > graph.maker(last.root) {
-                last = output;
-            }
-        }
-        let count = self.outputs.len();
-        let is_exit = self.outputs.iter().all(|output| output.count == last.count);
-        match count {
-            1 => (last, self.reason.to_string(), true),
-            _ if is_exit => {
-                let reason = format!("it is computed last of {count} with as many values");
-                (last, reason, true)
-            }
-            _ => {
-                let reason = "it is computed last, and nothing else tells them apart";
-                (last, reason.to_string(), false)
-            }
-        }
+        let mut order: Vec<((usize, Option<usize>), &Output)> = self
+            .outputs
+            .iter()
+            .map(|output| {
+                (
+                    (depth(graph, output.root), graph.maker(output.root)),
+                    *output,
+                )
+            })
+            .collect();
+        order.sort_by_key(|&(place, _)| place);
+        let (last, count) = (order[order.len() - 1], order.len());
+        let is_deepest = order[..count - 1]
+            .iter()
+            .all(|before| before.0.0 < last.0.0);
+        let is_exit = order.iter().all(|other| other.1.count == last.1.count);
+        let reason = match (count, is_exit, is_deepest) {
+            (1, ..) => self.reason.to_string(),
+            (_, true, true) => format!("it is the deepest of {count} with as many values"),
+            (_, true, false) => format!("it is computed last of {count} with as many values"),
+            (_, false, true) => "it is the deepest, and nothing else tells them apart".to_string(),
+            _ => "it is computed last, and nothing else tells them apart".to_string(),
+        };
+        (last.1, reason, count == 1 || is_exit)
     }
+}
+
+/// The number of layers with weights before a value.
+fn depth(graph: &Graph, value: ValueId) -> usize {
+    let before = graph.ancestors(value).into_iter();
+    let nodes = before.map(|node| &graph.nodes[node]);
+    nodes.filter(|node| node.has(Property::Weights)).count()
 }
 
 /// The outputs that look most like class scores, by one test after the other.
@@ -352,17 +366,16 @@ fn is_feature(graph: &Graph, value: ValueId) -> bool {
         .inputs
         .first()
         .is_some_and(|&input| graph.activation(input).is_some());
-    // `x / x.norm()`: a norm is among what is divided by.
-    let divides =
-        node.short_name() == "div" && node.inputs[1..].iter().any(|&by| follows_norm(graph, by));
     let is_activated = node.has(Property::NonLinear) && !node.has(Property::Gate);
-    pools && of_pixels || divides || is_activated || is_norm(node)
+    pools && of_pixels || is_activated || follows_norm(graph, value)
 }
 
+/// Whether an operator normalises, or gives the norm that is divided by.
 fn is_norm(node: &Node) -> bool {
     node.kind() == Kind::BatchNorm || node.short_name().contains("norm")
 }
 
+/// Whether a normalisation lies between the last layers with weights and a value.
 fn follows_norm(graph: &Graph, value: ValueId) -> bool {
     let mut seen = HashSet::new();
     let mut open = vec![value];
@@ -386,7 +399,7 @@ fn keeps_its_width(graph: &Graph, output: &Output) -> bool {
         .made_by(output.root)
         .filter(|node| is_layer(graph, node));
     let read = node.and_then(|node| layer_input(graph, node));
-    let sizes = read.and_then(|value| graph.sizes(value));
+    let sizes = read.and_then(|value| per_image(graph, value));
     sizes.is_some_and(|sizes| sizes.iter().product::<i64>() == output.count)
 }
 
@@ -446,7 +459,7 @@ fn listed(graph: &Graph, outputs: &[usize]) -> String {
 
 /// The shape of an output for any number of images: `[N,5]`.
 fn shape(graph: &Graph, value: ValueId) -> String {
-    let Some(sizes) = graph.sizes(value) else {
+    let Some(sizes) = per_image(graph, value) else {
         return "(no tensor)".to_string();
     };
     let axis = |(axis, size): (usize, &i64)| match (axis, size) {

@@ -156,10 +156,19 @@ fn is_squashed(end: ScoresEnd) -> bool {
 /// How many class scores of one image a tensor can hold: `[N,K]`, also with further axes of size
 /// 1, or without the axis of the images.
 pub fn score_count(graph: &Graph, value: ValueId) -> Option<i64> {
-    let sizes = graph.sizes(value).filter(|sizes| sizes.len() <= 4)?;
+    let sizes = per_image(graph, value).filter(|sizes| sizes.len() <= 4)?;
     let wide = sizes.iter().filter(|&&size| size != 1).count();
     let count: i64 = sizes.iter().product();
     (wide <= 1 && count > 0).then_some(count)
+}
+
+/// The sizes of a value for one image: the first axis, if it is that of the images, is 1.
+pub fn per_image(graph: &Graph, value: ValueId) -> Option<Vec<i64>> {
+    let mut sizes = graph.sizes(value)?.to_vec();
+    if let Some(first) = sizes.first_mut().filter(|first| **first == graph.images()) {
+        *first = 1;
+    }
+    Some(sizes)
 }
 
 /// How a value that can hold class scores ends: what enters its last softmax or sigmoid, or the
@@ -223,7 +232,10 @@ fn is_bounded(graph: &Graph, value: ValueId) -> bool {
 /// Whether a softmax is over the axis of the classes.
 fn is_over_classes(graph: &Graph, node: &Node) -> bool {
     let axis = node.argument("dim").and_then(|dim| dim.first().copied());
-    let sizes = node.inputs.first().and_then(|&input| graph.sizes(input));
+    let sizes = node
+        .inputs
+        .first()
+        .and_then(|&input| per_image(graph, input));
     let (Some(axis), Some(sizes)) = (axis, sizes) else {
         return false;
     };

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Deserializer};
 
 use super::archive;
-use crate::labels::Labels;
 use crate::options::LARGEST_SIDE;
 use crate::size::Size;
 
@@ -28,8 +27,7 @@ pub struct ModelMetadata {
     /// Standard deviation of the channels.
     pub std: Option<[f64; 3]>,
     /// Names of the classes in the order of the scores.
-    #[serde(default, deserialize_with = "labels")]
-    pub labels: Option<Labels>,
+    pub labels: Option<Vec<String>>,
 }
 
 impl ModelMetadata {
@@ -66,11 +64,6 @@ fn size<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Size>, D::Error> {
     Ok(sides.map(|(height, width)| Size::new(height, width)))
 }
 
-fn labels<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Labels>, D::Error> {
-    let names = Option::<Vec<String>>::deserialize(json)?;
-    Ok(names.map(Labels::new))
-}
-
 /// The bytes of the extra file, if the archive has one.
 fn extra(file: &Path) -> Option<Vec<u8>> {
     let mut archive = archive::open(file)?;
@@ -93,7 +86,7 @@ mod tests {
         let json = br#"{"image_size": [240, 320], "labels": ["ant", "bee"]}"#;
         let metadata = ModelMetadata::parse(json).unwrap();
         assert_eq!(metadata.image_size, Some(Size::new(240, 320)));
-        assert_eq!(metadata.labels.unwrap().titles(), ["ant", "bee"]);
+        assert_eq!(metadata.labels.unwrap(), ["ant", "bee"]);
         assert_eq!((metadata.mean, metadata.std), (None, None));
         let empty = ModelMetadata::parse(b"{}").unwrap();
         assert_eq!(empty, ModelMetadata::default());

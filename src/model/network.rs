@@ -62,28 +62,30 @@ impl Network {
                 "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",
             );
         }
-        let (name, graph, metadata, source) = match find(options, notices)? {
+        let (name, graph, metadata, labels) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
                 let metadata = ModelMetadata::read(&file)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
                 let name = stem.to_string_lossy().into_owned();
-                (name, graph, metadata, Source::File)
+                let labels = metadata.labels.clone().map(Labels::new);
+                let labels = labels.map(|labels| Sourced::new(labels, Source::File));
+                (name, graph, Sourced::new(metadata, Source::File), labels)
             }
             Located::StateDict(entry, file) => {
                 let graph = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
                 let is_own = options.weights.is_none() || entry.is_official(&file);
-                let metadata = entry.metadata(is_own.then(Labels::imagenet));
-                (entry.name.to_string(), graph, metadata, Source::Zoo)
+                let labels = is_own.then(|| Sourced::new(Labels::imagenet(), Source::Zoo));
+                let metadata = Sourced::new(entry.metadata(), Source::Zoo);
+                (entry.name.to_string(), graph, metadata, labels)
             }
         };
-        let preprocessing = Preprocessing::new(options, &metadata, source);
         Ok(Network {
             name,
-            preprocessing,
-            labels: metadata.labels.map(|labels| Sourced::new(labels, source)),
+            preprocessing: Preprocessing::new(options, &metadata),
+            labels,
             graph,
         })
     }

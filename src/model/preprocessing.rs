@@ -21,22 +21,29 @@ pub struct Preprocessing {
     /// Size of the images.
     pub size: Sourced<Size>,
     /// Mean of the channels; none if the input is not normalised because it was stored.
-    pub mean: Option<Sourced<[f64; 3]>>,
+    pub mean: Option<Sourced<Vec<f64>>>,
     /// Standard deviation of the channels, likewise.
-    pub std: Option<Sourced<[f64; 3]>>,
+    pub std: Option<Sourced<Vec<f64>>>,
 }
 
 impl Preprocessing {
-    /// The choices of `options`, else what the network's file or the zoo (`source`) states, else
-    /// ImageNet's.
-    pub fn new(options: &ModelOptions, stated: &ModelMetadata, source: Source) -> Preprocessing {
+    /// The choices of `options`, else what the network's file or the zoo states, else ImageNet's.
+    pub fn new(options: &ModelOptions, stated: &Sourced<ModelMetadata>) -> Preprocessing {
+        let Sourced {
+            value: stated,
+            from,
+        } = stated;
         let default = Normalisation::default();
-        let own = |values: Option<[f64; 3]>| values.map(|values| Sourced::new(values, source));
-        let size = stated.image_size.map(|size| Sourced::new(size, source));
+        let channels = |given: Option<[f64; 3]>, own: Option<[f64; 3]>, default: [f64; 3]| {
+            let own = own.map(|values| Sourced::new(values.to_vec(), *from));
+            let given = given.map(|values| values.to_vec());
+            Some(Sourced::first(given, own, default.to_vec()))
+        };
+        let size = stated.image_size.map(|size| Sourced::new(size, *from));
         Preprocessing {
             size: Sourced::first(options.image_size, size, DEFAULT_SIZE),
-            mean: Some(Sourced::first(options.mean, own(stated.mean), default.mean)),
-            std: Some(Sourced::first(options.std, own(stated.std), default.std)),
+            mean: channels(options.mean, stated.mean, default.mean),
+            std: channels(options.std, stated.std, default.std),
         }
     }
 
@@ -51,9 +58,13 @@ impl Preprocessing {
 
     /// Mean and standard deviation.
     pub fn normalisation(&self) -> Normalisation {
+        let values = |values: &Option<Sourced<Vec<f64>>>, none: f64| {
+            let values = values.as_ref().map_or(&[][..], |values| &values.value);
+            std::array::from_fn(|channel| values.get(channel).copied().unwrap_or(none))
+        };
         Normalisation {
-            mean: self.mean.map_or([0.0; 3], |mean| mean.value),
-            std: self.std.map_or([1.0; 3], |std| std.value),
+            mean: values(&self.mean, 0.0),
+            std: values(&self.std, 1.0),
         }
     }
 
@@ -75,11 +86,12 @@ impl Preprocessing {
                 Source::Assumed,
             ));
         }
-        for (name, values) in [("mean", self.mean), ("std", self.std)] {
+        for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
             if let Some(Sourced { value, from }) = values {
-                let [r, g, b] = value.map(|value| (value * 1e4).round() / 1e4);
-                let text = format!("{name} {r}, {g}, {b}");
-                settings.push(Setting::new(name, value.to_vec(), text, from));
+                let rounded = value.iter().map(|value| (value * 1e4).round() / 1e4);
+                let rounded: Vec<String> = rounded.map(|value| value.to_string()).collect();
+                let text = format!("{name} {}", rounded.join(","));
+                settings.push(Setting::new(name, value.clone(), text, *from));
             }
         }
         settings
@@ -95,10 +107,11 @@ impl Preprocessing {
             );
             remarks.push(Remark::note(text).with_hint(Hint::ImageSize));
         }
-        let is_assumed = |values: Option<Sourced<[f64; 3]>>| {
+        let is_assumed = |values: &Option<Sourced<Vec<f64>>>| {
+            let values = values.as_ref();
             values.is_some_and(|values| values.from == Source::Assumed)
         };
-        if is_assumed(self.mean) && is_assumed(self.std) {
+        if is_assumed(&self.mean) && is_assumed(&self.std) {
             remarks.extend(entry.and_then(normalised_twice));
         }
         remarks

@@ -8,7 +8,6 @@ use super::metadata::ModelMetadata;
 use super::transform_input::transform_input;
 use super::vgg::{self, vgg};
 use crate::convert::Normalisation;
-use crate::labels::Labels;
 use crate::names::most_similar;
 use crate::size::Size;
 use std::path::Path;
@@ -46,14 +45,14 @@ impl ZooEntry {
             .is_some_and(|official| file.file_name() == Some(official.as_ref()))
     }
 
-    /// What the authors state of the input, and the names of the classes if they are known.
-    pub fn metadata(&self, labels: Option<Labels>) -> ModelMetadata {
+    /// What the authors state of the input.
+    pub fn metadata(&self) -> ModelMetadata {
         let Normalisation { mean, std } = Normalisation::default();
         ModelMetadata {
             image_size: Some(self.input),
             mean: Some(mean),
             std: Some(std),
-            labels,
+            ..ModelMetadata::default()
         }
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Hint, usage_hinted};
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::model::Network;
-use crate::options::{ClassOptions, SaliencyOptions};
+use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::scores::{Reading, ScoreKind, ScoresForm};
 use crate::settings::{Setting, Source};
@@ -63,7 +63,7 @@ pub fn class_names(
     model: &HookedModel,
     network: &Network,
     given: Option<Labels>,
-    options: &ClassOptions,
+    options: &Options,
     remarks: &mut Remarks,
 ) -> Result<ClassNames> {
     let classes = model.classes();
@@ -79,7 +79,7 @@ pub fn class_names(
         labels: Some(labels),
         setting: Setting::new("labels", value, text, from),
     };
-    if let (Some(labels), Some(file)) = (given, &options.labels) {
+    if let (Some(labels), Some(file)) = (given, &options.classes.labels) {
         let file = file.display().to_string();
         let text = match file.as_str() {
             IMAGENET => "ImageNet's labels".to_string(),
@@ -89,7 +89,10 @@ pub fn class_names(
     }
     match &network.labels {
         Some(own) if own.from == Source::File => {
-            let labels = fitting(own.value.clone(), &network.name)?;
+            let labels = fitting(
+                own.value.clone(),
+                &options.model.model.display().to_string(),
+            )?;
             return Ok(known(labels, "own", "own labels", Source::File));
         }
         // A network of the zoo can be trained for other classes.

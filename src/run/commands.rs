@@ -90,7 +90,13 @@ pub fn print_layers(
     hooks.scores.names = count_of(None, &network);
     let model = network.hook(network.input_size(), &hooks)?;
     let mut remarks = Remarks::new(notices);
-    model.remark().iter().for_each(|remark| remarks.add(remark));
+    for remark in network.preprocessing.remarks(None) {
+        remarks.add(&remark);
+    }
+    model
+        .output_remark()
+        .iter()
+        .for_each(|remark| remarks.add(remark));
     let layers = model.layers();
     let rows: Vec<[String; 4]> = layers
         .into_iter()

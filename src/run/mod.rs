@@ -56,11 +56,14 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let mut hooks = options.hooks();
     hooks.scores.names = classes::count_of(given.as_ref(), &network);
     let mut model = network.hook(preprocessing.size.value, &hooks)?;
-    model.remark().iter().for_each(|remark| remarks.add(remark));
+    model
+        .output_remark()
+        .iter()
+        .for_each(|remark| remarks.add(remark));
     for remark in preprocessing.remarks(model.entry()) {
         remarks.add(&remark);
     }
-    let names = classes::class_names(&model, &network, given, &options.classes, &mut remarks)?;
+    let names = classes::class_names(&model, &network, given, options, &mut remarks)?;
     let labels = names.labels.as_ref();
     let saliency = classes::choose_target(&mut model, labels, &options.saliency, &mut remarks)?;
     let name = network.name;
