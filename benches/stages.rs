@@ -51,7 +51,7 @@ fn forward(c: &mut Criterion) {
     };
     c.bench_function("load EfficientNet-Lite0", |b| b.iter(load));
     let network = load();
-    let size = network.input_size;
+    let size = network.input_size();
     c.bench_function("hook it", |b| {
         b.iter(|| network.hook(size, &Hooks::default()).unwrap());
     });

@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         ..ComputeOptions::default()
     };
     let network = Network::load(&options, &compute, Notices::Quiet)?;
-    let size = network.input_size;
+    let size = network.input_size();
     let bare = network.graph.bare_forward(size, precision)?;
     let hooked = network.hook(size, &options.hooks(&compute))?;
     let batch = Tensor::rand([images, 3, size.height, size.width], tch::kind::FLOAT_CPU);

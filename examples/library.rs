@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
         ..ModelOptions::default()
     };
     let network = Network::load(&options, &ComputeOptions::default(), Notices::Normal)?;
-    let model = network.hook(network.input_size, &Hooks::default())?;
+    let model = network.hook(network.input_size(), &Hooks::default())?;
     println!(
         "{} guided by {:?}",
         model.excitation_name(),
@@ -33,14 +33,14 @@ fn main() -> anyhow::Result<()> {
 
     // As many batches as you like: the maps are of all of them together.
     let mut collector = Collector::default();
-    collector.add(model.forward(&to_batch(&pictures, &network.normalisation)?)?)?;
+    collector.add(model.forward(&to_batch(&pictures, &network.normalisation())?)?)?;
     let maps = collector.finish(MapOptions {
         keep: None,
         extrapolation: Some(model.extrapolation()),
     })?;
 
-    let labels = Labels::for_classes(model.classes());
-    let top = top_classes(&maps.logits, labels.as_ref(), 3)?;
+    let reading = model.evidence().read(&maps.logits);
+    let top = top_classes(&maps.logits, reading.kind, Some(&Labels::imagenet()), 3)?;
     let mut figure = MapFigure::default();
     for (index, (picture, top)) in pictures.into_iter().zip(&top).enumerate() {
         let map = to_picture(&maps.map(index..index + 1)?.get(0))?;

@@ -163,12 +163,19 @@ def complete(about, options):
     return about
 
 
-def scores(output):
-    """The first [N,K] tensor in the output of a network."""
+def scores(output, images):
+    """All tensors in the output of a network that can be class scores of so many images, as [N,K]."""
     if isinstance(output, torch.Tensor):
-        return output if output.dim() == 2 else None
+        sizes = [size for size in output.shape[1:] if size != 1]
+        fits = output.is_floating_point() and output.dim() and len(output) == images and len(sizes) < 2
+        return [output.reshape(images, -1)] if fits else []
     values = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else []
-    return next((found for found in map(scores, values) if found is not None), None)
+    return [tensor for value in values for tensor in scores(value, images)]
+
+
+def fits(labels, counts):
+    """Whether so many labels fit outputs of so many values: one score has two classes, or one name."""
+    return labels in counts or (1 in counts and labels in (1, 2)) or labels == counts.count(1)
 
 
 def check(network, written, about, how):
@@ -177,17 +184,20 @@ def check(network, written, about, how):
     for count in (1, 3):
         images = torch.randn(count, 3, *about["image_size"])
         with torch.no_grad():
-            expected, found = scores(network(images)), scores(written(images))
-        if expected is None:
+            expected, found = scores(network(images), count), scores(written(images), count)
+        if not expected:
             raise Refused("the network returns no class scores [N,K]; prism explains classifiers")
-        if found is None or found.shape != expected.shape:
+        if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
             raise Refused(f"the {how} network does not take {count} images: its batch size is fixed")
-        worst = (found - expected).abs().max().item()
-        if not worst <= TOLERANCE * max(1.0, expected.abs().max().item()):
-            raise Refused(f"the scores of the {how} network differ by {worst:.2g}; does its forward depend on values?")
-    if "labels" in about and len(about["labels"]) != expected.shape[1]:
-        raise Refused(f"there are {len(about['labels'])} labels for {expected.shape[1]} classes")
-    return expected.shape[1]
+        for ours, theirs in zip(found, expected):
+            worst = (ours - theirs).abs().max().item()
+            if not worst <= TOLERANCE * max(1.0, theirs.abs().max().item()):
+                raise Refused(f"the scores of the {how} network differ by {worst:.2g}; does its forward depend on values?")
+    counts = [tensor.shape[1] for tensor in expected]
+    labels = len(about["labels"]) if "labels" in about else None
+    if labels and not fits(labels, counts):
+        raise Refused(f"there are {labels} labels for {' or '.join(map(str, counts))} classes")
+    return labels or counts[0]
 
 
 def export(network, about, options, output):

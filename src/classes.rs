@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::usage;
 use crate::labels::Labels;
+use crate::scores::ScoreKind;
 
 /// One class of one image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -14,7 +15,8 @@ pub struct Class {
     pub id: usize,
     /// `timber_wolf`; the id if no name is known.
     pub name: String,
-    /// Softmax over all classes.
+    /// What its score says, by the meaning of the scores (see [`ScoreKind`]); with
+    /// [`ScoreKind::None`] the score itself.
     pub probability: f64,
 }
 
@@ -35,15 +37,21 @@ pub fn no_class(class: impl std::fmt::Display, count: usize) -> anyhow::Error {
 
 /// The `top` most likely classes of every image, the likeliest first.
 ///
-/// `logits` is `[N,K]`; if K is smaller than `top`, all classes are returned.
+/// `scores` is `[N,K]`; if K is smaller than `top`, all classes are returned.
 ///
 /// # Errors
-/// Returns an error if the logits have another shape.
-pub fn top_classes(logits: &Tensor, labels: Option<&Labels>, top: i64) -> Result<Vec<Vec<Class>>> {
-    let (images, count) = logits.size2()?;
+/// Returns an error if the scores have another shape.
+pub fn top_classes(
+    scores: &Tensor,
+    kind: ScoreKind,
+    labels: Option<&Labels>,
+    top: i64,
+) -> Result<Vec<Vec<Class>>> {
+    let (images, count) = scores.size2()?;
     let top = top.min(count);
-    let probabilities = logits.to_kind(Kind::Double).softmax(1, Kind::Double);
-    let (values, ids) = probabilities.topk(top, 1, true, true);
+    // By the scores: several probabilities can be rounded to 1.
+    let (_, ids) = scores.topk(top, 1, true, true);
+    let values = kind.probabilities(scores).gather(1, &ids, false);
     let class = |image: i64, rank: i64| {
         let id = ids.int64_value(&[image, rank]) as usize;
         Class {
@@ -66,11 +74,12 @@ mod tests {
         // exp: e, 1, e^2 -> shares 0.2447, 0.0900, 0.6652
         let logits = Tensor::from_slice(&[1.0f32, 0.0, 2.0]).reshape([1, 3]);
         let named = Labels::new(["cat", "dog", "owl"].map(String::from).into());
-        let top = top_classes(&logits, Some(&named), 2).unwrap();
-        let shown: Vec<String> = top[0].iter().map(Class::to_string).collect();
+        let top = |labels, top| top_classes(&logits, ScoreKind::Softmax, labels, top).unwrap();
+        let two = top(Some(&named), 2);
+        let shown: Vec<String> = two[0].iter().map(Class::to_string).collect();
         assert_eq!(shown, ["owl: 0.67", "cat: 0.24"]);
-        let top = top_classes(&logits, None, 5).unwrap();
-        assert_eq!(top[0].len(), 3);
-        assert_eq!(top[0][0].name, "2");
+        let all = top(None, 5);
+        assert_eq!(all[0].len(), 3);
+        assert_eq!(all[0][0].name, "2");
     }
 }

@@ -22,7 +22,7 @@ Examples:
   prism --input photos/ --model ./my_network.pt --image-size 256
   prism --input photos/ --model resnet50 --saliency gradcam --target tabby
   prism layers --model resnet50
-  prism --input photos/ --model resnet50 --cluster && prism som 2cluster.bin";
+  prism --input photos/ --model resnet50 --cluster && prism som --labels imagenet";
 
 /// Sections of the manual page that clap does not write, as roff.
 const MANUAL_ENDS: &str = r"
@@ -134,6 +134,15 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
         Hint::ModelFile => "give it as --model FILE",
         Hint::Labels => "--labels FILE names the classes",
+        Hint::ImageNetLabels => "--labels imagenet names them",
+        Hint::LabelsOrImageNet => "--labels FILE or --labels imagenet names them",
+        Hint::Output => "--output chooses",
+        Hint::Scores => "--scores says what they are",
+        Hint::ScoresAsTheyAre => "--scores none shows them as they are",
+        Hint::NoNormalisation => "--mean 0,0,0 --std 1,1,1 leaves it to the network",
+        Hint::BytesAsPixels => {
+            "--mean 0,0,0 --std 0.0039216,0.0039216,0.0039216 gives it values from 0 to 255"
+        }
         Hint::Cpu => "--device cpu works everywhere",
         Hint::StoredInput => {
             "--image-size, --mean, --std and --skip-bad-images do not apply to stored arrays"

@@ -33,8 +33,22 @@ pub enum Hint {
     MaxPixels,
     /// The file is a network.
     ModelFile,
-    /// A file of class names.
+    /// Names for the classes.
     Labels,
+    /// ImageNet's names for the classes.
+    ImageNetLabels,
+    /// Names for the classes, or ImageNet's.
+    LabelsOrImageNet,
+    /// Another output of the network.
+    Output,
+    /// What the class scores mean.
+    Scores,
+    /// The class scores as the network returns them.
+    ScoresAsTheyAre,
+    /// Pixels from 0 to 1 for a network that normalises them itself.
+    NoNormalisation,
+    /// Pixels from 0 to 255 for a network that normalises them itself.
+    BytesAsPixels,
     /// The CPU as the device.
     Cpu,
     /// A stored input is used as it is.

@@ -34,10 +34,16 @@ impl Labels {
         Labels(labels.map(|label| label.to_string()).collect())
     }
 
-    /// Default labels of a network of `count` classes: ImageNet's for 1000 classes.
-    pub fn for_classes(count: usize) -> Option<Labels> {
-        let imagenet = Labels::imagenet();
-        (count == imagenet.len()).then_some(imagenet)
+    /// The names of the two classes of a network with one score: these two, or the one that the
+    /// score is for, after its opposite.
+    pub fn of_two(self) -> Labels {
+        match self.0.as_slice() {
+            [only] => {
+                let first = synonyms(only).next().unwrap_or(only);
+                Labels(vec![format!("not {first}"), only.clone()])
+            }
+            _ => self,
+        }
     }
 
     /// Reads a file of names, one per line. A file whose name ends in `.json` is a list of
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn imagenet_has_its_thousand_classes_in_order() {
-        let labels = Labels::for_classes(1000).unwrap();
+        let labels = Labels::imagenet();
         assert_eq!(labels.len(), 1000);
         for (id, title) in [
             (0, "tench"),
@@ -233,7 +239,6 @@ mod tests {
             assert_eq!(labels.title(id), title);
         }
         assert_eq!(labels.title(1000), "1000");
-        assert!(Labels::for_classes(10).is_none());
     }
 
     #[test]
@@ -287,6 +292,15 @@ mod tests {
             assert!(read(text, is_json).is_err(), "{text}");
         }
         assert!(Labels::from_bytes(b"caf\xe9", false).is_err());
+    }
+
+    #[test]
+    fn the_opposite_of_a_class_is_named_after_it() {
+        let of = |names: &[&str]| Labels(names.iter().map(|name| name.to_string()).collect());
+        let two = of(&["great white shark, Carcharodon"]).of_two();
+        assert_eq!(two.titles(), ["not_great_white_shark", "great_white_shark"]);
+        assert_eq!(of(&["a", "b"]).of_two(), of(&["a", "b"]));
+        assert_eq!(of(&["a", "b", "c"]).of_two(), of(&["a", "b", "c"]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod labels;
 pub mod map;
 pub mod model;
 pub mod saliency;
+pub mod scores;
 mod size;
 
 pub(crate) mod classes;
@@ -36,6 +37,7 @@ pub(crate) mod output;
 pub(crate) mod remarks;
 mod report;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod spool;
 pub(crate) mod summary;
 pub(crate) mod temporary;

@@ -13,11 +13,12 @@ use tch::Device;
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
-use crate::hooks::{Hooks, Precision, Rule, SaliencyHook};
+use crate::hooks::{Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook};
 use crate::images::MAX_PIXELS;
 use crate::map::FeatureFilter;
 use crate::notices::Notices;
 use crate::saliency::Method;
+use crate::scores::ScoreKind;
 use crate::size::Size;
 use values::whole;
 
@@ -110,6 +111,18 @@ pub struct ModelOptions {
     #[arg(long = "hooks", value_name = "RULE", value_enum, default_value_t)]
     pub rule: Rule,
 
+    /// Output with the class scores, if the network returns several tensors: its name (the
+    /// key of a dictionary), or its number, counted from 0 [default: the one that looks most
+    /// like class scores]
+    #[arg(long, value_name = "N|NAME", value_parser = values::text(values::output))]
+    pub output: Option<OutputChoice>,
+
+    /// What the class scores are: logits of exclusive classes (softmax), a logit for each
+    /// class by itself (sigmoid), or shown as they are (none) [default: what the network
+    /// shows, else softmax; sigmoid for one score]
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub scores: Option<ScoreKind>,
+
     /// Layer whose channels are analysed, in place of the rule's choice (prism layers
     /// lists the layers)
     #[arg(long, value_name = "NAME")]
@@ -120,9 +133,10 @@ pub struct ModelOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Classes")]
 pub struct ClassOptions {
-    /// Class names: one per line, or a .json file in the format of torchvision or Keras
-    /// [default: ImageNet's for 1000 classes, else numbers]
-    #[arg(long, value_name = "FILE")]
+    /// Class names: one per line, or a .json file in the format of torchvision or Keras; or
+    /// the word imagenet [default: the network's own, ImageNet's for the networks of prism
+    /// models, else numbers]
+    #[arg(long, value_name = "FILE|imagenet")]
     pub labels: Option<PathBuf>,
 
     /// Number of classes named for each image
@@ -305,9 +319,9 @@ pub struct ClusterOptions {
     )]
     pub output: PathBuf,
 
-    /// Class names: one per line, or a .json file in the format of torchvision or Keras
-    /// [default: ImageNet's if they fit, else numbers]
-    #[arg(long, value_name = "FILE")]
+    /// Class names: one per line, or a .json file in the format of torchvision or Keras; or
+    /// the word imagenet [default: numbers]
+    #[arg(long, value_name = "FILE|imagenet")]
     pub labels: Option<PathBuf>,
 
     /// Units along each side of the map
@@ -357,6 +371,11 @@ impl ModelOptions {
         Hooks {
             rule: self.rule,
             layer: self.layer.clone(),
+            scores: ScoreHook {
+                output: self.output.clone(),
+                kind: self.scores,
+                names: None,
+            },
             saliency: None,
             precision: compute.precision,
         }
@@ -373,6 +392,8 @@ impl Default for ModelOptions {
             mean: None,
             std: None,
             rule: Rule::default(),
+            output: None,
+            scores: None,
             layer: None,
         }
     }

@@ -121,10 +121,16 @@ impl Gallery {
         let images = images.map(|(summary, pictures)| Image { summary, pictures });
         let network = summary.network;
         let guides = network.guides.iter().map(|layer| &layer.name);
+        let settings = summary.settings.0.iter().map(|setting| {
+            let text = setting
+                .text
+                .strip_prefix(setting.name)
+                .unwrap_or(&setting.text);
+            json!({ "name": setting.name, "text": text.trim(), "from": setting.from.to_string() })
+        });
         let data = json!({
             "prism": summary.prism,
             "network": network.network,
-            "input_size": network.input_size,
             "excitation": network.excitation.name,
             "guides": guides.collect::<Vec<_>>(),
             "rule": network.rule,
@@ -133,6 +139,7 @@ impl Gallery {
             // Whether the maps have the resolution of the features, so that pixels are drawn.
             "blocks": summary.extrapolation == "none",
             "saliency": summary.saliency,
+            "settings": settings.collect::<Vec<_>>(),
             "variance_ratio": summary.variance_ratio,
             "remarks": summary.remarks,
             "images": images.collect::<Vec<_>>(),

@@ -8,6 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::classes::Class;
+use crate::settings::Settings;
 
 /// What a run did and found.
 #[derive(Debug, Serialize)]
@@ -17,6 +18,8 @@ pub struct Summary<'a> {
     /// The network and its layers; their keys lie beside the others.
     #[serde(flatten)]
     pub network: &'a NetworkSummary,
+    /// What the network does not fix by itself, and where it came from.
+    pub settings: &'a Settings,
     /// `none`, `product` or `regression`.
     pub extrapolation: &'a str,
     /// `every`; or `common`, `unique` or `all` of the quantised colours.

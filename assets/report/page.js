@@ -320,7 +320,6 @@
       facts.append(element("dt", term), told);
     };
     fact("Network", data.network);
-    fact("Input", data.input_size?.join(" × "));
     fact("Layer", data.excitation);
     const guides = data.guides ?? [];
     if (guides.length > 4) {
@@ -337,6 +336,11 @@
       all: "all, in 27 colours",
     }[data.keep] ?? data.keep);
     fact("Saliency", data.saliency);
+    const terms = { size: "Input", std: "Deviation" };
+    for (const { name, text, from } of data.settings ?? []) {
+      const term = terms[name] ?? name.charAt(0).toUpperCase() + name.slice(1);
+      fact(term, `${text} (${from})`);
+    }
     fact("Images", shared ? `${images.length} in ${shared}` : String(images.length));
     // On a phone the pictures come first; elsewhere the settings have no lid.
     const phone = matchMedia("(max-width: 30rem)");

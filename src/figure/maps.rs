@@ -38,6 +38,13 @@ const NAME_GAP: i32 = 18;
 const TITLE_EM: f32 = 25.0;
 const FURTHER_EM: f32 = 22.0;
 const NAME_EM: f32 = 22.0;
+const CAPTION_EM: f32 = 16.0;
+
+/// From the last panels to the caption, and between its lines.
+const CAPTION_GAP: i32 = 10;
+const CAPTION_PITCH: i32 = 24;
+/// Room for a caption of some lines, in the highest figure.
+const CAPTION_ROOM: i32 = 200;
 
 /// A title too long for its cell is set smaller, down to this part, then cut.
 const SMALLEST_TITLE: f32 = 0.78;
@@ -87,6 +94,8 @@ pub struct MapFigure<'a> {
     pub columns: Vec<Column<'a>>,
     /// Names of the panels' rows, left of them; none at all is allowed.
     pub row_names: Vec<String>,
+    /// A sentence in small letters below all images; may be empty.
+    pub caption: String,
     /// Images side by side at most; the rest wraps.
     pub most_columns: usize,
 }
@@ -96,6 +105,7 @@ impl Default for MapFigure<'_> {
         MapFigure {
             columns: Vec::new(),
             row_names: Vec::new(),
+            caption: String::new(),
             most_columns: COLUMNS,
         }
     }
@@ -136,11 +146,21 @@ fn compose<'a>(figure: &'a MapFigure<'_>, format: FigureFormat) -> Result<Sheet<
     let block_pitch = title_height + rows as i32 * row_pitch - ROW_GAP + BLOCK_GAP;
 
     let mut sheet = Sheet::default();
+    let blocks = blocks(figure.columns.len(), figure.most_columns);
+    let bottom = blocks.len() as i32 * block_pitch - BLOCK_GAP;
+    let side_by_side = blocks.iter().copied().max().unwrap_or(1) as i32;
+    let width = side_by_side * (cell_width + COLUMN_GAP) - COLUMN_GAP;
+    let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
+    let room_of_caption = room * width as f32 / cell_width as f32;
+    for (line, text) in (1..).zip(lines_of(&one_line(&figure.caption), style, room_of_caption)) {
+        sheet.text(
+            &text,
+            (0, bottom + CAPTION_GAP + line * CAPTION_PITCH),
+            style,
+        );
+    }
     let mut columns = figure.columns.iter().zip(&sizes);
-    for (block, filled) in blocks(figure.columns.len(), figure.most_columns)
-        .into_iter()
-        .enumerate()
-    {
+    for (block, filled) in blocks.into_iter().enumerate() {
         let top = block as i32 * block_pitch + title_height;
         for (row, name) in figure.row_names.iter().enumerate() {
             let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK)
@@ -172,6 +192,19 @@ fn compose<'a>(figure: &'a MapFigure<'_>, format: FigureFormat) -> Result<Sheet<
         }
     }
     Ok(sheet)
+}
+
+/// Words as lines, as many in each as there is room for.
+fn lines_of(text: &str, style: Lettering, room: f32) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let longer = lines.last().map(|line| format!("{line} {word}"));
+        match (longer, lines.last_mut()) {
+            (Some(longer), Some(line)) if style.length(&longer) <= room => *line = longer,
+            _ => lines.push(style.shortened(word, room)),
+        }
+    }
+    lines
 }
 
 /// The part of their full size at which the titles of the figure are set: one for
@@ -259,7 +292,7 @@ pub fn most_images(
     }
     let title = title_lines as i32 * TITLE_PITCH as i32 + TITLE_EM as i32 + TITLE_GAP;
     let block = title + rows as i32 * (drawn_size(picture).1 + ROW_GAP) + BLOCK_GAP;
-    let blocks = (JPEG_LONGEST_SIDE as i32 - 2 * MARGIN) / block;
+    let blocks = (JPEG_LONGEST_SIDE as i32 - 2 * MARGIN - CAPTION_ROOM) / block;
     (columns * blocks.max(1) as usize).clamp(1, MOST_IMAGES)
 }
 
@@ -538,6 +571,39 @@ mod tests {
         let mut names = figure(3, 2);
         names.row_names = vec!["input".to_owned()];
         assert!(error(&names).contains("row names"));
+    }
+
+    #[test]
+    fn a_caption_takes_as_many_lines_as_it_needs() {
+        let caption = "224×224 pixels, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 (the zoo); stretched, softmax scores (assumed)";
+        let lines = |images: usize| {
+            let figure = MapFigure {
+                caption: caption.to_owned(),
+                ..figure(images, 2)
+            };
+            super::super::sheet::assert_equal_margins(&pixels(&figure));
+            let plain = MapFigure {
+                caption: String::new(),
+                ..figure.clone()
+            };
+            assert_eq!(pixels(&figure).width(), pixels(&plain).width());
+            let svg = draw_maps(&figure, FigureFormat::Svg).unwrap();
+            let svg = String::from_utf8(svg).unwrap();
+            let document = roxmltree::Document::parse(&svg).unwrap();
+            let texts = document
+                .descendants()
+                .filter(|node| node.tag_name().name() == "text");
+            let texts: Vec<String> = texts
+                .filter_map(|node| node.text())
+                .map(|text| text.trim().to_owned())
+                .collect();
+            let lines = texts.iter().filter(|text| caption.contains(text.as_str()));
+            let lines: Vec<String> = lines.cloned().collect();
+            assert_eq!(lines.join(" "), caption);
+            lines.len()
+        };
+        assert_eq!(lines(8), 1);
+        assert!((2..=4).contains(&lines(1)));
     }
 
     #[test]

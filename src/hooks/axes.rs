@@ -191,7 +191,7 @@ impl Dimensions {
     }
 
     /// The layout of an activation: one image for each image, one axis of channels, and pixels.
-    pub fn layout(&self, sizes: &[i64]) -> Option<Layout> {
+    pub fn layout(&self, sizes: &[i64], images: i64) -> Option<Layout> {
         let batch = self.only(|axis| axis == Batch)?;
         let channel = self.only(|axis| axis == Channel)?;
         let (shape, space, order) = match sizes.len() {
@@ -211,7 +211,7 @@ impl Dimensions {
             }
             _ => return None,
         };
-        (sizes[batch] == 1 && shape.0 * shape.1 > 1).then(|| Layout {
+        (sizes[batch] == images && shape.0 * shape.1 > 1).then(|| Layout {
             shape: (sizes[channel], shape.0, shape.1),
             space,
             order,
@@ -337,8 +337,12 @@ impl Search<'_> {
         let mut place = known.place;
         let before = self.graph.sizes(first).unwrap_or_default();
         let axes = match node.kind() {
-            Kind::Conv2d | Kind::Upsample if sizes.len() == 4 => convolved(known, sizes),
-            _ if sizes.len() == 4 && node.holds(Kind::Upsample) => convolved(known, sizes),
+            Kind::Conv2d | Kind::Upsample if sizes.len() == 4 => {
+                convolved(known, sizes, self.graph.images())
+            }
+            _ if sizes.len() == 4 && node.holds(Kind::Upsample) => {
+                convolved(known, sizes, self.graph.images())
+            }
             Kind::MaxPool2d | Kind::AvgPool2d | Kind::AdaptivePool | Kind::Pool => {
                 known.axes.clone()
             }
@@ -662,9 +666,9 @@ fn mirror(place: &mut Place, known: &Dimensions, dims: &[usize]) {
 }
 
 /// The axes after a convolution: rows and columns stay what they are.
-fn convolved(known: &Dimensions, sizes: &[i64]) -> Vec<Axis> {
+fn convolved(known: &Dimensions, sizes: &[i64], images: i64) -> Vec<Axis> {
     let axis = |dim: usize| known.axes.get(dim).copied().unwrap_or(Other);
-    let batch = if sizes[0] == 1 { Batch } else { axis(0) };
+    let batch = if sizes[0] == images { Batch } else { axis(0) };
     let side = |dim: usize, usual: Axis| match axis(dim) {
         known @ (Height | Width | Unit) => known,
         _ => usual,

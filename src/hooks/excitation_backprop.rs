@@ -16,22 +16,22 @@ use crate::error::{Hint, hinted, usage_hinted};
 ///
 /// With `contrastive` the layer that makes the scores propagates the difference between its
 /// weights and the negated weights. All rules are linear in the probability, so this is the
-/// difference of two passes.
+/// difference of two passes. `scores` are one tensor, or one for each class.
 ///
 /// # Errors
 /// Returns an error if an operator has no rule, and, with `contrastive`, unless exactly one layer
-/// with weights makes the scores.
+/// with weights makes each tensor of the scores.
 pub fn node_rules(
     graph: &Graph,
-    logits: ValueId,
+    scores: &[ValueId],
     layer: ValueId,
     contrastive: bool,
 ) -> Result<Vec<NodeRule>> {
     let after_layer = graph.descendants(layer);
     let from_image = graph.descendants(graph.input);
-    let mut reached = HashSet::from([logits]);
+    let mut reached: HashSet<ValueId> = scores.iter().copied().collect();
     // Values that a path back from the scores reaches before any layer with weights.
-    let mut unweighted = HashSet::from([logits]);
+    let mut unweighted = reached.clone();
     let mut scorers: Vec<&str> = Vec::new();
     let mut rules = Vec::new();
     for node in graph.nodes.iter().rev() {
@@ -78,7 +78,7 @@ pub fn node_rules(
             );
             Err(usage_hinted(message, Hint::EarlierSaliencyLayer))
         }
-        count @ 2.. if contrastive => {
+        count if contrastive && count > scores.len() => {
             let names = scorers.join(", ");
             let message = format!(
                 "excitation backpropagation: {count} layers make the class scores ({names}), but the contrast is defined for one"

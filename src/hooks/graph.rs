@@ -128,7 +128,8 @@ impl Node {
         self.scalars.get(name).copied().flatten()
     }
 
-    fn argument(&self, name: &str) -> Option<&[i64]> {
+    /// Its constant integers of that name.
+    pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
 }
@@ -142,6 +143,9 @@ pub struct Graph {
     pub input: ValueId,
     /// The tensors that the network returns, in order.
     pub outputs: Vec<ValueId>,
+    /// Their names, as many or none: keys of dictionaries and fields of named tuples; else empty.
+    #[serde(default)]
+    pub output_names: Vec<String>,
     sizes: Vec<Option<Vec<i64>>>,
     #[serde(skip)]
     maker: Vec<Option<usize>>,
@@ -222,7 +226,9 @@ impl Graph {
 
     /// The layout of an activation.
     pub fn layout(&self, value: ValueId) -> Option<Layout> {
-        self.dimensions[value].as_ref()?.layout(self.sizes(value)?)
+        self.dimensions[value]
+            .as_ref()?
+            .layout(self.sizes(value)?, self.images())
     }
 
     /// Whether a value depends on the images.
@@ -332,6 +338,12 @@ impl Graph {
             }
         }
         found
+    }
+
+    /// The number of images for which the sizes are.
+    pub fn images(&self) -> i64 {
+        let sizes = self.sizes(self.input);
+        sizes.and_then(|sizes| sizes.first().copied()).unwrap_or(1)
     }
 
     /// Whether a convolution is among the operators that a value depends on.

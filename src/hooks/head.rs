@@ -17,13 +17,14 @@ pub struct Head {
 }
 
 /// Goes back from the class scores along values, not along weights, to the last activations.
-pub fn find_head(graph: &Graph, scores: ValueId) -> Head {
-    let classes = graph.sizes(scores).and_then(|sizes| sizes.get(1).copied());
+/// `scores` are tensors with a number of scores of an image in each.
+pub fn find_head(graph: &Graph, scores: &[(ValueId, i64)]) -> Head {
     let mut head = Head::default();
     let mut seen = HashSet::new();
-    // Values, and whether a layer with weights follows them.
-    let mut open = vec![(scores, false)];
-    while let Some((value, weighted)) = open.pop() {
+    // Values, and the number of scores if no layer with weights lies between.
+    let open = scores.iter().map(|&(value, count)| (value, Some(count)));
+    let mut open: Vec<(ValueId, Option<i64>)> = open.collect();
+    while let Some((value, classes)) = open.pop() {
         if !seen.insert(value) {
             continue;
         }
@@ -32,24 +33,22 @@ pub fn find_head(graph: &Graph, scores: ValueId) -> Head {
         };
         if graph.activation(value).is_some() && graph.follows_convolution(value) {
             let last = before_description(graph, value);
-            let scorer = classes
-                .filter(|_| !weighted)
-                .and_then(|classes| classifier_convolution(graph, last, classes));
+            let scorer = classes.and_then(|classes| classifier_convolution(graph, last, classes));
             match scorer {
-                Some(input) if graph.follows_convolution(input) => open.push((input, true)),
+                Some(input) if graph.follows_convolution(input) => open.push((input, None)),
                 _ if graph.activation(last).is_some() => head.activations.push(last),
-                _ => open.push((last, weighted)),
+                _ => open.push((last, classes)),
             }
             continue;
         }
         head.attentions += usize::from(is_attention(graph, node));
-        let weighted = weighted || node.has(Property::Weights) && !is_pooling(graph, node);
-        let inputs = value_inputs(graph, node);
+        let is_layer = node.has(Property::Weights) && !is_pooling(graph, node);
+        let classes = classes.filter(|_| !is_layer);
+        let inputs = value_inputs(graph, node).into_iter();
         open.extend(
             inputs
-                .into_iter()
                 .chain(items(graph, value))
-                .map(|input| (input, weighted)),
+                .map(|input| (input, classes)),
         );
     }
     head.activations.sort_by_key(|&value| graph.maker(value));

@@ -5,6 +5,7 @@
 //! it.
 
 mod axes;
+mod entry;
 mod excitation_backprop;
 mod ffi;
 mod graph;
@@ -15,14 +16,19 @@ mod model;
 mod naming;
 mod network;
 mod operators;
+mod outputs;
 mod region;
+mod scores;
 mod selection;
 mod sign;
 
 pub use crate::remarks::Remark;
+pub use entry::Entry;
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};
 pub use network::{NetworkGraph, Trace};
+pub use outputs::OutputChoice;
 pub use region::Region;
+pub use scores::ScoreHook;
 pub use selection::{Extrapolation, Rule};

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 
+use super::entry::Entry;
 use super::excitation_backprop::{contrast_vanishes, node_rules};
 use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading};
 use super::graph::{Graph, Node, ValueId};
@@ -11,11 +12,13 @@ use super::layers::{Layer, Role, find_layer};
 use super::messages::plain;
 use super::network::NetworkGraph;
 use super::region::Region;
-use super::selection::{Extrapolation, Rule, Selection, class_scores};
+use super::scores::{ClassScores, ScoreHook};
+use super::selection::{Extrapolation, Rule, Selection};
 use crate::classes::no_class;
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::remarks::Remark;
 use crate::saliency::Method;
+use crate::scores::{Evidence, ScoresForm};
 use crate::size::Size;
 
 /// Which activations are read, and how the network computes.
@@ -25,6 +28,8 @@ pub struct Hooks {
     pub rule: Rule,
     /// Name of another final excitation.
     pub layer: Option<String>,
+    /// Which output has the class scores, and what they mean.
+    pub scores: ScoreHook,
     /// The saliency of a class, if it is computed.
     pub saliency: Option<SaliencyHook>,
     /// Arithmetic of the network; always float32 if a saliency is computed.
@@ -71,7 +76,7 @@ pub struct SaliencyHook {
 /// The activations of one batch.
 #[derive(Debug)]
 pub struct Excitations {
-    /// Class scores before softmax, `[N,K]` float32.
+    /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
     pub logits: Tensor,
     /// The final excitation, `[N,C,h,w]` float32.
     pub excitation: Tensor,
@@ -94,7 +99,8 @@ pub struct HookedModel {
     saliency: Option<(Method, ValueId)>,
     /// The class of the saliency; the top class of each image if there is none.
     target: Option<i64>,
-    classes: i64,
+    scores: ClassScores,
+    entry: Option<Entry>,
     size: Size,
     device: Device,
 }
@@ -132,16 +138,17 @@ impl HookedModel {
                 "this is a quantised network, whose activations are not floating-point numbers; export the network before quantisation"
             );
         }
-        let logits = class_scores(&graph)?;
-        let selection = hooks.rule.select(&graph, logits, hooks.layer.as_deref())?;
+        let scores = ClassScores::find(&graph, &hooks.scores)?;
+        let selection = hooks.rule.select(&graph, &scores, hooks.layer.as_deref())?;
         let reading = match selection.extrapolation {
             Extrapolation::Product => Reading::ChannelMean,
             Extrapolation::Regression { .. } => Reading::GroupMeans,
         };
-        let mut outputs = vec![
-            Output::new(logits, Reading::Whole),
-            Output::of(&graph, selection.excitation, Reading::Whole),
-        ];
+        let mut outputs: Vec<Output> = scores
+            .values()
+            .map(|value| Output::new(value, Reading::Whole))
+            .collect();
+        outputs.push(Output::of(&graph, selection.excitation, Reading::Whole));
         outputs.extend(
             selection
                 .guides
@@ -149,7 +156,7 @@ impl HookedModel {
                 .map(|&guide| Output::of(&graph, guide, reading)),
         );
         let saliency = hooks.saliency.as_ref();
-        let tap = saliency.map(|hook| gradient_tap(&graph, logits, &selection, hook));
+        let tap = saliency.map(|hook| gradient_tap(&graph, &scores, &selection, hook));
         let tap = tap.transpose()?;
         let layer = tap.as_ref().map(|tap| tap.value as ValueId);
         Ok(HookedModel {
@@ -157,7 +164,8 @@ impl HookedModel {
             program: network.raw.program(&outputs, tap.as_ref(), execution)?,
             saliency: saliency.map(|hook| hook.method).zip(layer),
             target: None,
-            classes: graph.sizes(logits).map_or(0, |sizes| sizes[1]),
+            scores,
+            entry: Entry::find(network, &graph, size),
             graph,
             selection,
             size,
@@ -205,6 +213,9 @@ impl HookedModel {
         let images = batch.size()[0];
         let batch = batch.f_to_device(self.device).map_err(plain)?;
         let mut tensors = self.program.run(&batch)?;
+        let others = tensors.split_off(self.scores.parts.len().min(tensors.len()));
+        tensors = vec![self.scores.assemble(&tensors, images)?];
+        tensors.extend(others);
         if let Some((method, layer)) = self.saliency
             && let Some(activation) = tensors.pop()
         {
@@ -220,12 +231,13 @@ impl HookedModel {
             let on_cpu = tensor.detach().f_to_device(Device::Cpu).map_err(plain)?;
             *tensor = on_cpu.f_to_kind(Kind::Float).map_err(plain)?;
         }
-        ensure!(
-            tensors[0].size() == [images, self.classes]
-                && tensors.iter().all(|tensor| tensor.size()[0] == images),
-            "for {images} images it returned class scores {:?}",
-            tensors[0].size()
-        );
+        for tensor in &tensors {
+            let size = tensor.size();
+            ensure!(
+                size.first() == Some(&images),
+                "for {images} images it returned {size:?}"
+            );
+        }
         Ok(tensors)
     }
 
@@ -259,16 +271,36 @@ impl HookedModel {
     /// Returns a usage error if the network has no such class.
     pub fn set_target(&mut self, class: usize) -> Result<()> {
         let target = i64::try_from(class).unwrap_or(i64::MAX);
-        if target >= self.classes {
+        if target >= self.scores.classes() {
             return Err(no_class(class, self.classes()));
         }
         self.target = Some(target);
         Ok(())
     }
 
-    /// The number of classes, K.
+    /// The number of classes, K; 2 if the network has one score.
     pub fn classes(&self) -> usize {
-        self.classes as usize
+        self.scores.classes() as usize
+    }
+
+    /// The names of the classes, if the network returns a named tensor for each.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.scores.names.as_deref()
+    }
+
+    /// What the graph says about the class scores.
+    pub fn evidence(&self) -> Evidence {
+        self.scores.evidence
+    }
+
+    /// What the network does to the colours of its input first, if anything.
+    pub fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
+    }
+
+    /// Why these outputs have the class scores, if the network returns others.
+    pub fn output_remark(&self) -> Option<&Remark> {
+        self.scores.remark.as_ref()
     }
 
     /// Height and width of its input.
@@ -340,23 +372,29 @@ impl HookedModel {
 /// The layer of a saliency, and the rules of the operators after it.
 fn gradient_tap(
     graph: &Graph,
-    logits: ValueId,
+    scores: &ClassScores,
     selection: &Selection,
     hook: &SaliencyHook,
 ) -> Result<GradientTap> {
+    let values: Vec<ValueId> = scores.values().collect();
     let layer = match &hook.layer {
         Some(name) => find_layer(graph, name)?,
         None => selection.excitation,
     };
+    if scores.evidence.form == ScoresForm::Binary && hook.method == Method::ExcitationBackprop {
+        let text = "excitation backpropagation without contrast starts at a class, but the network has one score for two classes";
+        return Err(usage_hinted(text, Hint::GradCam));
+    }
     let name = graph.name(layer);
-    if !graph.descendants(layer).contains(&logits) {
+    let after = graph.descendants(layer);
+    if !values.iter().any(|value| after.contains(value)) {
         let message = format!("the class scores do not depend on layer '{name}'");
         return Err(usage_hinted(message, Hint::SaliencyLayer));
     }
     let tap = |layer| {
         let rules = match hook.method {
             Method::GradCam => Vec::new(),
-            method => node_rules(graph, logits, layer, method.is_contrastive())?,
+            method => node_rules(graph, &values, layer, method.is_contrastive())?,
         };
         let value = layer as i64;
         Ok(GradientTap { value, rules })

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::{Device, Tensor};
 
 use super::ffi::{Output, RawGraph, Reading};
 use super::graph::Graph;
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
-use super::selection::class_scores;
+use super::scores::{ClassScores, ScoreHook};
 use crate::error::{Hint, hinted};
 use crate::size::Size;
 
@@ -50,12 +50,16 @@ impl NetworkGraph {
         size: Size,
         precision: Precision,
     ) -> Result<impl Fn(&Tensor) -> Result<Tensor>> {
-        let scores = Output::new(class_scores(&self.describe(size)?)?, Reading::Whole);
-        let program = self.raw.program(&[scores], None, precision.execution())?;
+        let scores = ClassScores::find(&self.describe(size)?, &ScoreHook::default())?;
+        let outputs: Vec<Output> = scores
+            .values()
+            .map(|value| Output::new(value, Reading::Whole))
+            .collect();
+        let program = self.raw.program(&outputs, None, precision.execution())?;
         let device = self.device;
         Ok(move |batch: &Tensor| {
             let outputs = program.run(&batch.f_to_device(device).map_err(plain)?)?;
-            outputs.into_iter().next().context("it returned nothing")
+            scores.assemble(&outputs, batch.size()[0])
         })
     }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::axes::Place;
@@ -17,6 +17,7 @@ use super::head::find_head;
 use super::layers::find_layer;
 use super::operators::{Kind, Property};
 use super::region::Region;
+use super::scores::ClassScores;
 use super::sign::can_be_negative;
 use crate::error::{Hint, hinted};
 use crate::names::first_few;
@@ -81,8 +82,7 @@ const NEAR: f64 = 0.05;
 const GUIDES_PER_RESOLUTION: usize = 3;
 
 impl Rule {
-    /// Applies the rule to a graph whose class scores are `logits`. `layer` names another final
-    /// excitation.
+    /// Applies the rule to a graph with these class scores. `layer` names another final excitation.
     ///
     /// # Errors
     /// Returns an error if the graph has nothing to hook, and a usage error with the nearest
@@ -90,20 +90,21 @@ impl Rule {
     pub(super) fn select(
         self,
         graph: &Graph,
-        logits: ValueId,
+        scores: &ClassScores,
         layer: Option<&str>,
     ) -> Result<Selection> {
+        let logits = scores.last(graph);
         let chosen = layer.map(|name| find_layer(graph, name)).transpose()?;
         let mut remarks = Vec::new();
         let last = match chosen {
             Some(_) => None,
             None => {
                 refuse_transformers(graph, logits)?;
-                last_activation(graph, logits, &mut remarks)
+                last_activation(graph, scores, &mut remarks)
             }
         };
         let is_vgg = || {
-            let last = last.or_else(|| last_activation(graph, logits, &mut Vec::new()));
+            let last = last.or_else(|| last_activation(graph, scores, &mut Vec::new()));
             last.is_some_and(|last| is_vgg(graph, logits, last))
         };
         let (excitation, guides, product) = if self == Rule::Torchprism || is_vgg() {
@@ -142,10 +143,12 @@ impl Rule {
 fn nothing_to_hook(graph: &Graph) -> anyhow::Error {
     let mut stacked = graph.nodes.iter().filter(|node| {
         let sizes = node.outputs.first().and_then(|&output| graph.sizes(output));
-        node.is_conv2d() && sizes.is_some_and(|sizes| sizes[0] > 1)
+        node.is_conv2d() && sizes.is_some_and(|sizes| sizes[0] > graph.images())
     });
     if let Some(node) = stacked.next_back() {
-        let count = graph.sizes(node.outputs[0]).map_or(0, |sizes| sizes[0]);
+        let count = graph
+            .sizes(node.outputs[0])
+            .map_or(0, |sizes| sizes[0] / graph.images());
         return anyhow::anyhow!(
             "it makes {count} pictures of each image (crops, flips or patches of it, side by side in the batch), so its features have no one place on the image; export the network without them"
         );
@@ -250,8 +253,12 @@ fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<(ValueId, Vec<Va
 
 /// The last activation of the body. If the scores read several, it is one that shows the image
 /// whole and unmirrored, the last of them.
-fn last_activation(graph: &Graph, logits: ValueId, remarks: &mut Vec<Remark>) -> Option<ValueId> {
-    let head = find_head(graph, logits);
+fn last_activation(
+    graph: &Graph,
+    scores: &ClassScores,
+    remarks: &mut Vec<Remark>,
+) -> Option<ValueId> {
+    let head = find_head(graph, &scores.parts);
     let turned = |value: ValueId| graph.place(value).is_none_or(|place| !place.is_upright());
     let preference = |&&value: &&ValueId| (!turned(value), graph.maker(value));
     let last = *head.activations.iter().max_by_key(preference)?;
@@ -323,32 +330,4 @@ fn before_padding(graph: &Graph, mut value: ValueId) -> Option<ValueId> {
         value = *node.inputs.first()?;
     }
     Some(value)
-}
-
-/// The class scores `[N,K]`: the first such output, before a softmax that ends the network.
-///
-/// # Errors
-/// Returns an error if the network returns no such tensor.
-pub fn class_scores(graph: &Graph) -> Result<ValueId> {
-    let is_scores =
-        |value: &ValueId| matches!(graph.sizes(*value), Some(&[_, classes]) if classes > 0);
-    if let Some(mut logits) = graph.outputs.iter().copied().find(is_scores) {
-        while let Some(node) = graph.made_by(logits)
-            && matches!(node.kind(), Kind::Softmax | Kind::LogSoftmax)
-            && graph.sizes(node.inputs[0]) == graph.sizes(logits)
-        {
-            logits = node.inputs[0];
-        }
-        return Ok(logits);
-    }
-    let sizes = |&value: &ValueId| match graph.sizes(value) {
-        Some(sizes) => format!("{sizes:?}"),
-        None => "no tensor".to_string(),
-    };
-    let returned: Vec<String> = graph.outputs.iter().map(sizes).collect();
-    let problem = match returned.as_slice() {
-        [] => "holds no tensor".to_string(),
-        shapes => format!("has the shape {}", shapes.join(", ")),
-    };
-    bail!("its output {problem}; prism explains classifiers, which return class scores [N,K]")
 }

@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use super::locate::{self, Located};
 use super::metadata::ModelMetadata;
+use super::preprocessing::Preprocessing;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
 use super::{archive, weights};
@@ -19,10 +20,8 @@ use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::{ComputeOptions, ModelOptions};
+use crate::settings::{Source, Sourced};
 use crate::size::Size;
-
-/// Size of the images if neither the options nor the network set one.
-const DEFAULT_SIZE: Size = Size::new(224, 224);
 
 /// How to make a TorchScript file of a network.
 const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
@@ -32,12 +31,10 @@ const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Pyt
 pub struct Network {
     /// Its name, or the stem of its file.
     pub name: String,
-    /// Size of its images.
-    pub input_size: Size,
-    /// Normalisation of its images.
-    pub normalisation: Normalisation,
-    /// The names of its classes, if its file has them.
-    pub labels: Option<Labels>,
+    /// How images become its input.
+    pub preprocessing: Preprocessing,
+    /// The names of its classes, if its file has them or the zoo knows them.
+    pub labels: Option<Sourced<Labels>>,
     /// Its operators and weights. A hooked model has its own copy.
     pub graph: NetworkGraph,
 }
@@ -65,38 +62,42 @@ impl Network {
                 "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",
             );
         }
-        let (name, graph, metadata) = match find(options, notices)? {
+        let (name, graph, metadata, labels) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
                 let metadata = ModelMetadata::read(&file)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
-                (stem.to_string_lossy().into_owned(), graph, metadata)
+                let name = stem.to_string_lossy().into_owned();
+                let labels = metadata.labels.clone().map(Labels::new);
+                let labels = labels.map(|labels| Sourced::new(labels, Source::File));
+                (name, graph, Sourced::new(metadata, Source::File), labels)
             }
             Located::StateDict(entry, file) => {
                 let graph = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
-                let metadata = ModelMetadata {
-                    image_size: Some(entry.input),
-                    ..ModelMetadata::default()
-                };
-                (entry.name.to_string(), graph, metadata)
+                let is_own = options.weights.is_none() || entry.is_official(&file);
+                let labels = is_own.then(|| Sourced::new(Labels::imagenet(), Source::Zoo));
+                let metadata = Sourced::new(entry.metadata(), Source::Zoo);
+                (entry.name.to_string(), graph, metadata, labels)
             }
         };
-        let default = Normalisation::default();
         Ok(Network {
             name,
-            input_size: options
-                .image_size
-                .or(metadata.image_size)
-                .unwrap_or(DEFAULT_SIZE),
-            normalisation: Normalisation {
-                mean: options.mean.or(metadata.mean).unwrap_or(default.mean),
-                std: options.std.or(metadata.std).unwrap_or(default.std),
-            },
-            labels: metadata.labels.map(Labels::new),
+            preprocessing: Preprocessing::new(options, &metadata),
+            labels,
             graph,
         })
+    }
+
+    /// Size of its images.
+    pub fn input_size(&self) -> Size {
+        self.preprocessing.size.value
+    }
+
+    /// Normalisation of its images.
+    pub fn normalisation(&self) -> Normalisation {
+        self.preprocessing.normalisation()
     }
 
     /// Hooks the network for images of `size`, with the rule and layer of `hooks`.

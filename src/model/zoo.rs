@@ -4,10 +4,13 @@ use super::alexnet::alexnet;
 use super::densenet::densenet;
 use super::efficientnet_lite::lite;
 use super::googlenet::googlenet;
+use super::metadata::ModelMetadata;
 use super::transform_input::transform_input;
 use super::vgg::{self, vgg};
+use crate::convert::Normalisation;
 use crate::names::most_similar;
 use crate::size::Size;
+use std::path::Path;
 use tch::nn::{self, ModuleT};
 use tch::vision::{inception, mobilenet, resnet, squeezenet};
 
@@ -34,6 +37,23 @@ impl ZooEntry {
     /// smallest side is 63 pixels for alexnet and 75 for inception_v3.)
     pub fn traced(&self) -> Size {
         Size::new(self.input.height / 3, self.input.width / 3)
+    }
+
+    /// Whether a file has the name of the official weights, whose classes are ImageNet's.
+    pub fn is_official(&self, file: &Path) -> bool {
+        self.file
+            .is_some_and(|official| file.file_name() == Some(official.as_ref()))
+    }
+
+    /// What the authors state of the input.
+    pub fn metadata(&self) -> ModelMetadata {
+        let Normalisation { mean, std } = Normalisation::default();
+        ModelMetadata {
+            image_size: Some(self.input),
+            mean: Some(mean),
+            std: Some(std),
+            ..ModelMetadata::default()
+        }
     }
 
     /// Builds the network for `classes` classes, with variables under `p` that have

@@ -7,6 +7,7 @@ use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 
 use super::{DeviceChoice, JsonTarget, LARGEST_SIDE};
 use crate::error::Usage;
+use crate::hooks::OutputChoice;
 use crate::size::Size;
 
 type Parsed<T> = Result<T, Usage>;
@@ -64,6 +65,14 @@ pub fn opacity(text: &str) -> Parsed<f64> {
     expected(
         opacity.filter(|opacity| (0.0..=1.0).contains(opacity)),
         "a number from 0 to 1",
+    )
+}
+
+/// An output by its name or number.
+pub fn output(text: &str) -> Parsed<OutputChoice> {
+    expected(
+        (!text.is_empty()).then(|| OutputChoice(text.to_string())),
+        "the name or number of an output",
     )
 }
 

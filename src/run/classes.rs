@@ -1,5 +1,7 @@
 //! The class names of a run, and the class whose saliency it shows.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 use crate::classes::no_class;
@@ -7,44 +9,122 @@ use crate::error::{Hint, usage_hinted};
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::model::Network;
-use crate::options::{ClassOptions, ModelOptions, SaliencyOptions};
+use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
+use crate::scores::{Reading, ScoreKind, ScoresForm};
+use crate::settings::{Setting, Source};
 
-/// The class names that the user gave, with their file.
-pub type GivenLabels = Option<(Labels, std::path::PathBuf)>;
+/// The word that stands for ImageNet's names in place of a file.
+const IMAGENET: &str = "imagenet";
 
-/// Reads the file of class names if one is given.
+/// The names of a network's classes, if they are known, and where they are from.
+pub struct ClassNames {
+    /// The names.
+    pub labels: Option<Labels>,
+    /// As it is stated.
+    pub setting: Setting,
+}
+
+/// Reads class names from a file, or takes ImageNet's if the word is given in place of a file.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read.
-pub fn read_labels(options: &ClassOptions) -> Result<GivenLabels> {
-    let file = options.labels.clone();
-    file.map(|file| Ok((Labels::read(&file)?, file)))
-        .transpose()
+pub fn read_labels(file: &Path) -> Result<Labels> {
+    match file.to_str() {
+        Some(IMAGENET) => Ok(Labels::imagenet()),
+        _ => Labels::read(file),
+    }
 }
 
-/// The class names of the network: those given, else those in its file, else ImageNet's if
-/// the network has as many classes.
+/// Reads the class names that the user gives.
+///
+/// # Errors
+/// Returns an error if the file cannot be read.
+pub fn given_labels(options: &ClassOptions) -> Result<Option<Labels>> {
+    options.labels.as_deref().map(read_labels).transpose()
+}
+
+/// How many class names there are, if the user or the network's file gives them.
+pub fn count_of(given: Option<&Labels>, network: &Network) -> Option<usize> {
+    let own = network.labels.as_ref();
+    let own = own
+        .filter(|own| own.from == Source::File)
+        .map(|own| &own.value);
+    given.or(own).map(Labels::len)
+}
+
+/// The class names of the network: those given, else those in its file or of its outputs, else
+/// ImageNet's if it is a network of the zoo with their number of classes. A remark tells how to
+/// name 1000 classes otherwise.
 ///
 /// # Errors
 /// Returns an error if there are more or fewer names than classes.
-pub fn labels_of(
+pub fn class_names(
     model: &HookedModel,
     network: &Network,
-    given: GivenLabels,
-    options: &ModelOptions,
-) -> Result<Option<Labels>> {
-    let own = || Some((network.labels.clone()?, options.model.clone()));
-    match given.or_else(own) {
-        None => Ok(Labels::for_classes(model.classes())),
-        Some((labels, _)) if labels.len() == model.classes() => Ok(Some(labels)),
-        Some((labels, file)) => bail!(
-            "{}: it holds {} names, but the network has {} classes",
-            file.display(),
-            labels.len(),
-            model.classes()
+    given: Option<Labels>,
+    options: &Options,
+    remarks: &mut Remarks,
+) -> Result<ClassNames> {
+    let classes = model.classes();
+    let fitting = |labels: Labels, place: &str| match model.evidence().form {
+        _ if labels.len() == classes => Ok(labels),
+        ScoresForm::Binary if labels.len() == 1 => Ok(labels.of_two()),
+        _ => bail!(
+            "{place}: it holds {} names, but the network has {classes} classes",
+            labels.len()
         ),
+    };
+    let known = |labels: Labels, value: &str, text: &str, from| ClassNames {
+        labels: Some(labels),
+        setting: Setting::new("labels", value, text, from),
+    };
+    if let (Some(labels), Some(file)) = (given, &options.classes.labels) {
+        let file = file.display().to_string();
+        let text = match file.as_str() {
+            IMAGENET => "ImageNet's labels".to_string(),
+            file => format!("labels of {file}"),
+        };
+        return Ok(known(fitting(labels, &file)?, &file, &text, Source::Given));
     }
+    match &network.labels {
+        Some(own) if own.from == Source::File => {
+            let labels = fitting(
+                own.value.clone(),
+                &options.model.model.display().to_string(),
+            )?;
+            return Ok(known(labels, "own", "own labels", Source::File));
+        }
+        // A network of the zoo can be trained for other classes.
+        Some(own) if own.value.len() == classes => {
+            let labels = own.value.clone();
+            return Ok(known(labels, IMAGENET, "ImageNet's labels", own.from));
+        }
+        _ => {}
+    }
+    if let Some(names) = model.class_names() {
+        let labels = Labels::new(names.to_vec());
+        return Ok(known(labels, "own", "the outputs' names", Source::Network));
+    }
+    if classes == Labels::imagenet().len() {
+        let text = "nothing says that the 1000 classes are ImageNet's, so they are numbered";
+        remarks.add(&Remark::note(text).with_hint(Hint::ImageNetLabels));
+    }
+    Ok(ClassNames {
+        labels: None,
+        setting: Setting::new("labels", "numbers", "classes numbered", Source::Assumed),
+    })
+}
+
+/// What the scores mean, as it is stated.
+pub fn scores_setting(reading: &Reading, model: &HookedModel) -> Setting {
+    let text = match (reading.kind, model.evidence().form) {
+        (ScoreKind::None, _) => "scores as they are".to_string(),
+        (kind, ScoresForm::Classes) => format!("{kind} scores"),
+        (kind, ScoresForm::Heads) => format!("{kind} scores of single outputs"),
+        (kind, ScoresForm::Binary) => format!("{kind} of one score"),
+    };
+    Setting::new("scores", reading.kind.to_string(), text, reading.from)
 }
 
 /// Sets the class whose saliency is shown, notes what is unusual about the saliency, and

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::hint;
 use crate::cluster::{pickle, som};
 use crate::error::Hint;
 use crate::figure::{ClusterFigure, Placed, draw_clusters};
-use crate::labels::Labels;
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
 use crate::notices::{Notices, printable};
 use crate::options::{ClusterOptions, ComputeOptions, ModelOptions};
 use crate::output::{Outputs, folder_of};
+use crate::remarks::{Remark, Remarks};
+
+use super::classes::{count_of, read_labels};
 
 /// Trains a self-organising map on a cluster file, draws it and prints its quantisation and
 /// topographic errors.
@@ -28,23 +29,21 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
     let show = options.file.display();
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
-    let labels = options.labels.as_deref().map(Labels::read).transpose()?;
+    let labels = options.labels.as_deref().map(read_labels).transpose()?;
     let rows = pickle::read(&options.file).with_context(|| format!("{show}"))?;
     let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
-    let labels = match labels.zip(options.labels.as_ref()) {
+    match labels.as_ref().zip(options.labels.as_ref()) {
         Some((labels, file)) if highest >= labels.len() => bail!(
             "{}: it holds {} names, but {show} has class {highest}",
             file.display(),
             labels.len()
         ),
-        Some((labels, _)) => Some(labels),
-        None if highest < Labels::imagenet().len() => {
-            let hint = hint(Hint::Labels);
-            notices.note(&format!("the classes have ImageNet's names ({hint})"));
-            Some(Labels::imagenet())
+        Some(_) => {}
+        None => {
+            let text = "the file does not name the classes, so they are numbered";
+            notices.note(&Remark::note(text).with_hint(Hint::LabelsOrImageNet).line());
         }
-        None => None,
-    };
+    }
 
     let trained = som::train(&rows, &options.training())?;
     let images: Vec<Placed> = trained
@@ -87,7 +86,17 @@ pub fn print_layers(
     stdout: &mut dyn Write,
 ) -> Result<()> {
     let network = Network::load(options, compute, notices)?;
-    let model = network.hook(network.input_size, &options.hooks(compute))?;
+    let mut hooks = options.hooks(compute);
+    hooks.scores.names = count_of(None, &network);
+    let model = network.hook(network.input_size(), &hooks)?;
+    let mut remarks = Remarks::new(notices);
+    for remark in network.preprocessing.remarks(None) {
+        remarks.add(&remark);
+    }
+    model
+        .output_remark()
+        .iter()
+        .for_each(|remark| remarks.add(remark));
     let layers = model.layers();
     let rows: Vec<[String; 4]> = layers
         .into_iter()

@@ -14,10 +14,11 @@ use anyhow::Result;
 
 use crate::classes::top_classes;
 use crate::heap::with_retained_heap;
-use crate::model::Network;
+use crate::model::{Network, Preprocessing};
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
 use crate::remarks::Remarks;
+use crate::settings::Settings;
 use crate::spool::{self, Spool};
 
 pub use commands::{print_layers, print_models, print_text, som};
@@ -45,16 +46,27 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     for output in drawn.iter().chain(&saved) {
         output.prepare(&mut to.files)?;
     }
-    let given = classes::read_labels(&options.classes)?;
+    let given = classes::given_labels(&options.classes)?;
 
     let network = Network::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
-    let size = input.size().unwrap_or(network.input_size);
-    let mut model = network.hook(size, &options.hooks())?;
-    let labels = classes::labels_of(&model, &network, given, &options.model)?;
-    let target = &options.saliency;
-    let saliency = classes::choose_target(&mut model, labels.as_ref(), target, &mut remarks)?;
-    let (name, normalisation) = (network.name, network.normalisation);
+    let preprocessing = input
+        .size()
+        .map_or(network.preprocessing.clone(), Preprocessing::stored);
+    let mut hooks = options.hooks();
+    hooks.scores.names = classes::count_of(given.as_ref(), &network);
+    let mut model = network.hook(preprocessing.size.value, &hooks)?;
+    model
+        .output_remark()
+        .iter()
+        .for_each(|remark| remarks.add(remark));
+    for remark in preprocessing.remarks(model.entry()) {
+        remarks.add(&remark);
+    }
+    let names = classes::class_names(&model, &network, given, options, &mut remarks)?;
+    let labels = names.labels.as_ref();
+    let saliency = classes::choose_target(&mut model, labels, &options.saliency, &mut remarks)?;
+    let name = network.name;
     drop(network.graph); // the model has its own copy
     for remark in model.remarks() {
         remarks.add(remark);
@@ -77,7 +89,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         .unwrap_or_else(spool::share_of_memory);
     let spool = Spool::new(memory, &options.output.folder);
     let forwarding = ForwardOptions {
-        normalisation,
+        normalisation: preprocessing.normalisation(),
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         spool: &spool,
@@ -89,8 +101,20 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
     clock.lap("analysing");
 
-    let classes = top_classes(&maps.logits, labels.as_ref(), options.classes.top as i64)?;
+    let reading = model.evidence().read(&maps.logits);
+    reading.remark.iter().for_each(|remark| remarks.add(remark));
+    let top = options.classes.top as i64;
+    let classes = top_classes(&maps.logits, reading.kind, labels, top)?;
+    let mut settings = Settings(preprocessing.settings());
+    settings
+        .0
+        .extend([classes::scores_setting(&reading, &model), names.setting]);
+    for phrase in settings.phrases() {
+        notices.detail(|| format!("settings: {phrase}"));
+    }
     let mut results = Results {
+        settings,
+        probabilities: reading.kind.probabilities(&maps.logits),
         network: describe::network(&name, &model, options.model.rule),
         basis_of: fit.of,
         saliency,

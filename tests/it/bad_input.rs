@@ -485,7 +485,16 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/one_channel.pt => 1: one_channel.pt | channels
         data/bad_models/fixed_size.pt => 1: fixed_size.pt | [N,3,64,64] | --image-size sets another size
         data/bad_models/not_nk.pt => 1: not_nk.pt | [N,K]
-        data/bad_models/no_batch.pt => 1: shape [5] | [N,K]
+        # Scores without the axis of the images: one image at a time.
+        data/bad_models/no_batch.pt => 0
+        data/bad_models/whole_numbers.pt => 0: only its best scores or their ranks
+        data/scores/embedding_first.pt --output 2 => 2: no output 2 | 0 [N,8], 1 [N,5]
+        data/scores/by_name.pt --output none => 2: no output none | 0 'aux_scores' [N,7], 1 'scores' [N,5]
+        data/odd_networks/TwoHeads.pt --output 1 => 2: output 1 is not class scores | 1 [N,4, | --output chooses
+        data/scores/nk11.pt --output= => 2: the name or number of an output
+        data/scores/one_score.pt --scores softmax => 2: one score | always 1 | --scores
+        data/scores/nk11.pt --scores logits => 2: 'logits' | sigmoid
+        data/scores/nk11.pt --labels imagenet => 1: imagenet | 1000 names | 5 classes
         data/bad_models/text.pt => 1: holds no tensor | [N,K]
         data/bad_models/no_layers.pt => 1: nothing to hook
         data/bad_models/raises.pt => 1: raises.pt | this network refuses its input

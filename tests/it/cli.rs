@@ -256,11 +256,12 @@ fn saved_arrays_are_float32_and_have_the_shapes_of_the_run() {
     assert_eq!(npz.json("files"), serde_json::json!(photos));
     let raw = fs::File::open(default_run().place.path("run.npz")).unwrap();
     let mut raw = ndarray_npy::NpzReader::new(raw).unwrap();
-    let shapes: [(&str, &[i64]); 5] = [
+    let shapes: [(&str, &[i64]); 6] = [
         ("features", &[3, 3, 8, 8]),
         ("input", &[3, 3, 64, 64]),
         ("logits", &[3, 10]),
         ("maps", &[3, 3, 64, 64]),
+        ("probabilities", &[3, 10]),
         ("variance_ratio", &[24]),
     ];
     let (mut names, mut raw_names) = (file.names(), raw.names().unwrap());

@@ -17,6 +17,7 @@ mod parity;
 mod properties;
 mod report;
 mod saliency;
+mod scores;
 mod units;
 mod weights;
 mod zoo;

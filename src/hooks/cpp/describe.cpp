@@ -79,21 +79,42 @@ void append_inputs(const Node *node, const Numbers &numbers, std::vector<int64_t
   }
 }
 
-// The numbers of the tensors that a returned value consists of, in order.
-void append_returned(const Value *value, const Numbers &numbers, std::vector<int64_t> &found) {
+// A tensor that the network returns.
+struct Returned {
+  std::vector<int64_t> values;    // their numbers
+  std::vector<std::string> names; // keys of dictionaries and fields of named tuples; may be empty
+};
+
+// The name of an item inside a named container, or its own.
+std::string joined(const std::string &outer, const std::string &inner) {
+  return outer.empty() || inner.empty() ? outer + inner : outer + '.' + inner;
+}
+
+std::string constant_text(const Value *value) {
+  const auto constant = torch::jit::toIValue(value);
+  return constant && constant->isString() ? constant->toStringRef() : "";
+}
+
+// The tensors that a returned value consists of, in order.
+void append_returned(const Value *value, const std::string &name, const Numbers &numbers, Returned &found) {
   const auto kind = value->node()->kind();
   const auto items = value->node()->inputs();
   if (kind == c10::prim::TupleConstruct || kind == c10::prim::ListConstruct) {
-    for (const Value *item : items)
-      append_returned(item, numbers, found);
+    const auto tuple = value->type()->cast<c10::TupleType>();
+    const auto fields = tuple ? tuple->schema() : nullptr;
+    for (size_t i = 0; i < items.size(); i++) {
+      const std::string position = name.empty() ? "" : std::to_string(i);
+      append_returned(items[i], joined(name, fields ? fields->arguments().at(i).name() : position), numbers, found);
+    }
   } else if (kind == c10::prim::DictConstruct) { // key, value, key, value, ...
     for (size_t i = 1; i < items.size(); i += 2)
-      append_returned(items[i], numbers, found);
+      append_returned(items[i], joined(name, constant_text(items[i - 1])), numbers, found);
     for (const auto &use : value->uses()) // d["scores"] = ...
       if (use.user->kind() == c10::aten::_set_item && use.offset == 0)
-        append_returned(use.user->input(2), numbers, found);
+        append_returned(use.user->input(2), joined(name, constant_text(use.user->input(1))), numbers, found);
   } else if (is_tensor(value)) {
-    found.push_back(numbers.at(value));
+    found.values.push_back(numbers.at(value));
+    found.names.push_back(name);
   }
 }
 
@@ -196,9 +217,9 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
   Numbers numbers;
   for (const Value *value : numbered_values(graph))
     numbers.emplace(value, numbers.size());
-  std::vector<int64_t> returned;
+  Returned returned;
   for (const Value *output : graph.outputs())
-    append_returned(output, numbers, returned);
+    append_returned(output, "", numbers, returned);
   const auto facts = facts_of_values(source, shape, device);
   std::vector<Sizes> sizes;
   for (const Facts &fact : facts)
@@ -209,7 +230,8 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
       nodes.push_back(describe_node(node, numbers, facts));
   return object({
       {"input", json(static_cast<int64_t>(source.batch_input))},
-      {"outputs", json(returned)},
+      {"outputs", json(returned.values)},
+      {"output_names", json(returned.names)},
       {"sizes", json(sizes)},
       {"nodes", '[' + c10::Join(",", nodes) + ']'},
   });

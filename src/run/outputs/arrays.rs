@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Destination, Output, Results};
 use crate::arrays::{ArrayFormat, ArrayWriter};
@@ -29,6 +29,7 @@ impl Output for Arrays<'_> {
             ("features", maps.features.size()),
             ("variance_ratio", vec![maps.variance_ratio.len() as i64]),
             ("logits", maps.logits.size()),
+            ("probabilities", results.probabilities.size()),
             ("input", input),
         ];
         layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
@@ -49,6 +50,8 @@ impl Output for Arrays<'_> {
             writer.array("features")?.write(&values(&maps.features)?)?;
             writer.array("variance_ratio")?.write(&ratios)?;
             writer.array("logits")?.write(&values(&maps.logits)?)?;
+            let shares = results.probabilities.to_kind(Kind::Float);
+            writer.array("probabilities")?.write(&values(&shares)?)?;
             let array = writer.array("input")?;
             for images in maps.chunks() {
                 array.write(&values(&results.input.get(images)?)?)?;

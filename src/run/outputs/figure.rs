@@ -93,6 +93,7 @@ impl Output for Figure<'_> {
             let figure = MapFigure {
                 columns,
                 row_names: row_names.clone(),
+                caption: results.settings.phrases().join("; "),
                 most_columns: *figure_columns,
             };
             let numbered = if count > most {

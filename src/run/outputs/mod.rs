@@ -27,6 +27,7 @@ use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
 use crate::output::Outputs;
 use crate::remarks::Remarks;
+use crate::settings::Settings;
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
@@ -101,6 +102,10 @@ pub struct Results {
     pub pictures: Sequence,
     /// Input of the network, `[N,3,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
+    /// What the network does not fix by itself, and where it came from.
+    pub settings: Settings,
+    /// Probabilities of all classes, `[N,K]` float64.
+    pub probabilities: Tensor,
     /// Top classes of each image.
     pub classes: Vec<Vec<Class>>,
     /// The maps.
@@ -146,6 +151,7 @@ impl Results {
         Summary {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
+            settings: &self.settings,
             extrapolation: &self.basis_of.extrapolation,
             colours: &self.basis_of.colours,
             saliency: self.saliency.as_deref(),

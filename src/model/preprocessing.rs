@@ -1,0 +1,194 @@
+//! How images become the input of a network, and where each part of that is known from.
+
+use super::metadata::ModelMetadata;
+use crate::convert::Normalisation;
+use crate::error::Hint;
+use crate::hooks::Entry;
+use crate::options::ModelOptions;
+use crate::remarks::Remark;
+use crate::settings::{Setting, Source, Sourced};
+use crate::size::Size;
+
+/// Size of the images if neither the options nor the network set one.
+const DEFAULT_SIZE: Size = Size::new(224, 224);
+
+/// The largest magnitude that normalised colours usually have.
+const USUAL_MAGNITUDE: f64 = 3.0;
+
+/// How images become the input of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preprocessing {
+    /// Size of the images.
+    pub size: Sourced<Size>,
+    /// Mean of the channels; none if the input is not normalised because it was stored.
+    pub mean: Option<Sourced<Vec<f64>>>,
+    /// Standard deviation of the channels, likewise.
+    pub std: Option<Sourced<Vec<f64>>>,
+}
+
+impl Preprocessing {
+    /// The choices of `options`, else what the network's file or the zoo states, else ImageNet's.
+    pub fn new(options: &ModelOptions, stated: &Sourced<ModelMetadata>) -> Preprocessing {
+        let Sourced {
+            value: stated,
+            from,
+        } = stated;
+        let default = Normalisation::default();
+        let channels = |given: Option<[f64; 3]>, own: Option<[f64; 3]>, default: [f64; 3]| {
+            let own = own.map(|values| Sourced::new(values.to_vec(), *from));
+            let given = given.map(|values| values.to_vec());
+            Some(Sourced::first(given, own, default.to_vec()))
+        };
+        let size = stated.image_size.map(|size| Sourced::new(size, *from));
+        Preprocessing {
+            size: Sourced::first(options.image_size, size, DEFAULT_SIZE),
+            mean: channels(options.mean, stated.mean, default.mean),
+            std: channels(options.std, stated.std, default.std),
+        }
+    }
+
+    /// That of a stored input, which is used as it is.
+    pub fn stored(size: Size) -> Preprocessing {
+        Preprocessing {
+            size: Sourced::new(size, Source::Given),
+            mean: None,
+            std: None,
+        }
+    }
+
+    /// Mean and standard deviation.
+    pub fn normalisation(&self) -> Normalisation {
+        let values = |values: &Option<Sourced<Vec<f64>>>, none: f64| {
+            let values = values.as_ref().map_or(&[][..], |values| &values.value);
+            std::array::from_fn(|channel| values.get(channel).copied().unwrap_or(none))
+        };
+        Normalisation {
+            mean: values(&self.mean, 0.0),
+            std: values(&self.std, 1.0),
+        }
+    }
+
+    /// The settings in the order in which they are stated. A new step of the preprocessing is a
+    /// line here.
+    pub fn settings(&self) -> Vec<Setting> {
+        let Size { height, width } = self.size.value;
+        let mut settings = vec![Setting::new(
+            "size",
+            vec![height, width],
+            format!("{height}×{width} pixels"),
+            self.size.from,
+        )];
+        if self.mean.is_some() {
+            settings.push(Setting::new(
+                "resize",
+                "stretch",
+                "stretched",
+                Source::Assumed,
+            ));
+        }
+        for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if let Some(Sourced { value, from }) = values {
+                let rounded = value.iter().map(|value| (value * 1e4).round() / 1e4);
+                let rounded: Vec<String> = rounded.map(|value| value.to_string()).collect();
+                let text = format!("{name} {}", rounded.join(","));
+                settings.push(Setting::new(name, value.clone(), text, *from));
+            }
+        }
+        settings
+    }
+
+    /// What is only assumed about the input, as far as the user should know.
+    pub fn remarks(&self, entry: Option<&Entry>) -> Vec<Remark> {
+        let mut remarks = Vec::new();
+        if self.size.from == Source::Assumed {
+            let text = format!(
+                "nothing states the input size of the network; {} pixels are assumed",
+                self.size.value
+            );
+            remarks.push(Remark::note(text).with_hint(Hint::ImageSize));
+        }
+        let is_assumed = |values: &Option<Sourced<Vec<f64>>>| {
+            let values = values.as_ref();
+            values.is_some_and(|values| values.from == Source::Assumed)
+        };
+        if is_assumed(&self.mean) && is_assumed(&self.std) {
+            remarks.extend(entry.and_then(normalised_twice));
+        }
+        remarks
+    }
+}
+
+/// The warning for a network that normalises its input itself, on top of ImageNet's
+/// normalisation. torchvision's `transform_input` is no such case: it expects ImageNet's
+/// normalisation and undoes it.
+fn normalised_twice(entry: &Entry) -> Option<Remark> {
+    let Entry { scale, shift } = entry;
+    // The largest magnitude for pixels from 0 to `white`, if it is not tiny either.
+    let is_usual = |white: f64| {
+        (0..3).all(|channel| {
+            let (low, high) = (shift[channel], white * scale[channel] + shift[channel]);
+            low.abs().max(high.abs()) <= USUAL_MAGNITUDE && (high - low).abs() >= 0.75
+        })
+    };
+    let Normalisation { mean, std } = Normalisation::default();
+    let on_top = |channel: usize, pixel: f64| {
+        (pixel - mean[channel]) / std[channel] * scale[channel] + shift[channel]
+    };
+    let is_undone = (0..3).all(|channel| {
+        on_top(channel, 0.0).abs().max(on_top(channel, 1.0).abs()) <= USUAL_MAGNITUDE
+    });
+    let nothing = (0..3).all(|c| (scale[c] - 1.0).abs() < 0.1 && shift[c].abs() < 0.1);
+    let hint = match (is_usual(1.0), is_usual(255.0)) {
+        _ if nothing => return None,
+        (true, _) => Hint::NoNormalisation,
+        (false, true) => Hint::BytesAsPixels,
+        (false, false) if is_undone => return None,
+        (false, false) => Hint::NoNormalisation,
+    };
+    let text = format!(
+        "the network normalises its input itself ({:.4} x {} {:.4} for red); ImageNet's mean and std, which are assumed, come on top",
+        scale[0],
+        if shift[0] < 0.0 { '-' } else { '+' },
+        shift[0].abs()
+    );
+    Some(Remark::warning(text).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_normalisation_is_told_from_one_that_is_undone() {
+        let entry = |scale: [f64; 3], shift: [f64; 3]| Entry { scale, shift };
+        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        let inside = |factor: f64| {
+            let scale = std.map(|std| 1.0 / std / factor);
+            entry(scale, std::array::from_fn(|c| -mean[c] / std[c]))
+        };
+        // torchvision's: from ImageNet's normalisation to 2 x - 1
+        let undone = entry(
+            std.map(|std| std / 0.5),
+            mean.map(|mean| (mean - 0.5) / 0.5),
+        );
+        for (entry, hint) in [
+            (inside(1.0), Some(Hint::NoNormalisation)),
+            (inside(255.0), Some(Hint::BytesAsPixels)),
+            (entry([2.0; 3], [-1.0; 3]), Some(Hint::NoNormalisation)),
+            (
+                entry([1.0; 3], mean.map(|m| -m)),
+                Some(Hint::NoNormalisation),
+            ),
+            (entry([1.0 / 255.0; 3], [0.0; 3]), Some(Hint::BytesAsPixels)),
+            (undone, None),
+            (entry([1.0; 3], [0.0; 3]), None),
+        ] {
+            let remark = normalised_twice(&entry);
+            assert_eq!(
+                remark.map(|remark| remark.hint),
+                hint.map(Some),
+                "{entry:?}"
+            );
+        }
+    }
+}
