@@ -107,7 +107,26 @@ impl Node {
         first.filter(|_| self.kind() == Kind::FillContainer)
     }
 
-    fn argument(&self, name: &str) -> Option<&[i64]> {
+    /// Whether it is a conditional or a loop.
+    pub fn has_parts(&self) -> bool {
+        !self.within.is_empty()
+    }
+
+    /// Whether it is an operator of another library than libtorch.
+    pub fn is_foreign(&self) -> bool {
+        !["aten::", "prim::", "quantized::"]
+            .iter()
+            .any(|library| self.full_name.starts_with(library))
+    }
+
+    /// Whether it is one of the element-wise functions that no rule of PRISM distinguishes.
+    pub fn is_elementwise(&self) -> bool {
+        const NAMES: &str = " abs neg exp expm1 log log1p sqrt rsqrt square pow sin cos tan erf reciprocal floor ceil round sign where gt lt ge le eq ne maximum minimum add_scalar rsub type_as masked_fill zeros_like ones_like full_like addcmul lerp logical_not NumToTensor Int Float ScalarImplicit floordiv remainder device dtype is_floating_point ";
+        NAMES.contains(&format!(" {} ", self.short_name()))
+    }
+
+    /// An integer argument by name.
+    pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
 }
@@ -122,6 +141,13 @@ pub struct Graph {
     /// The tensors that the network returns, in order.
     pub outputs: Vec<ValueId>,
     sizes: Vec<Option<Vec<i64>>>,
+    /// Operators that were in training mode, and are in inference mode now.
+    pub put_into_inference: Vec<String>,
+    /// Whether batch-norms use the statistics of the batch.
+    #[serde(rename = "batch_statistics")]
+    pub has_batch_statistics: bool,
+    /// Operators whose results may differ between two passes.
+    pub varying: Vec<String>,
     #[serde(skip)]
     maker: Vec<Option<usize>>,
     #[serde(skip)]
@@ -183,10 +209,23 @@ impl Graph {
         self.sizes[value].as_deref()
     }
 
-    /// The number of elements of the largest tensor.
+    /// Whether a tensor that the network returns has a row for each of `images` images.
+    pub fn returns_a_row_for(&self, images: i64) -> bool {
+        let sizes = self.outputs.iter().filter_map(|&output| self.sizes(output));
+        let mut rows = sizes.filter_map(|sizes| sizes.first());
+        rows.any(|&rows| rows == images)
+    }
+
+    /// The number of images for which the sizes are.
+    pub fn images(&self) -> i64 {
+        self.sizes(self.input).map_or(1, |sizes| sizes[0].max(1))
+    }
+
+    /// The number of elements of the largest tensor, for one image.
     pub fn largest_tensor(&self) -> i64 {
         let sizes = self.sizes.iter().flatten();
-        sizes.map(|sizes| sizes.iter().product()).max().unwrap_or(0)
+        let elements = sizes.map(|sizes| sizes.iter().product::<i64>());
+        elements.max().unwrap_or(0) / self.images()
     }
 
     /// `(C, h, w)` of an activation: a 4-d tensor of more than one pixel.

@@ -4,6 +4,7 @@
 //! [`HookedModel`] selects tensors by a [`Rule`], compiles the graph that returns them, and runs
 //! it.
 
+mod batching;
 mod excitation_backprop;
 mod ffi;
 mod graph;

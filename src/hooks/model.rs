@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 
+use super::batching::Batching;
 use super::excitation_backprop::{contrast_vanishes, node_rules};
 use super::ffi::{Execution, GradientTap, Output, RawProgram, Reading};
 use super::graph::{Graph, Node, ValueId};
@@ -13,6 +14,7 @@ use super::network::NetworkGraph;
 use super::selection::{Extrapolation, Rule, Selection, class_scores};
 use crate::classes::no_class;
 use crate::error::{Hint, hinted, usage_hinted};
+use crate::remarks::Remark;
 use crate::saliency::Method;
 use crate::size::Size;
 
@@ -27,6 +29,8 @@ pub struct Hooks {
     pub saliency: Option<SaliencyHook>,
     /// Arithmetic of the network; always float32 if a saliency is computed.
     pub precision: Precision,
+    /// Seed of the random numbers of a network that draws any.
+    pub seed: i64,
 }
 
 /// Arithmetic of a network.
@@ -92,6 +96,7 @@ pub struct HookedModel {
     saliency: Option<(Method, ValueId)>,
     /// The class of the saliency; the top class of each image if there is none.
     target: Option<i64>,
+    batching: Batching,
     classes: i64,
     size: Size,
     device: Device,
@@ -124,12 +129,6 @@ impl HookedModel {
         execution: Execution,
     ) -> Result<HookedModel> {
         let graph = network.describe(size)?;
-        let mut operators = graph.nodes.iter().map(|node| &node.full_name);
-        if operators.any(|name| name.starts_with("quantized::")) {
-            bail!(
-                "this is a quantised network, whose activations are not floating-point numbers; export the network before quantisation"
-            );
-        }
         let logits = class_scores(&graph)?;
         let selection = hooks.rule.select(&graph, logits, hooks.layer.as_deref())?;
         let reading = match selection.extrapolation {
@@ -150,11 +149,14 @@ impl HookedModel {
         let tap = saliency.map(|hook| gradient_tap(&graph, logits, &selection, hook));
         let tap = tap.transpose()?;
         let layer = tap.as_ref().map(|tap| tap.value as ValueId);
+        let read: Vec<ValueId> = outputs.iter().map(|output| output.value as ValueId).collect();
+        let built_in = network.built_in_batch(&graph, &read, size);
         Ok(HookedModel {
             origin: network.origin.clone(),
             program: network.raw.program(&outputs, tap.as_ref(), execution)?,
             saliency: saliency.map(|hook| hook.method).zip(layer),
             target: None,
+            batching: Batching::new(&graph, built_in, hooks.precision, hooks.seed)?,
             classes: graph.sizes(logits).map_or(0, |sizes| sizes[1]),
             graph,
             selection,
@@ -168,20 +170,7 @@ impl HookedModel {
     /// # Errors
     /// Returns libtorch's reason on one line if an operator fails.
     pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
-        let tensors = self.run(batch).or_else(|error| {
-            let images = batch.split(1, 0);
-            if images.len() < 2 {
-                return Err(error);
-            }
-            // A network traced with a constant batch size takes one image at a time.
-            let parts: Result<Vec<_>> = images.iter().map(|image| self.run(image)).collect();
-            let parts = parts?;
-            let join = |index: usize| {
-                let tensors: Vec<&Tensor> = parts.iter().map(|part| &part[index]).collect();
-                Tensor::f_cat(&tensors, 0).map_err(plain)
-            };
-            (0..parts[0].len()).map(join).collect()
-        });
+        let tensors = self.batching.run(batch, |images| self.run(images));
         let mut tensors =
             tensors.with_context(|| format!("{}: running the network", self.origin))?;
         let saliency = self.saliency.and_then(|_| tensors.pop());
@@ -257,6 +246,11 @@ impl HookedModel {
         }
         self.target = Some(target);
         Ok(())
+    }
+
+    /// What was assumed of the network, also from the images so far.
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.batching.remarks()
     }
 
     /// The number of classes, K.

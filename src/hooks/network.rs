@@ -7,12 +7,16 @@ use anyhow::{Context, Result};
 use tch::{Device, Tensor};
 
 use super::ffi::{Output, RawGraph, Reading};
-use super::graph::Graph;
+use super::graph::{Graph, ValueId};
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
 use super::selection::class_scores;
 use crate::error::{Hint, hinted};
 use crate::size::Size;
+
+/// The largest batch size that is looked for in a graph, and the number of sizes that are tried.
+const LARGEST_BATCH: i64 = 256;
+const TRIED_BATCHES: usize = 8;
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -59,21 +63,61 @@ impl NetworkGraph {
         })
     }
 
-    /// The graph as data, for images of `size`.
+    /// The graph as data, for one image of `size`, or for as many as are built into it.
     ///
     /// # Errors
     /// Returns an error if the network cannot take such images.
     pub(super) fn describe(&self, size: Size) -> Result<Graph> {
-        let Size { height, width } = size;
-        let described = self.raw.describe([1, 3, height, width], self.device);
-        let json = described.map_err(|error| {
-            if is_lack_of_memory(&error) {
-                return error;
+        let error = match self.describe_batch(1, size) {
+            Ok(graph) if graph.returns_a_row_for(1) => return Ok(graph),
+            Ok(graph) => {
+                // A constant of a batch size may spread one image over many rows.
+                let batches = self.built_in_batches(size)?;
+                return Ok(batches.into_iter().next().unwrap_or(graph));
             }
-            let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
-            hinted(message, Hint::ImageSize)
-        })?;
+            Err(error) if is_lack_of_memory(&error) => return Err(error),
+            Err(error) => error,
+        };
+        if let Some(graph) = self.built_in_batches(size)?.into_iter().next() {
+            return Ok(graph);
+        }
+        let Size { height, width } = size;
+        let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
+        Err(hinted(message, Hint::ImageSize))
+    }
+
+    fn describe_batch(&self, images: i64, size: Size) -> Result<Graph> {
+        let shape = [images, 3, size.height, size.width];
+        let json = self.raw.describe(shape, self.device)?;
         Graph::parse(&json, &self.parameter_names)
+    }
+
+    /// The graph for each batch size above 1 that is built into the network.
+    fn built_in_batches(&self, size: Size) -> Result<Vec<Graph>> {
+        let sizes: Vec<i64> = serde_json::from_str(&self.raw.batches()?)?;
+        let tried = sizes.into_iter().filter(|&size| size <= LARGEST_BATCH);
+        let fits = |&images: &i64| {
+            let graph = self.describe_batch(images, size).ok()?;
+            graph.returns_a_row_for(images).then_some(graph)
+        };
+        Ok(tried.take(TRIED_BATCHES).filter_map(|images| fits(&images)).collect())
+    }
+
+    /// The batch size that is built into the network, given its graph and the values that are
+    /// read of it.
+    pub(super) fn built_in_batch(&self, graph: &Graph, read: &[ValueId], size: Size) -> Option<i64> {
+        if graph.images() > 1 {
+            return Some(graph.images());
+        }
+        let sizes = self.raw.sizes([2, 3, size.height, size.width], self.device);
+        let takes_two = match sizes {
+            Ok(json) => serde_json::from_str::<Vec<Option<Vec<i64>>>>(&json).is_ok_and(|sizes| {
+                let first = |&value: &ValueId| sizes.get(value)?.as_ref()?.first().copied();
+                read.iter().all(|value| first(value) == Some(2))
+            }),
+            Err(error) => is_lack_of_memory(&error),
+        };
+        (!takes_two).then_some(1)
     }
 }
 

@@ -102,6 +102,8 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("conv2d", Conv2d, ZPlus, &[Weights, Window]),
     ("conv1d conv3d conv_transpose1d conv_transpose2d", Convolution, ZPlus, &[Weights]),
     ("linear addmm mm", Linear, ZPlus, &[Weights]),
+    ("linear_dynamic linear_relu_dynamic", Linear, Unsupported, &[Weights]),
+    ("linear_dynamic_fp16 linear_relu_dynamic_fp16", Linear, Unsupported, &[Weights]),
     ("matmul", MatrixProduct, ZPlus, &[Weights]),
     ("bmm einsum", MatrixProduct, Unsupported, &[Weights]),
     ("relu", Relu, Pass, &[NonLinear]),

@@ -19,6 +19,7 @@ use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::{ComputeOptions, ModelOptions};
+use crate::remarks::Remark;
 use crate::size::Size;
 
 /// Size of the images if neither the options nor the network set one.
@@ -38,6 +39,8 @@ pub struct Network {
     pub normalisation: Normalisation,
     /// The names of its classes, if its file has them.
     pub labels: Option<Labels>,
+    /// What was assumed of its file.
+    pub remarks: Vec<Remark>,
     /// Its operators and weights. A hooked model has its own copy.
     pub graph: NetworkGraph,
 }
@@ -65,22 +68,22 @@ impl Network {
                 "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",
             );
         }
-        let (name, graph, metadata) = match find(options, notices)? {
+        let (name, graph, metadata, remark) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
                 let metadata = ModelMetadata::read(&file)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
-                (stem.to_string_lossy().into_owned(), graph, metadata)
+                (stem.to_string_lossy().into_owned(), graph, metadata, None)
             }
             Located::StateDict(entry, file) => {
-                let graph = trace(entry, &file, device)
+                let (graph, remark) = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
                 let metadata = ModelMetadata {
                     image_size: Some(entry.input),
                     ..ModelMetadata::default()
                 };
-                (entry.name.to_string(), graph, metadata)
+                (entry.name.to_string(), graph, metadata, remark)
             }
         };
         let default = Normalisation::default();
@@ -95,6 +98,7 @@ impl Network {
                 std: options.std.or(metadata.std).unwrap_or(default.std),
             },
             labels: metadata.labels.map(Labels::new),
+            remarks: remark.into_iter().collect(),
             graph,
         })
     }
@@ -122,7 +126,7 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     let name = model.to_string_lossy();
     if let Some(file) = &options.weights {
         let Some(entry) = zoo::find(&name) else {
-            bail!(locate::unknown(&name));
+            return Err(locate::unknown(&name));
         };
         return Ok(Located::StateDict(entry, file.clone()));
     }
@@ -139,15 +143,19 @@ fn is_path(model: &Path) -> bool {
         || matches!(extension, Some("pt" | "pth" | "torchscript"))
 }
 
-fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
+fn trace(
+    entry: &ZooEntry,
+    file: &Path,
+    device: tch::Device,
+) -> Result<(NetworkGraph, Option<Remark>)> {
     let Size { height, width } = entry.traced();
     let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
-    let (variables, trace) = weights::network(entry, file, device, |module| {
+    let (variables, trace, remark) = weights::network(entry, file, device, |module| {
         Trace::record(entry.name, &example, |images| {
             module.forward_t(images, false)
         })
     })?;
-    trace?.into_graph(&variables.variables())
+    Ok((trace?.into_graph(&variables.variables())?, remark))
 }
 
 fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {

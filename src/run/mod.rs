@@ -51,6 +51,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     clock.lap("loading");
     let size = input.size().unwrap_or(network.input_size);
     let mut model = network.hook(size, &options.hooks())?;
+    remarks.add_all(&network.remarks);
+    remarks.add_all(&model.remarks());
     let labels = classes::labels_of(&model, &network, given, &options.model)?;
     let target = &options.saliency;
     let saliency = classes::choose_target(&mut model, labels.as_ref(), target, &mut remarks)?;
@@ -81,6 +83,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         notices,
     };
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
+    remarks.add_all(&model.remarks()); // also what the images showed
     clock.laps(&forwarded.times, "decoding");
 
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;

@@ -138,6 +138,32 @@ Value *insert_leaf(Graph &graph, const GradientTap &tap) {
   return leaf;
 }
 
+// Gives a layer whose weights are integers the gradient of the layer whose weights they stand
+// for. What it computes stays the same: the sum adds y - y.
+void add_gradients(Graph &graph) {
+  for (Node *node : all_nodes(graph.block())) {
+    const std::string name = node->kind().toQualString();
+    if (name.rfind("quantized::linear_", 0) != 0 || name.find("dynamic") == std::string::npos)
+      continue;
+    const bool half = name.find("fp16") != std::string::npos;
+    torch::jit::WithInsertPoint here(node->next());
+    const auto unpack = c10::Symbol::fromQualString(half ? "quantized::linear_unpack_fp16"
+                                                         : "quantized::linear_unpack");
+    Node *unpacked = graph.insertNode(graph.create(unpack, {node->input(1)}, 2));
+    unpacked->output(0)->setType(c10::TensorType::get());
+    unpacked->output(1)->setType(c10::OptionalType::ofTensor());
+    Value *weights = unpacked->output(0);
+    if (!half)
+      weights = graph.insert(c10::aten::dequantize, {weights});
+    Value *like = graph.insert(c10::aten::linear, {node->input(0), weights});
+    if (name.find("relu") != std::string::npos) // where the layer lets values through
+      like = graph.insert(c10::aten::mul, {like, graph.insert(c10::aten::sign, {node->output()})});
+    Value *zero = graph.insert(c10::aten::sub, {like, graph.insert(c10::aten::detach, {like})});
+    Value *sum = graph.insert(c10::aten::add, {node->output(), zero});
+    node->output()->replaceAllUsesAfterNodeWith(sum->node(), sum);
+  }
+}
+
 // Refuses weights that are not finite. The scores would not show them: the relu that
 // oneDNN fuses with a convolution turns NaN into 0.
 void require_finite_weights(Graph &graph) {
@@ -190,8 +216,10 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
   }
   auto program = std::make_unique<prism_program>();
   program->writes_input = aliases.hasWriters(graph->inputs()[source.batch_input]);
-  if (gradient_tap)
+  if (gradient_tap) {
     graph->registerOutput(insert_leaf(*graph, *gradient_tap));
+    add_gradients(*graph);
+  }
   for (const prism_node_rule &rule : rules)
     apply_rule(*graph, values, rule);
   if (!rules.empty()) // computes the rules' weights

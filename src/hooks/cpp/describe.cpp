@@ -131,6 +131,13 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
   std::vector<int64_t> returned;
   for (const Value *output : graph.outputs())
     append_returned(output, numbers, returned);
+  std::vector<std::string> varying;
+  bool statistics = false;
+  for (const Node *node : all_nodes(graph.block())) {
+    statistics |= uses_batch_statistics(node);
+    if (may_vary(node))
+      varying.push_back(node->kind().toQualString());
+  }
   std::vector<std::string> nodes;
   for (const Node *node : graph.nodes())
     if (node->kind() != c10::prim::Constant)
@@ -139,8 +146,17 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
       {"input", json(static_cast<int64_t>(source.batch_input))},
       {"outputs", json(returned)},
       {"sizes", json(sizes_of_values(source, shape, device))},
+      {"put_into_inference", json(source.put_into_inference)},
+      {"batch_statistics", statistics ? "true" : "false"},
+      {"varying", json(varying)},
       {"nodes", '[' + c10::Join(",", nodes) + ']'},
   });
 }
+
+std::string sizes(const prism_graph &source, at::IntArrayRef shape, at::Device device) {
+  return json(sizes_of_values(source, shape, device));
+}
+
+std::string batches(const prism_graph &source) { return json(built_in_batches(*source.graph)); }
 
 } // namespace prism
