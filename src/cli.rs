@@ -172,7 +172,9 @@ pub fn hinted_line(text: &str, hinted: Option<Hint>) -> String {
         return format!("{text}{end}");
     }
     let head: String = characters[..room / 4].iter().collect();
-    let tail: String = characters[characters.len() - (room - room / 4 - 3)..].iter().collect();
+    let tail: String = characters[characters.len() - (room - room / 4 - 3)..]
+        .iter()
+        .collect();
     format!("{head}...{tail}{end}")
 }
 

@@ -10,7 +10,7 @@ use std::cell::{OnceCell, RefCell};
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 
-use super::graph::Graph;
+use super::graph::{Graph, Node};
 use super::messages::plain;
 use super::model::Precision;
 use super::operators::{Kind as Computes, Property};
@@ -26,7 +26,7 @@ const REPEATED: f64 = 1e-5;
 pub struct Batching {
     /// The batch size that is built in.
     built_in: Option<i64>,
-    /// Whether batch-norms use the statistics of the batch.
+    /// Whether an operator uses the statistics of the batch by design.
     statistics: bool,
     /// Whether two passes of the same images may differ.
     may_vary: bool,
@@ -59,8 +59,7 @@ impl Batching {
         precision: Precision,
         seed: i64,
     ) -> Result<Batching> {
-        let statistics = graph.has_batch_statistics;
-        if statistics {
+        if graph.has_batch_statistics {
             refuse_single_values(graph)?;
         }
         let mut remarks = Vec::new();
@@ -70,9 +69,14 @@ impl Batching {
                 "the network was exported in training mode; it is put into inference mode ({operators})"
             )));
         }
-        if statistics {
+        if graph.has_batch_statistics {
             remarks.push(Remark::note(
                 "batch-norms use the statistics of the batch, because none are stored: images go one at a time",
+            ));
+        }
+        if rounds_by_the_batch(graph) {
+            remarks.push(Remark::note(
+                "layers with 8-bit weights round what they read by the range of the batch: images go one at a time",
             ));
         }
         match built_in {
@@ -86,7 +90,7 @@ impl Batching {
         }
         Ok(Batching {
             built_in,
-            statistics,
+            statistics: graph.has_batch_statistics || rounds_by_the_batch(graph),
             may_vary: !graph.varying.is_empty() || has_unknown(graph),
             may_mix: may_mix(graph),
             rounding: match precision {
@@ -149,8 +153,8 @@ impl Batching {
                 way.images = Some(1);
                 way.seed = Some(self.seed);
                 let text = format!(
-                    "the network is random: two passes of the same images gave scores that differ by {:.2}; each image is seeded alike",
-                    off.scores
+                    "the network is random: two passes of the same images gave scores that differ by {}; each image is seeded alike",
+                    rounded(off.scores)
                 );
                 self.remark(Remark::warning(text).with_hint(Hint::Seed));
             }
@@ -159,11 +163,19 @@ impl Batching {
         if way.images != Some(1) && (self.may_mix || filled_to > 1) {
             // Another image, which has other statistics than any multiple of the first.
             let other = &first * -0.5 + 0.25;
-            let others = vec![&other; (filled_to - 1).max(1) as usize];
-            let pair = Tensor::f_cat(&[&[&first], others.as_slice()].concat(), 0);
-            let mut beside = pass(&pair.map_err(plain)?)?;
-            narrow(&mut beside, 1);
-            if difference(&beside, &way.pass(&first, pass)?).relative > self.rounding {
+            let count = filled_to.max(3).min(self.built_in.unwrap_or(3)) as usize;
+            let mut batch = vec![&other; count];
+            batch[count - 1] = &first;
+            if count > 2 {
+                batch[0] = &first;
+            }
+            let beside = pass(&Tensor::f_cat(&batch, 0).map_err(plain)?)?;
+            let alone = way.pass(&first, pass)?;
+            let [head, tail] = [0, count as i64 - 1].map(|at| {
+                let rows: Vec<Tensor> = beside.iter().map(|made| made.narrow(0, at, 1)).collect();
+                difference(&rows, &alone).relative
+            });
+            if tail > self.rounding || count > 2 && head > self.rounding {
                 way.images = Some(1);
                 self.remark(Remark::note(
                     "the scores of an image depend on the images beside it in a batch: images go one at a time",
@@ -256,6 +268,14 @@ fn difference(a: &[Tensor], b: &[Tensor]) -> Difference {
     }
 }
 
+/// A difference in two digits.
+fn rounded(value: f64) -> String {
+    match value >= 0.01 {
+        true => format!("{value:.2}"),
+        false => format!("{value:.1e}"),
+    }
+}
+
 /// Batch-norms of one value per channel make it zero, whatever the image is.
 fn refuse_single_values(graph: &Graph) -> Result<()> {
     let images = graph.images();
@@ -272,6 +292,12 @@ fn refuse_single_values(graph: &Graph) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a layer rounds its input to 8 bits, from the smallest to the largest value of the batch.
+fn rounds_by_the_batch(graph: &Graph) -> bool {
+    let mut names = graph.nodes.iter().map(Node::short_name);
+    names.any(|name| name.starts_with("linear") && name.ends_with("_dynamic"))
 }
 
 /// Whether an operator is not known, or contains other operators.
@@ -300,7 +326,9 @@ fn may_mix(graph: &Graph) -> bool {
         let axes = ["dim", "dims", "dim0", "dim1"].iter();
         let mut axes = axes.filter_map(|name| node.argument(name));
         match node.kind() {
-            Computes::Container | Computes::FillContainer | Computes::Size | Computes::Count => false,
+            Computes::Container | Computes::FillContainer | Computes::Size | Computes::Count => {
+                false
+            }
             Computes::Unknown if !node.is_elementwise() => true,
             Computes::Reduction if node.argument("dim").is_none() => true,
             Computes::Permute => axes.next().is_none_or(|dims| dims.first() != Some(&0)),

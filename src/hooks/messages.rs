@@ -78,8 +78,12 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
             "it uses the operator {name}, which this libtorch does not have"
         ));
     }
-    if let Some(name) = between(message, "__torch__.torch.classes.", &["'", " ", "\n", ";", ")"])
-        .filter(|_| has(&["Unknown type name", "class instance"]))
+    if let Some(name) = between(
+        message,
+        "__torch__.torch.classes.",
+        &["'", " ", "\n", ";", ")"],
+    )
+    .filter(|_| has(&["Unknown type name", "class instance"]))
     {
         return Some(format!(
             "it uses the class {name}, which this libtorch does not have"
@@ -97,6 +101,10 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
         ));
     }
 
+    // A traceback has the network's code, whose words mean nothing here.
+    let message = reason;
+    let has = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+
     // Devices and number formats.
     if has(&[
         "not linked with support for cuda",
@@ -108,7 +116,10 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
         return Some("it needs a CUDA device, which this machine or this libtorch does not have; export it on the CPU".to_string());
     }
     if has(&["same device", "is on cpu", "two devices"]) {
-        return Some("a device is built in, so that tensors of two devices meet; export it on the CPU".to_string());
+        return Some(
+            "a device is built in, so that tensors of two devices meet; export it on the CPU"
+                .to_string(),
+        );
     }
     if message.contains("CUDA error: ") || message.contains("cuDNN error: ") {
         let what = between(message, "error: ", &["\n", ". "]).unwrap_or("unknown");
@@ -145,8 +156,8 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
             "a fully connected layer takes {wanted} values, and gets {found}"
         ));
     }
-    if let Some(channels) = between(message, " to have ", &[" channels"])
-        .filter(|_| message.contains("expected input"))
+    if let Some(channels) =
+        between(message, " to have ", &[" channels"]).filter(|_| message.contains("expected input"))
     {
         let found = between(message, "but got ", &[" channels"]).unwrap_or("others");
         return Some(format!(
@@ -181,13 +192,18 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
         return Some("a batch-norm uses the statistics of the batch, but an image gives it one value per channel; export the network in inference mode, with running statistics".to_string());
     }
     if let Some((_, rest)) = reason.split_once("INTERNAL ASSERT FAILED") {
-        let what = rest.split_once("report a bug to PyTorch").map(|(_, rest)| rest);
+        let what = rest
+            .split_once("report a bug to PyTorch")
+            .map(|(_, rest)| rest);
         let what = what.unwrap_or_default().trim_start_matches(['.', ' ']);
         let why = match what {
             "" => "it gives no reason".to_string(),
             what => without_internals(what),
         };
-        return Some(format!("libtorch fails at an operator: {}", shortened(&why)));
+        return Some(format!(
+            "libtorch fails at an operator: {}",
+            shortened(&why)
+        ));
     }
     None
 }
@@ -201,25 +217,26 @@ fn without_internals(reason: &str) -> String {
     text.replace("PyTorch", "libtorch")
 }
 
-/// At most [`LONGEST`] characters: whole sentences if the first one fits, else words.
+/// At most [`LONGEST`] characters: whole sentences, or the beginning of the first one.
 fn shortened(text: &str) -> String {
     let mut kept = String::new();
+    let fits = |kept: &str, part: &str| kept.chars().count() + part.chars().count() <= LONGEST;
     for sentence in text.split_inclusive(". ") {
-        if kept.len() + sentence.len() > LONGEST {
+        if !fits(&kept, sentence) {
             break;
         }
         kept.push_str(sentence);
     }
-    if kept.is_empty() {
-        for word in text.split_inclusive(' ') {
-            if kept.chars().count() + word.chars().count() > LONGEST {
-                kept.push_str("...");
-                break;
-            }
-            kept.push_str(word);
-        }
+    if !kept.is_empty() {
+        return kept.trim_end_matches(['.', ' ']).to_string();
     }
-    kept.trim_end_matches(['.', ' ']).to_string() + if kept.ends_with("...") { "..." } else { "" }
+    for word in text.split_inclusive(' ') {
+        if !fits(&kept, word) {
+            break;
+        }
+        kept.push_str(word);
+    }
+    format!("{}...", kept.trim_end())
 }
 
 /// An error of tch as one line, without libtorch's stack.
@@ -259,5 +276,124 @@ mod tests {
         assert_eq!(one_line("first\nsecond"), "first");
         assert_eq!(one_line("it failed:\n\n  why\nwhere"), "it failed: why");
         assert_eq!(one_line(""), "libtorch gave no reason");
+    }
+
+    /// What libtorch says, and the part that our words must have.
+    #[test]
+    fn usual_messages_are_in_our_words() {
+        for (message, part) in [
+            (
+                "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes. Error code 12 (Cannot allocate memory)",
+                "asks for 4000000000 bytes more",
+            ),
+            (
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.2 GiB is free. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF",
+                "memory is not enough on the GPU: it asks for 2.00 GiB more",
+            ),
+            (
+                "Could not run 'aten::empty.memory_format' with arguments from the 'CUDA' backend. This could be because the operator doesn't exist for this backend, or was omitted during the selective/custom build process (if using custom build). If you are a Facebook employee using PyTorch on mobile, please visit https://fburl.com/ptmfixes for possible resolutions. 'aten::empty.memory_format' is only available for these backends: [CPU, Meta]",
+                "operator aten::empty.memory_format does not run on the CUDA backend",
+            ),
+            (
+                "Could not run 'quantized::conv2d.new' with arguments from the 'QuantizedCPU' backend. This could be because",
+                "quantised network",
+            ),
+            (
+                "Didn't find engine for operation quantized::conv2d_prepack NoQEngine",
+                "quantised network",
+            ),
+            (
+                "PyTorch is not linked with support for cuda devices",
+                "needs a CUDA device",
+            ),
+            (
+                "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False.",
+                "needs a CUDA device",
+            ),
+            (
+                "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!",
+                "a device is built in",
+            ),
+            (
+                "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported",
+                "the GPU failed (an illegal memory access was encountered)",
+            ),
+            (
+                "mat1 and mat2 must have the same dtype, but got Half and Float",
+                "number formats",
+            ),
+            (
+                "Input type (float) and bias type (c10::Half) should be the same",
+                "number formats",
+            ),
+            (
+                "expected scalar type Double but found Float",
+                "number formats",
+            ),
+            (
+                "Unknown builtin op: torchvision::nms.\nCould not find any similar ops to torchvision::nms.",
+                "the operator torchvision::nms, which this libtorch does not have",
+            ),
+            (
+                "Unknown type name '__torch__.torch.classes.vision.Video':\n  File \"code/x.py\", line 3",
+                "the class vision.Video, which",
+            ),
+            (
+                "Attempted to read a PyTorch file with version 30, but the maximum supported version for reading is 10. The version of your PyTorch installation may be too old, please upgrade PyTorch to latest version to mitigate this issue.",
+                "newer release of libtorch (format 30)",
+            ),
+            (
+                "shape '[8, 48]' is invalid for input of size 48",
+                "the sizes [8, 48] are built in, which 48 values do not fit",
+            ),
+            (
+                "mat1 and mat2 shapes cannot be multiplied (1x800 and 256x10)",
+                "takes 256 values, and gets 800",
+            ),
+            (
+                "Given groups=1, weight of size [16, 1, 3, 3], expected input[1, 3, 96, 96] to have 1 channels, but got 3 channels instead",
+                "a convolution takes 1 channels, and gets 3",
+            ),
+            (
+                "Calculated padded input size per channel: (3 x 3). Kernel size: (5 x 5). Kernel size can't be greater than actual input size",
+                "too small",
+            ),
+            (
+                "Given input size: (24x1x1). Calculated output size: (24x0x0). Output size is too small",
+                "too small",
+            ),
+            (
+                "The size of tensor a (8) must match the size of tensor b (7) at non-singleton dimension 3",
+                "sizes 8 and 7 do not fit",
+            ),
+            (
+                "Sizes of tensors must match except in dimension 1. Expected size 7 but got size 8 for tensor number 1 in the list.",
+                "sizes 7 and 8 do not fit",
+            ),
+            (
+                "Expected more than 1 value per channel when training, got input size [1, 12]",
+                "inference mode",
+            ),
+            (
+                "t.is_cpu() INTERNAL ASSERT FAILED at \"/pytorch/aten/src/ATen/x.cpp\":123, please report a bug to PyTorch. Expected a CPU tensor",
+                "libtorch fails at an operator: Expected a CPU tensor",
+            ),
+        ] {
+            let line = one_line(message);
+            assert!(line.contains(part), "{message}\n{line}");
+            for internal in ["PyTorch", "Facebook", ".cpp", "c10::", "https://"] {
+                assert!(!line.contains(internal), "{line}");
+            }
+            assert!(line.chars().count() < 200, "{line}");
+        }
+    }
+
+    #[test]
+    fn other_messages_are_cut_to_whole_sentences() {
+        let sentence = "An operator failed for a reason that is told at length";
+        let line = one_line(&format!("{sentence}. {sentence}. {sentence}. {sentence}."));
+        assert_eq!(line, format!("{sentence}. {sentence}"));
+        let line = one_line(&"word ".repeat(100));
+        assert!(line.ends_with("word...") && line.len() < 170, "{line}");
     }
 }

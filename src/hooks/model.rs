@@ -149,7 +149,10 @@ impl HookedModel {
         let tap = saliency.map(|hook| gradient_tap(&graph, logits, &selection, hook));
         let tap = tap.transpose()?;
         let layer = tap.as_ref().map(|tap| tap.value as ValueId);
-        let read: Vec<ValueId> = outputs.iter().map(|output| output.value as ValueId).collect();
+        let read: Vec<ValueId> = outputs
+            .iter()
+            .map(|output| output.value as ValueId)
+            .collect();
         let built_in = network.built_in_batch(&graph, &read, size);
         Ok(HookedModel {
             origin: network.origin.clone(),

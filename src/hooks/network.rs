@@ -100,12 +100,20 @@ impl NetworkGraph {
             let graph = self.describe_batch(images, size).ok()?;
             graph.returns_a_row_for(images).then_some(graph)
         };
-        Ok(tried.take(TRIED_BATCHES).filter_map(|images| fits(&images)).collect())
+        Ok(tried
+            .take(TRIED_BATCHES)
+            .filter_map(|images| fits(&images))
+            .collect())
     }
 
     /// The batch size that is built into the network, given its graph and the values that are
     /// read of it.
-    pub(super) fn built_in_batch(&self, graph: &Graph, read: &[ValueId], size: Size) -> Option<i64> {
+    pub(super) fn built_in_batch(
+        &self,
+        graph: &Graph,
+        read: &[ValueId],
+        size: Size,
+    ) -> Option<i64> {
         if graph.images() > 1 {
             return Some(graph.images());
         }

@@ -66,9 +66,14 @@ impl ModelMetadata {
             Value::Array(sides) => Some((sides.first()?.as_i64()?, sides.get(1)?.as_i64()?)),
             size => size.as_i64().map(|side| (side, side)),
         };
-        let size = config.get("imgsz").map(|size| sides(size).context("imgsz is no size"));
+        let size = config
+            .get("imgsz")
+            .map(|size| sides(size).context("imgsz is no size"));
         let size = size.transpose()?;
-        let names = config.get("names").filter(|names| !names.is_null()).cloned();
+        let names = config
+            .get("names")
+            .filter(|names| !names.is_null())
+            .cloned();
         let metadata = ModelMetadata {
             image_size: size.map(|(height, width)| Size::new(height, width)),
             // Its classifiers take values from 0 to 1.
@@ -134,7 +139,8 @@ mod tests {
 
     #[test]
     fn the_description_of_ultralytics_is_read() {
-        let config = br#"{"description": "Ultralytics YOLO11n-cls model", "stride": 1, "task": "classify",
+        let config =
+            br#"{"description": "Ultralytics YOLO11n-cls model", "stride": 1, "task": "classify",
             "batch": 1, "imgsz": [64, 96], "names": {"0": "ant", "1": "bee"}, "channels": 3}"#;
         let metadata = ModelMetadata::from_ultralytics(config).unwrap();
         assert_eq!(metadata.image_size, Some(Size::new(64, 96)));

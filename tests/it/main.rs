@@ -11,6 +11,7 @@ mod cli_outputs;
 mod cluster;
 mod faults;
 mod images;
+mod loading;
 mod networks;
 mod parity;
 mod properties;

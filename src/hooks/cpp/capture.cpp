@@ -146,6 +146,11 @@ void add_gradients(Graph &graph) {
     if (name.rfind("quantized::linear_", 0) != 0 || name.find("dynamic") == std::string::npos)
       continue;
     const bool half = name.find("fp16") != std::string::npos;
+    Value *input = node->input(0);
+    {
+      torch::jit::WithInsertPoint before(node);
+      node->replaceInput(0, graph.insert(c10::aten::detach, {input}));
+    }
     torch::jit::WithInsertPoint here(node->next());
     const auto unpack = c10::Symbol::fromQualString(half ? "quantized::linear_unpack_fp16"
                                                          : "quantized::linear_unpack");
@@ -155,7 +160,7 @@ void add_gradients(Graph &graph) {
     Value *weights = unpacked->output(0);
     if (!half)
       weights = graph.insert(c10::aten::dequantize, {weights});
-    Value *like = graph.insert(c10::aten::linear, {node->input(0), weights});
+    Value *like = graph.insert(c10::aten::linear, {input, weights});
     if (name.find("relu") != std::string::npos) // where the layer lets values through
       like = graph.insert(c10::aten::mul, {like, graph.insert(c10::aten::sign, {node->output()})});
     Value *zero = graph.insert(c10::aten::sub, {like, graph.insert(c10::aten::detach, {like})});

@@ -189,9 +189,12 @@ std::vector<std::string> to_inference(Graph &graph) {
   for (Node *node : all_nodes(graph.block())) {
     if (!node->kind().is_aten())
       continue;
-    const std::string name = node->kind().toUnqualString();
-    if (switch_off(graph, node) || keep_every_branch(graph, node))
+    std::string name = node->kind().toUnqualString();
+    name.erase(name.find_last_not_of('_') + 1);
+    if (switch_off(graph, node))
       changed.push_back(name);
+    else if (keep_every_branch(graph, node))
+      changed.push_back("stochastic depth");
   }
   return changed;
 }

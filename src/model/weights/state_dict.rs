@@ -76,7 +76,11 @@ impl StateDict {
         let shown = self.file.display();
         let wanted = names_of(entry);
         let last = format!("{}.weight", entry.last_layer);
-        let held: BTreeSet<String> = self.tensors.iter().map(|(name, _)| current_name(name)).collect();
+        let held: BTreeSet<String> = self
+            .tensors
+            .iter()
+            .map(|(name, _)| current_name(name))
+            .collect();
         let count = |prefix: &str| {
             let held = |name: &&String| held.contains(&format!("{prefix}{name}"));
             wanted.iter().filter(held).count()
@@ -99,7 +103,8 @@ impl StateDict {
                 None => return Ok(None),
             },
             _ => {
-                let named: Vec<String> = complete.iter().map(|prefix| shown_prefix(prefix)).collect();
+                let named: Vec<String> =
+                    complete.iter().map(|prefix| shown_prefix(prefix)).collect();
                 bail!(
                     "{shown}: it holds several sets of weights of {}: {}; save one of them alone",
                     entry.name,
@@ -116,7 +121,10 @@ impl StateDict {
                 shown_prefix(chosen),
                 shown_prefix(average)
             )),
-            (false, None) => Some(format!("{shown}: the weights {} are taken", shown_prefix(chosen))),
+            (false, None) => Some(format!(
+                "{shown}: the weights {} are taken",
+                shown_prefix(chosen)
+            )),
         };
         let chosen = chosen.to_string();
         self.tensors = std::mem::take(&mut self.tensors)
