@@ -79,15 +79,6 @@ impl Batching {
                 "layers with 8-bit weights round what they read by the range of the batch: images go one at a time",
             ));
         }
-        match built_in {
-            Some(1) => remarks.push(Remark::note(
-                "the batch size 1 is built into the network: images go one at a time",
-            )),
-            Some(size) => remarks.push(Remark::note(format!(
-                "the batch size {size} is built into the network: every batch is filled up to {size} images"
-            ))),
-            None => {}
-        }
         Ok(Batching {
             built_in,
             statistics: graph.has_batch_statistics || rounds_by_the_batch(graph),
@@ -135,67 +126,91 @@ impl Batching {
         images: &Tensor,
         pass: &impl Fn(&Tensor) -> Result<Vec<Tensor>>,
     ) -> Result<Way> {
-        let filled_to = self.built_in.unwrap_or(1);
+        let one = self.statistics.then_some(1);
         let mut way = Way {
-            images: self.built_in.or(self.statistics.then_some(1)),
-            filled_to,
+            images: one.or(self.built_in),
+            filled_to: self.built_in.unwrap_or(1),
             seed: None,
         };
-        if self.statistics {
-            way.images = Some(1);
-        }
-        let images = images.narrow(0, 0, way.images.unwrap_or(i64::MAX).min(images.size()[0]));
-        if self.may_vary {
-            tch::manual_seed(self.seed);
-            let (once, again) = (way.pass(&images, pass)?, way.pass(&images, pass)?);
-            let off = difference(&once, &again);
-            if off.relative > REPEATED {
-                way.images = Some(1);
-                way.seed = Some(self.seed);
-                let text = format!(
-                    "the network is random: two passes of the same images gave scores that differ by {}; each image is seeded alike",
-                    rounded(off.scores)
-                );
-                self.remark(Remark::warning(text).with_hint(Hint::Seed));
-            }
-        }
+        let count = images.size()[0];
+        let images = images.narrow(0, 0, way.images.unwrap_or(count).min(count));
         let first = images.narrow(0, 0, 1);
-        if way.images != Some(1) && (self.may_mix || filled_to > 1) {
-            // Another image, which has other statistics than any multiple of the first.
-            let other = &first * -0.5 + 0.25;
-            let count = filled_to.max(3).min(self.built_in.unwrap_or(3)) as usize;
-            let mut batch = vec![&other; count];
-            batch[count - 1] = &first;
-            if count > 2 {
-                batch[0] = &first;
-            }
-            let beside = pass(&Tensor::f_cat(&batch, 0).map_err(plain)?)?;
-            let alone = way.pass(&first, pass)?;
-            let [head, tail] = [0, count as i64 - 1].map(|at| {
-                let rows: Vec<Tensor> = beside.iter().map(|made| made.narrow(0, at, 1)).collect();
-                difference(&rows, &alone).relative
-            });
-            if tail > self.rounding || count > 2 && head > self.rounding {
-                way.images = Some(1);
-                self.remark(Remark::note(
-                    "the scores of an image depend on the images beside it in a batch: images go one at a time",
-                ));
-            }
+        if self.may_vary
+            && let Some(difference) = self.variation(&way, &images, pass)?
+        {
+            way.images = Some(1);
+            way.seed = Some(self.seed);
+            let text = format!(
+                "the network is random: two passes of the same images gave scores that differ by {}; each image is seeded alike",
+                rounded(difference)
+            );
+            self.remark(Remark::warning(text).with_hint(Hint::Seed));
         }
-        if filled_to > 1 && way.images == Some(1) {
-            let same = pass(&first.repeat([filled_to, 1, 1, 1]))?;
-            let last: Vec<Tensor> = same
-                .iter()
-                .map(|tensor| tensor.narrow(0, filled_to - 1, 1))
-                .collect();
-            if way.seed.is_none() && difference(&same_first(&same), &last).relative > self.rounding
-            {
+        if way.images != Some(1)
+            && (self.may_mix || way.filled_to > 1)
+            && self.mixes(&way, &first, pass)?
+        {
+            way.images = Some(1);
+            self.remark(Remark::note(
+                "the scores of an image depend on the images beside it in a batch: images go one at a time",
+            ));
+        }
+        // A batch of copies stands for one image only if all of its rows are equal.
+        if way.filled_to > 1 && way.images == Some(1) && way.seed.is_none() {
+            let same = pass(&first.repeat([way.filled_to, 1, 1, 1]))?;
+            let off = difference(&rows(&same, 0), &rows(&same, way.filled_to - 1));
+            if off.relative > self.rounding {
                 bail!(
-                    "its batch size of {filled_to} is built in, and its images depend on each other; export it again with a dynamic batch, or a batch of 1"
+                    "its batch size of {} is built in, and its images depend on each other; export it again with a dynamic batch, or a batch of 1",
+                    way.filled_to
                 );
             }
+        }
+        match self.built_in {
+            Some(1) if count > 1 => self.remark(Remark::note(
+                "the batch size 1 is built into the network: images go one at a time",
+            )),
+            Some(size) if size > 1 => self.remark(Remark::note(format!(
+                "the batch size {size} is built into the network: every batch is filled up to {size} images"
+            ))),
+            _ => {}
         }
         Ok(way)
+    }
+
+    /// The difference of the scores in two passes of the same images, if it is more than
+    /// rounding.
+    fn variation(
+        &self,
+        way: &Way,
+        images: &Tensor,
+        pass: &impl Fn(&Tensor) -> Result<Vec<Tensor>>,
+    ) -> Result<Option<f64>> {
+        tch::manual_seed(self.seed);
+        let off = difference(&way.pass(images, pass)?, &way.pass(images, pass)?);
+        Ok((off.relative > REPEATED).then_some(off.scores))
+    }
+
+    /// Whether an image at the beginning or the end of a batch gives something else than alone.
+    fn mixes(
+        &self,
+        way: &Way,
+        image: &Tensor,
+        pass: &impl Fn(&Tensor) -> Result<Vec<Tensor>>,
+    ) -> Result<bool> {
+        // They have other means, larger maxima and smaller minima.
+        let others = [image * 1.8 + 1.3, image * -2.1 - 0.9];
+        let count = self.built_in.unwrap_or(2);
+        let alone = way.pass(image, pass)?;
+        for (place, other) in [(0, &others[0]), (count - 1, &others[1])] {
+            let mut batch = vec![other; count as usize];
+            batch[place as usize] = image;
+            let beside = pass(&Tensor::f_cat(&batch, 0).map_err(plain)?)?;
+            if difference(&rows(&beside, place), &alone).relative > self.rounding {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn remark(&self, remark: Remark) {
@@ -232,9 +247,10 @@ fn narrow(tensors: &mut [Tensor], count: i64) {
     }
 }
 
-fn same_first(tensors: &[Tensor]) -> Vec<Tensor> {
-    let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
-    tensors.iter().map(first).collect()
+/// The entry of one image in each tensor.
+fn rows(tensors: &[Tensor], at: i64) -> Vec<Tensor> {
+    let row = |tensor: &Tensor| tensor.narrow(0, at, 1);
+    tensors.iter().map(row).collect()
 }
 
 fn joined(parts: &[Vec<Tensor>]) -> Result<Vec<Tensor>> {

@@ -142,11 +142,13 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     sizes: Vec<Option<Vec<i64>>>,
     /// Operators that were in training mode, and are in inference mode now.
+    #[serde(default)]
     pub put_into_inference: Vec<String>,
     /// Whether batch-norms use the statistics of the batch.
-    #[serde(rename = "batch_statistics")]
+    #[serde(default, rename = "batch_statistics")]
     pub has_batch_statistics: bool,
     /// Operators whose results may differ between two passes.
+    #[serde(default)]
     pub varying: Vec<String>,
     #[serde(skip)]
     maker: Vec<Option<usize>>,
@@ -209,11 +211,15 @@ impl Graph {
         self.sizes[value].as_deref()
     }
 
+    /// The first sizes of the tensors that the network returns.
+    pub fn returned_rows(&self) -> Vec<i64> {
+        let sizes = self.outputs.iter().filter_map(|&output| self.sizes(output));
+        sizes.filter_map(|sizes| sizes.first().copied()).collect()
+    }
+
     /// Whether a tensor that the network returns has a row for each of `images` images.
     pub fn returns_a_row_for(&self, images: i64) -> bool {
-        let sizes = self.outputs.iter().filter_map(|&output| self.sizes(output));
-        let mut rows = sizes.filter_map(|sizes| sizes.first());
-        rows.any(|&rows| rows == images)
+        self.returned_rows().contains(&images)
     }
 
     /// The number of images for which the sizes are.

@@ -72,13 +72,13 @@ impl NetworkGraph {
             Ok(graph) if graph.returns_a_row_for(1) => return Ok(graph),
             Ok(graph) => {
                 // A constant of a batch size may spread one image over many rows.
-                let batches = self.built_in_batches(size)?;
-                return Ok(batches.into_iter().next().unwrap_or(graph));
+                let found = self.built_in(size, &graph.returned_rows())?;
+                return Ok(found.unwrap_or(graph));
             }
             Err(error) if is_lack_of_memory(&error) => return Err(error),
             Err(error) => error,
         };
-        if let Some(graph) = self.built_in_batches(size)?.into_iter().next() {
+        if let Some(graph) = self.built_in(size, &[])? {
             return Ok(graph);
         }
         let Size { height, width } = size;
@@ -92,18 +92,17 @@ impl NetworkGraph {
         Graph::parse(&json, &self.parameter_names)
     }
 
-    /// The graph for each batch size above 1 that is built into the network.
-    fn built_in_batches(&self, size: Size) -> Result<Vec<Graph>> {
-        let sizes: Vec<i64> = serde_json::from_str(&self.raw.batches()?)?;
-        let tried = sizes.into_iter().filter(|&size| size <= LARGEST_BATCH);
-        let fits = |&images: &i64| {
+    /// The graph for the batch size above 1 that is built into the network: one of `likely`, or
+    /// a constant of the graph.
+    fn built_in(&self, size: Size, likely: &[i64]) -> Result<Option<Graph>> {
+        let constants: Vec<i64> = serde_json::from_str(&self.raw.batches()?)?;
+        let tried = likely.iter().chain(&constants).copied();
+        let tried = tried.filter(|size| (2..=LARGEST_BATCH).contains(size));
+        let fits = |images: i64| {
             let graph = self.describe_batch(images, size).ok()?;
             graph.returns_a_row_for(images).then_some(graph)
         };
-        Ok(tried
-            .take(TRIED_BATCHES)
-            .filter_map(|images| fits(&images))
-            .collect())
+        Ok(tried.take(TRIED_BATCHES).find_map(fits))
     }
 
     /// The batch size that is built into the network, given its graph and the values that are

@@ -116,6 +116,32 @@ class Standardises(Plain):
         return super().forward((x - x.mean()) / x.std())
 
 
+class ByTheLargest(Plain):
+    """Divides by the largest value of all images."""
+
+    def forward(self, x):
+        return super().forward(x / x.max())
+
+
+class Counts(Plain):
+    """Counts its passes, and lets the count change what it says."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.count.add_(0.5)
+        return super().forward(x + self.count)
+
+
+class TableOfThree(Plain):
+    """Adds a table with a row for each of three images, all of them alike."""
+
+    def head(self, x):
+        return self.scores(x.mean([2, 3]) + torch.full([3, 8], 0.5))
+
+
 class BatchOfFour(Plain):
     def head(self, x):
         return self.scores(x.mean([2, 3]).view(4, 8))
@@ -245,6 +271,15 @@ with torch.no_grad():
     replace_in_code("OnDevice", b'torch.device("cpu")', b'torch.device("cuda:0")')
     trace("Standardises", seeded(Standardises), images[:1])
     expect("Standardises", seeded(Standardises), lambda image: seeded(Plain).stages(standard(image)))
+    trace("ByTheLargest", seeded(ByTheLargest), images[:1])
+    expect("ByTheLargest", seeded(ByTheLargest), lambda image: seeded(Plain).stages(image / image.max()))
+    # Every image is the first one that the stored network sees.
+    trace("Counts", seeded(Counts), images[:1])
+    counted = torch.jit.load(path("Counts")).count + 0.5
+    expect("Counts", lambda image: seeded(Plain)(image + counted), lambda image: seeded(Plain).stages(image + counted))
+    trace("TableOfThree", seeded(TableOfThree), images[:3])
+    plain = seeded(Plain)
+    expect("TableOfThree", lambda image: plain.scores(plain.stages(image).mean([2, 3]) + 0.5), plain.stages)
     trace("BatchOfFour", seeded(BatchOfFour), images[:4])
     expect("BatchOfFour", seeded(Plain))
     trace("AddsUp", seeded(AddsUp), images[:4])

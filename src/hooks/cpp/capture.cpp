@@ -169,6 +169,15 @@ void add_gradients(Graph &graph) {
   }
 }
 
+bool writes_attributes(Graph &graph, const torch::jit::AliasDb &aliases) {
+  const auto nodes = all_nodes(graph.block());
+  return std::any_of(nodes.begin(), nodes.end(), [&](Node *node) {
+    return node->kind() == c10::prim::SetAttr ||
+           (node->kind() == c10::prim::GetAttr && is_tensor(node->output()) &&
+            aliases.hasWriters(node->output()));
+  });
+}
+
 // Refuses weights that are not finite. The scores would not show them: the relu that
 // oneDNN fuses with a convolution turns NaN into 0.
 void require_finite_weights(Graph &graph) {
@@ -221,6 +230,7 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
   }
   auto program = std::make_unique<prism_program>();
   program->writes_input = aliases.hasWriters(graph->inputs()[source.batch_input]);
+  program->writes_state = writes_attributes(*graph, aliases);
   if (gradient_tap) {
     graph->registerOutput(insert_leaf(*graph, *gradient_tap));
     add_gradients(*graph);
@@ -244,7 +254,11 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
 
 std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch) {
   at::AutoGradMode gradients(program.has_tap);
-  Stack stack = stack_for(program.fixed_inputs, program.batch_input,
+  std::vector<IValue> fixed = program.fixed_inputs;
+  if (program.writes_state) // every run begins with what the file holds
+    for (IValue &value : fixed)
+      value = value.isObject() ? value.deepcopy() : value;
+  Stack stack = stack_for(fixed, program.batch_input,
                           program.writes_input ? batch.clone() : batch);
   torch::jit::InterpreterState(program.code).run(stack);
   TORCH_CHECK(stack.size() == program.count, "the graph returned ", stack.size(), " values for ",

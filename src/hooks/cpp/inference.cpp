@@ -149,9 +149,8 @@ bool uses_batch_statistics(const Node *node) {
 }
 
 bool may_vary(const Node *node) {
-  // Attributes that are left are written by the network; memory that is not set may hold anything.
-  static const std::vector<std::string> others{"prim::SetAttr", "prim::GetAttr", "aten::empty",
-                                              "aten::empty_like", "aten::new_empty"};
+  // Memory that is not set may hold anything.
+  static const std::vector<std::string> others{"aten::empty", "aten::empty_like", "aten::new_empty"};
   const std::string name = node->kind().toQualString();
   return node->isNondeterministic() || contains(node, "aten::rand") ||
          contains(node, "aten::bernoulli") || contains(node, "aten::normal") ||

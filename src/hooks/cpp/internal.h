@@ -35,6 +35,7 @@ struct prism_program {
   size_t batch_input = 0;
   size_t count = 0;
   bool has_tap = false;      // the last value returned is a leaf of autograd
+  bool writes_state = false; // an operator would change attributes, which the next run would find
   bool writes_input = false; // an in-place operator would change the caller's batch
 };
 
