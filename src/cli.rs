@@ -149,25 +149,42 @@ pub fn hint(hint: Hint) -> &'static str {
         }
         Hint::ClusterFile => "prism --cluster writes such a file",
         Hint::WeightsFile => "or give it with --weights FILE",
-        Hint::OtherWeights => {
-            "or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt for TorchScript"
-        }
+        Hint::OtherWeights => "or use --weights FILE, or --model efficientnet_lite0",
         Hint::WeightsOffline => {
-            "--offline or PRISM_OFFLINE forbids the download; or use --model efficientnet_lite0, --weights FILE, or --model FILE.pt for TorchScript"
+            "--offline or PRISM_OFFLINE forbids it; or use --weights FILE, or --model efficientnet_lite0"
         }
         Hint::NameForWeights => "--weights goes with the name of a network",
         Hint::FileIsWeights => "--model NAME --weights FILE does this",
+        Hint::ListModels => "prism models lists the names",
         Hint::ListLayers => "prism layers lists all layers",
+        Hint::Seed => "--seed sets another seed",
         Hint::BasisFile => "--save-basis writes such a file",
     }
 }
 
+/// The longest line of an error or a remark, in characters.
+const LONGEST_LINE: usize = 280;
+
 /// An error as one line, with the option that helps at its end.
 pub fn line(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Hinted>() {
-        Some(hinted) => format!("{error:#} ({})", hint(hinted.hint)),
-        None => format!("{error:#}"),
+    let hinted = error.downcast_ref::<Hinted>();
+    hinted_line(&format!("{error:#}"), hinted.map(|hinted| hinted.hint))
+}
+
+/// A text of one line, with the option that helps at its end. Of a text that is too long, the
+/// middle is left out: a path comes first, the reason last.
+pub fn hinted_line(text: &str, hinted: Option<Hint>) -> String {
+    let end = hinted.map_or(String::new(), |hinted| format!(" ({})", hint(hinted)));
+    let characters: Vec<char> = text.chars().collect();
+    let room = LONGEST_LINE.saturating_sub(end.len());
+    if characters.len() <= room {
+        return format!("{text}{end}");
     }
+    let head: String = characters[..room / 4].iter().collect();
+    let tail: String = characters[characters.len() - (room - room / 4 - 3)..]
+        .iter()
+        .collect();
+    format!("{head}...{tail}{end}")
 }
 
 fn completions(shell: Shell) -> Vec<u8> {
@@ -349,6 +366,17 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_long_line_keeps_its_beginning_and_its_end() {
+        let text = format!("/{}/net.pt: it is damaged", "folder/".repeat(60));
+        let line = hinted_line(&text, Some(Hint::ImageSize));
+        assert_eq!(line.chars().count(), LONGEST_LINE);
+        assert!(line.starts_with("/folder/folder"), "{line}");
+        let end = "folder//net.pt: it is damaged (--image-size sets another size)";
+        assert!(line.ends_with(end), "{line}");
+        assert_eq!(hinted_line("it is damaged", None), "it is damaged");
     }
 
     #[test]

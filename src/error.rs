@@ -57,8 +57,12 @@ pub enum Hint {
     ClusterFile,
     /// The file of a basis that a run writes.
     BasisFile,
+    /// The names of all networks of the zoo.
+    ListModels,
     /// The names of all layers.
     ListLayers,
+    /// Another seed of random numbers.
+    Seed,
     /// A given file of weights.
     WeightsFile,
     /// Given weights, a TorchScript file or another network.

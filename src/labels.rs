@@ -17,6 +17,9 @@ const LARGEST_FILE: u64 = 16 << 20;
 /// The number of classes listed for an ambiguous name.
 const MOST_NAMED: usize = 10;
 
+/// The number of names listed that contain a word.
+const MOST_CONTAINING: usize = 6;
+
 /// The names of a network's classes in the order of its scores. A name may have synonyms,
 /// separated by commas: `timber wolf, grey wolf, gray wolf, Canis lupus`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,10 +113,39 @@ impl Labels {
         self.0.iter().map(|label| title(label)).collect()
     }
 
+    /// One name of each class that contains `wanted`: first those with all of its words, as they
+    /// are or in the plural, then those with its letters inside a word. `plain` drops differences
+    /// that do not matter.
+    fn containing(&self, wanted: &str, plain: impl Fn(&str) -> String) -> Vec<&str> {
+        let mut found: [Vec<&str>; 2] = Default::default();
+        let words: Vec<&str> = words(wanted).collect();
+        if words.is_empty() {
+            return Vec::new();
+        }
+        for label in &self.0 {
+            let has_words = |name: &&str| {
+                let name = plain(name);
+                words.iter().all(|word| {
+                    let is_it = |other: &str| other.strip_suffix('s').unwrap_or(other) == *word;
+                    self::words(&name).any(|other| other == *word || is_it(other))
+                })
+            };
+            // Two letters are inside of too many words.
+            let has_letters = |name: &&str| wanted.len() > 2 && plain(name).contains(wanted);
+            if let Some(name) = synonyms(label).find(has_words) {
+                found[0].push(name);
+            } else if let Some(name) = synonyms(label).find(has_letters) {
+                found[1].push(name);
+            }
+        }
+        found.concat()
+    }
+
     /// The class with that name or synonym, ignoring case; `_` counts as a space.
     ///
     /// # Errors
-    /// Returns a usage error if no class has the name (with the most similar names) or several
+    /// Returns a usage error if no class has the name (with names that contain it, or the most
+    /// similar ones) or several
     /// classes have it (with their numbers).
     pub fn find(&self, name: &str) -> Result<usize> {
         let plain = |name: &str| name.trim().replace('_', " ").to_lowercase();
@@ -127,6 +159,13 @@ impl Labels {
         match found.as_slice() {
             &[id] => Ok(id),
             [] => {
+                let found = self.containing(&wanted, plain);
+                if !found.is_empty() {
+                    let names = first_few(&found, MOST_CONTAINING);
+                    return Err(usage(format!(
+                        "there is no class '{name}'; these contain it: {names}"
+                    )));
+                }
                 let names = self.0.iter().flat_map(|label| synonyms(label));
                 Err(usage(format!(
                     "there is no class '{name}'; the nearest are {}",
@@ -149,6 +188,11 @@ fn synonyms(label: &str) -> impl Iterator<Item = &str> {
     label.split(',').map(str::trim)
 }
 
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    let words = name.split(|c: char| !c.is_alphanumeric());
+    words.filter(|word| !word.is_empty())
+}
+
 /// The first synonym, with `_` for spaces and for characters that would break a line or a
 /// column of text.
 fn title(label: &str) -> String {
@@ -163,7 +207,8 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-fn from_json(value: Value) -> Result<Vec<String>> {
+/// The names in a JSON value of any of the forms that [`Labels::read`] takes.
+pub(crate) fn from_json(value: Value) -> Result<Vec<String>> {
     match value {
         Value::Array(names) => names
             .into_iter()
@@ -319,6 +364,17 @@ mod tests {
         assert!(error.contains("134") && error.contains("517"), "{error}");
         let error = labels.find("maillot").unwrap_err().to_string();
         assert!(error.contains("638") && error.contains("639"), "{error}");
+        // Whole words come before letters: no class is called cattle.
+        let error = labels.find("cat").unwrap_err().to_string();
+        for name in ["tabby cat", "tiger cat", "Persian cat", "Egyptian cat"] {
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(!error.contains("catamaran"), "{error}");
+        assert!(error.len() < 250, "{error}");
+        let error = labels.find("dogs").unwrap_err().to_string();
+        assert!(error.contains("dog"), "{error}");
+        let error = labels.find("catam").unwrap_err().to_string();
+        assert!(error.contains("catamaran"), "{error}");
         let error = labels.find("german shepard").unwrap_err().to_string();
         assert!(error.contains("German shepherd"), "{error}");
     }

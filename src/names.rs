@@ -33,3 +33,16 @@ pub fn first_few<T: AsRef<str>>(names: &[T], count: usize) -> String {
         rest => format!("{shown} and {rest} more"),
     }
 }
+
+/// `2 a`, `1 b`: how often each name occurs, in the order of their first occurrence.
+pub fn counted<T: AsRef<str>>(names: &[T]) -> Vec<String> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for name in names.iter().map(AsRef::as_ref) {
+        match counts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((name, 1)),
+        }
+    }
+    let counted = counts.iter().map(|(name, count)| format!("{count} {name}"));
+    counted.collect()
+}

@@ -284,6 +284,10 @@ pub struct ComputeOptions {
     #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
     pub precision: Precision,
 
+    /// Seed of the random numbers of a network that draws any
+    #[arg(long, value_name = "N", default_value_t, value_parser = clap::value_parser!(i64).range(0..))]
+    pub seed: i64,
+
     /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
     /// to a temporary file in the output folder [default: a share of the memory]
     #[arg(long, value_name = "SIZE", value_parser = values::text(values::bytes))]
@@ -378,6 +382,7 @@ impl ModelOptions {
             },
             saliency: None,
             precision: compute.precision,
+            seed: compute.seed,
         }
     }
 }

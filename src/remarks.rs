@@ -42,10 +42,7 @@ impl Remark {
 
     /// The text, with the option that helps at its end.
     pub fn line(&self) -> String {
-        match self.hint {
-            Some(hint) => format!("{} ({})", self.text, cli::hint(hint)),
-            None => self.text.clone(),
-        }
+        cli::hinted_line(&self.text, self.hint)
     }
 }
 
@@ -74,6 +71,11 @@ impl Remarks {
             false => self.notices.note(&line),
         }
         self.lines.push(line);
+    }
+
+    /// Adds each of `remarks`.
+    pub fn add_all(&mut self, remarks: &[Remark]) {
+        remarks.iter().for_each(|remark| self.add(remark));
     }
 
     /// All remarks, a line each.

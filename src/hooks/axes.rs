@@ -151,6 +151,12 @@ impl Layout {
         }
     }
 
+    /// The dimension of the images.
+    pub fn batch(&self) -> usize {
+        let divided = self.space.is_some_and(|space| self.order[0] > space);
+        self.order[0] - usize::from(divided)
+    }
+
     /// A tensor of this layout as `[N,C,h,w]`, upright.
     ///
     /// # Errors

@@ -125,6 +125,13 @@ unsafe extern "C" {
         device: c_int,
         json: *mut *mut c_char,
     ) -> Message;
+    fn prism_graph_sizes(
+        graph: *mut GraphHandle,
+        shape: *const i64,
+        device: c_int,
+        json: *mut *mut c_char,
+    ) -> Message;
+    fn prism_graph_batches(graph: *mut GraphHandle, json: *mut *mut c_char) -> Message;
     fn prism_program_new(
         graph: *mut GraphHandle,
         outputs: *const Output,
@@ -203,6 +210,29 @@ impl RawGraph {
         // SAFETY: four numbers are read from `shape`; `json` outlives the call.
         check(unsafe { prism_graph_describe(graph, shape.as_ptr(), device, &mut json) })?;
         take_string(json).ok_or_else(|| anyhow!("the shim returned no description"))
+    }
+
+    /// The sizes alone, as in [`describe`](RawGraph::describe).
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if the network cannot take such an input.
+    pub fn sizes(&self, shape: [i64; 4], device: Device) -> Result<String> {
+        let (graph, device) = (self.0.as_ptr(), device_index(device));
+        let mut json = ptr::null_mut();
+        // SAFETY: four numbers are read from `shape`; `json` outlives the call.
+        check(unsafe { prism_graph_sizes(graph, shape.as_ptr(), device, &mut json) })?;
+        take_string(json).ok_or_else(|| anyhow!("the shim returned no sizes"))
+    }
+
+    /// Constants above 1 of the graph that may be the size of a batch, as a JSON list.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn batches(&self) -> Result<String> {
+        let mut json = ptr::null_mut();
+        // SAFETY: the handle came from the shim; `json` outlives the call.
+        check(unsafe { prism_graph_batches(self.0.as_ptr(), &mut json) })?;
+        take_string(json).ok_or_else(|| anyhow!("the shim returned no sizes"))
     }
 
     /// Compiles the graph to return `outputs`, in that order, and after them the value of

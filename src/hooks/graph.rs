@@ -128,7 +128,14 @@ impl Node {
         self.scalars.get(name).copied().flatten()
     }
 
-    /// Its constant integers of that name.
+    /// Whether it is an operator of another library than libtorch.
+    pub fn is_foreign(&self) -> bool {
+        !["aten::", "prim::", "quantized::"]
+            .iter()
+            .any(|library| self.full_name.starts_with(library))
+    }
+
+    /// An integer argument by name.
     pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
@@ -147,6 +154,15 @@ pub struct Graph {
     #[serde(default)]
     pub output_names: Vec<String>,
     sizes: Vec<Option<Vec<i64>>>,
+    /// Operators that were in training mode, and are in inference mode now.
+    #[serde(default)]
+    pub put_into_inference: Vec<String>,
+    /// Whether batch-norms use the statistics of the batch.
+    #[serde(default, rename = "batch_statistics")]
+    pub has_batch_statistics: bool,
+    /// Operators whose results may differ between two passes.
+    #[serde(default)]
+    pub varying: Vec<String>,
     #[serde(skip)]
     maker: Vec<Option<usize>>,
     #[serde(skip)]
@@ -208,10 +224,27 @@ impl Graph {
         self.sizes[value].as_deref()
     }
 
-    /// The number of elements of the largest tensor.
+    /// The first sizes of the tensors that the network returns.
+    pub fn returned_rows(&self) -> Vec<i64> {
+        let sizes = self.outputs.iter().filter_map(|&output| self.sizes(output));
+        sizes.filter_map(|sizes| sizes.first().copied()).collect()
+    }
+
+    /// Whether a tensor that the network returns has a row for each of `images` images.
+    pub fn returns_a_row_for(&self, images: i64) -> bool {
+        self.returned_rows().contains(&images)
+    }
+
+    /// The number of images for which the sizes are.
+    pub fn images(&self) -> i64 {
+        self.sizes(self.input).map_or(1, |sizes| sizes[0].max(1))
+    }
+
+    /// The number of elements of the largest tensor, for one image.
     pub fn largest_tensor(&self) -> i64 {
         let sizes = self.sizes.iter().flatten();
-        sizes.map(|sizes| sizes.iter().product()).max().unwrap_or(0)
+        let elements = sizes.map(|sizes| sizes.iter().product::<i64>());
+        elements.max().unwrap_or(0) / self.images()
     }
 
     /// The number of values.
@@ -338,12 +371,6 @@ impl Graph {
             }
         }
         found
-    }
-
-    /// The number of images for which the sizes are.
-    pub fn images(&self) -> i64 {
-        let sizes = self.sizes(self.input);
-        sizes.and_then(|sizes| sizes.first().copied()).unwrap_or(1)
     }
 
     /// Whether a convolution is among the operators that a value depends on.

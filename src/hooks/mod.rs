@@ -5,6 +5,7 @@
 //! it.
 
 mod axes;
+mod batching;
 mod entry;
 mod excitation_backprop;
 mod ffi;

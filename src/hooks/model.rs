@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 
+use super::batching::Batching;
 use super::entry::Entry;
 use super::excitation_backprop::{contrast_vanishes, node_rules};
 use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading};
@@ -34,6 +35,8 @@ pub struct Hooks {
     pub saliency: Option<SaliencyHook>,
     /// Arithmetic of the network; always float32 if a saliency is computed.
     pub precision: Precision,
+    /// Seed of the random numbers of a network that draws any.
+    pub seed: i64,
 }
 
 /// Arithmetic of a network.
@@ -101,6 +104,7 @@ pub struct HookedModel {
     target: Option<i64>,
     scores: ClassScores,
     entry: Option<Entry>,
+    batching: Batching,
     size: Size,
     device: Device,
 }
@@ -132,12 +136,6 @@ impl HookedModel {
         execution: Execution,
     ) -> Result<HookedModel> {
         let graph = network.describe(size)?;
-        let mut operators = graph.nodes.iter().map(|node| &node.full_name);
-        if operators.any(|name| name.starts_with("quantized::")) {
-            bail!(
-                "this is a quantised network, whose activations are not floating-point numbers; export the network before quantisation"
-            );
-        }
         let scores = ClassScores::find(&graph, &hooks.scores)?;
         let selection = hooks.rule.select(&graph, &scores, hooks.layer.as_deref())?;
         let reading = match selection.extrapolation {
@@ -159,6 +157,17 @@ impl HookedModel {
         let tap = saliency.map(|hook| gradient_tap(&graph, &scores, &selection, hook));
         let tap = tap.transpose()?;
         let layer = tap.as_ref().map(|tap| tap.value as ValueId);
+        let read: Vec<(ValueId, usize)> = outputs
+            .iter()
+            .map(|output| output.value as ValueId)
+            .map(|value| {
+                (
+                    value,
+                    graph.layout(value).map_or(0, |layout| layout.batch()),
+                )
+            })
+            .collect();
+        let built_in = network.built_in_batch(&graph, &read, size);
         Ok(HookedModel {
             origin: network.origin.clone(),
             program: network.raw.program(&outputs, tap.as_ref(), execution)?,
@@ -166,6 +175,7 @@ impl HookedModel {
             target: None,
             scores,
             entry: Entry::find(network, &graph, size),
+            batching: Batching::new(&graph, built_in, hooks.precision, hooks.seed)?,
             graph,
             selection,
             size,
@@ -178,20 +188,7 @@ impl HookedModel {
     /// # Errors
     /// Returns libtorch's reason on one line if an operator fails.
     pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
-        let tensors = self.run(batch).or_else(|error| {
-            let images = batch.split(1, 0);
-            if images.len() < 2 {
-                return Err(error);
-            }
-            // A network traced with a constant batch size takes one image at a time.
-            let parts: Result<Vec<_>> = images.iter().map(|image| self.run(image)).collect();
-            let parts = parts?;
-            let join = |index: usize| {
-                let tensors: Vec<&Tensor> = parts.iter().map(|part| &part[index]).collect();
-                Tensor::f_cat(&tensors, 0).map_err(plain)
-            };
-            (0..parts[0].len()).map(join).collect()
-        });
+        let tensors = self.batching.run(batch, |images| self.run(images));
         let mut tensors =
             tensors.with_context(|| format!("{}: running the network", self.origin))?;
         let saliency = self.saliency.and_then(|_| tensors.pop());
@@ -298,11 +295,6 @@ impl HookedModel {
         self.entry.as_ref()
     }
 
-    /// Why these outputs have the class scores, if the network returns others.
-    pub fn output_remark(&self) -> Option<&Remark> {
-        self.scores.remark.as_ref()
-    }
-
     /// Height and width of its input.
     pub fn input_size(&self) -> Size {
         self.size
@@ -328,9 +320,11 @@ impl HookedModel {
         &self.selection.region
     }
 
-    /// What was assumed in the selection of the layers, and what the map does not show.
-    pub fn remarks(&self) -> &[Remark] {
-        &self.selection.remarks
+    /// What was assumed, and what the map does not show; also what the images so far have shown.
+    pub fn remarks(&self) -> Vec<Remark> {
+        let scores = self.scores.remark.iter();
+        let known = scores.chain(&self.selection.remarks).cloned();
+        known.chain(self.batching.remarks()).collect()
     }
 
     /// Every layer that can be hooked, in execution order.

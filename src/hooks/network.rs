@@ -7,12 +7,16 @@ use anyhow::Result;
 use tch::{Device, Tensor};
 
 use super::ffi::{Output, RawGraph, Reading};
-use super::graph::Graph;
+use super::graph::{Graph, ValueId};
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
 use super::scores::{ClassScores, ScoreHook};
 use crate::error::{Hint, hinted};
 use crate::size::Size;
+
+/// The largest batch size that is looked for in a graph, and the number of sizes that are tried.
+const LARGEST_BATCH: i64 = 256;
+const TRIED_BATCHES: usize = 8;
 
 /// A network as a graph, before anything in it is hooked.
 #[derive(Debug)]
@@ -63,21 +67,70 @@ impl NetworkGraph {
         })
     }
 
-    /// The graph as data, for images of `size`.
+    /// The graph as data, for one image of `size`, or for as many as are built into it.
     ///
     /// # Errors
     /// Returns an error if the network cannot take such images.
     pub(super) fn describe(&self, size: Size) -> Result<Graph> {
-        let Size { height, width } = size;
-        let described = self.raw.describe([1, 3, height, width], self.device);
-        let json = described.map_err(|error| {
-            if is_lack_of_memory(&error) {
-                return error;
+        let error = match self.describe_batch(1, size) {
+            Ok(graph) if graph.returns_a_row_for(1) => return Ok(graph),
+            Ok(graph) => {
+                // A constant of a batch size may spread one image over many rows.
+                let found = self.built_in(size, &graph.returned_rows())?;
+                return Ok(found.unwrap_or(graph));
             }
-            let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
-            hinted(message, Hint::ImageSize)
-        })?;
+            Err(error) if is_lack_of_memory(&error) => return Err(error),
+            Err(error) => error,
+        };
+        if let Some(graph) = self.built_in(size, &[])? {
+            return Ok(graph);
+        }
+        let Size { height, width } = size;
+        let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
+        Err(hinted(message, Hint::ImageSize))
+    }
+
+    fn describe_batch(&self, images: i64, size: Size) -> Result<Graph> {
+        let shape = [images, 3, size.height, size.width];
+        let json = self.raw.describe(shape, self.device)?;
         Graph::parse(&json, &self.parameter_names)
+    }
+
+    /// The graph for the batch size above 1 that is built into the network: one of `likely`, or
+    /// a constant of the graph.
+    fn built_in(&self, size: Size, likely: &[i64]) -> Result<Option<Graph>> {
+        let constants: Vec<i64> = serde_json::from_str(&self.raw.batches()?)?;
+        let tried = likely.iter().chain(&constants).copied();
+        let tried = tried.filter(|size| (2..=LARGEST_BATCH).contains(size));
+        let fits = |images: i64| {
+            let graph = self.describe_batch(images, size).ok()?;
+            graph.returns_a_row_for(images).then_some(graph)
+        };
+        Ok(tried.take(TRIED_BATCHES).find_map(fits))
+    }
+
+    /// The batch size that is built into the network, given its graph and the values that are
+    /// read of it, each with its dimension of the images.
+    pub(super) fn built_in_batch(
+        &self,
+        graph: &Graph,
+        read: &[(ValueId, usize)],
+        size: Size,
+    ) -> Option<i64> {
+        if graph.images() > 1 {
+            return Some(graph.images());
+        }
+        let sizes = self.raw.sizes([2, 3, size.height, size.width], self.device);
+        let takes_two = match sizes {
+            Ok(json) => serde_json::from_str::<Vec<Option<Vec<i64>>>>(&json).is_ok_and(|sizes| {
+                let images = |&(value, batch): &(ValueId, usize)| {
+                    sizes.get(value)?.as_ref()?.get(batch).copied()
+                };
+                read.iter().all(|value| images(value) == Some(2))
+            }),
+            Err(error) => is_lack_of_memory(&error),
+        };
+        (!takes_two).then_some(1)
     }
 }
 

@@ -81,7 +81,7 @@ pub enum Kind {
     FillContainer,
     /// The sizes of a tensor.
     Size,
-    /// The number of dimensions or items.
+    /// A number or another fact, not a feature.
     Count,
     Attention,
     /// Not in the table.
@@ -140,6 +140,8 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("conv2d", Conv2d, ZPlus, &[Weights, Window]),
     ("conv1d conv3d conv_transpose1d conv_transpose2d", Convolution, ZPlus, &[Weights]),
     ("linear addmm mm", Linear, ZPlus, &[Weights]),
+    ("linear_dynamic linear_relu_dynamic", Linear, Unsupported, &[Weights]),
+    ("linear_dynamic_fp16 linear_relu_dynamic_fp16", Linear, Unsupported, &[Weights]),
     ("matmul", MatrixProduct, ZPlus, &[Weights]),
     ("bmm einsum", MatrixProduct, Unsupported, &[Weights]),
     ("relu", Relu, Pass, &[NonLinear]),
@@ -153,6 +155,10 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("batch_norm", BatchNorm, Pass, &[]),
     ("softmax", Softmax, Pass, &[Gate]),
     ("log_softmax", LogSoftmax, Pass, &[]),
+    ("neg reciprocal rsqrt sin cos tan erf floor ceil round sign", Elementwise, Unsupported, &[]),
+    ("where gt lt ge le eq ne maximum minimum logical_not", Elementwise, Unsupported, &[]),
+    ("masked_fill add_scalar rsub addcmul lerp floordiv remainder", Elementwise, Unsupported, &[]),
+    ("type_as zeros_like ones_like full_like", Elementwise, Unsupported, &[]),
     ("add", Elementwise, Sum, &[]),
     ("mul", Elementwise, Product, &[]),
     ("sub div", Elementwise, Offset, &[]),
@@ -209,7 +215,8 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("append", FillContainer, Move, &[]),
     ("extend insert set_item", FillContainer, Unsupported, &[]),
     ("size", Size, Unsupported, &[]),
-    ("dim len", Count, Unsupported, &[]),
+    ("dim len NumToTensor Int Float ScalarImplicit", Count, Unsupported, &[]),
+    ("device dtype is_floating_point", Count, Unsupported, &[]),
     ("scaled_dot_product_attention", Attention, Unsupported, &[]),
     ("native_multi_head_attention", Attention, Unsupported, &[]),
     ("transformer_encoder_layer_fwd", Attention, Unsupported, &[]),
@@ -284,6 +291,6 @@ mod tests {
             assert_eq!(short_name(name), short);
         }
         assert_eq!(Operator::of("aten::relu_").kind, Relu);
-        assert_eq!(Operator::of("aten::sin").kind, Unknown);
+        assert_eq!(Operator::of("aten::cumsum").kind, Unknown);
     }
 }

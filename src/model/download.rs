@@ -37,11 +37,11 @@ pub fn fetch(
     stall: Duration,
     notices: Notices,
 ) -> Result<PathBuf> {
+    let address = address(file, search);
     ensure!(
         !search.offline,
-        "{file} is missing and downloads are forbidden"
+        "{address} is needed, and downloads are forbidden"
     );
-    let address = address(file, search);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(stall))

@@ -4,8 +4,9 @@ use super::download;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
 use crate::error::{Hint, hinted};
+use crate::names::first_few;
 use crate::notices::Notices;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::path::PathBuf;
 
 /// The files of a network.
@@ -52,14 +53,14 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
         return Ok(found);
     }
     let Some(entry) = zoo::find(name) else {
-        bail!(unknown(name));
+        return Err(unknown(name));
     };
     let Some(file) = entry.file else {
         let folders = search.folders.iter();
         let folders: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
         let message = format!(
             "no weights of {name}: {name}.pth is in none of {}; put it there (`make weights`)",
-            folders.join(", ")
+            first_few(&folders, 2)
         );
         return Err(hinted(message, Hint::WeightsFile));
     };
@@ -67,8 +68,7 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
         Ok(path) => Ok(Located::StateDict(entry, path)),
         Err(error) => {
             let message = format!(
-                "no weights of {name}: {error:#}; put {} at {}",
-                download::address(file, search),
+                "no weights of {name}: {error:#}; put it at {}",
                 search.checkpoints.join(file).display()
             );
             let hint = match search.offline {
@@ -80,17 +80,15 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
     }
 }
 
-/// The message for a name that is not in the zoo.
-pub(super) fn unknown(name: &str) -> String {
+/// The error for a name that is not in the zoo.
+pub(super) fn unknown(name: &str) -> anyhow::Error {
     let path = "a file needs a path separator or the extension .pt, .pth or .torchscript";
-    let near = zoo::nearest(name);
-    if near.is_empty() {
-        let names: Vec<&str> = zoo::entries().iter().map(|entry| entry.name).collect();
-        let names = names.join(", ");
-        return format!("unknown network '{name}': the zoo has {names}; {path}");
-    }
-    let near = near.join(", ");
-    format!("unknown network '{name}': did you mean {near}? {path}")
+    let near = zoo::nearest(name).join(", ");
+    let message = match near.as_str() {
+        "" => format!("unknown network '{name}'; {path}"),
+        near => format!("unknown network '{name}': did you mean {near}? {path}"),
+    };
+    hinted(message, Hint::ListModels)
 }
 
 #[cfg(test)]

@@ -1,20 +1,24 @@
-//! The extra file `prism.json` that `models/export.py` writes into a TorchScript file.
+//! The extra file in a TorchScript file that says what the network expects: `prism.json`, which
+//! `models/export.py` writes, or `config.txt`, which Ultralytics writes.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::archive;
+use crate::labels::from_json;
 use crate::options::LARGEST_SIDE;
 use crate::size::Size;
 
-/// The largest `prism.json`, in bytes.
+/// The largest extra file, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// The place of the extra file in a TorchScript archive, below its own folder.
+/// The places of the extra files in a TorchScript archive, below its own folder.
 const ENTRY: &str = "/extra/prism.json";
+const ULTRALYTICS: &str = "/extra/config.txt";
 
 /// The input that a network expects, and its classes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -36,17 +40,58 @@ impl ModelMetadata {
     /// # Errors
     /// Returns an error if the metadata are damaged or a value is out of range.
     pub fn read(file: &Path) -> Result<ModelMetadata> {
-        let Some(text) = extra(file) else {
+        let cannot = |name| move || format!("{}: the {name} in it cannot be used", file.display());
+        if let Some(text) = extra(file, ENTRY) {
+            return ModelMetadata::parse(&text).with_context(cannot("prism.json"));
+        }
+        if let Some(text) = extra(file, ULTRALYTICS) {
+            return ModelMetadata::from_ultralytics(&text).with_context(cannot("config.txt"));
+        }
+        Ok(ModelMetadata::default())
+    }
+
+    /// Ultralytics' description of a network. Any other file of this name says nothing.
+    fn from_ultralytics(text: &[u8]) -> Result<ModelMetadata> {
+        let Ok(Value::Object(config)) = serde_json::from_slice(text) else {
             return Ok(ModelMetadata::default());
         };
-        ModelMetadata::parse(&text)
-            .with_context(|| format!("{}: the prism.json in it cannot be used", file.display()))
+        let Some(task) = config.get("task").and_then(Value::as_str) else {
+            return Ok(ModelMetadata::default());
+        };
+        ensure!(
+            task == "classify",
+            "its task is '{task}'; prism explains classifiers, whose task is 'classify'"
+        );
+        let sides = |size: &Value| match size {
+            Value::Array(sides) => Some((sides.first()?.as_i64()?, sides.get(1)?.as_i64()?)),
+            size => size.as_i64().map(|side| (side, side)),
+        };
+        let size = config
+            .get("imgsz")
+            .map(|size| sides(size).context("imgsz is no size"));
+        let size = size.transpose()?;
+        let names = config
+            .get("names")
+            .filter(|names| !names.is_null())
+            .cloned();
+        let metadata = ModelMetadata {
+            image_size: size.map(|(height, width)| Size::new(height, width)),
+            // Its classifiers take values from 0 to 1.
+            mean: Some([0.0; 3]),
+            std: Some([1.0; 3]),
+            labels: names.map(from_json).transpose().context("names")?,
+        };
+        metadata.checked()
     }
 
     fn parse(text: &[u8]) -> Result<ModelMetadata> {
         ensure!(text.len() as u64 <= LARGEST, "it is too long");
         let metadata: ModelMetadata = serde_json::from_slice(text)?;
-        if let Some(size) = metadata.image_size {
+        metadata.checked()
+    }
+
+    fn checked(self) -> Result<ModelMetadata> {
+        if let Some(size) = self.image_size {
             let sides = 1..=LARGEST_SIDE;
             ensure!(
                 sides.contains(&size.height) && sides.contains(&size.width),
@@ -54,8 +99,8 @@ impl ModelMetadata {
             );
         }
         let positive = |std: [f64; 3]| std.iter().all(|&value| value > 0.0);
-        ensure!(metadata.std.is_none_or(positive), "std is not positive");
-        Ok(metadata)
+        ensure!(self.std.is_none_or(positive), "std is not positive");
+        Ok(self)
     }
 }
 
@@ -65,11 +110,11 @@ fn size<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Size>, D::Error> {
 }
 
 /// The bytes of the extra file, if the archive has one.
-fn extra(file: &Path) -> Option<Vec<u8>> {
+fn extra(file: &Path, place: &str) -> Option<Vec<u8>> {
     let mut archive = archive::open(file)?;
     let name = archive
         .file_names()
-        .find(|name| name.ends_with(ENTRY))?
+        .find(|name| name.ends_with(place))?
         .to_string();
     let mut bytes = Vec::new();
     let entry = archive.by_name(&name).ok()?;
@@ -90,6 +135,30 @@ mod tests {
         assert_eq!((metadata.mean, metadata.std), (None, None));
         let empty = ModelMetadata::parse(b"{}").unwrap();
         assert_eq!(empty, ModelMetadata::default());
+    }
+
+    #[test]
+    fn the_description_of_ultralytics_is_read() {
+        let config =
+            br#"{"description": "Ultralytics YOLO11n-cls model", "stride": 1, "task": "classify",
+            "batch": 1, "imgsz": [64, 96], "names": {"0": "ant", "1": "bee"}, "channels": 3}"#;
+        let metadata = ModelMetadata::from_ultralytics(config).unwrap();
+        assert_eq!(metadata.image_size, Some(Size::new(64, 96)));
+        assert_eq!(metadata.labels.unwrap(), ["ant", "bee"]);
+        assert_eq!(metadata.mean, Some([0.0; 3]));
+        assert_eq!(metadata.std, Some([1.0; 3]));
+        for other in [&b"lr: 0.1"[..], b"{}", b"[1]", b"{\"names\": 3}"] {
+            let nothing = ModelMetadata::from_ultralytics(other).unwrap();
+            assert_eq!(nothing, ModelMetadata::default());
+        }
+        for bad in [
+            &br#"{"task": "detect", "names": {"0": "ant"}}"#[..],
+            br#"{"task": "classify", "imgsz": [0, 64]}"#,
+            br#"{"task": "classify", "imgsz": "large"}"#,
+            br#"{"task": "classify", "names": {"0": "ant", "7": "bee"}}"#,
+        ] {
+            assert!(ModelMetadata::from_ultralytics(bad).is_err());
+        }
     }
 
     #[test]

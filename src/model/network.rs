@@ -20,6 +20,7 @@ use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::{ComputeOptions, ModelOptions};
+use crate::remarks::Remark;
 use crate::settings::{Source, Sourced};
 use crate::size::Size;
 
@@ -35,6 +36,8 @@ pub struct Network {
     pub preprocessing: Preprocessing,
     /// The names of its classes, if its file has them or the zoo knows them.
     pub labels: Option<Sourced<Labels>>,
+    /// What was assumed of its file.
+    pub remarks: Vec<Remark>,
     /// Its operators and weights. A hooked model has its own copy.
     pub graph: NetworkGraph,
 }
@@ -62,7 +65,7 @@ impl Network {
                 "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",
             );
         }
-        let (name, graph, metadata, labels) = match find(options, notices)? {
+        let (name, graph, metadata, labels, remark) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
                 let metadata = ModelMetadata::read(&file)?;
@@ -71,21 +74,28 @@ impl Network {
                 let name = stem.to_string_lossy().into_owned();
                 let labels = metadata.labels.clone().map(Labels::new);
                 let labels = labels.map(|labels| Sourced::new(labels, Source::File));
-                (name, graph, Sourced::new(metadata, Source::File), labels)
+                (
+                    name,
+                    graph,
+                    Sourced::new(metadata, Source::File),
+                    labels,
+                    None,
+                )
             }
             Located::StateDict(entry, file) => {
-                let graph = trace(entry, &file, device)
+                let (graph, remark) = trace(entry, &file, device)
                     .with_context(|| format!("the network {}", entry.name))?;
                 let is_own = options.weights.is_none() || entry.is_official(&file);
                 let labels = is_own.then(|| Sourced::new(Labels::imagenet(), Source::Zoo));
                 let metadata = Sourced::new(entry.metadata(), Source::Zoo);
-                (entry.name.to_string(), graph, metadata, labels)
+                (entry.name.to_string(), graph, metadata, labels, remark)
             }
         };
         Ok(Network {
             name,
             preprocessing: Preprocessing::new(options, &metadata),
             labels,
+            remarks: remark.into_iter().collect(),
             graph,
         })
     }
@@ -123,7 +133,7 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     let name = model.to_string_lossy();
     if let Some(file) = &options.weights {
         let Some(entry) = zoo::find(&name) else {
-            bail!(locate::unknown(&name));
+            return Err(locate::unknown(&name));
         };
         return Ok(Located::StateDict(entry, file.clone()));
     }
@@ -140,15 +150,19 @@ fn is_path(model: &Path) -> bool {
         || matches!(extension, Some("pt" | "pth" | "torchscript"))
 }
 
-fn trace(entry: &ZooEntry, file: &Path, device: tch::Device) -> Result<NetworkGraph> {
+fn trace(
+    entry: &ZooEntry,
+    file: &Path,
+    device: tch::Device,
+) -> Result<(NetworkGraph, Option<Remark>)> {
     let Size { height, width } = entry.traced();
     let example = Tensor::zeros([1, 3, height, width], (tch::Kind::Float, device));
-    let (variables, trace) = weights::network(entry, file, device, |module| {
+    let (variables, trace, remark) = weights::network(entry, file, device, |module| {
         Trace::record(entry.name, &example, |images| {
             module.forward_t(images, false)
         })
     })?;
-    trace?.into_graph(&variables.variables())
+    Ok((trace?.into_graph(&variables.variables())?, remark))
 }
 
 fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {

@@ -90,13 +90,9 @@ pub fn print_layers(
     hooks.scores.names = count_of(None, &network);
     let model = network.hook(network.input_size(), &hooks)?;
     let mut remarks = Remarks::new(notices);
-    for remark in network.preprocessing.remarks(None) {
-        remarks.add(&remark);
-    }
-    model
-        .output_remark()
-        .iter()
-        .for_each(|remark| remarks.add(remark));
+    remarks.add_all(&network.remarks);
+    remarks.add_all(&network.preprocessing.remarks(None));
+    remarks.add_all(&model.remarks());
     let layers = model.layers();
     let rows: Vec<[String; 4]> = layers
         .into_iter()

@@ -56,21 +56,14 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let mut hooks = options.hooks();
     hooks.scores.names = classes::count_of(given.as_ref(), &network);
     let mut model = network.hook(preprocessing.size.value, &hooks)?;
-    model
-        .output_remark()
-        .iter()
-        .for_each(|remark| remarks.add(remark));
-    for remark in preprocessing.remarks(model.entry()) {
-        remarks.add(&remark);
-    }
+    remarks.add_all(&network.remarks);
+    remarks.add_all(&model.remarks());
+    remarks.add_all(&preprocessing.remarks(model.entry()));
     let names = classes::class_names(&model, &network, given, options, &mut remarks)?;
     let labels = names.labels.as_ref();
     let saliency = classes::choose_target(&mut model, labels, &options.saliency, &mut remarks)?;
     let name = network.name;
     drop(network.graph); // the model has its own copy
-    for remark in model.remarks() {
-        remarks.add(remark);
-    }
     clock.lap("hooking");
 
     let mut fit = Fit::new(&name, &model, &options.map)?;
@@ -96,6 +89,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         notices,
     };
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
+    remarks.add_all(&model.remarks()); // also what the images showed
     clock.laps(&forwarded.times, "decoding");
 
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;

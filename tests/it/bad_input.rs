@@ -310,11 +310,30 @@ fn state_dict(change: &str, extension: &str) -> Vec<u8> {
         ("module", _) => (format!("module.{name}"), tensor),
         ("checkpoint", _) => (format!("state_dict.{name}"), tensor),
         ("nested", _) => (format!("state_dict.module.{name}"), tensor),
+        ("compiled", _) => (format!("_orig_mod.module.{name}"), tensor),
+        ("lightning", _) => (format!("state_dict.model.{name}"), tensor),
+        ("inside", _) => (name.replace("features.", "features.module."), tensor),
+        ("backbone" | "beside", _) => (format!("net.backbone.{name}"), tensor),
+        ("pair", _) => (format!("student.{name}"), tensor),
+        ("average", _) => (format!("state_dict.{name}"), tensor),
         ("reshaped", "features.0.bias") => (name, tensor.narrow(0, 0, 7).copy()),
         ("renamed", "features.0.bias") => ("stem.bias".to_string(), tensor),
         _ => (name, tensor),
     };
-    let state: Vec<(String, Tensor)> = vs.variables().into_iter().map(changed).collect();
+    let mut state: Vec<(String, Tensor)> = vs.variables().into_iter().map(changed).collect();
+    let again = |prefix: &str| {
+        let named = |(name, tensor)| (format!("{prefix}.{name}"), tensor);
+        vs.variables().into_iter().map(named).collect()
+    };
+    state.extend(match change {
+        "pair" => again("teacher"),
+        "average" => again("state_dict_ema"),
+        "beside" => vec![(
+            "loss.centres".to_string(),
+            Tensor::ones([2], (Kind::Float, Device::Cpu)),
+        )],
+        _ => Vec::new(),
+    });
     written(&format!("weights.{extension}"), |path| match extension {
         "ot" => Tensor::save_multi(&state, path).unwrap(),
         _ => Tensor::write_safetensors(&state, path).unwrap(),
@@ -457,7 +476,7 @@ fn files_that_are_no_network_are_refused() {
         resnet51 => 1: 'resnet51' | resnet50
         ResNet-50 => 1: 'ResNet-50' | resnet50
         mobilenetv2 => 1: 'mobilenetv2' | mobilenet_v2
-        nothing_like_it => 1: 'nothing_like_it' | efficientnet_lite0
+        nothing_like_it => 1: 'nothing_like_it' | prism models lists
         res\x0anet => 1: 'res\nnet'
         vgg16 => 1: no weights of vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights FILE | efficientnet_lite0
         vgg16 --offline => 1: vgg16 | downloads are forbidden | /vgg16-397923af.pth | hub/checkpoints/vgg16-397923af.pth | --weights
@@ -500,17 +519,38 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/raises.pt => 1: raises.pt | this network refuses its input
         data/bad_models/two_inputs.pt => 1: two_inputs.pt | more than one input
         data/networks/tiny_resnet_scripted.pt --layer none => 2: 'none' | prism layers lists
+        data/loading/{Quantised|QuantisedScripted}.pt => 1: quantised network | before quantisation
+        data/loading/OneValue.pt => 1: OneValue.pt | 'norm' | one value per channel
+        data/loading/AddsUp.pt => 1: AddsUp.pt | batch size of 4 is built in | dynamic batch
+        data/loading/DynamicInt8.pt --saliency exct-backp => 1: linear_dynamic | --saliency gradcam
+        data/loading/DynamicInt8.pt --saliency gradcam => 0
+        data/loading/{Trained|AlwaysDrops}.pt => 0: exported in training mode | inference mode
+        data/loading/BatchStatistics.pt => 0: statistics of the batch | one at a time
+        data/loading/BatchOfFour.pt => 0: batch size 4 is built into
+        data/loading/Random.pt => 0: warning: the network is random | --seed sets another seed
+        data/loading/Random.pt --quiet --seed 3 => 0
         data/bad_models/{talks|one_class}.pt => 0
         data/bad_models/dead.pt => 0: warning: all features are the same | the map is black
         "#,
     );
 }
 
-/// What `models/export.py` writes into a TorchScript file beside the network.
+/// What `models/export.py` and Ultralytics write into a TorchScript file beside the network.
 #[test]
 fn descriptions_of_networks_are_checked() {
     for (json, status, parts) in [
-        ("image_size = 64", 1, &["prism.json", "cannot be used"][..]),
+        (
+            r#"{"task": "detect", "names": {"0": "ant"}}"#,
+            1,
+            &["config.txt", "task is 'detect'", "classifiers"][..],
+        ),
+        (
+            r#"{"task": "classify", "imgsz": [32, 32], "names": {"0": "ant"}}"#,
+            1,
+            &["1 names", "5 classes"],
+        ),
+        (r#"{"task": "classify", "imgsz": [32, 32]}"#, 0, &[]),
+        ("image_size = 64", 1, &["prism.json", "cannot be used"]),
         ("[1, 2]", 1, &["prism.json"]),
         (r#"{"image_size": [0, 64]}"#, 1, &["image_size is 0x64"]),
         (r#"{"std": [1, 0, 1]}"#, 1, &["std is not positive"]),
@@ -527,7 +567,11 @@ fn descriptions_of_networks_are_checked() {
         fs::copy(data("odd_networks/Flag.pt"), &path).unwrap();
         let file = fs::File::options().read(true).write(true).open(path);
         let mut archive = zip::ZipWriter::new_append(file.unwrap()).unwrap();
-        add_to(&mut archive, &[("Flag/extra/prism.json", json.as_bytes())]);
+        let name = match json.contains("task") {
+            true => "Flag/extra/config.txt",
+            false => "Flag/extra/prism.json",
+        };
+        add_to(&mut archive, &[(name, json.as_bytes())]);
         archive.finish().unwrap();
         let file: &[&str] = if status == 0 { &[] } else { &["told.pt"] };
         place.expect(command, status, &[file, parts].concat());
@@ -552,7 +596,10 @@ fn weights_that_do_not_fit_are_refused() {
         nan.weights.safetensors => 1: squeezenet1_1 | weights are not finite
         reshaped.weights.safetensors => 1: reshaped.weights.safetensors | features.0.bias is [7] instead of [64]
         renamed.weights.safetensors => 1: missing features.0.bias | surplus stem.bias
-        {all|half|bfloat16|double|module|checkpoint|nested}.weights.safetensors => 0
+        {all|half|bfloat16|double|module|checkpoint|nested|compiled|lightning|inside}.weights.safetensors => 0
+        {backbone|beside}.weights.safetensors => 0: .weights.safetensors: the weights under 'net.backbone.' are taken
+        average.weights.safetensors => 0: under 'state_dict.' are taken | not the averaged ones under 'state_dict_ema.'
+        pair.weights.safetensors => 1: several sets of weights of squeezenet1_1 | under 'student.', under 'teacher.' | save one
         all.weights.ot => 0
         "#,
     );
@@ -680,6 +727,7 @@ fn options_that_make_no_sense_are_refused() {
         --saliency gradcam --target {10|-1|99999999999999999999} => 2: there is no class | 0 to 9
         --saliency gradcam --target cat => 2: target cat | names | 0 to 9 | --labels FILE
         --saliency gradcam --labels synonyms.txt --target honey\x20be => 2: honey bee
+        --saliency gradcam --labels synonyms.txt --target honey => 2: 'honey' | these contain it: honey bee
         --saliency gradcam --labels synonyms.txt --target fox => 2: 5 (fox) | 9 (fox, red fox, Vulpes)
         # Layers; the last has no pixels.
         --layer features.99 => 2: 'features.99'
@@ -706,6 +754,7 @@ fn options_that_make_no_sense_are_refused() {
         --overlay={-0.1|1.01|nan} => 2: --overlay | from 0 to 1
         --top={0|-3|5000} => 2: --top | whole number
         --batch-size={0|-1|9999999999999999999999} => 2: --batch-size | whole number
+        --seed={-1|x|1.5} => 2: --seed
         --threads={0|5000|many} => 2: --threads | whole number
         --figure-columns={0|65} => 2: --figure-columns | whole number from 1 to 64
         --memory={512|1T|99999999999999G} => 2: --memory | 512M

@@ -149,7 +149,8 @@ fn weights_of_another_number_of_classes_fit() {
     assert_eq!(opened.classes(zoo::find("resnet18").unwrap()), None);
 
     let _guard = tch::no_grad_guard();
-    let (vs, module) = network(entry, &path, Device::Cpu, |module| module).unwrap();
+    let (vs, module, remark) = network(entry, &path, Device::Cpu, |module| module).unwrap();
+    assert_eq!(remark, None);
     let loaded = vs.variables();
     for (name, tensor) in state.iter().filter(|(name, _)| loaded.contains_key(name)) {
         assert_eq!(loaded[name], *tensor, "{name}");

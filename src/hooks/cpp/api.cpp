@@ -70,6 +70,16 @@ char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device,
   });
 }
 
+char *prism_graph_sizes(prism_graph *graph, const int64_t *shape, int device, char **json) {
+  return guarded([&] {
+    *json = strdup(prism::sizes(*graph, at::IntArrayRef(shape, 4), device_of(device)).c_str());
+  });
+}
+
+char *prism_graph_batches(prism_graph *graph, char **json) {
+  return guarded([&] { *json = strdup(prism::batches(*graph).c_str()); });
+}
+
 char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t tap,
                         const prism_node_rule *rules, size_t rule_count, int32_t execution,
                         prism_program **out) {

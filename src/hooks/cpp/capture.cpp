@@ -138,6 +138,46 @@ Value *insert_leaf(Graph &graph, const GradientTap &tap) {
   return leaf;
 }
 
+// Gives a layer whose weights are integers the gradient of the layer whose weights they stand
+// for. What it computes stays the same: the sum adds y - y.
+void add_gradients(Graph &graph) {
+  for (Node *node : all_nodes(graph.block())) {
+    const std::string name = node->kind().toQualString();
+    if (name.rfind("quantized::linear_", 0) != 0 || name.find("dynamic") == std::string::npos)
+      continue;
+    const bool half = name.find("fp16") != std::string::npos;
+    Value *input = node->input(0);
+    {
+      torch::jit::WithInsertPoint before(node);
+      node->replaceInput(0, graph.insert(c10::aten::detach, {input}));
+    }
+    torch::jit::WithInsertPoint here(node->next());
+    const auto unpack = c10::Symbol::fromQualString(half ? "quantized::linear_unpack_fp16"
+                                                         : "quantized::linear_unpack");
+    Node *unpacked = graph.insertNode(graph.create(unpack, {node->input(1)}, 2));
+    unpacked->output(0)->setType(c10::TensorType::get());
+    unpacked->output(1)->setType(c10::OptionalType::ofTensor());
+    Value *weights = unpacked->output(0);
+    if (!half)
+      weights = graph.insert(c10::aten::dequantize, {weights});
+    Value *like = graph.insert(c10::aten::linear, {input, weights});
+    if (name.find("relu") != std::string::npos) // where the layer lets values through
+      like = graph.insert(c10::aten::mul, {like, graph.insert(c10::aten::sign, {node->output()})});
+    Value *zero = graph.insert(c10::aten::sub, {like, graph.insert(c10::aten::detach, {like})});
+    Value *sum = graph.insert(c10::aten::add, {node->output(), zero});
+    node->output()->replaceAllUsesAfterNodeWith(sum->node(), sum);
+  }
+}
+
+bool writes_attributes(Graph &graph, const torch::jit::AliasDb &aliases) {
+  const auto nodes = all_nodes(graph.block());
+  return std::any_of(nodes.begin(), nodes.end(), [&](Node *node) {
+    return node->kind() == c10::prim::SetAttr ||
+           (node->kind() == c10::prim::GetAttr && is_tensor(node->output()) &&
+            aliases.hasWriters(node->output()));
+  });
+}
+
 // Refuses weights that are not finite. The scores would not show them: the relu that
 // oneDNN fuses with a convolution turns NaN into 0.
 void require_finite_weights(Graph &graph) {
@@ -207,8 +247,11 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
   }
   auto program = std::make_unique<prism_program>();
   program->writes_input = aliases.hasWriters(graph->inputs()[source.batch_input]);
-  if (gradient_tap)
+  program->writes_state = writes_attributes(*graph, aliases);
+  if (gradient_tap) {
     graph->registerOutput(insert_leaf(*graph, *gradient_tap));
+    add_gradients(*graph);
+  }
   for (const prism_node_rule &rule : rules)
     apply_rule(*graph, values, rule);
   if (!rules.empty()) // computes the rules' weights
@@ -228,7 +271,11 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
 
 std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch) {
   at::AutoGradMode gradients(program.has_tap);
-  Stack stack = stack_for(program.fixed_inputs, program.batch_input,
+  std::vector<IValue> fixed = program.fixed_inputs;
+  if (program.writes_state) // every run begins with what the file holds
+    for (IValue &value : fixed)
+      value = value.isObject() ? value.deepcopy() : value;
+  Stack stack = stack_for(fixed, program.batch_input,
                           program.writes_input ? batch.clone() : batch);
   torch::jit::InterpreterState(program.code).run(stack);
   TORCH_CHECK(stack.size() == program.count, "the graph returned ", stack.size(), " values for ",

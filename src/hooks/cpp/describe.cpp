@@ -210,6 +210,13 @@ std::string describe_node(const Node *node, const Numbers &numbers, const std::v
   });
 }
 
+std::vector<Sizes> sizes_of(const std::vector<Facts> &facts) {
+  std::vector<Sizes> sizes;
+  for (const Facts &fact : facts)
+    sizes.push_back(fact.sizes);
+  return sizes;
+}
+
 } // namespace
 
 std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Device device) {
@@ -221,9 +228,13 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
   for (const Value *output : graph.outputs())
     append_returned(output, "", numbers, returned);
   const auto facts = facts_of_values(source, shape, device);
-  std::vector<Sizes> sizes;
-  for (const Facts &fact : facts)
-    sizes.push_back(fact.sizes);
+  std::vector<std::string> varying;
+  bool statistics = false;
+  for (const Node *node : all_nodes(graph.block())) {
+    statistics |= uses_batch_statistics(node);
+    if (may_vary(node))
+      varying.push_back(node->kind().toQualString());
+  }
   std::vector<std::string> nodes;
   for (const Node *node : graph.nodes())
     if (node->kind() != c10::prim::Constant)
@@ -232,9 +243,18 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
       {"input", json(static_cast<int64_t>(source.batch_input))},
       {"outputs", json(returned.values)},
       {"output_names", json(returned.names)},
-      {"sizes", json(sizes)},
+      {"sizes", json(sizes_of(facts))},
+      {"put_into_inference", json(source.put_into_inference)},
+      {"batch_statistics", statistics ? "true" : "false"},
+      {"varying", json(varying)},
       {"nodes", '[' + c10::Join(",", nodes) + ']'},
   });
 }
+
+std::string sizes(const prism_graph &source, at::IntArrayRef shape, at::Device device) {
+  return json(sizes_of(facts_of_values(source, shape, device)));
+}
+
+std::string batches(const prism_graph &source) { return json(built_in_batches(*source.graph)); }
 
 } // namespace prism

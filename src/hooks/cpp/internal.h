@@ -25,6 +25,7 @@ struct prism_graph {
   // still reads it, and default arguments.
   std::vector<c10::IValue> fixed_inputs;
   size_t batch_input = 0;
+  std::vector<std::string> put_into_inference; // operators that were in training mode
 };
 
 struct prism_program {
@@ -34,6 +35,7 @@ struct prism_program {
   size_t batch_input = 0;
   size_t count = 0;
   bool has_tap = false;      // the last value returned is a leaf of autograd
+  bool writes_state = false; // an operator would change attributes, which the next run would find
   bool writes_input = false; // an in-place operator would change the caller's batch
 };
 
@@ -65,6 +67,14 @@ std::unique_ptr<prism_graph> load(const char *path, at::Device device);
 void simplify(std::shared_ptr<Graph> &graph);
 void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionSchema *schema);
 
+// inference.cpp
+void to_this_machine(Graph &graph, at::Device device); // devices and number formats; no quantised ones
+void to_float(Graph &graph);                            // constants
+std::vector<std::string> to_inference(Graph &graph);    // the operators that were changed
+bool uses_batch_statistics(const Node *node);
+bool may_vary(const Node *node); // what it makes may differ between two runs
+std::vector<int64_t> built_in_batches(Graph &graph);    // sizes that may be that of a batch
+
 // floating.cpp
 void answer_is_floating_point(std::shared_ptr<Graph> &graph, const Value *images);
 
@@ -87,6 +97,8 @@ struct Facts {
 // The facts of every value, for an input of `shape`.
 std::vector<Facts> facts_of_values(const prism_graph &source, at::IntArrayRef shape, at::Device device);
 std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Device device);
+std::string sizes(const prism_graph &source, at::IntArrayRef shape, at::Device device);
+std::string batches(const prism_graph &source);
 
 // capture.cpp
 std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<prism_output> outputs,

@@ -53,6 +53,28 @@ torch::jit::Module load_module(const char *path, at::Device device) {
   }
 }
 
+// The images are float32 on `device`. Weights may have half or double precision, and a device
+// may be an attribute.
+void move_attributes(torch::jit::Module &module, at::Device device) {
+  at::NoGradGuard no_grad;
+  const auto to_float = [](at::Tensor tensor) {
+    if (tensor.is_floating_point() && tensor.scalar_type() != at::kFloat)
+      tensor.set_data(tensor.to(at::kFloat));
+  };
+  for (const auto &parameter : module.parameters())
+    to_float(parameter);
+  for (const auto &buffer : module.buffers())
+    to_float(buffer);
+  for (torch::jit::Module part : module.modules()) {
+    std::vector<std::string> names;
+    for (const auto &attribute : part.named_attributes(/*recurse=*/false))
+      if (attribute.value.isDevice())
+        names.push_back(attribute.name);
+    for (const std::string &name : names)
+      part.setattr(name, device);
+  }
+}
+
 // Frees the weights of a module of which only the code is needed.
 void forget_weights(torch::jit::Module &module) {
   for (torch::jit::Module part : module.modules()) {
@@ -109,21 +131,12 @@ std::unique_ptr<prism_graph> load(const char *path, at::Device device) {
   auto module = load_module(path, device);
   TORCH_CHECK(module.find_method("forward"), "it has no forward method");
   module.eval();
-  {
-    at::NoGradGuard no_grad;
-    // The images are float32, weights may have half or double precision.
-    const auto to_float = [](at::Tensor tensor) {
-      if (tensor.is_floating_point() && tensor.scalar_type() != at::kFloat)
-        tensor.set_data(tensor.to(at::kFloat));
-    };
-    for (const auto &parameter : module.parameters())
-      to_float(parameter);
-    for (const auto &buffer : module.buffers())
-      to_float(buffer);
-  }
+  move_attributes(module, device);
   // Freezing destroys the methods that it inlines, although operators still refer to them.
   // If they are inlined before, operators refer to those of `module`, which stays.
-  torch::jit::Inline(*module.get_method("forward").graph());
+  Graph &forward = *module.get_method("forward").graph();
+  torch::jit::Inline(forward);
+  to_this_machine(forward, device); // before constants are computed
   auto frozen = torch::jit::freeze_module(module);
   auto result = std::make_unique<prism_graph>();
   result->on_cpu = device.is_cpu();
@@ -133,7 +146,10 @@ std::unique_ptr<prism_graph> load(const char *path, at::Device device) {
   const IValue self = frozen._ivalue();
   const auto schema = module.get_method("forward").function().getSchema();
   bind_inputs(*result, &self, &schema);
+  to_this_machine(*result->graph, device);
   simplify(result->graph);
+  to_float(*result->graph);
+  result->put_into_inference = to_inference(*result->graph);
   answer_is_floating_point(result->graph, result->graph->inputs()[result->batch_input]);
   remove_in_place(result->graph);
   torch::jit::EliminateDeadCode(result->graph);

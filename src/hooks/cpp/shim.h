@@ -77,6 +77,11 @@ char *prism_trace_finish(prism_graph *trace);
  * (four numbers) on `device`. */
 char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json);
 
+/* The shapes alone, as in the description. */
+char *prism_graph_sizes(prism_graph *graph, const int64_t *shape, int device, char **json);
+/* Constants above 1 of the graph that may be the size of a batch, as a JSON list. */
+char *prism_graph_batches(prism_graph *graph, char **json);
+
 /* Compiles the graph to return `outputs`. Unless `tap` is negative, the program
  * also returns, last, the value `tap` as a leaf of autograd: results can be
  * differentiated with respect to it, with gradients as `rules` (in execution order)

@@ -143,7 +143,7 @@ pub fn open_safetensors(path: &Path) -> Result<Vec<(String, Stored)>> {
 /// Opens a file of libtorch's own format, which can only be read as a whole.
 pub fn open_ot(path: &Path) -> Result<Vec<(String, Stored)>> {
     let loaded = Tensor::load_multi(path)
-        .map_err(|e| anyhow!("libtorch cannot read it ({})", first_line(&e)))?;
+        .map_err(|_| anyhow!("is cut short or no file of libtorch's own format"))?;
     let stored = |(name, tensor): (String, Tensor)| (name, Stored::InMemory(tensor.detach()));
     Ok(loaded.into_iter().map(stored).collect())
 }

@@ -33,7 +33,7 @@ pub fn load(
     let mut state: BTreeMap<String, Tensor> = state
         .into_iter()
         .filter(|(name, _)| !is_ignored(name))
-        .map(|(name, tensor)| (current_name(name), tensor))
+        .map(|(name, tensor)| (current_name(&name), tensor))
         .collect();
 
     let not_in = |names: &BTreeMap<String, Tensor>, others: &BTreeMap<String, Tensor>| {
@@ -81,9 +81,9 @@ fn is_ignored(name: &str) -> bool {
 
 /// Today's name of a tensor. Older PyTorch allowed dots in module names: `norm1` was
 /// `denselayer1.norm.1.weight`.
-fn current_name(name: String) -> String {
+pub fn current_name(name: &str) -> String {
     if !name.contains(".denselayer") {
-        return name;
+        return name.to_owned();
     }
     name.replace(".norm.1.", ".norm1.")
         .replace(".norm.2.", ".norm2.")

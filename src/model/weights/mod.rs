@@ -15,6 +15,7 @@ use tch::nn::{self, ModuleT};
 use super::zoo::ZooEntry;
 use crate::hooks::skip_init;
 use crate::names::first_few;
+use crate::remarks::Remark;
 use crate::threads::or_resume;
 
 pub use super::archive::is_torchscript;
@@ -25,20 +26,21 @@ pub use state_dict::StateDict;
 const LISTED: usize = 3;
 
 /// Builds the network of `entry` on `device` and loads the weights of `file`. Returns its variables,
-/// and the result of `meanwhile`, which gets the module (`[N, 3, H, W]` to
+/// what was assumed of the file, and the result of `meanwhile`, which gets the module (`[N, 3, H, W]` to
 /// `[N, classes of the file]`) while the weights are read: its variables are frozen and have no
 /// values yet.
 ///
 /// # Errors
-/// Returns the errors of [`StateDict::open`] and [`load`].
+/// Returns the errors of [`StateDict::open`], [`StateDict::select`] and [`load`].
 pub fn network<T>(
     entry: &ZooEntry,
     file: &Path,
     device: Device,
     meanwhile: impl FnOnce(Box<dyn ModuleT>) -> T,
-) -> Result<(nn::VarStore, T)> {
+) -> Result<(nn::VarStore, T, Option<Remark>)> {
     let shown = file.display();
-    let state = StateDict::open(file)?;
+    let mut state = StateDict::open(file)?;
+    let remark = state.select(entry)?;
     let Some(classes) = state.classes(entry) else {
         bail!(
             "{shown}: these are not weights of {}: missing {}.weight; it holds {}",
@@ -61,5 +63,5 @@ pub fn network<T>(
         (meanwhile(module), or_resume(read.join()))
     });
     load(&vs, entry, state?, file)?;
-    Ok((vs, made))
+    Ok((vs, made, remark))
 }

@@ -1,17 +1,27 @@
 //! The tensors of a file of weights.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
-use tch::Tensor;
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
 
+use super::LISTED;
 use super::formats::{self, Stored};
+use super::load::current_name;
+use crate::hooks::skip_init;
 use crate::model::zoo::ZooEntry;
+use crate::names::first_few;
+use crate::remarks::Remark;
 
-/// Prefixes of the names in a checkpoint: keys under which training scripts store the state dict,
-/// and wrappers around the network (`module.`: `torch.nn.DataParallel`).
-const CHECKPOINT_KEYS: [&str; 4] = ["state_dict.", "model_state_dict.", "model.", "module."];
+/// Keys under which training scripts store the state dict. They need no remark.
+const CHECKPOINT_KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+
+/// Wrappers around a network or a part of it: `torch.nn.DataParallel`, `torch.compile`. No
+/// module in the zoo has such a name.
+const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
 /// The tensors of a file of weights, sorted by name. Their values are read on demand.
 pub struct StateDict {
@@ -23,8 +33,8 @@ pub struct StateDict {
 
 impl StateDict {
     /// Opens `path`: `.safetensors` and `.ot` (libtorch's own format) by extension, any other
-    /// file as written by `torch.save`, old or new, without running its pickle code. A
-    /// state dict inside a checkpoint and a `module.` prefix are unwrapped.
+    /// file as written by `torch.save`, old or new, without running its pickle code. Wrappers
+    /// (`module.`) are left out of the names.
     ///
     /// # Errors
     /// Returns an error if the file is missing, empty, not a state dict, or a TorchScript
@@ -43,7 +53,7 @@ impl StateDict {
             "ot" => formats::open_ot(path),
             _ => formats::open_pytorch(path, about.len()),
         };
-        let mut tensors = unwrap_checkpoint(tensors.with_context(|| shown.to_string())?);
+        let mut tensors = unwrapped(tensors.with_context(|| shown.to_string())?);
         ensure!(
             !tensors.is_empty(),
             "{shown}: holds no tensors, so it is not a state dict"
@@ -54,6 +64,74 @@ impl StateDict {
             length: about.len(),
             tensors,
         })
+    }
+
+    /// Selects the tensors of `entry`'s network, which may have a common prefix (`backbone.`)
+    /// beside others: an optimiser's state, or a loss. Removes the prefix, and says so unless it
+    /// is a usual one of checkpoints. If no prefix has all tensors, the one with the most stays.
+    ///
+    /// # Errors
+    /// Returns an error that names the prefixes if several have all tensors.
+    pub fn select(&mut self, entry: &ZooEntry) -> Result<Option<Remark>> {
+        let shown = self.file.display();
+        let wanted = names_of(entry);
+        let last = format!("{}.weight", entry.last_layer);
+        let held: BTreeSet<String> = self
+            .tensors
+            .iter()
+            .map(|(name, _)| current_name(name))
+            .collect();
+        let count = |prefix: &str| {
+            let held = |name: &&String| held.contains(&format!("{prefix}{name}"));
+            wanted.iter().filter(held).count()
+        };
+        let prefixes = held.iter().filter_map(|name| name.strip_suffix(&last));
+        let prefixes: Vec<&str> = prefixes
+            .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+            .collect();
+        let complete: Vec<&str> = prefixes
+            .iter()
+            .copied()
+            .filter(|prefix| count(prefix) == wanted.len())
+            .collect();
+        let (averages, own): (Vec<&str>, Vec<&str>) =
+            complete.iter().partition(|prefix| is_average(prefix));
+        let chosen = match (own.as_slice(), averages.as_slice()) {
+            ([one], _) | ([], [one]) => *one,
+            ([], []) => match prefixes.iter().max_by_key(|prefix| count(prefix)) {
+                Some(best) => best,
+                None => return Ok(None),
+            },
+            _ => {
+                let named: Vec<String> =
+                    complete.iter().map(|prefix| shown_prefix(prefix)).collect();
+                bail!(
+                    "{shown}: it holds several sets of weights of {}: {}; save one of them alone",
+                    entry.name,
+                    first_few(&named, LISTED)
+                )
+            }
+        };
+        let left_out = averages.first().filter(|average| **average != chosen);
+        let mut usual = chosen.split_terminator('.');
+        let text = match (usual.all(|part| CHECKPOINT_KEYS.contains(&part)), left_out) {
+            (true, None) => None,
+            (_, Some(average)) => Some(format!(
+                "{shown}: the weights {} are taken, not the averaged ones {}",
+                shown_prefix(chosen),
+                shown_prefix(average)
+            )),
+            (false, None) => Some(format!(
+                "{shown}: the weights {} are taken",
+                shown_prefix(chosen)
+            )),
+        };
+        let chosen = chosen.to_string();
+        self.tensors = std::mem::take(&mut self.tensors)
+            .into_iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix(&chosen)?.to_owned(), tensor)))
+            .collect();
+        Ok(text.map(Remark::note))
     }
 
     /// The number of classes, from the rows of `entry`'s last layer. `None` if that layer is
@@ -94,19 +172,38 @@ impl StateDict {
     }
 }
 
-/// If any tensor has one of [`CHECKPOINT_KEYS`] as prefix, selects the tensors with that prefix
-/// and removes it; the others are an optimiser's state. No module in the zoo has such a name.
-fn unwrap_checkpoint(mut tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)> {
-    while let Some(key) = CHECKPOINT_KEYS
-        .iter()
-        .find(|key| tensors.iter().any(|(name, _)| name.starts_with(*key)))
-    {
-        tensors = tensors
-            .into_iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(key)?.to_owned(), tensor)))
-            .collect();
+/// The names without [`WRAPPERS`], unless two would then be equal.
+fn unwrapped(tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)> {
+    let bare = |name: &String| -> String {
+        let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+        parts.collect::<Vec<_>>().join(".")
+    };
+    let names: BTreeSet<String> = tensors.iter().map(|(name, _)| bare(name)).collect();
+    if names.len() < tensors.len() {
+        return tensors;
     }
-    tensors
+    let renamed = |(name, tensor)| (bare(&name), tensor);
+    tensors.into_iter().map(renamed).collect()
+}
+
+/// The names of the tensors of `entry`'s network.
+fn names_of(entry: &ZooEntry) -> Vec<String> {
+    let vs = VarStore::new(Device::Cpu);
+    let _network = skip_init(|| entry.build(&vs.root(), 1));
+    vs.variables().into_keys().collect()
+}
+
+fn shown_prefix(prefix: &str) -> String {
+    match prefix {
+        "" => "without a prefix".to_string(),
+        _ => format!("under '{prefix}'"),
+    }
+}
+
+/// Whether the prefix is of a moving average of the weights, which training keeps beside them.
+fn is_average(prefix: &str) -> bool {
+    let words = prefix.split(['.', '_']);
+    words.into_iter().any(|word| matches!(word, "ema" | "swa"))
 }
 
 #[cfg(test)]
