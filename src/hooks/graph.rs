@@ -107,7 +107,12 @@ impl Node {
         first.filter(|_| self.kind() == Kind::FillContainer)
     }
 
-    fn argument(&self, name: &str) -> Option<&[i64]> {
+    /// The sizes of its second input if that is a constant tensor.
+    pub fn weight(&self) -> Option<&[i64]> {
+        self.weight.as_deref()
+    }
+
+    pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
 }

@@ -4,6 +4,7 @@
 //! [`HookedModel`] selects tensors by a [`Rule`], compiles the graph that returns them, and runs
 //! it.
 
+mod channels;
 mod excitation_backprop;
 mod ffi;
 mod graph;
@@ -15,6 +16,7 @@ mod network;
 mod operators;
 mod selection;
 
+pub(crate) use channels::counted as counted_channels;
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};

@@ -27,6 +27,8 @@ pub struct Hooks {
     pub saliency: Option<SaliencyHook>,
     /// Arithmetic of the network; always float32 if a saliency is computed.
     pub precision: Precision,
+    /// The number of channels of the images; as many as the network takes if there is none.
+    pub channels: Option<i64>,
 }
 
 /// Arithmetic of a network.
@@ -123,7 +125,7 @@ impl HookedModel {
         hooks: &Hooks,
         execution: Execution,
     ) -> Result<HookedModel> {
-        let graph = network.describe(size)?;
+        let graph = network.describe(size, hooks.channels)?;
         let mut operators = graph.nodes.iter().map(|node| &node.full_name);
         if operators.any(|name| name.starts_with("quantized::")) {
             bail!(
@@ -163,7 +165,7 @@ impl HookedModel {
         })
     }
 
-    /// Runs the network on `[N,3,H,W]` float32 images and reads its activations.
+    /// Runs the network on `[N,C,H,W]` float32 images and reads its activations.
     ///
     /// # Errors
     /// Returns libtorch's reason on one line if an operator fails.
@@ -267,6 +269,12 @@ impl HookedModel {
     /// Height and width of its input.
     pub fn input_size(&self) -> Size {
         self.size
+    }
+
+    /// The number of channels of its input.
+    pub fn channels(&self) -> i64 {
+        let sizes = self.graph.sizes(self.graph.input);
+        sizes.map_or(0, |sizes| sizes[1])
     }
 
     /// The device that it runs on.

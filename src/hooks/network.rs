@@ -8,10 +8,9 @@ use tch::{Device, Tensor};
 
 use super::ffi::{Output, RawGraph, Reading};
 use super::graph::Graph;
-use super::messages::{is_lack_of_memory, plain};
+use super::messages::plain;
 use super::model::Precision;
 use super::selection::class_scores;
-use crate::error::{Hint, hinted};
 use crate::size::Size;
 
 /// A network as a graph, before anything in it is hooked.
@@ -50,7 +49,7 @@ impl NetworkGraph {
         size: Size,
         precision: Precision,
     ) -> Result<impl Fn(&Tensor) -> Result<Tensor>> {
-        let scores = Output::new(class_scores(&self.describe(size)?)?, Reading::Whole);
+        let scores = Output::new(class_scores(&self.describe(size, None)?)?, Reading::Whole);
         let program = self.raw.program(&[scores], None, precision.execution())?;
         let device = self.device;
         Ok(move |batch: &Tensor| {
@@ -59,20 +58,22 @@ impl NetworkGraph {
         })
     }
 
-    /// The graph as data, for images of `size`.
+    /// The graph as data, for images of `size` with `channels`.
     ///
     /// # Errors
-    /// Returns an error if the network cannot take such images.
-    pub(super) fn describe(&self, size: Size) -> Result<Graph> {
-        let Size { height, width } = size;
-        let described = self.raw.describe([1, 3, height, width], self.device);
-        let json = described.map_err(|error| {
-            if is_lack_of_memory(&error) {
-                return error;
-            }
-            let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
-            hinted(message, Hint::ImageSize)
-        })?;
+    /// Returns libtorch's reason if the network cannot take such images.
+    pub(super) fn describe_for(&self, size: Size, channels: i64) -> Result<Graph> {
+        let shape = [1, channels, size.height, size.width];
+        let json = self.raw.describe(Some(shape), self.device)?;
+        Graph::parse(&json, &self.parameter_names)
+    }
+
+    /// The graph as data, without the sizes of its values.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub(super) fn structure(&self) -> Result<Graph> {
+        let json = self.raw.describe(None, self.device)?;
         Graph::parse(&json, &self.parameter_names)
     }
 }

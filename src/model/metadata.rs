@@ -23,9 +23,9 @@ pub struct ModelMetadata {
     #[serde(default, deserialize_with = "size")]
     pub image_size: Option<Size>,
     /// Mean of the channels.
-    pub mean: Option<[f64; 3]>,
+    pub mean: Option<Vec<f64>>,
     /// Standard deviation of the channels.
-    pub std: Option<[f64; 3]>,
+    pub std: Option<Vec<f64>>,
     /// Names of the classes in the order of the scores.
     pub labels: Option<Vec<String>>,
 }
@@ -53,8 +53,16 @@ impl ModelMetadata {
                 "image_size is {size}, but each side must be from 1 to {LARGEST_SIDE}"
             );
         }
-        let positive = |std: [f64; 3]| std.iter().all(|&value| value > 0.0);
-        ensure!(metadata.std.is_none_or(positive), "std is not positive");
+        let positive = |std: &Vec<f64>| std.iter().all(|&value| value > 0.0);
+        ensure!(
+            metadata.std.as_ref().is_none_or(positive),
+            "std is not positive"
+        );
+        let is_empty = |values: &Option<Vec<f64>>| values.as_ref().is_some_and(Vec::is_empty);
+        ensure!(
+            !is_empty(&metadata.mean) && !is_empty(&metadata.std),
+            "mean or std has no value"
+        );
         Ok(metadata)
     }
 }
@@ -99,7 +107,8 @@ mod tests {
             b"[]",
             b"{\"image_size\": [0, 3]}",
             b"{\"image_size\": 224}",
-            b"{\"mean\": [1, 2]}",
+            b"{\"mean\": []}",
+            b"{\"mean\": 0.5}",
             b"{\"std\": [1, 0, 1]}",
             b"{\"labels\": [1]}",
         ] {

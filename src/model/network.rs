@@ -13,7 +13,7 @@ use super::metadata::ModelMetadata;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
 use super::{archive, weights};
-use crate::convert::Normalisation;
+use crate::convert::{Normalisation, rescaled};
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
@@ -69,6 +69,7 @@ impl Network {
             Located::TorchScript(file) => {
                 check_file(&file)?;
                 let metadata = ModelMetadata::read(&file)?;
+                check_scale(&file, &metadata, options)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
                 (stem.to_string_lossy().into_owned(), graph, metadata)
@@ -83,7 +84,7 @@ impl Network {
                 (entry.name.to_string(), graph, metadata)
             }
         };
-        let default = Normalisation::default();
+        let default = Normalisation::imagenet(options.bgr);
         Ok(Network {
             name,
             input_size: options
@@ -91,8 +92,13 @@ impl Network {
                 .or(metadata.image_size)
                 .unwrap_or(DEFAULT_SIZE),
             normalisation: Normalisation {
-                mean: options.mean.or(metadata.mean).unwrap_or(default.mean),
-                std: options.std.or(metadata.std).unwrap_or(default.std),
+                mean: options
+                    .mean
+                    .clone()
+                    .or(metadata.mean)
+                    .unwrap_or(default.mean),
+                std: options.std.clone().or(metadata.std).unwrap_or(default.std),
+                bgr: options.bgr,
             },
             labels: metadata.labels.map(Labels::new),
             graph,
@@ -105,6 +111,19 @@ impl Network {
     /// Returns the errors of [`HookedModel::new`].
     pub fn hook(&self, size: Size, hooks: &Hooks) -> Result<HookedModel> {
         HookedModel::new(&self.graph, size, hooks)
+    }
+}
+
+/// Refuses a mean or standard deviation of pixels from 0 to 255 in a file, if it is used.
+fn check_scale(file: &Path, metadata: &ModelMetadata, options: &ModelOptions) -> Result<()> {
+    let mean = metadata.mean.as_deref().filter(|_| options.mean.is_none());
+    let std = metadata.std.as_deref().filter(|_| options.std.is_none());
+    match rescaled(mean, std, "") {
+        Some(advice) => {
+            let message = format!("{}: the prism.json in it has {advice}", file.display());
+            Err(hinted(message, Hint::Normalisation))
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,19 +1,22 @@
 //! A run: images -> batch -> hooked network -> excitations -> features -> maps -> outputs.
 
+mod channels;
 mod classes;
 mod commands;
 mod describe;
 mod fit;
 mod forward;
 mod input;
+mod oddities;
 mod outputs;
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::classes::top_classes;
 use crate::heap::with_retained_heap;
+use crate::hooks::Hooks;
 use crate::model::Network;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
@@ -38,7 +41,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let mut clock = Stopwatch::start();
     let mut remarks = Remarks::new(notices);
 
-    let input = Input::open(&options.input, &options.model, notices)?;
+    let input = Input::open(&options.input, &options.model, notices, &mut remarks)?;
     let drawn = outputs::drawn(&options.output);
     let saved = outputs::saved(&options.output);
     let mut to = Destination::default();
@@ -50,11 +53,19 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let network = Network::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
     let size = input.size().unwrap_or(network.input_size);
-    let mut model = network.hook(size, &options.hooks())?;
+    let hooks = Hooks {
+        channels: input.channels(),
+        ..options.hooks()
+    };
+    let mut model = network.hook(size, &hooks)?;
+    let fitted = channels::fitted(&input, &network.normalisation, model.channels())
+        .with_context(|| options.model.model.display().to_string())?;
+    let (normalisation, assumed) = fitted;
+    assumed.iter().for_each(|remark| remarks.add(remark));
     let labels = classes::labels_of(&model, &network, given, &options.model)?;
     let target = &options.saliency;
     let saliency = classes::choose_target(&mut model, labels.as_ref(), target, &mut remarks)?;
-    let (name, normalisation) = (network.name, network.normalisation);
+    let name = network.name;
     drop(network.graph); // the model has its own copy
     clock.lap("hooking");
 
@@ -82,6 +93,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     };
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
     clock.laps(&forwarded.times, "decoding");
+    let odd = forwarded.oddities.remarks(options.input.white);
+    odd.iter().for_each(|remark| remarks.add(remark));
 
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
     clock.lap("analysing");

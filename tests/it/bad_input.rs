@@ -347,10 +347,12 @@ fn files_that_are_no_image_are_refused() {
         IMAGES,
         r#"
         empty.jpg => 1: cannot read the image empty.jpg: the file is empty
-        {text.png|html.jpg|drawing.svg|noise.png} => 1: no known image format
+        {text.png|noise.png} => 1: no known image format
         text.png => 1: text.png
-        new.avif => 1: new.avif | not supported | convert it to JPEG or PNG
-        sky.hdr => 1: sky.hdr | not supported
+        html.jpg => 1: html.jpg | this is a web page (HTML)
+        drawing.svg => 1: drawing.svg | this is SVG; convert it
+        {new.avif|new.png=new.avif} => 1: new. | this is AVIF; convert it to JPEG or PNG
+        sky.hdr => 1: sky.hdr | this is Radiance HDR; convert it
         # Headers that claim more pixels than there are.
         claims_30000x30000.png => 1: claims_30000x30000.png | too large (30000x30000 | scale it down
         claims_65535x65500.jpg => 1: claims_65535x65500.jpg | too large (65535x65500 | scale it down
@@ -482,7 +484,7 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/{maps_a_file|maps_a_file_when_loaded}.pt => 1: maps_a_file | aten::from_file
         data/bad_models/greedy.pt => 1: greedy.pt | memory
         data/bad_models/recurrent.pt => 1: recurrent.pt | nothing to hook | no convolution
-        data/bad_models/one_channel.pt => 1: one_channel.pt | channels
+        data/bad_models/one_channel.pt => 0: photographs are taken in grey | mean 0.449 and std 0.226 are assumed
         data/bad_models/fixed_size.pt => 1: fixed_size.pt | [N,3,64,64] | --image-size sets another size
         data/bad_models/not_nk.pt => 1: not_nk.pt | [N,K]
         data/bad_models/no_batch.pt => 1: shape [5] | [N,K]

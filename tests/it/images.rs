@@ -144,7 +144,7 @@ fn files_that_are_not_images_are_refused_in_one_line() {
         (write("bomb.ppm", bomb), "too large (65536x65536"),
         (
             write("a.avif", b"\0\0\0\x1cftypavif\0\0\0\0"),
-            "not supported",
+            "this is AVIF; convert it to JPEG or PNG",
         ),
         (in_folder, "it is a folder"),
         (folder.path().join("missing.jpg"), "no such file"),
@@ -224,10 +224,14 @@ fn folder_with(names: &[&str]) -> TempDir {
 /// The names under the folder that the values find.
 fn found(folder: &TempDir, values: &[&str]) -> Vec<String> {
     let values: Vec<_> = values.iter().map(|v| folder.path().join(v)).collect();
-    let names = find_images(&values).unwrap().into_iter().map(|path| {
-        let name = path.strip_prefix(folder.path()).unwrap();
-        name.to_str().unwrap().to_string()
-    });
+    let names = find_images(&values)
+        .unwrap()
+        .images
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(folder.path()).unwrap();
+            name.to_str().unwrap().to_string()
+        });
     names.collect()
 }
 
@@ -263,10 +267,10 @@ fn an_equal_absolute_path_counts_once() {
         ["a.jpg", "b.jpg"]
     );
     let twice = find_images(&["Cargo.toml".into(), "./Cargo.toml".into()]).unwrap();
-    assert_eq!(twice, [PathBuf::from("Cargo.toml")]);
+    assert_eq!(twice.images, [PathBuf::from("Cargo.toml")]);
     let absolute = std::path::absolute("Cargo.toml").unwrap();
     let twice = find_images(&["Cargo.toml".into(), absolute]).unwrap();
-    assert_eq!(twice, [PathBuf::from("Cargo.toml")]);
+    assert_eq!(twice.images, [PathBuf::from("Cargo.toml")]);
 }
 
 #[test]
@@ -307,7 +311,7 @@ fn paths_need_not_be_unicode() {
     fs::copy(data("plain.jpg"), &path).unwrap();
     for value in [&path, &name(b"caf\xe9")] {
         let found = find_images(std::slice::from_ref(value)).unwrap();
-        assert!(found.iter().eq([&path]));
+        assert!(found.images.iter().eq([&path]));
     }
     decode(&path).unwrap();
     let line = complaint(find_images(&[name(b"\xe9*.jpg")]));

@@ -138,7 +138,7 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
   return object({
       {"input", json(static_cast<int64_t>(source.batch_input))},
       {"outputs", json(returned)},
-      {"sizes", json(sizes_of_values(source, shape, device))},
+      {"sizes", json(shape.empty() ? std::vector<Sizes>(numbers.size()) : sizes_of_values(source, shape, device))},
       {"nodes", '[' + c10::Join(",", nodes) + ']'},
   });
 }
