@@ -16,6 +16,23 @@ use super::kinds::{self, Kind};
 /// Files that systems leave in folders of pictures, beside hidden ones.
 const LITTER: [&str; 3] = ["Thumbs.db", "ehthumbs.db", "desktop.ini"];
 
+/// Extensions of files that lie beside images and are none. There may be as many of them as
+/// images, so they are not opened.
+const NOTES: [&str; 12] = [
+    "csv",
+    "json",
+    "md",
+    "npy",
+    "npz",
+    "pt",
+    "pth",
+    "safetensors",
+    "txt",
+    "xml",
+    "yaml",
+    "yml",
+];
+
 /// Files and folders in which images are looked for, to say that they are there.
 const MOST_SEARCHED: usize = 10_000;
 
@@ -211,6 +228,10 @@ fn sorted_out(folder: &Path, others: Vec<PathBuf>) -> LeftOut {
             left_out.folders += usize::from(holds_image(&path, &mut searched));
             continue;
         }
+        if has_extension(&path, &NOTES) {
+            left_out.others += 1;
+            continue;
+        }
         let start = start_of(&path);
         let by_content = kinds::by_content(&start);
         let kind = by_content.or_else(|| kinds::by_extension(&path));
@@ -287,11 +308,11 @@ fn is_litter(path: &Path) -> bool {
 }
 
 fn has_image_extension(path: &Path) -> bool {
-    let is_known = |found: &OsStr| {
-        extensions()
-            .iter()
-            .any(|known| found.eq_ignore_ascii_case(known))
-    };
+    FORMATS.iter().any(|(_, known)| has_extension(path, known))
+}
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    let is_known = |found: &OsStr| known.iter().any(|known| found.eq_ignore_ascii_case(known));
     path.extension().is_some_and(is_known)
 }
 

@@ -31,7 +31,7 @@ pub fn fitted(
     }
     if normalisation.bgr && channels != 3 {
         return Err(usage(format!(
-            "the network takes {count}, which have no order of colours"
+            "the network takes {count}, which has no order of colours"
         )));
     }
     let Some(fitted) = normalisation.for_channels(channels as usize) else {

@@ -13,6 +13,7 @@ mod faults;
 mod images;
 mod networks;
 mod parity;
+mod preprocessing;
 mod properties;
 mod report;
 mod saliency;
