@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use image::codecs::pnm::PnmDecoder;
+use image::error::ImageFormatHint;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
@@ -208,6 +209,14 @@ fn unreadable(path: &Path, error: &anyhow::Error) -> anyhow::Error {
         Some(ImageError::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => {
             CUT_SHORT.into()
         }
+        Some(ImageError::Unsupported(error)) => match error.format_hint() {
+            ImageFormatHint::Exact(format) => {
+                format!(
+                    "this variety of {format:?} is not supported; convert it to PNG with 8 or 16 bits"
+                )
+            }
+            _ => error.to_string(),
+        },
         _ => error.to_string(),
     };
     let line: Vec<&str> = message.split_whitespace().collect();

@@ -193,6 +193,19 @@ fn content(kind: &str) -> Option<Vec<u8>> {
         ("shot", "jxl") => b"\0\0\0\x0cJXL \r\n\x87\n\0\0".to_vec(),
         ("shot", "dcm") => [&[0; 128][..], b"DICM\x02\0"].concat(),
         ("shot", "mp4") => text("\0\0\0\x18ftypisom\0\0\0\0isommp41"),
+        ("lab", "tiff") => {
+            let mut bytes = photo(ImageFormat::Tiff);
+            let photometric = [6, 1, 3, 0, 1, 0, 0, 0, 2, 0];
+            let at = bytes.windows(10).position(|part| part == photometric);
+            bytes[at.unwrap() + 8] = 8;
+            bytes
+        }
+        ("float", "tiff") => {
+            let grey = image::Rgb32FImage::from_pixel(2, 2, Rgb([0.5; 3]));
+            let mut bytes = Cursor::new(Vec::new());
+            grey.write_to(&mut bytes, ImageFormat::Tiff).unwrap();
+            bytes.into_inner()
+        }
         ("shot", "lfs") => text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         ("new", "avif") => text("\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B"),
         ("sky", "hdr") => text("#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n"),
@@ -412,6 +425,8 @@ fn files_that_are_no_image_are_refused() {
         a.jpg=shot.mp4 => 1: a.jpg: this is a video (MP4 or QuickTime); save its frames as JPEG or PNG
         a.jpg=other.zip => 1: a.jpg: this is a zip archive; unpack it
         a.png=shot.lfs => 1: a.png: this is a pointer of Git LFS; fetch
+        a.tiff=float.tiff => 1: a.tiff: its samples are of type Rgb32F; convert it to 8 or 16 bits
+        a.tiff=lab.tiff => 1: a.tiff: this variety of Tiff is not supported; convert it to PNG
         # Cameras' own files are TIFF files of a thumbnail.
         a.nef=photo.tiff => 1: a.nef: this is a raw camera file; convert it
         phone.heics => 1: the folder phone.heics holds no image that can be read, but 2 HEIC; convert to JPEG or PNG
