@@ -11,7 +11,7 @@ use image::error::ImageFormatHint;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::headers::{check_webp, gif_frame};
+use super::headers::{check_webp, gif_frame, is_premultiplied_tga};
 use super::kinds::{self, Kind};
 use super::pixels::{Pixels, Storage, to_rgb};
 use super::tags::Tags;
@@ -128,6 +128,7 @@ fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
                         check_dimensions(frame, max_pixels)?;
                     }
                 }
+                ImageFormat::Tga => storage.premultiplied = is_premultiplied_tga(&mut file),
                 ImageFormat::Tiff => {
                     let found = Tags::of_file(&mut file);
                     refuse(Some(kinds::CAMERA_TIFF).filter(|_| found.is_raw()))?;

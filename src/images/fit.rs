@@ -1,5 +1,7 @@
 //! Bringing pictures to the input size of a network.
 
+use std::fmt;
+
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use fast_image_resize as fir;
@@ -18,6 +20,13 @@ pub enum Resize {
     Crop,
     /// The whole picture in its aspect ratio, centred, with grey bars beside it
     Pad,
+}
+
+impl fmt::Display for Resize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.to_possible_value();
+        f.write_str(name.as_ref().map_or("", |name| name.get_name()))
+    }
 }
 
 /// The shorter side before the centre is cut out, and the side of the centre: torchvision's

@@ -123,16 +123,21 @@ where
 {
     let top: u64 = S::DEFAULT_MAX_VALUE.into();
     let is_empty = picture.pixels().all(|pixel| pixel.0[3].into() == 0);
-    let unit = white * top;
+    // Most images have this level; a division by a constant is faster.
+    let is_plain = white == top && !storage.inverted;
+    let (step, unit) = (top * top / 255, white * top);
     let level = |colour: u64| match storage.inverted {
         true => white - (top - colour).min(white),
         false => colour.min(white),
     };
     let over = |colour: S, alpha: u64| {
-        let colour = level(colour.into());
         let share = if storage.premultiplied { top } else { alpha };
-        let mixed = colour * share + white * (top - alpha);
-        ((255 * mixed + unit / 2) / unit).min(255) as u8
+        let mixed = |colour: u64| colour * share + white * (top - alpha);
+        let rounded = match is_plain {
+            true => (mixed(colour.into()) + step / 2) / step,
+            false => (255 * mixed(level(colour.into())) + unit / 2) / unit,
+        };
+        rounded.min(255) as u8
     };
     let (width, height) = picture.dimensions();
     let rgb = picture

@@ -163,6 +163,13 @@ def meant_otherwise(small):
         multiplied = np.floor(colours * share[..., None] / top + 0.5)
         tiff(OUT / name, np.dstack([multiplied, share]).astype(kind), 2, extra=[1])
         expect(name, np.floor((multiplied + top - share[..., None]) * 255 / top + 0.5))
+    multiplied = np.floor(rgb.astype(np.int64) * alpha[..., None] / 255 + 0.5)
+    tga = OUT / "premultiplied.tga"
+    Image.fromarray(np.dstack([multiplied, alpha]).astype(np.uint8), "RGBA").save(tga)
+    pixels = tga.read_bytes().split(b"\0\0\0\0\0\0\0\0TRUEVISION-XFILE")[0]
+    area = struct.pack("<H", 495) + bytes(492) + bytes([4])
+    tga.write_bytes(pixels + area + struct.pack("<II", len(pixels), 0) + b"TRUEVISION-XFILE.\0")
+    expect(tga.name, np.minimum(multiplied + 255 - alpha[..., None], 255))
     tiff(OUT / "alpha.tiff", np.dstack([rgb, alpha]).astype(np.uint8), 2, extra=[2])
     expect("alpha.tiff", over_white(rgb, alpha, 255))
     # An orientation of four bytes.
