@@ -57,7 +57,7 @@ impl Input {
             }
             if left_out.others > 0 {
                 let (value, count) = (left_out.value.display(), left_out.others);
-                notices.detail(|| format!("{value}: {count} files that are no images"));
+                notices.detail(|| format!("{value}: files that are no images: {count}"));
             }
         }
         let mut paths = Vec::new();
