@@ -52,7 +52,7 @@ impl ArrayFormat {
     }
 }
 
-/// Reads the array `input`, `[N, 3, H, W]`, of an `.npz` (also compressed) or `.safetensors`
+/// Reads the array `input`, `[N, C, H, W]`, of an `.npz` (also compressed) or `.safetensors`
 /// file: images that are preprocessed for the network.
 ///
 /// Takes float32 as it is and rounds float64, NumPy's default, to float32.
@@ -81,19 +81,23 @@ struct Stored {
 impl Stored {
     fn into_images(self) -> Result<Array4<f32>> {
         let shape = self.shape;
-        let [n, 3, h, w] = shape[..] else {
-            let hint = match shape[..] {
-                [_, _, _, 3] => " (the channels come before height and width)",
-                [3, _, _] => " (a single image needs a first axis of length 1)",
-                _ => "",
-            };
-            bail!("{INPUT} has the shape {shape:?}, not [N, 3, H, W]{hint}");
+        let (n, c, h, w) = match shape[..] {
+            [n, 3, h, w] => (n, 3, h, w),
+            // No image is 3 pixels wide.
+            [_, _, _, 3] => bail!(
+                "{INPUT} has the shape {shape:?}, not [N, C, H, W] (the channels come before height and width)"
+            ),
+            [n, c, h, w] => (n, c, h, w),
+            [1 | 3 | 4, _, _] => bail!(
+                "{INPUT} has the shape {shape:?}, not [N, C, H, W] (a single image needs a first axis of length 1)"
+            ),
+            _ => bail!("{INPUT} has the shape {shape:?}, not [N, C, H, W]"),
         };
         ensure!(
-            n > 0 && h > 0 && w > 0,
+            n > 0 && c > 0 && h > 0 && w > 0,
             "{INPUT} has the shape {shape:?}, so it holds no pixel"
         );
-        let order = (n, 3, h, w).set_f(self.fortran_order);
+        let order = (n, c, h, w).set_f(self.fortran_order);
         let stored = Array4::from_shape_vec(order, self.values)?;
         let images = match stored.is_standard_layout() {
             true => stored,

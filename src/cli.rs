@@ -1,11 +1,13 @@
 //! The command line: words in, [`Options`] out, and the flags that errors hint at.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
 use crate::hooks::Precision;
 use crate::notices::Notices;
@@ -17,12 +19,12 @@ use crate::output::same_place;
 
 const EXAMPLES: &str = "\
 Examples:
-  prism --input './photos/*.jpg' --model efficientnet_lite0
-  prism --input wolf.jpg coyote.jpg --model vgg16 --output-dir out
-  prism --input photos/ --model ./my_network.pt --image-size 256
-  prism --input photos/ --model resnet50 --saliency gradcam --target tabby
+  prism './photos/*.jpg' --model efficientnet_lite0
+  prism wolf.jpg coyote.jpg --model vgg16 --output-dir out
+  prism photos/ --model ./my_network.pt --image-size 256
+  prism photos/ --model resnet50 --saliency gradcam --target tabby
   prism layers --model resnet50
-  prism --input photos/ --model resnet50 --cluster && prism som --labels imagenet";
+  prism photos/ --model resnet50 --cluster && prism som --labels imagenet";
 
 /// Sections of the manual page that clap does not write, as roff.
 const MANUAL_ENDS: &str = r"
@@ -64,7 +66,7 @@ Set: no colours on the terminal.
     version,
     after_help = EXAMPLES,
     max_term_width = 100,
-    disable_help_subcommand = true
+    args_conflicts_with_subcommands = true
 )]
 struct Cli {
     #[command(flatten)]
@@ -132,6 +134,8 @@ pub fn hint(hint: Hint) -> &'static str {
         }
         Hint::Memory => "--memory sets how much stays in memory",
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
+        Hint::White => "--white LEVEL sets the sample that is white",
+        Hint::Normalisation => "--mean and --std set other values",
         Hint::ModelFile => "give it as --model FILE",
         Hint::Labels => "--labels FILE names the classes",
         Hint::ImageNetLabels => "--labels imagenet names them",
@@ -145,7 +149,7 @@ pub fn hint(hint: Hint) -> &'static str {
         }
         Hint::Cpu => "--device cpu works everywhere",
         Hint::StoredInput => {
-            "--image-size, --mean, --std and --skip-bad-images do not apply to stored arrays"
+            "options for images and their preprocessing, such as --image-size and --mean, do not apply to stored arrays"
         }
         Hint::ClusterFile => "prism --cluster writes such a file",
         Hint::WeightsFile => "or give it with --weights FILE",
@@ -222,17 +226,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
         _ => Usage(one_line(&error, first.as_deref())),
     };
     let matches = Cli::command().try_get_matches_from(&words).map_err(usage)?;
-    if let (Some(command), None) = (matches.subcommand_name(), &first) {
-        return Err(Usage(format!(
-            "a command comes first, before its options: prism {command} ..."
-        )));
-    }
     let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
     Ok(match cli.command {
-        Some(CommandArgs::Layers(layers)) => Request::Layers(
-            Box::new((layers.model, layers.compute)),
-            Notices::from_flags(layers.quiet, false),
-        ),
+        Some(CommandArgs::Layers(layers)) => {
+            check_model(&layers.model)?;
+            let notices = Notices::from_flags(layers.quiet, false);
+            Request::Layers(Box::new((layers.model, layers.compute)), notices)
+        }
         Some(CommandArgs::Som(som)) => Request::Som(Box::new(som)),
         Some(CommandArgs::Models) => Request::Models,
         Some(CommandArgs::Completions { shell }) => Request::Text(completions(shell)),
@@ -246,6 +246,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
 
 /// Refuses options that contradict each other.
 fn check(options: &Options) -> Result<(), Usage> {
+    check_model(&options.model)?;
+    if let Some(word) = options.input.images.first() {
+        check_word(word)?;
+    }
     let saliency = &options.saliency;
     if saliency.method == SaliencyChoice::None {
         if saliency.target.is_some() || saliency.saliency_layer.is_some() {
@@ -255,6 +259,48 @@ fn check(options: &Options) -> Result<(), Usage> {
         return Err(Usage("--precision bf16 cannot be combined with --saliency, whose gradients are computed in f32".into()));
     }
     require_distinct_files(&options.output)
+}
+
+/// Refuses a mean or standard deviation of pixels from 0 to 255.
+fn check_model(options: &ModelOptions) -> Result<(), Usage> {
+    match rescaled(options.mean.as_deref(), options.std.as_deref(), "--") {
+        Some(advice) => Err(Usage(advice)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a word that names no image and may be a misspelt command.
+fn check_word(word: &Path) -> Result<(), Usage> {
+    let name = word.to_string_lossy();
+    let is_plain = !name.is_empty() && !name.contains(['.', '/', '*', '?', '[']);
+    if !is_plain || word.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    Err(Usage(match nearest_command(&name) {
+        Some(command) if command == name => format!(
+            "there is no file '{name}', and a command comes first, before its options: prism {name} ..."
+        ),
+        nearest => no_command("file or command", &name, nearest),
+    }))
+}
+
+/// The command whose name is like this one.
+fn nearest_command(name: &str) -> Option<String> {
+    let mut commands = Cli::command();
+    commands.build(); // adds `help`
+    let names = commands.get_subcommands().map(clap::Command::get_name);
+    let likeness = |command: &str| strsim::jaro_winkler(command, name);
+    names
+        .filter(|command| likeness(command) > 0.7)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .map(String::from)
+}
+
+fn no_command(what: &str, name: &str, nearest: Option<String>) -> String {
+    match nearest {
+        Some(command) => format!("there is no {what} '{name}'; did you mean prism {command}?"),
+        None => format!("there is no {what} '{name}' (prism --help lists the commands)"),
+    }
 }
 
 /// Refuses two options that name the same file.
@@ -313,9 +359,7 @@ fn one_line(error: &clap::Error, command: Option<&str>) -> String {
         if let Some(command) = command {
             return format!("prism {command} does not take '{word}' (prism {command} --help)");
         }
-        return format!(
-            "there is no command '{word}'; images go after --input: prism --input {word}"
-        );
+        return no_command("command", &word, nearest_command(&word));
     }
     let text = error.to_string();
     let reason = text.split("\n\nUsage:").next().unwrap_or_default();

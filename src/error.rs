@@ -31,6 +31,10 @@ pub enum Hint {
     Memory,
     /// A higher bound on the pixels of an image.
     MaxPixels,
+    /// Another level of white in 16-bit images.
+    White,
+    /// Another mean and standard deviation of the channels.
+    Normalisation,
     /// The file is a network.
     ModelFile,
     /// Names for the classes.

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use tch::Device;
 
@@ -14,13 +15,13 @@ use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
 use crate::hooks::{Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook};
-use crate::images::MAX_PIXELS;
+use crate::images::{MAX_PIXELS, Resize};
 use crate::map::FeatureFilter;
 use crate::notices::Notices;
 use crate::saliency::Method;
 use crate::scores::ScoreKind;
 use crate::size::Size;
-use values::whole;
+use values::{PerChannel, whole};
 
 /// The longest side of an input, pixels. A longer one is a typing error rather than the
 /// input of a network.
@@ -62,9 +63,13 @@ pub struct Options {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Input")]
 pub struct InputOptions {
+    /// Images, as those after --input
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+
     /// Images: files, folders or quoted globs (`**` recurses); or one .npz or
-    /// .safetensors file with a preprocessed array `input` [N,3,H,W]
-    #[arg(short = 'i', long = "input", value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg")]
+    /// .safetensors file with a preprocessed array `input` [N,C,H,W]
+    #[arg(short = 'i', long = "input", value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg", default_value_if("images", ArgPredicate::IsPresent, None))]
     pub paths: Vec<PathBuf>,
 
     /// Name images that cannot be read, and leave them out
@@ -75,6 +80,15 @@ pub struct InputOptions {
     /// (50M). A decoded pixel takes up to 8 bytes [default: 268M]
     #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, hide_default_value = true, value_parser = values::text(values::pixels))]
     pub max_pixels: u64,
+
+    /// Sample of 16-bit images that becomes white, such as 4095 for 12 bits; higher ones
+    /// become white, too. Images of 8 bits do not change [default: 65535]
+    #[arg(long, value_name = "LEVEL", value_parser = values::text(values::white))]
+    pub white: Option<u16>,
+
+    /// How images are brought to the input size
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub resize: Resize,
 }
 
 /// The network, and which of its layers are read.
@@ -98,14 +112,20 @@ pub struct ModelOptions {
     #[arg(long, value_name = "N|HxW", value_parser = values::text(values::image_size))]
     pub image_size: Option<Size>,
 
-    /// Mean of the channels [default: the network's own, else 0.485,0.456,0.406]
+    /// Mean of the channels in the network's order, of pixels from 0 to 1; one value counts
+    /// for all channels [default: the network's own, else 0.485,0.456,0.406, and 0.449 of grey]
     #[arg(long, value_name = "R,G,B", value_parser = values::text(values::mean), allow_hyphen_values = true)]
-    pub mean: Option<[f64; 3]>,
+    pub mean: Option<PerChannel>,
 
-    /// Standard deviation of the channels [default: the network's own, else
-    /// 0.229,0.224,0.225]
+    /// Standard deviation of the channels, as the mean [default: the network's own, else
+    /// 0.229,0.224,0.225, and 0.226 of grey]
     #[arg(long, value_name = "R,G,B", value_parser = values::text(values::std), allow_hyphen_values = true)]
-    pub std: Option<[f64; 3]>,
+    pub std: Option<PerChannel>,
+
+    /// The network takes blue, green and red, in this order (as Caffe's and OpenCV's do);
+    /// --mean and --std are in this order, too
+    #[arg(long)]
+    pub bgr: bool,
 
     /// Rule that selects the activations: for any CNN, or TorchPRISM's own
     #[arg(long = "hooks", value_name = "RULE", value_enum, default_value_t)]
@@ -358,6 +378,13 @@ impl Options {
     }
 }
 
+impl InputOptions {
+    /// The images, however they are given.
+    pub fn all(&self) -> Vec<PathBuf> {
+        [self.images.as_slice(), &self.paths].concat()
+    }
+}
+
 impl SaliencyOptions {
     /// The method, if there is to be a saliency.
     pub fn method(&self) -> Option<Method> {
@@ -383,6 +410,7 @@ impl ModelOptions {
             saliency: None,
             precision: compute.precision,
             seed: compute.seed,
+            channels: None,
         }
     }
 }
@@ -396,6 +424,7 @@ impl Default for ModelOptions {
             image_size: None,
             mean: None,
             std: None,
+            bgr: false,
             rule: Rule::default(),
             output: None,
             scores: None,

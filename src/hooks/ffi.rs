@@ -200,15 +200,17 @@ impl RawGraph {
         not_null(graph).map(RawGraph)
     }
 
-    /// The graph as JSON, with the sizes of its values for an input of `shape` `[N,C,H,W]`.
+    /// The graph as JSON, with the sizes of its values for an input of `shape` `[N,C,H,W]`, if
+    /// one is given.
     ///
     /// # Errors
     /// Returns libtorch's reason on one line if the network cannot take such an input.
-    pub fn describe(&self, shape: [i64; 4], device: Device) -> Result<String> {
+    pub fn describe(&self, shape: Option<[i64; 4]>, device: Device) -> Result<String> {
         let (graph, device) = (self.0.as_ptr(), device_index(device));
+        let shape = shape.as_ref().map_or(ptr::null(), |shape| shape.as_ptr());
         let mut json = ptr::null_mut();
-        // SAFETY: four numbers are read from `shape`; `json` outlives the call.
-        check(unsafe { prism_graph_describe(graph, shape.as_ptr(), device, &mut json) })?;
+        // SAFETY: four numbers are read from `shape` unless it is null; `json` outlives the call.
+        check(unsafe { prism_graph_describe(graph, shape, device, &mut json) })?;
         take_string(json).ok_or_else(|| anyhow!("the shim returned no description"))
     }
 

@@ -135,7 +135,11 @@ impl Node {
             .any(|library| self.full_name.starts_with(library))
     }
 
-    /// An integer argument by name.
+    /// The sizes of its second input if that is a constant tensor.
+    pub fn weight(&self) -> Option<&[i64]> {
+        self.weight.as_deref()
+    }
+
     pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
@@ -238,6 +242,14 @@ impl Graph {
     /// The number of images for which the sizes are.
     pub fn images(&self) -> i64 {
         self.sizes(self.input).map_or(1, |sizes| sizes[0].max(1))
+    }
+
+    /// The number of channels of the images.
+    pub fn channels(&self) -> i64 {
+        let sizes = self.sizes(self.input);
+        sizes
+            .and_then(|sizes| sizes.get(1).copied())
+            .unwrap_or_default()
     }
 
     /// The number of elements of the largest tensor, for one image.

@@ -6,6 +6,7 @@
 
 mod axes;
 mod batching;
+mod channels;
 mod entry;
 mod excitation_backprop;
 mod ffi;
@@ -24,6 +25,7 @@ mod selection;
 mod sign;
 
 pub use crate::remarks::Remark;
+pub(crate) use channels::counted as counted_channels;
 pub use entry::Entry;
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};

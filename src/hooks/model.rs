@@ -37,6 +37,8 @@ pub struct Hooks {
     pub precision: Precision,
     /// Seed of the random numbers of a network that draws any.
     pub seed: i64,
+    /// The number of channels of the images; as many as the network takes if there is none.
+    pub channels: Option<i64>,
 }
 
 /// Arithmetic of a network.
@@ -135,7 +137,7 @@ impl HookedModel {
         hooks: &Hooks,
         execution: Execution,
     ) -> Result<HookedModel> {
-        let graph = network.describe(size)?;
+        let graph = network.describe(size, hooks.channels)?;
         let scores = ClassScores::find(&graph, &hooks.scores)?;
         let selection = hooks.rule.select(&graph, &scores, hooks.layer.as_deref())?;
         let reading = match selection.extrapolation {
@@ -183,7 +185,7 @@ impl HookedModel {
         })
     }
 
-    /// Runs the network on `[N,3,H,W]` float32 images and reads its activations.
+    /// Runs the network on `[N,C,H,W]` float32 images and reads its activations.
     ///
     /// # Errors
     /// Returns libtorch's reason on one line if an operator fails.
@@ -298,6 +300,12 @@ impl HookedModel {
     /// Height and width of its input.
     pub fn input_size(&self) -> Size {
         self.size
+    }
+
+    /// The number of channels of its input.
+    pub fn channels(&self) -> i64 {
+        let sizes = self.graph.sizes(self.graph.input);
+        sizes.map_or(0, |sizes| sizes[1])
     }
 
     /// The device that it runs on.

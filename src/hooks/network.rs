@@ -11,7 +11,6 @@ use super::graph::{Graph, ValueId};
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
 use super::scores::{ClassScores, ScoreHook};
-use crate::error::{Hint, hinted};
 use crate::size::Size;
 
 /// The largest batch size that is looked for in a graph, and the number of sizes that are tried.
@@ -54,7 +53,7 @@ impl NetworkGraph {
         size: Size,
         precision: Precision,
     ) -> Result<impl Fn(&Tensor) -> Result<Tensor>> {
-        let scores = ClassScores::find(&self.describe(size)?, &ScoreHook::default())?;
+        let scores = ClassScores::find(&self.describe(size, None)?, &ScoreHook::default())?;
         let outputs: Vec<Output> = scores
             .values()
             .map(|value| Output::new(value, Reading::Whole))
@@ -67,43 +66,48 @@ impl NetworkGraph {
         })
     }
 
-    /// The graph as data, for one image of `size`, or for as many as are built into it.
+    /// The graph as data, for one image of `size` with `channels`, or for as many images as are
+    /// built into it.
     ///
     /// # Errors
-    /// Returns an error if the network cannot take such images.
-    pub(super) fn describe(&self, size: Size) -> Result<Graph> {
-        let error = match self.describe_batch(1, size) {
+    /// Returns libtorch's reason if the network cannot take such images.
+    pub(super) fn describe_for(&self, size: Size, channels: i64) -> Result<Graph> {
+        let error = match self.describe_batch(1, size, channels) {
             Ok(graph) if graph.returns_a_row_for(1) => return Ok(graph),
             Ok(graph) => {
                 // A constant of a batch size may spread one image over many rows.
-                let found = self.built_in(size, &graph.returned_rows())?;
+                let found = self.built_in(size, channels, &graph.returned_rows())?;
                 return Ok(found.unwrap_or(graph));
             }
             Err(error) if is_lack_of_memory(&error) => return Err(error),
             Err(error) => error,
         };
-        if let Some(graph) = self.built_in(size, &[])? {
-            return Ok(graph);
-        }
-        let Size { height, width } = size;
-        let message = format!("it cannot take images [N,3,{height},{width}]: {error:#}");
-        Err(hinted(message, Hint::ImageSize))
+        self.built_in(size, channels, &[])?.ok_or(error)
     }
 
-    fn describe_batch(&self, images: i64, size: Size) -> Result<Graph> {
-        let shape = [images, 3, size.height, size.width];
-        let json = self.raw.describe(shape, self.device)?;
+    fn describe_batch(&self, images: i64, size: Size, channels: i64) -> Result<Graph> {
+        let shape = [images, channels, size.height, size.width];
+        let json = self.raw.describe(Some(shape), self.device)?;
+        Graph::parse(&json, &self.parameter_names)
+    }
+
+    /// The graph as data, without the sizes of its values.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub(super) fn structure(&self) -> Result<Graph> {
+        let json = self.raw.describe(None, self.device)?;
         Graph::parse(&json, &self.parameter_names)
     }
 
     /// The graph for the batch size above 1 that is built into the network: one of `likely`, or
     /// a constant of the graph.
-    fn built_in(&self, size: Size, likely: &[i64]) -> Result<Option<Graph>> {
+    fn built_in(&self, size: Size, channels: i64, likely: &[i64]) -> Result<Option<Graph>> {
         let constants: Vec<i64> = serde_json::from_str(&self.raw.batches()?)?;
         let tried = likely.iter().chain(&constants).copied();
         let tried = tried.filter(|size| (2..=LARGEST_BATCH).contains(size));
         let fits = |images: i64| {
-            let graph = self.describe_batch(images, size).ok()?;
+            let graph = self.describe_batch(images, size, channels).ok()?;
             graph.returns_a_row_for(images).then_some(graph)
         };
         Ok(tried.take(TRIED_BATCHES).find_map(fits))
@@ -120,7 +124,9 @@ impl NetworkGraph {
         if graph.images() > 1 {
             return Some(graph.images());
         }
-        let sizes = self.raw.sizes([2, 3, size.height, size.width], self.device);
+        let sizes = self
+            .raw
+            .sizes([2, graph.channels(), size.height, size.width], self.device);
         let takes_two = match sizes {
             Ok(json) => serde_json::from_str::<Vec<Option<Vec<i64>>>>(&json).is_ok_and(|sizes| {
                 let images = |&(value, batch): &(ValueId, usize)| {

@@ -1,18 +1,20 @@
 //! Decoding image files to 8-bit RGB.
 
 use std::fs::{self, File};
-use std::io::{BufReader, ErrorKind, Seek};
+use std::io::{BufReader, ErrorKind, Read, Seek};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use image::codecs::pnm::PnmDecoder;
+use image::error::ImageFormatHint;
 use image::metadata::Orientation;
-use image::{
-    ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader,
-    Limits, Primitive, RgbImage, Rgba,
-};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::headers::{check_webp, gif_frame};
+use super::headers::{check_webp, gif_frame, is_premultiplied_tga};
+use super::kinds::{self, Kind};
+use super::pixels::{Pixels, Storage, to_rgb};
+use super::tags::Tags;
 use super::{CUT_SHORT, FORMATS, jpeg};
 use crate::error::{Hint, Hinted, hinted};
 
@@ -33,20 +35,46 @@ pub fn check_header(path: &Path, max_pixels: u64) -> Result<()> {
 /// frame is decoded.
 ///
 /// Grey is repeated, 16-bit samples v become round(v / 257), and transparent pixels are
-/// blended with white. 16-bit samples are blended in 16 bits and rounded once, at the end.
+/// blended with white. 16-bit samples are blended in 16 bits and rounded once, at the end. If
+/// every pixel is transparent, the colours are taken as if none were.
 ///
 /// # Errors
 /// Returns the errors of [`check_header`], and an error if the file is damaged or cut short:
 /// half-decoded pictures are never returned.
 pub fn decode(path: &Path, max_pixels: u64) -> Result<RgbImage> {
-    let (picture, orientation) = of_file(path, || match open(path, max_pixels)? {
-        Opened::Jpeg(file) => jpeg::decode(file),
-        Opened::Other(mut decoder) => {
-            let orientation = decoder.orientation()?;
-            Ok((to_rgb(DynamicImage::from_decoder(decoder)?)?, orientation))
+    decode_with_white(path, max_pixels, None).map(|pixels| pixels.rgb)
+}
+
+/// As [`decode`], with what is odd about the pixels. If `white` is given, it is the 16-bit
+/// sample, as the file stores it, that becomes white; samples above it are white, too. Images of
+/// 8 bits do not change.
+///
+/// # Errors
+/// Returns the errors of [`decode`].
+pub fn decode_with_white(path: &Path, max_pixels: u64, white: Option<u16>) -> Result<Pixels> {
+    of_file(path, || match open(path, max_pixels)? {
+        Opened::Jpeg(file) => {
+            let (rgb, orientation) = jpeg::decode(file)?;
+            Ok(Pixels::plain(rotated(rgb, orientation)))
         }
-    })?;
-    Ok(rotated(picture, orientation))
+        Opened::Other {
+            mut decoder,
+            tags,
+            storage,
+        } => {
+            let exif = || {
+                decoder
+                    .exif_metadata()
+                    .map(|exif| Tags::of_exif(&exif.unwrap_or_default()))
+            };
+            let orientation = tags.map_or_else(exif, Ok)?.orientation();
+            let pixels = to_rgb(DynamicImage::from_decoder(decoder)?, storage, white)?;
+            Ok(Pixels {
+                rgb: rotated(pixels.rgb, orientation),
+                ..pixels
+            })
+        }
+    })
 }
 
 /// Runs `read` and prefixes its error with the path. Decoders may panic on damaged files,
@@ -60,7 +88,12 @@ fn of_file<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
 /// An image file with a valid header.
 enum Opened {
     Jpeg(BufReader<File>),
-    Other(Box<dyn ImageDecoder>),
+    Other {
+        decoder: Box<dyn ImageDecoder>,
+        /// Of a TIFF file. Other formats have EXIF data.
+        tags: Option<Tags>,
+        storage: Storage,
+    },
 }
 
 fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
@@ -69,40 +102,89 @@ fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
     ensure!(found.is_file(), "it is not a regular file");
     ensure!(found.len() > 0, "the file is empty");
     let file = File::open(path).map_err(|error| anyhow!(reason(&error)))?;
-    let guess = ImageReader::new(BufReader::new(file)).with_guessed_format()?;
+    let (mut file, format) = with_format(path, BufReader::new(file))?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_pixels.saturating_mul(MAX_PIXEL_BYTES));
+    let mut storage = Storage::default();
+    let mut tags = None;
+    let decoder: Box<dyn ImageDecoder> = match format {
+        ImageFormat::Jpeg => {
+            check_dimensions(jpeg::dimensions(&mut file)?, max_pixels)?;
+            file.rewind()?;
+            return Ok(Opened::Jpeg(file));
+        }
+        ImageFormat::Pnm => {
+            let mut decoder = PnmDecoder::new(file)?;
+            let full = decoder.header().maximal_sample();
+            storage.full = u16::try_from(full).unwrap_or(u16::MAX).max(1);
+            decoder.set_limits(limits)?;
+            Box::new(decoder)
+        }
+        _ => {
+            match format {
+                ImageFormat::WebP => check_webp(&mut file, found.len())?,
+                ImageFormat::Gif => {
+                    if let Some(frame) = gif_frame(&mut file)? {
+                        check_dimensions(frame, max_pixels)?;
+                    }
+                }
+                ImageFormat::Tga => storage.premultiplied = is_premultiplied_tga(&mut file),
+                ImageFormat::Tiff => {
+                    let found = Tags::of_file(&mut file);
+                    refuse(Some(kinds::CAMERA_TIFF).filter(|_| found.is_raw()))?;
+                    storage.premultiplied = found.is_premultiplied();
+                    storage.inverted = found.is_inverted();
+                    tags = Some(found);
+                }
+                _ => {}
+            }
+            file.rewind()?;
+            let mut reader = ImageReader::with_format(file, format);
+            reader.limits(limits);
+            Box::new(reader.into_decoder()?)
+        }
+    };
+    check_dimensions(decoder.dimensions(), max_pixels)?;
+    Ok(Opened::Other {
+        decoder,
+        tags,
+        storage,
+    })
+}
+
+/// The file from its start, and its format.
+fn with_format(path: &Path, mut file: BufReader<File>) -> Result<(BufReader<File>, ImageFormat)> {
+    let mut start = Vec::new();
+    file.by_ref()
+        .take(kinds::SIGNATURE as u64)
+        .read_to_end(&mut start)?;
+    refuse(kinds::by_content(&start))?;
+    file.rewind()?;
+    let guess = ImageReader::new(file).with_guessed_format()?;
     // TGA is the only format without a signature.
     let named = ImageFormat::from_path(path).ok();
     let format = guess
         .format()
         .or(named.filter(|&named| named == ImageFormat::Tga))
         .context("its content is of no known image format")?;
+    if format == ImageFormat::Tiff {
+        refuse(kinds::is_named_as_raw(path))?;
+    }
     ensure!(
         FORMATS.iter().any(|&(known, _)| known == format),
         "{format:?} images are not supported; convert it to JPEG or PNG"
     );
     let mut file = guess.into_inner();
-    match format {
-        ImageFormat::Jpeg => {
-            check_dimensions(jpeg::dimensions(&mut file)?, max_pixels)?;
-            file.rewind()?;
-            return Ok(Opened::Jpeg(file));
-        }
-        ImageFormat::WebP => check_webp(&mut file, found.len())?,
-        ImageFormat::Gif => {
-            if let Some(frame) = gif_frame(&mut file)? {
-                check_dimensions(frame, max_pixels)?;
-            }
-        }
-        _ => {}
-    }
     file.rewind()?;
-    let mut reader = ImageReader::with_format(file, format);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(MAX_PIXEL_BYTES));
-    reader.limits(limits);
-    let decoder = reader.into_decoder()?;
-    check_dimensions(decoder.dimensions(), max_pixels)?;
-    Ok(Opened::Other(Box::new(decoder)))
+    Ok((file, format))
+}
+
+/// Refuses a file of a format that is not read.
+fn refuse(kind: Option<Kind>) -> Result<()> {
+    match kind {
+        Some(kind) => bail!("this is {}; {}", kind.name, kind.remedy()),
+        None => Ok(()),
+    }
 }
 
 fn check_dimensions((width, height): (u32, u32), max_pixels: u64) -> Result<()> {
@@ -128,6 +210,14 @@ fn unreadable(path: &Path, error: &anyhow::Error) -> anyhow::Error {
         Some(ImageError::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => {
             CUT_SHORT.into()
         }
+        Some(ImageError::Unsupported(error)) => match error.format_hint() {
+            ImageFormatHint::Exact(format) => {
+                format!(
+                    "this variety of {format:?} is not supported; convert it to PNG with 8 or 16 bits"
+                )
+            }
+            _ => error.to_string(),
+        },
         _ => error.to_string(),
     };
     let line: Vec<&str> = message.split_whitespace().collect();
@@ -149,36 +239,6 @@ pub fn reason(error: &std::io::Error) -> String {
         ErrorKind::PermissionDenied => "permission denied".into(),
         _ => error.to_string(),
     }
-}
-
-/// Any picture as 8-bit RGB over white.
-fn to_rgb(picture: DynamicImage) -> Result<RgbImage> {
-    use ColorType as C;
-    match picture.color() {
-        C::L8 | C::Rgb8 => Ok(picture.into_rgb8()),
-        C::La8 | C::Rgba8 => over_white::<u8, 255>(&picture.into_rgba8()),
-        C::L16 | C::La16 | C::Rgb16 | C::Rgba16 => over_white::<u16, 65535>(&picture.into_rgba16()),
-        other => bail!("its samples are of type {other:?}; convert it to 8 or 16 bits"),
-    }
-}
-
-/// round(c * a + 1 * (1 - a)) in 8 bits, for samples in 0..=TOP that represent 0..1.
-fn over_white<S, const TOP: u64>(picture: &ImageBuffer<Rgba<S>, Vec<S>>) -> Result<RgbImage>
-where
-    S: Primitive + Into<u64>,
-    Rgba<S>: image::Pixel<Subpixel = S>,
-{
-    let step = TOP * TOP / 255;
-    let over = |colour: S, alpha: u64| {
-        let mixed = colour.into() * alpha + TOP * (TOP - alpha);
-        ((mixed + step / 2) / step) as u8
-    };
-    let (width, height) = picture.dimensions();
-    let rgb = picture
-        .pixels()
-        .flat_map(|&Rgba([r, g, b, a])| [r, g, b].map(|colour| over(colour, a.into())))
-        .collect();
-    RgbImage::from_raw(width, height, rgb).context("the decoder left pixels out")
 }
 
 fn rotated(picture: RgbImage, orientation: Orientation) -> RgbImage {

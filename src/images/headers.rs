@@ -1,6 +1,6 @@
-//! Checks of WebP and GIF headers for damage that the decoders do not notice.
+//! What the decoders do not notice in WebP and GIF headers (damage) and in TGA footers.
 
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 
 use anyhow::{Result, ensure};
 
@@ -63,6 +63,24 @@ pub fn gif_frame(file: &mut (impl BufRead + Seek)) -> Result<Option<(u32, u32)>>
         }
     }
     Ok(None)
+}
+
+/// Whether the footer of a TGA file (version 2.0) says that the colours have been multiplied by
+/// alpha.
+pub fn is_premultiplied_tga(file: &mut (impl Read + Seek)) -> bool {
+    const MULTIPLIED: u8 = 4;
+    // The place of the extension area, that of the developer area, and a signature.
+    let mut footer = [0; 26];
+    let mut kind = [0];
+    let mut read = || {
+        file.seek(SeekFrom::End(-26))?;
+        file.read_exact(&mut footer)?;
+        let area = u32::from_le_bytes([footer[0], footer[1], footer[2], footer[3]]);
+        file.seek(SeekFrom::Start(u64::from(area) + 494))?;
+        file.read_exact(&mut kind).map(|()| area)
+    };
+    let area = read().unwrap_or(0);
+    area > 0 && footer[8..].starts_with(b"TRUEVISION-XFILE.") && kind == [MULTIPLIED]
 }
 
 #[cfg(test)]

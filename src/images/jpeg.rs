@@ -13,6 +13,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::CUT_SHORT;
+use super::tags::Tags;
 
 const END_OF_IMAGE: u8 = 0xD9;
 const START_OF_SCAN: u8 = 0xDA;
@@ -37,10 +38,8 @@ pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
     );
     let mut decoder = header(ZCursor::new(data.as_slice()))?;
     let (width, height) = decoder.dimensions().context("the header has no size")?;
-    let orientation = decoder
-        .exif()
-        .and_then(|exif| Orientation::from_exif_chunk(exif))
-        .unwrap_or(Orientation::NoTransforms);
+    let exif = decoder.exif().map_or(&[][..], Vec::as_slice);
+    let orientation = Tags::of_exif(exif).orientation();
     // Lenient up to here: stray bytes between the segments of the header are harmless. Missing
     // pixels are not.
     let strict = decoder

@@ -27,9 +27,9 @@ pub struct ModelMetadata {
     #[serde(default, deserialize_with = "size")]
     pub image_size: Option<Size>,
     /// Mean of the channels.
-    pub mean: Option<[f64; 3]>,
+    pub mean: Option<Vec<f64>>,
     /// Standard deviation of the channels.
-    pub std: Option<[f64; 3]>,
+    pub std: Option<Vec<f64>>,
     /// Names of the classes in the order of the scores.
     pub labels: Option<Vec<String>>,
 }
@@ -77,8 +77,8 @@ impl ModelMetadata {
         let metadata = ModelMetadata {
             image_size: size.map(|(height, width)| Size::new(height, width)),
             // Its classifiers take values from 0 to 1.
-            mean: Some([0.0; 3]),
-            std: Some([1.0; 3]),
+            mean: Some(vec![0.0; 3]),
+            std: Some(vec![1.0; 3]),
             labels: names.map(from_json).transpose().context("names")?,
         };
         metadata.checked()
@@ -98,8 +98,16 @@ impl ModelMetadata {
                 "image_size is {size}, but each side must be from 1 to {LARGEST_SIDE}"
             );
         }
-        let positive = |std: [f64; 3]| std.iter().all(|&value| value > 0.0);
-        ensure!(self.std.is_none_or(positive), "std is not positive");
+        let positive = |std: &Vec<f64>| std.iter().all(|&value| value > 0.0);
+        ensure!(
+            self.std.as_ref().is_none_or(positive),
+            "std is not positive"
+        );
+        let is_empty = |values: &Option<Vec<f64>>| values.as_ref().is_some_and(Vec::is_empty);
+        ensure!(
+            !is_empty(&self.mean) && !is_empty(&self.std),
+            "mean or std has no value"
+        );
         Ok(self)
     }
 }
@@ -168,7 +176,8 @@ mod tests {
             b"[]",
             b"{\"image_size\": [0, 3]}",
             b"{\"image_size\": 224}",
-            b"{\"mean\": [1, 2]}",
+            b"{\"mean\": []}",
+            b"{\"mean\": 0.5}",
             b"{\"std\": [1, 0, 1]}",
             b"{\"labels\": [1]}",
         ] {

@@ -14,7 +14,7 @@ use super::preprocessing::Preprocessing;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
 use super::{archive, weights};
-use crate::convert::Normalisation;
+use crate::convert::{Normalisation, rescaled};
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
 use crate::labels::Labels;
@@ -69,6 +69,7 @@ impl Network {
             Located::TorchScript(file) => {
                 check_file(&file)?;
                 let metadata = ModelMetadata::read(&file)?;
+                check_scale(&file, &metadata, options)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
                 let name = stem.to_string_lossy().into_owned();
@@ -116,6 +117,19 @@ impl Network {
     /// Returns the errors of [`HookedModel::new`].
     pub fn hook(&self, size: Size, hooks: &Hooks) -> Result<HookedModel> {
         HookedModel::new(&self.graph, size, hooks)
+    }
+}
+
+/// Refuses a mean or standard deviation of pixels from 0 to 255 in a file, if it is used.
+fn check_scale(file: &Path, metadata: &ModelMetadata, options: &ModelOptions) -> Result<()> {
+    let mean = metadata.mean.as_deref().filter(|_| options.mean.is_none());
+    let std = metadata.std.as_deref().filter(|_| options.std.is_none());
+    match rescaled(mean, std, "") {
+        Some(advice) => {
+            let message = format!("{}: the prism.json in it has {advice}", file.display());
+            Err(hinted(message, Hint::Normalisation))
+        }
+        None => Ok(()),
     }
 }
 

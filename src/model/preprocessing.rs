@@ -4,6 +4,7 @@ use super::metadata::ModelMetadata;
 use crate::convert::Normalisation;
 use crate::error::Hint;
 use crate::hooks::Entry;
+use crate::images::Resize;
 use crate::options::ModelOptions;
 use crate::remarks::Remark;
 use crate::settings::{Setting, Source, Sourced};
@@ -20,10 +21,16 @@ const USUAL_MAGNITUDE: f64 = 3.0;
 pub struct Preprocessing {
     /// Size of the images.
     pub size: Sourced<Size>,
+    /// How they come to that size; none if the input was stored.
+    pub resize: Option<Sourced<Resize>>,
+    /// The sample of 16-bit images that is white, if it is given.
+    pub white: Option<u16>,
     /// Mean of the channels; none if the input is not normalised because it was stored.
     pub mean: Option<Sourced<Vec<f64>>>,
     /// Standard deviation of the channels, likewise.
     pub std: Option<Sourced<Vec<f64>>>,
+    /// Whether the channels are blue, green and red.
+    pub bgr: bool,
 }
 
 impl Preprocessing {
@@ -33,17 +40,33 @@ impl Preprocessing {
             value: stated,
             from,
         } = stated;
-        let default = Normalisation::default();
-        let channels = |given: Option<[f64; 3]>, own: Option<[f64; 3]>, default: [f64; 3]| {
-            let own = own.map(|values| Sourced::new(values.to_vec(), *from));
-            let given = given.map(|values| values.to_vec());
-            Some(Sourced::first(given, own, default.to_vec()))
+        let default = Normalisation::imagenet(options.bgr);
+        let channels = |given: &Option<Vec<f64>>, own: &Option<Vec<f64>>, default: Vec<f64>| {
+            let own = own.clone().map(|values| Sourced::new(values, *from));
+            Some(Sourced::first(given.clone(), own, default))
         };
         let size = stated.image_size.map(|size| Sourced::new(size, *from));
         Preprocessing {
             size: Sourced::first(options.image_size, size, DEFAULT_SIZE),
-            mean: channels(options.mean, stated.mean, default.mean),
-            std: channels(options.std, stated.std, default.std),
+            resize: Some(Sourced::new(Resize::default(), Source::Assumed)),
+            white: None,
+            mean: channels(&options.mean, &stated.mean, default.mean),
+            std: channels(&options.std, &stated.std, default.std),
+            bgr: options.bgr,
+        }
+    }
+
+    /// With the choices for image files.
+    pub fn for_files(self, resize: Resize, white: Option<u16>) -> Preprocessing {
+        let from = match resize == Resize::default() {
+            true => Source::Assumed,
+            false => Source::Given,
+        };
+        let resize = Some(Sourced::new(resize, from));
+        Preprocessing {
+            resize,
+            white,
+            ..self
         }
     }
 
@@ -51,20 +74,36 @@ impl Preprocessing {
     pub fn stored(size: Size) -> Preprocessing {
         Preprocessing {
             size: Sourced::new(size, Source::Given),
+            resize: None,
+            white: None,
             mean: None,
             std: None,
+            bgr: false,
         }
     }
 
-    /// Mean and standard deviation.
+    /// With other values for mean and standard deviation, from where they were.
+    pub fn with_values(self, normalisation: &Normalisation) -> Preprocessing {
+        let replaced = |old: Option<Sourced<Vec<f64>>>, value: &[f64]| {
+            old.map(|old| Sourced::new(value.to_vec(), old.from))
+        };
+        Preprocessing {
+            mean: replaced(self.mean, &normalisation.mean),
+            std: replaced(self.std, &normalisation.std),
+            ..self
+        }
+    }
+
+    /// Mean, standard deviation and order of the channels.
     pub fn normalisation(&self) -> Normalisation {
-        let values = |values: &Option<Sourced<Vec<f64>>>, none: f64| {
-            let values = values.as_ref().map_or(&[][..], |values| &values.value);
-            std::array::from_fn(|channel| values.get(channel).copied().unwrap_or(none))
+        let values = |values: &Option<Sourced<Vec<f64>>>, none: f64| match values {
+            Some(values) => values.value.clone(),
+            None => vec![none; 3],
         };
         Normalisation {
             mean: values(&self.mean, 0.0),
             std: values(&self.std, 1.0),
+            bgr: self.bgr,
         }
     }
 
@@ -78,13 +117,21 @@ impl Preprocessing {
             format!("{height}×{width} pixels"),
             self.size.from,
         )];
-        if self.mean.is_some() {
-            settings.push(Setting::new(
-                "resize",
-                "stretch",
-                "stretched",
-                Source::Assumed,
-            ));
+        if let Some(Sourced { value, from }) = self.resize {
+            let text = match value {
+                Resize::Stretch => "stretched",
+                Resize::Crop => "cropped",
+                Resize::Pad => "padded",
+            };
+            settings.push(Setting::new("resize", value.to_string(), text, from));
+        }
+        if let Some(white) = self.white {
+            let text = format!("white {white}");
+            settings.push(Setting::new("white", white, text, Source::Given));
+        }
+        if self.bgr {
+            let text = "blue, green, red";
+            settings.push(Setting::new("channels", "bgr", text, Source::Given));
         }
         for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
             if let Some(Sourced { value, from }) = values {
@@ -130,7 +177,7 @@ fn normalised_twice(entry: &Entry) -> Option<Remark> {
             low.abs().max(high.abs()) <= USUAL_MAGNITUDE && (high - low).abs() >= 0.75
         })
     };
-    let Normalisation { mean, std } = Normalisation::default();
+    let Normalisation { mean, std, .. } = Normalisation::default();
     let on_top = |channel: usize, pixel: f64| {
         (pixel - mean[channel]) / std[channel] * scale[channel] + shift[channel]
     };

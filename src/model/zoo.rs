@@ -47,7 +47,7 @@ impl ZooEntry {
 
     /// What the authors state of the input.
     pub fn metadata(&self) -> ModelMetadata {
-        let Normalisation { mean, std } = Normalisation::default();
+        let Normalisation { mean, std, .. } = Normalisation::default();
         ModelMetadata {
             image_size: Some(self.input),
             mean: Some(mean),

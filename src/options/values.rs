@@ -137,21 +137,33 @@ pub fn pixels(text: &str) -> Parsed<u64> {
     )
 }
 
-/// Three numbers from `R,G,B`, each finite as the float32 in which it is used.
-pub fn mean(text: &str) -> Parsed<[f64; 3]> {
+/// A sample value of 16 bits that can be white.
+pub fn white(text: &str) -> Parsed<u16> {
+    let level = text.trim().parse().ok();
+    expected(
+        level.filter(|&level| level > 0),
+        "a whole number from 1 to 65535",
+    )
+}
+
+/// A value for each channel, or one for all.
+pub type PerChannel = Vec<f64>;
+
+/// Numbers from `R,G,B` or for other channels, each finite as the float32 in which it is used.
+pub fn mean(text: &str) -> Parsed<PerChannel> {
     let finite = |number: &f64| (*number as f32).is_finite();
     let numbers: Option<Vec<f64>> = text
         .split(',')
         .map(|number| number.trim().parse().ok().filter(finite))
         .collect();
     expected(
-        numbers.and_then(|numbers| numbers.try_into().ok()),
-        "R,G,B, three numbers such as 0.485,0.456,0.406,",
+        numbers,
+        "R,G,B, numbers such as 0.485,0.456,0.406 or one for all channels,",
     )
 }
 
-/// Three positive numbers from `R,G,B`, each large enough for a division in float32.
-pub fn std(text: &str) -> Parsed<[f64; 3]> {
+/// Positive numbers from `R,G,B`, each large enough for a division in float32.
+pub fn std(text: &str) -> Parsed<PerChannel> {
     let numbers = mean(text)?;
     match numbers.iter().all(|&n| (n as f32) >= f32::MIN_POSITIVE) {
         true => Ok(numbers),
@@ -175,14 +187,24 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_is_three_finite_numbers_and_a_std_three_positive_ones() {
+    fn a_mean_is_finite_numbers_and_a_std_positive_ones() {
         assert_eq!(mean("0, 0.5,-1").unwrap(), [0.0, 0.5, -1.0]);
-        for bad in ["", "1", "1,2", "1,2,3,4", "a,b,c", "1,2,NaN", "1e39,0,0"] {
+        assert_eq!(mean("0.5").unwrap(), [0.5]);
+        assert_eq!(std("0.1,0.2,0.3,0.4").unwrap(), [0.1, 0.2, 0.3, 0.4]);
+        for bad in ["", "1,", "1,,2", "a,b,c", "1,2,NaN", "1e39,0,0"] {
             assert!(mean(bad).is_err(), "{bad}");
         }
         assert_eq!(std("1,2,1").unwrap(), [1.0, 2.0, 1.0]);
         for bad in ["1,0,1", "1,1e-300,1", "1,-1,1", "1,2,inf"] {
             assert!(std(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn white_is_a_sample_of_16_bits() {
+        assert_eq!(white("4095").unwrap(), 4095);
+        for bad in ["", "0", "-1", "65536", "0xfff", "4095.5"] {
+            assert!(white(bad).is_err(), "{bad}");
         }
     }
 

@@ -10,9 +10,10 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::input::{Input, require_images, skipped};
+use super::oddities::Oddities;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::hooks::{HookedModel, Region};
-use crate::images;
+use crate::images::{self, Pixels, Resize};
 use crate::map::Collector;
 use crate::notices::Notices;
 use crate::size::Size;
@@ -45,8 +46,10 @@ pub struct Forwarded {
     pub paths: Vec<PathBuf>,
     /// Pictures for the figures, `[N,h,w,3]` bytes.
     pub pictures: Sequence,
-    /// Input of the network, `[N,3,H,W]`; empty unless it is stored.
+    /// Input of the network, `[N,C,H,W]`; empty unless it is stored.
     pub input: Sequence,
+    /// What is odd about the images.
+    pub oddities: Oddities,
     /// Time of the network, and time of storing and adding up its excitations.
     pub times: [(&'static str, Duration); 2],
 }
@@ -73,6 +76,7 @@ pub fn forward_all(
         paths: Vec::new(),
         pictures: Sequence::default(),
         input: Sequence::default(),
+        oddities: Oddities::default(),
         times: ["forwarding", "collecting"].map(|stage| (stage, Duration::ZERO)),
     };
     match input {
@@ -81,17 +85,28 @@ pub fn forward_all(
             paths,
             skip_bad,
             max_pixels,
+            white,
+            resize,
         } => {
             let bar = options.notices.bar(paths.len(), "decoding and forwarding");
             let size = model.input_size();
-            let decode = |file: &Path| decode(file, size, *max_pixels);
+            let is_grey = model.channels() == 1;
+            let decode = |file: &Path| {
+                let pixels = images::decode_with_white(file, *max_pixels, *white)?;
+                decoded(pixels, is_grey, *resize, size)
+            };
             decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
                 for (file, decoded) in chunk.iter().zip(decoded) {
                     match decoded {
-                        Ok((input, picture)) => {
+                        Ok(Decoded {
+                            input,
+                            picture,
+                            pixels,
+                        }) => {
                             inputs.push(input);
                             pictures.push(picture);
+                            all.oddities.add(file, &pixels);
                             all.paths.push(file.clone());
                         }
                         Err(error) if *skip_bad => {
@@ -179,8 +194,15 @@ fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
     imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image()
 }
 
-/// An image at the network's size, and a picture of it for the figure.
-type Decoded = (RgbImage, RgbImage);
+/// A decoded image.
+struct Decoded {
+    /// What the network sees.
+    input: RgbImage,
+    /// The same, larger, for the figure.
+    picture: RgbImage,
+    /// The image itself, without its colours.
+    pixels: Pixels,
+}
 
 /// Decodes the files of each chunk in parallel while `forward` works on the chunk before.
 fn decode_ahead(
@@ -205,11 +227,15 @@ fn decode_ahead(
     })
 }
 
-fn decode(file: &Path, size: Size, max_pixels: u64) -> Result<Decoded> {
-    let image = images::decode(file, max_pixels)?;
+fn decoded(mut pixels: Pixels, is_grey: bool, resize: Resize, size: Size) -> Result<Decoded> {
+    let image = std::mem::take(&mut pixels.rgb);
+    let image = if is_grey { images::grey(image) } else { image };
     let scale = PICTURE_SIDE / size.height.min(size.width) as f64;
     let enlarged = |side: i64| (side as f64 * scale).round().max(1.0) as i64;
-    let enlarged = Size::new(enlarged(size.height), enlarged(size.width));
-    let picture = images::resize(&image, enlarged)?;
-    Ok((images::resize(&image, size)?, picture))
+    let shown = Size::new(enlarged(size.height), enlarged(size.width));
+    Ok(Decoded {
+        picture: resize.enlarged(&image, size, shown)?,
+        input: resize.apply(&image, size)?,
+        pixels,
+    })
 }

@@ -8,9 +8,11 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat};
 use crate::cli;
 use crate::error::{Hint, usage_hinted};
-use crate::images;
+use crate::images::{self, Resize};
+use crate::model::Preprocessing;
 use crate::notices::Notices;
 use crate::options::{InputOptions, ModelOptions};
+use crate::remarks::{Remark, Remarks};
 use crate::size::Size;
 
 /// The images of a run.
@@ -20,22 +22,28 @@ pub enum Input {
         paths: Vec<PathBuf>,
         skip_bad: bool,
         max_pixels: u64,
+        /// The 16-bit sample that is white.
+        white: Option<u16>,
+        resize: Resize,
     },
-    /// A file of arrays, and its `input`, `[N,3,H,W]` float32.
+    /// A file of arrays, and its `input`, `[N,C,H,W]` float32.
     Array(PathBuf, Tensor),
 }
 
 impl Input {
-    /// Finds the images and checks their headers.
+    /// Finds the images and checks their headers; remarks on what was left out.
     ///
     /// # Errors
     /// Returns an error if there are no images, or a file is not an image.
-    pub fn open(options: &InputOptions, model: &ModelOptions, notices: Notices) -> Result<Input> {
+    pub fn open(
+        options: &InputOptions,
+        model: &ModelOptions,
+        notices: Notices,
+        remarks: &mut Remarks,
+    ) -> Result<Input> {
+        let values = options.all();
         let is_array = |path: &&PathBuf| ArrayFormat::from_path(path).is_ok();
-        match (
-            options.paths.as_slice(),
-            options.paths.iter().find(is_array),
-        ) {
+        match (values.as_slice(), values.iter().find(is_array)) {
             ([only], Some(_)) => return Input::stored(only.clone(), options, model),
             (_, Some(file)) => bail!(
                 "{}: a file of arrays must be the only input",
@@ -43,8 +51,18 @@ impl Input {
             ),
             _ => {}
         }
+        let found = images::find_images(&values)?;
+        for left_out in &found.left_out {
+            for line in left_out.lines() {
+                remarks.add(&Remark::warning(line));
+            }
+            if left_out.others > 0 {
+                let (value, count) = (left_out.value.display(), left_out.others);
+                notices.detail(|| format!("{value}: files that are no images: {count}"));
+            }
+        }
         let mut paths = Vec::new();
-        for file in images::find_images(&options.paths)? {
+        for file in found.images {
             match images::check_header(&file, options.max_pixels) {
                 Ok(()) => paths.push(file),
                 Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
@@ -56,6 +74,8 @@ impl Input {
             paths,
             skip_bad: options.skip_bad_images,
             max_pixels: options.max_pixels,
+            white: options.white,
+            resize: options.resize,
         })
     }
 
@@ -63,8 +83,10 @@ impl Input {
         let array = arrays::read_input(&path)?;
         let tensor = Tensor::try_from(array).context("reading the array `input`")?;
         let size = Size::of(&tensor);
-        let resized = model.image_size.is_some_and(|asked| asked != size);
-        if options.skip_bad_images || resized || model.mean.is_some() || model.std.is_some() {
+        let resized = model.image_size.is_some_and(|asked| asked != size)
+            || options.resize != Resize::default();
+        let normalised = model.mean.is_some() || model.std.is_some() || model.bgr;
+        if options.skip_bad_images || options.white.is_some() || resized || normalised {
             let shown = path.display();
             return Err(usage_hinted(
                 format!("{shown}: its images of {size} pixels are used as they are"),
@@ -74,12 +96,21 @@ impl Input {
         Ok(Input::Array(path, tensor))
     }
 
-    /// Size of the images, if the input fixes it.
-    pub fn size(&self) -> Option<Size> {
+    /// Number of channels of the images, if the input fixes it.
+    pub fn channels(&self) -> Option<i64> {
         match self {
             Input::Files { .. } => None,
-            Input::Array(_, tensor) => Some(Size::of(tensor)),
+            Input::Array(_, tensor) => Some(tensor.size()[1]),
         }
+    }
+
+    /// How its images become the input of a network with this preprocessing.
+    pub fn preprocessing(&self, network: &Preprocessing) -> Preprocessing {
+        match self {
+            Input::Files { white, resize, .. } => network.clone().for_files(*resize, *white),
+            Input::Array(_, tensor) => Preprocessing::stored(Size::of(tensor)),
+        }
+    }
     }
 }
 

@@ -1,20 +1,22 @@
 //! A run: images -> batch -> hooked network -> excitations -> features -> maps -> outputs.
 
+mod channels;
 mod classes;
 mod commands;
 mod describe;
 mod fit;
 mod forward;
 mod input;
+mod oddities;
 mod outputs;
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::classes::top_classes;
 use crate::heap::with_retained_heap;
-use crate::model::{Network, Preprocessing};
+use crate::model::Network;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
 use crate::remarks::Remarks;
@@ -39,7 +41,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let mut clock = Stopwatch::start();
     let mut remarks = Remarks::new(notices);
 
-    let input = Input::open(&options.input, &options.model, notices)?;
+    let input = Input::open(&options.input, &options.model, notices, &mut remarks)?;
     let drawn = outputs::drawn(&options.output);
     let saved = outputs::saved(&options.output);
     let mut to = Destination::default();
@@ -50,14 +52,15 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
 
     let network = Network::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
-    let preprocessing = input
-        .size()
-        .map_or(network.preprocessing.clone(), Preprocessing::stored);
+    let preprocessing = input.preprocessing(&network.preprocessing);
     let mut hooks = options.hooks();
+    hooks.channels = input.channels();
     hooks.scores.names = classes::count_of(given.as_ref(), &network);
     let mut model = network.hook(preprocessing.size.value, &hooks)?;
     remarks.add_all(&network.remarks);
     remarks.add_all(&model.remarks());
+    let preprocessing = channels::fitted(&input, preprocessing, model.channels(), &mut remarks)
+        .with_context(|| options.model.model.display().to_string())?;
     remarks.add_all(&preprocessing.remarks(model.entry()));
     let names = classes::class_names(&model, &network, given, options, &mut remarks)?;
     let labels = names.labels.as_ref();
@@ -91,6 +94,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
     remarks.add_all(&model.remarks()); // also what the images showed
     clock.laps(&forwarded.times, "decoding");
+    let odd = forwarded.oddities.remarks(options.input.white);
+    remarks.add_all(&odd);
 
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
     clock.lap("analysing");

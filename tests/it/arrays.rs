@@ -159,13 +159,13 @@ fn a_wrong_input_is_refused_in_one_line() {
         ("fields.npz", "type of several fields"),
         (
             "channels_last.npz",
-            "[2, 4, 5, 3], not [N, 3, H, W] (the channels",
+            "[2, 4, 5, 3], not [N, C, H, W] (the channels",
         ),
         (
             "one_image.npz",
-            "[3, 4, 5], not [N, 3, H, W] (a single image",
+            "[3, 4, 5], not [N, C, H, W] (a single image",
         ),
-        ("scalar.npz", "[], not [N, 3, H, W]"),
+        ("scalar.npz", "[], not [N, C, H, W]"),
         ("none.npz", "[0, 3, 4, 5], so it holds no pixel"),
         ("not_finite.npz", "input[1, 0, 2, 3] is NaN"),
         ("too_large.npz", "input[1, 2, 0, 1] is inf"),

@@ -129,6 +129,14 @@ fn make(place: &Place, name: &OsStr, kind: &str) {
             fs::create_dir(&path).unwrap();
             write(&path.join("notes.txt"), "text");
         }
+        "phone" => {
+            fs::create_dir(&path).unwrap();
+            (1..3).for_each(|at| write(&path.join(format!("{at}.heic")), "shot.heic"));
+        }
+        _ if kind.ends_with(".in.folder") => {
+            fs::create_dir_all(path.join("below")).unwrap();
+            write(&path.join("below/a.png"), "photo.png");
+        }
         "turned" => {
             fs::create_dir(&path).unwrap();
             for name in (1..=8).map(|orientation| format!("orientation_{orientation}.jpg")) {
@@ -179,6 +187,26 @@ fn content(kind: &str) -> Option<Vec<u8>> {
             encoded(&grey, ImageFormat::Png)
         }
         ("drawing", _) => text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("shot", "heic") => text("\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("shot", "avif") => text("\0\0\0\x18ftypmif1\0\0\0\0avifmif1"),
+        ("shot", "jp2") => b"\0\0\0\x0cjP  \r\n\x87\n\0\0".to_vec(),
+        ("shot", "jxl") => b"\0\0\0\x0cJXL \r\n\x87\n\0\0".to_vec(),
+        ("shot", "dcm") => [&[0; 128][..], b"DICM\x02\0"].concat(),
+        ("shot", "mp4") => text("\0\0\0\x18ftypisom\0\0\0\0isommp41"),
+        ("lab", "tiff") => {
+            let mut bytes = photo(ImageFormat::Tiff);
+            let photometric = [6, 1, 3, 0, 1, 0, 0, 0, 2, 0];
+            let at = bytes.windows(10).position(|part| part == photometric);
+            bytes[at.unwrap() + 8] = 8;
+            bytes
+        }
+        ("float", "tiff") => {
+            let grey = image::Rgb32FImage::from_pixel(2, 2, Rgb([0.5; 3]));
+            let mut bytes = Cursor::new(Vec::new());
+            grey.write_to(&mut bytes, ImageFormat::Tiff).unwrap();
+            bytes.into_inner()
+        }
+        ("shot", "lfs") => text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         ("new", "avif") => text("\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B"),
         ("sky", "hdr") => text("#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n"),
         ("claims", "png") => png_header(size()),
@@ -366,10 +394,12 @@ fn files_that_are_no_image_are_refused() {
         IMAGES,
         r#"
         empty.jpg => 1: cannot read the image empty.jpg: the file is empty
-        {text.png|html.jpg|drawing.svg|noise.png} => 1: no known image format
+        {text.png|noise.png} => 1: no known image format
         text.png => 1: text.png
-        new.avif => 1: new.avif | not supported | convert it to JPEG or PNG
-        sky.hdr => 1: sky.hdr | not supported
+        html.jpg => 1: html.jpg | this is a web page (HTML)
+        drawing.svg => 1: drawing.svg | this is SVG; convert it
+        {new.avif|new.png=new.avif} => 1: new. | this is AVIF; convert it to JPEG or PNG
+        sky.hdr => 1: sky.hdr | this is Radiance HDR; convert it
         # Headers that claim more pixels than there are.
         claims_30000x30000.png => 1: claims_30000x30000.png | too large (30000x30000 | scale it down
         claims_65535x65500.jpg => 1: claims_65535x65500.jpg | too large (65535x65500 | scale it down
@@ -407,7 +437,23 @@ fn files_that_are_no_image_are_refused() {
         folder.npz => 1: folder.npz | folder
         data/arrays/uint8.npz => 1: uint8.npz | float32
         {photos/a.png|photos} a.npz => 1: a.npz | the only input
-        plain.npz --mean 0,0,0 => 2: plain.npz | used as they are | do not apply
+        plain.npz {--mean=0,0,0|--bgr|--white=4095|--resize=pad} => 2: plain.npz | used as they are | do not apply
+        # Other formats by content, not by name.
+        {a.jpg=shot.heic|a.png=shot.avif|a=shot.jp2|a.jpg=shot.jxl|a.tif=shot.dcm} => 1: a | this is | convert it to JPEG or PNG
+        shot.heic => 1: cannot read the image shot.heic: this is HEIC; convert
+        a.jpg=shot.mp4 => 1: a.jpg: this is a video (MP4 or QuickTime); save its frames as JPEG or PNG
+        a.jpg=other.zip => 1: a.jpg: this is a zip archive; unpack it
+        a.png=shot.lfs => 1: a.png: this is a pointer of Git LFS; fetch
+        a.tiff=float.tiff => 1: a.tiff: its samples are of type Rgb32F; convert it to 8 or 16 bits
+        a.tiff=lab.tiff => 1: a.tiff: this variety of Tiff is not supported; convert it to PNG
+        # Cameras' own files are TIFF files of a thumbnail.
+        a.nef=photo.tiff => 1: a.nef: this is a raw camera file; convert it
+        phone.heics => 1: the folder phone.heics holds no image that can be read, but 2 HEIC; convert to JPEG or PNG
+        phone.heics/* => 1: phone.heics/ | this is HEIC; convert
+        phone.heics/* photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
+        tree.in.folder => 1: the folder tree.in.folder holds no image, but 1 sub-folder with images; 'tree.in.folder/**/*' reads them
+        tree.in.folder/**/* => 0
+        it's.in.folder => 1: 'it'\''s.in.folder/**/*' reads them
         "#,
     );
 }
@@ -501,7 +547,12 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/{maps_a_file|maps_a_file_when_loaded}.pt => 1: maps_a_file | aten::from_file
         data/bad_models/greedy.pt => 1: greedy.pt | memory
         data/bad_models/recurrent.pt => 1: recurrent.pt | nothing to hook | no convolution
-        data/bad_models/one_channel.pt => 1: one_channel.pt | channels
+        data/bad_models/one_channel.pt => 0: photographs are taken in grey | mean 0.449 and std 0.226 are assumed
+        data/bad_models/one_channel.pt --bgr => 2: one_channel.pt: the network takes 1 channel, which has no order
+        # Other channels.
+        data/channels/{two|four}.pt => 1: channels, but photographs have 3; give a stored array `input` [N,
+        data/channels/seven.pt => 1: seven.pt: the network takes 7 channels, but photographs have 3; give a stored array `input` [N,7,H,W]
+
         data/bad_models/fixed_size.pt => 1: fixed_size.pt | [N,3,64,64] | --image-size sets another size
         data/bad_models/not_nk.pt => 1: not_nk.pt | [N,K]
         # Scores without the axis of the images: one image at a time.
@@ -554,6 +605,20 @@ fn descriptions_of_networks_are_checked() {
         ("[1, 2]", 1, &["prism.json"]),
         (r#"{"image_size": [0, 64]}"#, 1, &["image_size is 0x64"]),
         (r#"{"std": [1, 0, 1]}"#, 1, &["std is not positive"]),
+        (
+            r#"{"image_size": [32, 32], "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}"#,
+            1,
+            &[
+                "for pixels from 0 to 255",
+                "use mean 0.485,0.456,0.406 std 0.229,0.224,0.225",
+            ],
+        ),
+        (r#"{"mean": []}"#, 1, &["mean or std has no value"]),
+        (
+            r#"{"image_size": [32, 32], "mean": [0.5, 0.5]}"#,
+            2,
+            &["the network takes 3 channels, but mean has 2 values"],
+        ),
         (
             r#"{"image_size": [32, 32], "labels": ["a"]}"#,
             1,
@@ -737,6 +802,7 @@ fn options_that_make_no_sense_are_refused() {
         --saliency gradcam --saliency-layer conv9 => 2: 'conv9'
         --saliency gradcam --saliency-layer features.1O => 2: features.10
         --saliency gradcam --saliency-layer classifier.0 => 2: classifier.0
+        --mean 0.1,0.2 => 2: tiny_vgg_traced.pt: the network takes 3 channels, but mean has 2 values and std 3 | --mean and --std
         # Values.
         --device cuda:4096 => 1: cuda:4096 | CUDA device | --device cpu
         --model again.pt => 2: --model
@@ -749,7 +815,14 @@ fn options_that_make_no_sense_are_refused() {
         "--model net.pt --input photos/a.png",
         r#"
         --image-size={0|64x|1.5|8193|64x64x3} => 2: --image-size | N or HxW
-        --mean={1,2|a,b,c|nan,0,0|1e39,0,0} => 2: --mean | R,G,B
+        --mean={a,b,c|nan,0,0|1e39,0,0|0.1,,0.2} => 2: --mean | R,G,B
+        # Of pixels from 0 to 255.
+        --mean 123.675,116.28,103.53 => 2: --mean 123.675,116.28,103.53: this is for pixels from 0 to 255 | use --mean 0.485,0.456,0.406
+        --mean 123.675,116.28,103.53 --std 58.395,57.12,57.375 => 2: use --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+        --bgr --mean 103.939,116.779,123.68 --std 1 => 2: use --mean 0.407604,0.457957,0.48502 --std 0.00392157
+        --std 0.5,128,0.5 => 2: --std 0.5,128,0.5: this is for pixels from 0 to 255
+        --white={0|65536|-1|0xfff} => 2: --white | from 1 to 65535
+        --resize=fit => 2: --resize | stretch | crop | pad
         --std={0,1,1|-1,1,1|1e-300,1,1} => 2: --std | R,G,B | greater than 0
         --overlay={-0.1|1.01|nan} => 2: --overlay | from 0 to 1
         --top={0|-3|5000} => 2: --top | whole number
@@ -778,13 +851,17 @@ fn options_that_make_no_sense_are_refused() {
         layers --image-size 64 --model data/networks/tiny_vgg_traced.pt --layer x => 2: 'x' | features.0
         completions => 2: not provided: <SHELL>
         completions tcsh => 2: tcsh | bash
-        # A word without its option.
-        photos/a.png => 2: --input photos/a.png
-        photos/a.png --model vgg16 => 2: --input photos/a.png
-        --model vgg16 photos/a.png => 2: --input photos/a.png
-        --quiet photos/a.png => 2: --input photos/a.png
-        --input photos/b.png --model vgg16 photos/a.png => 2: --input photos/a.png
-        --input photos/b.png -- photos/a.png => 2: --input photos/a.png
+        --input data/channels/four.npz --model data/networks/tiny_vgg_traced.pt => 1: tiny_vgg_traced.pt: it takes 3 channels, but the stored images have 4; give an array `input` [N,3,H,W]
+        layers --model vgg16 --std 58.395,57.12,57.375 => 2: use --std 0.229,0.224,0.225
+        # A word that is no image and no command.
+        laeyrs => 2: there is no file or command 'laeyrs'; did you mean prism layers?
+        laeyrs --model vgg16 => 2: did you mean prism layers?
+        {sommm|helpp|completion|modles} => 2: there is no file or command | did you mean prism
+        nothing => 2: there is no file or command 'nothing' (prism --help lists
+        none.jpg => 1: none.jpg: no such file or folder
+        folder/none => 1: folder/none: no such file
+        photos/a.png som => 1: som: no such file
+        help laeyrs => 2: there is no command 'laeyrs'; did you mean prism layers?
         layers photos/a.png => 2: prism layers | photos/a.png
         # A command after an option.
         --model vgg16 layers => 2: prism layers

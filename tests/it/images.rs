@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use prism::Size;
-use prism::images::{self, MAX_PIXELS, find_images, resize};
+use prism::images::{self, MAX_PIXELS, Oddity, Resize, find_images, resize};
 use tempfile::TempDir;
 
 fn check_header(path: &Path) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ fn every_picture_is_decoded_as_pillow_does() {
     let names: Vec<String> = names
         .filter_map(|name| Some(name.strip_suffix(".expected.png")?.to_string()))
         .collect();
-    assert_eq!(names.len(), 49);
+    assert_eq!(names.len(), 70);
     for name in names {
         let tolerance = match name.as_str() {
             // Colour at half the resolution, which the two scale up differently.
@@ -71,6 +71,158 @@ fn every_picture_is_decoded_as_pillow_does() {
         let (largest, share) = difference(&decoded, &reference(&format!("{name}.expected.png")));
         println!("{name}: at most {largest}/255, on {:.1} %", share * 100.0);
         assert!(largest <= tolerance, "{name} is off by {largest}/255");
+    }
+}
+
+/// White at 4095: `min(v, 4095) * 255 / 4095`, of the samples that the file holds.
+#[test]
+fn a_level_of_white_is_a_sample_as_it_is_stored() {
+    for name in [
+        "twelve_bits.png",
+        "twelve_bits.tiff",
+        "twelve_bits.pgm",
+        "maxval12.pgm",
+        "negative.tiff",
+    ] {
+        let pixels = images::decode_with_white(&data(name), MAX_PIXELS, Some(4095)).unwrap();
+        assert!(
+            pixels.rgb == reference(&format!("{name}.white.png")),
+            "{name}"
+        );
+        assert!(pixels.oddities.is_empty(), "{name}: {:?}", pixels.oddities);
+    }
+    // 8 bits do not change; transparent ones are blended as before.
+    for name in ["grey8.png", "rgba8.png", "plain.jpg"] {
+        let pixels = images::decode_with_white(&data(name), MAX_PIXELS, Some(100)).unwrap();
+        assert!(pixels.rgb == decode(&data(name)).unwrap(), "{name}");
+        assert!(!pixels.is_16_bit);
+    }
+}
+
+#[test]
+fn odd_pixels_are_told() {
+    let oddities = |name: &str, white| {
+        let pixels = images::decode_with_white(&data(name), MAX_PIXELS, white).unwrap();
+        pixels.oddities
+    };
+    // The generator's ramp is 16 g + 7 for the greys g of the photograph.
+    let grey = reference("grey8.png");
+    let sample = |level: &u8| u16::from(*level) * 16 + 7;
+    let (low, high) = (
+        grey.iter().map(sample).min().unwrap(),
+        grey.iter().map(sample).max().unwrap(),
+    );
+    for name in [
+        "twelve_bits.png",
+        "twelve_bits.tiff",
+        "twelve_bits.pgm",
+        "negative.tiff",
+    ] {
+        assert_eq!(oddities(name, None), [Oddity::LowSamples(high)], "{name}");
+    }
+    let narrow = Oddity::NarrowSamples(low + 20000, high + 20000);
+    assert_eq!(oddities("narrow.png", None), [narrow]);
+    // Far below the level of white that was asked for.
+    assert_eq!(
+        oddities("twelve_bits.png", Some(60000)),
+        [Oddity::LowSamples(high)]
+    );
+    for name in ["empty_alpha.bmp", "empty_alpha.tga", "empty_alpha.png"] {
+        assert_eq!(oddities(name, None), [Oddity::EmptyAlpha], "{name}");
+    }
+    for name in [
+        "grey16.png",
+        "rgba16.png",
+        "rgba8.png",
+        "maxval12.pgm",
+        "premultiplied.tiff",
+        "palette_alpha.png",
+    ] {
+        assert!(oddities(name, None).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_picture_in_grey_is_pillows() {
+    let photo = decode(&data("photo.png")).unwrap();
+    let grey = images::grey(photo);
+    assert!(grey == reference("photo_grey.png"));
+    assert!(images::grey(grey.clone()) == grey, "grey stays");
+}
+
+/// The crop of torchvision's presets and a letterbox, upright and across.
+#[test]
+fn pictures_are_cropped_and_padded_as_elsewhere() {
+    let photo = decode(&data("photo.png")).unwrap();
+    let upright = image::imageops::rotate90(&photo);
+    for (name, picture) in [("photo", &photo), ("upright", &upright)] {
+        for side in [33, 64, 131] {
+            for (how, word) in [(Resize::Crop, "crop"), (Resize::Pad, "pad")] {
+                let expected = reference(&format!("{name}_{word}_{side}.png"));
+                let fitted = how.apply(picture, Size::new(side, side)).unwrap();
+                let (largest, share) = difference(&fitted, &expected);
+                println!(
+                    "{name} {word} {side}: {largest}/255, on {:.1} %",
+                    share * 100.0
+                );
+                assert!(largest <= 1, "{name} {word} {side}: {largest}/255");
+            }
+        }
+    }
+}
+
+/// The larger picture of a figure shows what the network sees: averaged over each of the
+/// network's pixels, it is the network's input.
+#[test]
+fn the_picture_of_a_figure_is_the_input_enlarged() {
+    let smooth = RgbImage::from_fn(90, 60, |x, y| {
+        image::Rgb([x * 2, y * 4, 90].map(|v| v as u8))
+    });
+    let size = Size::new(24, 16);
+    for how in [Resize::Stretch, Resize::Crop, Resize::Pad] {
+        let input = how.apply(&smooth, size).unwrap();
+        let shown = how.enlarged(&smooth, size, Size::new(240, 160)).unwrap();
+        let averaged = RgbImage::from_fn(16, 24, |x, y| {
+            let block = image::imageops::crop_imm(&shown, x * 10, y * 10, 10, 10).to_image();
+            let mean = |c: usize| block.pixels().map(|p| u32::from(p.0[c])).sum::<u32>() / 100;
+            image::Rgb([mean(0), mean(1), mean(2)].map(|v| v as u8))
+        });
+        let (largest, _) = difference(&averaged, &input);
+        // A pixel of the input averages over three and more of the image at the edges.
+        assert!(largest <= 6, "{how:?}: {largest}/255");
+    }
+    let bars = Resize::Pad
+        .enlarged(&smooth, size, Size::new(240, 160))
+        .unwrap();
+    let input = Resize::Pad.apply(&smooth, size).unwrap();
+    for row in 0..24 {
+        let is_bar = input.get_pixel(0, row).0 == [114; 3];
+        // 16 pixels wide, so 16 * 60 / 90 = 10.7 high: rows 6 to 16 of 24
+        assert_eq!(is_bar, !(6..17).contains(&row), "row {row}");
+        assert_eq!(
+            bars.get_pixel(80, row * 10 + 5).0 == [114; 3],
+            is_bar,
+            "row {row}"
+        );
+    }
+}
+
+#[test]
+fn any_picture_fits_any_size() {
+    for (width, height) in [(1, 1), (1, 500), (500, 1), (7, 3), (3, 499)] {
+        let picture = RgbImage::from_pixel(width, height, image::Rgb([10, 20, 30]));
+        for (h, w) in [(1, 1), (1, 40), (64, 64), (30, 7), (33, 32)] {
+            let size = Size::new(h, w);
+            for how in [Resize::Crop, Resize::Pad, Resize::Stretch] {
+                let fitted = how.apply(&picture, size).unwrap();
+                assert_eq!(fitted.dimensions(), (w as u32, h as u32));
+                let known = |p: &image::Rgb<u8>| [[10, 20, 30], [114; 3]].contains(&p.0);
+                assert!(
+                    fitted.pixels().all(known),
+                    "{how:?} {width}x{height} to {h}x{w}"
+                );
+            }
+        }
     }
 }
 
@@ -144,7 +296,7 @@ fn files_that_are_not_images_are_refused_in_one_line() {
         (write("bomb.ppm", bomb), "too large (65536x65536"),
         (
             write("a.avif", b"\0\0\0\x1cftypavif\0\0\0\0"),
-            "not supported",
+            "this is AVIF; convert it to JPEG or PNG",
         ),
         (in_folder, "it is a folder"),
         (folder.path().join("missing.jpg"), "no such file"),
@@ -224,10 +376,14 @@ fn folder_with(names: &[&str]) -> TempDir {
 /// The names under the folder that the values find.
 fn found(folder: &TempDir, values: &[&str]) -> Vec<String> {
     let values: Vec<_> = values.iter().map(|v| folder.path().join(v)).collect();
-    let names = find_images(&values).unwrap().into_iter().map(|path| {
-        let name = path.strip_prefix(folder.path()).unwrap();
-        name.to_str().unwrap().to_string()
-    });
+    let names = find_images(&values)
+        .unwrap()
+        .images
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(folder.path()).unwrap();
+            name.to_str().unwrap().to_string()
+        });
     names.collect()
 }
 
@@ -255,6 +411,108 @@ fn files_folders_and_globs_are_found_sorted() {
     assert_eq!(found(&folder, &["c.*"]), ["c.txt"]);
 }
 
+/// The lines on what a value holds beside the images, without the folder's path.
+fn left_out(folder: &TempDir, value: &str) -> Vec<String> {
+    let found = find_images(&[folder.path().join(value)]).unwrap();
+    let root = folder.path().display().to_string();
+    let lines = found.left_out.iter().flat_map(|left_out| left_out.lines());
+    lines
+        .map(|line| line.replace(&format!("{root}/"), ""))
+        .collect()
+}
+
+#[test]
+fn pictures_that_cannot_be_read_are_counted_by_kind() {
+    let folder = folder_with(&[
+        "mixed/a.jpg",
+        "mixed/notes.txt",
+        "mixed/.hidden.heic",
+        "mixed/Thumbs.db",
+        "mixed/data.json",
+        "mixed/truth.nef",
+        "texts/a.jpg",
+        "texts/b.txt",
+        "empty/b.txt",
+    ]);
+    let write = |name: &str, content: &[u8]| fs::write(folder.path().join(name), content).unwrap();
+    let ftyp = |brand: &str| [b"\0\0\0\x14ftyp", brand.as_bytes(), &[0; 20]].concat();
+    write("mixed/b.heic", &ftyp("heic"));
+    write("mixed/c.HEIC", &ftyp("mif1"));
+    write("mixed/without_extension", &ftyp("avif"));
+    write("mixed/clip.mov", &ftyp("qt  "));
+    write("mixed/scan", &[&[0; 128][..], b"DICM"].concat());
+    write("mixed/archive.zip", b"PK\x03\x04");
+    let lines = left_out(&folder, "mixed");
+    let expected = "mixed: 6 files are not read and left out: 2 HEIC, 1 AVIF, 1 DICOM, 1 raw camera file, 1 video (MP4 or QuickTime); convert them to JPEG or PNG";
+    assert_eq!(lines, [expected]);
+    assert!(left_out(&folder, "texts").is_empty());
+    fs::remove_file(folder.path().join("mixed/a.jpg")).unwrap();
+    let line = complaint(find_images(&[folder.path().join("mixed")]));
+    assert!(
+        line.contains("no image that can be read, but 2 HEIC, 1 AVIF"),
+        "{line}"
+    );
+    let line = complaint(find_images(&[folder.path().join("empty")]));
+    assert!(line.contains("(no file in it ends in .apng, "), "{line}");
+}
+
+#[test]
+fn an_image_without_its_extension_is_told() {
+    let folder = folder_with(&["a.jpg"]);
+    fs::copy(data("photo.png"), folder.path().join("picture")).unwrap();
+    let line = &left_out(&folder, "")[0];
+    assert!(
+        line.contains("1 image is left out, because the name has no extension"),
+        "{line}"
+    );
+    assert!(line.contains("picture; rename it"), "{line}");
+    fs::remove_file(folder.path().join("a.jpg")).unwrap();
+    let line = complaint(find_images(&[folder.path().to_path_buf()]));
+    assert!(line.contains("picture is one; rename it"), "{line}");
+}
+
+#[test]
+fn sub_folders_with_images_are_told() {
+    let names = [
+        "tree/x/1.png",
+        "tree/y/deep/2.JPG",
+        "tree/z/notes.txt",
+        "tree/.git/3.png",
+    ];
+    let folder = folder_with(&names);
+    let tree = folder.path().join("tree");
+    let line = complaint(find_images(std::slice::from_ref(&tree)));
+    let glob = format!("'{}/**/*'", tree.display());
+    assert!(
+        line.contains("holds no image, but 2 sub-folders with images; "),
+        "{line}"
+    );
+    assert!(line.contains(&glob), "{line}");
+    fs::write(tree.join("0.png"), "").unwrap();
+    let lines = left_out(&folder, "tree");
+    let expected = "tree: 2 sub-folders with images are not read; 'tree/**/*' reads them, too";
+    assert_eq!(lines, [expected]);
+    // The glob that the line names.
+    let glob = glob.trim_matches('\'');
+    let images = find_images(&[PathBuf::from(glob)]).unwrap().images;
+    assert!(images.contains(&tree.join("0.png")) && images.contains(&tree.join("y/deep/2.JPG")));
+    // A loop of links ends.
+    std::os::unix::fs::symlink("..", tree.join("z/loop")).unwrap();
+    assert_eq!(left_out(&folder, "tree"), [expected]);
+}
+
+#[test]
+fn files_that_differ_from_a_glob_by_letter_case_are_told() {
+    let folder = folder_with(&["a.jpg", "B.JPG", "c.Jpg", "d.png", "only/X.TIF"]);
+    let lines = left_out(&folder, "*.jpg");
+    let expected = "*.jpg: 2 files are left out that match in other letter case: B.JPG";
+    assert_eq!(lines, [expected]);
+    assert!(left_out(&folder, "*.png").is_empty());
+    let line = complaint(find_images(&[folder.path().join("only/*.tif")]));
+    assert!(line.contains("no file matches this glob, but"), "{line}");
+    assert!(line.contains("X.TIF does in other letter case"), "{line}");
+}
+
 #[test]
 fn an_equal_absolute_path_counts_once() {
     let folder = folder_with(&["a.jpg", "b.jpg"]);
@@ -263,10 +521,10 @@ fn an_equal_absolute_path_counts_once() {
         ["a.jpg", "b.jpg"]
     );
     let twice = find_images(&["Cargo.toml".into(), "./Cargo.toml".into()]).unwrap();
-    assert_eq!(twice, [PathBuf::from("Cargo.toml")]);
+    assert_eq!(twice.images, [PathBuf::from("Cargo.toml")]);
     let absolute = std::path::absolute("Cargo.toml").unwrap();
     let twice = find_images(&["Cargo.toml".into(), absolute]).unwrap();
-    assert_eq!(twice, [PathBuf::from("Cargo.toml")]);
+    assert_eq!(twice.images, [PathBuf::from("Cargo.toml")]);
 }
 
 #[test]
@@ -307,7 +565,7 @@ fn paths_need_not_be_unicode() {
     fs::copy(data("plain.jpg"), &path).unwrap();
     for value in [&path, &name(b"caf\xe9")] {
         let found = find_images(std::slice::from_ref(value)).unwrap();
-        assert!(found.iter().eq([&path]));
+        assert!(found.images.iter().eq([&path]));
     }
     decode(&path).unwrap();
     let line = complaint(find_images(&[name(b"\xe9*.jpg")]));

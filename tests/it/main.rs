@@ -15,6 +15,7 @@ mod images;
 mod loading;
 mod networks;
 mod parity;
+mod preprocessing;
 mod properties;
 mod report;
 mod saliency;

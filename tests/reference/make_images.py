@@ -81,6 +81,137 @@ def without_adobe_marker(data):
     return data[:at] + data[at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0] :]
 
 
+def tiff(path, samples, photometric, extra=(), orientation=None, order="<"):
+    """Writes samples [h, w] or [h, w, c] as an uncompressed TIFF file; the orientation as a LONG."""
+    pixels = samples if samples.ndim == 3 else samples[..., None]
+    height, width, count = pixels.shape
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    bits = [pixels.dtype.itemsize * 8] * count
+    short, long = ("H", 3), ("I", 4)
+    tags = [(256, long, [width]), (257, long, [height]), (258, short, bits), (259, short, [1])]
+    tags += [(262, short, [photometric]), (273, long, [8]), (277, short, [count]), (278, long, [height])]
+    tags += [(279, long, [len(data)])]
+    tags += [(274, long, [orientation])] if orientation else []
+    tags += [(338, short, list(extra))] if extra else []
+    tags.sort()
+    start = 8 + len(data) + len(data) % 2
+    beyond = start + 2 + 12 * len(tags) + 4
+    entries, rest = b"", b""
+    for number, (letter, kind), values in tags:
+        field = struct.pack(f"{order}{len(values)}{letter}", *values)
+        if len(field) > 4:
+            field, rest = struct.pack(f"{order}I", beyond + len(rest)), rest + field
+        entries += struct.pack(f"{order}HHI", number, kind, len(values)) + field.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + rest
+    path.write_bytes(head + data.ljust(start - 8, b"\0") + directory)
+
+
+def exif_with_long(orientation, order):
+    """EXIF data with an orientation of four bytes, which EXIF does not allow but programs write."""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    return head + struct.pack(f"{order}HHHIII", 1, 274, 4, 1, orientation, 0)
+
+
+def bmp32(path, rgba):
+    """A BMP with an alpha mask (BITMAPV4HEADER)."""
+    height, width, _ = rgba.shape
+    data = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
+    head = struct.pack("<IiiHHII", 108, width, height, 1, 32, 3, len(data)) + bytes(16)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    path.write_bytes(b"BM" + struct.pack("<III", 14 + len(head) + len(data), 0, 14 + len(head)) + head + data)
+
+
+def meant_otherwise(small):
+    """Files whose samples mean something else than their format says."""
+    tiny = small.crop((0, 0, 16, 12))
+    rgb = np.asarray(tiny)
+    # 12 bits in a file of 16, with and without a level of white; NAME.white.png is for white = 4095.
+    ramp = np.asarray(small.convert("L")).astype(np.uint16) * 16 + 7
+    eight = lambda v: np.stack([np.floor(v / 257 + 0.5)] * 3, -1)
+    white = np.stack([np.floor(np.minimum(ramp.astype(np.int64), 4095) * 255 / 4095 + 0.5)] * 3, -1)
+    for name, write in [
+        ("twelve_bits.png", lambda path: png(path, ramp, 0)),
+        ("twelve_bits.tiff", lambda path: tiff(path, ramp, 1, order=">")),
+        ("twelve_bits.pgm", lambda path: path.write_bytes(b"P5 26 19 65535\n" + ramp.astype(">u2").tobytes())),
+    ]:
+        write(OUT / name)
+        expect(name, eight(ramp))
+        Image.fromarray(white.astype(np.uint8), "RGB").save(OUT / f"{name}.white.png", optimize=True)
+    # The header says that 4095 is white.
+    (OUT / "maxval12.pgm").write_bytes(b"P5 26 19 4095\n" + ramp.astype(">u2").tobytes())
+    expect("maxval12.pgm", white)
+    Image.fromarray(white.astype(np.uint8), "RGB").save(OUT / "maxval12.pgm.white.png", optimize=True)
+    # 0 is white.
+    tiff(OUT / "negative.tiff", ramp, 0)
+    expect("negative.tiff", eight(65535 - ramp.astype(np.int64)))
+    Image.fromarray((255 - white).astype(np.uint8), "RGB").save(OUT / "negative.tiff.white.png", optimize=True)
+    # Temperatures: a narrow band in the middle.
+    png(OUT / "narrow.png", ramp + 20000, 0)
+    expect("narrow.png", eight(ramp + 20000))
+    # Alpha that is 0 everywhere.
+    empty = np.dstack([rgb, np.zeros(rgb.shape[:2], np.uint8)])
+    bmp32(OUT / "empty_alpha.bmp", empty)
+    Image.fromarray(empty, "RGBA").save(OUT / "empty_alpha.tga")
+    png(OUT / "empty_alpha.png", empty, 6)
+    for name in ("empty_alpha.bmp", "empty_alpha.tga", "empty_alpha.png"):
+        expect(name, tiny)
+    # Colours that have been multiplied by alpha.
+    alpha = (np.arange(16 * 12).reshape(12, 16) * 255 // 191).astype(np.int64)
+    for name, top, kind in [("premultiplied.tiff", 255, np.uint8), ("premultiplied16.tiff", 65535, np.uint16)]:
+        colours, share = rgb.astype(np.int64) * (top // 255), alpha * (top // 255)
+        multiplied = np.floor(colours * share[..., None] / top + 0.5)
+        tiff(OUT / name, np.dstack([multiplied, share]).astype(kind), 2, extra=[1])
+        expect(name, np.floor((multiplied + top - share[..., None]) * 255 / top + 0.5))
+    multiplied = np.floor(rgb.astype(np.int64) * alpha[..., None] / 255 + 0.5)
+    tga = OUT / "premultiplied.tga"
+    Image.fromarray(np.dstack([multiplied, alpha]).astype(np.uint8), "RGBA").save(tga)
+    pixels = tga.read_bytes().split(b"\0\0\0\0\0\0\0\0TRUEVISION-XFILE")[0]
+    area = struct.pack("<H", 495) + bytes(492) + bytes([4])
+    tga.write_bytes(pixels + area + struct.pack("<II", len(pixels), 0) + b"TRUEVISION-XFILE.\0")
+    expect(tga.name, np.minimum(multiplied + 255 - alpha[..., None], 255))
+    tiff(OUT / "alpha.tiff", np.dstack([rgb, alpha]).astype(np.uint8), 2, extra=[2])
+    expect("alpha.tiff", over_white(rgb, alpha, 255))
+    # An orientation of four bytes.
+    for order, end in [("<", "little"), (">", "big")]:
+        exif = exif_with_long(6, order)
+        plain = jpeg(small, quality=95, subsampling=0)
+        segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif
+        (OUT / f"long_{end}.jpg").write_bytes(plain[:2] + segment + plain[2:])
+        expect(f"long_{end}.jpg", Image.open(io.BytesIO(plain)).transpose(Image.ROTATE_270))
+        small.save(OUT / f"long_{end}.webp", lossless=True, exif=exif)
+        expect(f"long_{end}.webp", small.transpose(Image.ROTATE_270))
+        chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+        png(OUT / f"long_{end}.png", np.asarray(small), 2, extra=chunk)
+        expect(f"long_{end}.png", small.transpose(Image.ROTATE_270))
+        tiff(OUT / f"long_{end}.tiff", np.asarray(small), 2, orientation=6, order=order)
+        expect(f"long_{end}.tiff", small.transpose(Image.ROTATE_270))
+
+
+def fitted(photo):
+    """What torchvision's presets and a letterbox make of the photograph, WIDTHxHEIGHT in the name."""
+    def crop(picture, size):
+        (width, height), short = picture.size, int(size * 256 / 224 + 0.5)
+        long = lambda side: int(short * side / min(width, height))
+        picture = picture.resize((long(width), long(height)), Image.BILINEAR)
+        left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
+        return picture.crop((left, top, left + size, top + size))
+
+    def pad(picture, size):
+        scale = min(size / picture.width, size / picture.height)
+        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.BILINEAR)
+        padded = Image.new("RGB", (size, size), (114, 114, 114))
+        padded.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+        return padded
+
+    upright = photo.transpose(Image.ROTATE_270)
+    for name, picture in [("photo", photo), ("upright", upright)]:
+        for size in (33, 64, 131):
+            crop(picture, size).save(OUT / f"{name}_crop_{size}.png", optimize=True)
+            pad(picture, size).save(OUT / f"{name}_pad_{size}.png", optimize=True)
+    photo.convert("L").save(OUT / "photo_grey.png", optimize=True)
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.iterdir():
@@ -211,6 +342,9 @@ def main():
     expect("animation.png", tiny)
     tiny.save(OUT / "animation.webp", save_all=True, append_images=[second], duration=100, lossless=True)
     expect("animation.webp", tiny)
+
+    meant_otherwise(small)
+    fitted(photo)
 
 
 if __name__ == "__main__":

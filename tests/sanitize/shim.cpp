@@ -151,6 +151,8 @@ void tracing() {
   char *json = nullptr;
   good(prism_graph_describe(graph, shape, -1, &json));
   prism_message_free(json);
+  good(prism_graph_describe(graph, nullptr, -1, &json));
+  prism_message_free(json);
   const int64_t wrong[4] = {1, 5, 16, 16};
   bad(prism_graph_describe(graph, wrong, -1, &json), "a wrong shape");
   prism_graph_free(graph);

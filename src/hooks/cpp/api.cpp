@@ -66,7 +66,8 @@ char *prism_trace_finish(prism_graph *trace) {
 
 char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json) {
   return guarded([&] {
-    *json = strdup(prism::describe(*graph, at::IntArrayRef(shape, 4), device_of(device)).c_str());
+    const at::IntArrayRef sizes(shape, shape ? 4 : 0);
+    *json = strdup(prism::describe(*graph, sizes, device_of(device)).c_str());
   });
 }
 

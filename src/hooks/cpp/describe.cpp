@@ -227,7 +227,8 @@ std::string describe(const prism_graph &source, at::IntArrayRef shape, at::Devic
   Returned returned;
   for (const Value *output : graph.outputs())
     append_returned(output, "", numbers, returned);
-  const auto facts = facts_of_values(source, shape, device);
+  const auto facts =
+      shape.empty() ? std::vector<Facts>(numbers.size()) : facts_of_values(source, shape, device);
   std::vector<std::string> varying;
   bool statistics = false;
   for (const Node *node : all_nodes(graph.block())) {

@@ -74,7 +74,7 @@ char *prism_trace_end(const void *output, int on_cpu, prism_graph **out);
 char *prism_trace_finish(prism_graph *trace);
 
 /* The graph as JSON, with the shape of every value for an input of `shape`
- * (four numbers) on `device`. */
+ * (four numbers) on `device`; without shapes if `shape` is NULL. */
 char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json);
 
 /* The shapes alone, as in the description. */

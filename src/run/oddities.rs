@@ -1,0 +1,91 @@
+//! Images that may mean something else than they say, as one remark for each kind.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Hint;
+use crate::images::{Oddity, Pixels};
+use crate::remarks::Remark;
+
+/// What is odd about the images so far.
+#[derive(Debug, Default)]
+pub struct Oddities {
+    low: Group,
+    narrow: Group,
+    empty: Group,
+    any_16_bit: bool,
+}
+
+/// Images that are odd in the same way.
+#[derive(Debug, Default)]
+struct Group {
+    first: PathBuf,
+    count: usize,
+    /// The lowest and highest sample of all.
+    range: Option<(u16, u16)>,
+}
+
+impl Group {
+    fn add(&mut self, file: &Path, (low, high): (u16, u16)) {
+        if self.count == 0 {
+            self.first = file.to_path_buf();
+        }
+        self.count += 1;
+        let (least, most) = self.range.unwrap_or((low, high));
+        self.range = Some((least.min(low), most.max(high)));
+    }
+
+    /// `a.png`, or `a.png and 2 more images`.
+    fn named(&self) -> String {
+        let first = self.first.display();
+        match self.count {
+            0 | 1 => first.to_string(),
+            2 => format!("{first} and 1 more image"),
+            count => format!("{first} and {} more images", count - 1),
+        }
+    }
+}
+
+impl Oddities {
+    /// Adds an image.
+    pub fn add(&mut self, file: &Path, pixels: &Pixels) {
+        self.any_16_bit |= pixels.is_16_bit;
+        for oddity in &pixels.oddities {
+            match *oddity {
+                Oddity::LowSamples(high) => self.low.add(file, (0, high)),
+                Oddity::NarrowSamples(low, high) => self.narrow.add(file, (low, high)),
+                Oddity::EmptyAlpha => self.empty.add(file, (0, 0)),
+            }
+        }
+    }
+
+    /// What to say of them; `white` is the level that the user set.
+    pub fn remarks(&self, white: Option<u16>) -> Vec<Remark> {
+        let mut remarks = Vec::new();
+        if let Some((_, high)) = self.low.range {
+            let bits = u16::BITS - high.leading_zeros();
+            let level = (1u32 << bits) - 1;
+            let text = format!(
+                "{}: the 16-bit samples end at {high}, within an eighth of the range, so there is almost no contrast; if they have {bits} bits, white is {level}",
+                self.low.named()
+            );
+            remarks.push(Remark::warning(text).with_hint(Hint::White));
+        }
+        if let Some((low, high)) = self.narrow.range {
+            remarks.push(Remark::warning(format!(
+                "{}: the 16-bit samples lie between {low} and {high}, each image's within an eighth of the range, so there is almost no contrast; stretch them before",
+                self.narrow.named()
+            )));
+        }
+        if self.empty.count > 0 {
+            remarks.push(Remark::note(format!(
+                "{}: alpha is 0 everywhere, so the colours are taken as opaque",
+                self.empty.named()
+            )));
+        }
+        if white.is_some() && !self.any_16_bit {
+            let text = "no image has 16 bits per sample, so the level of white changes nothing";
+            remarks.push(Remark::warning(text));
+        }
+        remarks
+    }
+}
