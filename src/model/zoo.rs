@@ -39,10 +39,11 @@ impl ZooEntry {
         Size::new(self.input.height / 3, self.input.width / 3)
     }
 
-    /// Whether a file has the name of the official weights, whose classes are ImageNet's.
+    /// Whether a file has the name of the official weights, or of those that `make weights` makes;
+    /// their classes are ImageNet's.
     pub fn is_official(&self, file: &Path) -> bool {
-        self.file
-            .is_some_and(|official| file.file_name() == Some(official.as_ref()))
+        let made = format!("{}.pth", self.name);
+        file.file_name() == Some(self.file.unwrap_or(&made).as_ref())
     }
 
     /// What the authors state of the input.
@@ -195,6 +196,18 @@ mod tests {
                 assert!(strides.iter().all(|&s| s == 0), "{}: {name}", entry.name);
             }
         }
+    }
+
+    #[test]
+    fn official_weights_are_known_by_their_names() {
+        let is_official = |name, file: &str| find(name).unwrap().is_official(Path::new(file));
+        assert!(is_official("resnet18", "a/resnet18-f37072fd.pth"));
+        assert!(is_official(
+            "efficientnet_lite0",
+            "models/efficientnet_lite0.pth"
+        ));
+        assert!(!is_official("resnet18", "resnet18.pth"));
+        assert!(!is_official("resnet18", "best.pth"));
     }
 
     #[test]
