@@ -111,7 +111,6 @@ impl Input {
             Input::Array(_, tensor) => Preprocessing::stored(Size::of(tensor)),
         }
     }
-    }
 }
 
 /// The warning for an image that is left out.
