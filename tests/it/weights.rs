@@ -17,7 +17,11 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 fn assert_is_the_layer(path: &Path) {
-    let state = read_state_dict(path).unwrap();
+    let mut state = StateDict::open(path).unwrap();
+    let names = ["fc.weight", "fc.bias"].map(String::from);
+    let remark = state.select_names("a layer", &names, "fc").unwrap();
+    assert_eq!(remark, None, "{path:?}");
+    let state = state.read().unwrap();
     let find = |wanted: &str| {
         let found = state.iter().find(|(name, _)| name == wanted);
         &found.unwrap_or_else(|| panic!("{path:?} lacks {wanted}")).1

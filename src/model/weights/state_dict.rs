@@ -73,9 +73,22 @@ impl StateDict {
     /// # Errors
     /// Returns an error that names the prefixes if several have all tensors.
     pub fn select(&mut self, entry: &ZooEntry) -> Result<Option<Remark>> {
+        self.select_names(entry.name, &names_of(entry), entry.last_layer)
+    }
+
+    /// As [`StateDict::select`], for a network whose tensors have the names `wanted`, among them
+    /// the weight of `last_layer`.
+    ///
+    /// # Errors
+    /// Returns those of [`StateDict::select`].
+    pub fn select_names(
+        &mut self,
+        network: &str,
+        wanted: &[String],
+        last_layer: &str,
+    ) -> Result<Option<Remark>> {
         let shown = self.file.display();
-        let wanted = names_of(entry);
-        let last = format!("{}.weight", entry.last_layer);
+        let last = format!("{last_layer}.weight");
         let held: BTreeSet<String> = self
             .tensors
             .iter()
@@ -106,8 +119,7 @@ impl StateDict {
                 let named: Vec<String> =
                     complete.iter().map(|prefix| shown_prefix(prefix)).collect();
                 bail!(
-                    "{shown}: it holds several sets of weights of {}: {}; save one of them alone",
-                    entry.name,
+                    "{shown}: it holds several sets of weights of {network}: {}; save one of them alone",
                     first_few(&named, LISTED)
                 )
             }
