@@ -35,8 +35,10 @@ pub struct Node {
     /// Its constant integer arguments by name: `stride`, `padding`, ...
     arguments: BTreeMap<String, Vec<i64>>,
     /// All its integer arguments by name, as they are for this size of the images.
+    #[serde(default)]
     evaluated: BTreeMap<String, Vec<i64>>,
     /// Its constant numbers by name; none for those that are not finite.
+    #[serde(default)]
     scalars: BTreeMap<String, Option<f64>>,
     /// Its row in the table of operators.
     #[serde(skip)]

@@ -291,6 +291,6 @@ mod tests {
             assert_eq!(short_name(name), short);
         }
         assert_eq!(Operator::of("aten::relu_").kind, Relu);
-        assert_eq!(Operator::of("aten::cumsum").kind, Unknown);
+        assert_eq!(Operator::of("aten::cumsum").kind, Kind::Unknown);
     }
 }

@@ -153,8 +153,8 @@ mod tests {
         let metadata = ModelMetadata::from_ultralytics(config).unwrap();
         assert_eq!(metadata.image_size, Some(Size::new(64, 96)));
         assert_eq!(metadata.labels.unwrap(), ["ant", "bee"]);
-        assert_eq!(metadata.mean, Some([0.0; 3]));
-        assert_eq!(metadata.std, Some([1.0; 3]));
+        assert_eq!(metadata.mean, Some(vec![0.0; 3]));
+        assert_eq!(metadata.std, Some(vec![1.0; 3]));
         for other in [&b"lr: 0.1"[..], b"{}", b"[1]", b"{\"names\": 3}"] {
             let nothing = ModelMetadata::from_ultralytics(other).unwrap();
             assert_eq!(nothing, ModelMetadata::default());

@@ -68,7 +68,7 @@ fn the_activation_that_the_head_reads_is_analysed_upright() {
             .iter()
             .find(|layer| layer.name == model.excitation_name());
         assert_eq!(layer.unwrap().shape, (channels, height, width), "{name}");
-        match (model.remarks(), *said) {
+        match (model.remarks().as_slice(), *said) {
             ([], "") => {}
             ([remark], said) if !said.is_empty() && remark.text.contains(said) => {}
             (remarks, _) => panic!("{name}: {remarks:?}"),
@@ -119,7 +119,8 @@ fn a_crop_is_shown_alone() {
 #[test]
 fn what_has_no_place_on_the_image_is_said_or_refused() {
     let sampled = hook("sampled", &Hooks::default()).unwrap();
-    let [remark] = sampled.remarks() else {
+    let remarks = sampled.remarks();
+    let [remark] = remarks.as_slice() else {
         panic!("{:?}", sampled.remarks());
     };
     assert!(remark.is_warning && remark.text.contains("may not lie on the picture"));
