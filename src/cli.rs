@@ -154,9 +154,6 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::ClusterFile => "prism --cluster writes such a file",
         Hint::WeightsFile => "or give it with --weights FILE",
         Hint::OtherWeights => "or use --weights FILE, or --model efficientnet_lite0",
-        Hint::WeightsOffline => {
-            "--offline or PRISM_OFFLINE forbids it; or use --weights FILE, or --model efficientnet_lite0"
-        }
         Hint::NameForWeights => "--weights goes with the name of a network",
         Hint::FileIsWeights => "--model NAME --weights FILE does this",
         Hint::ListModels => "prism models lists the names",

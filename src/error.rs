@@ -71,8 +71,6 @@ pub enum Hint {
     WeightsFile,
     /// Given weights, a TorchScript file or another network.
     OtherWeights,
-    /// As [`Hint::OtherWeights`], or a download, which is forbidden.
-    WeightsOffline,
     /// The name of a network, beside a file of weights.
     NameForWeights,
     /// The name of a network, whose weights the given file may be.

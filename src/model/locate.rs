@@ -71,11 +71,7 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
                 "no weights of {name}: {error:#}; put it at {}",
                 search.checkpoints.join(file).display()
             );
-            let hint = match search.offline {
-                true => Hint::WeightsOffline,
-                false => Hint::OtherWeights,
-            };
-            Err(hinted(message, hint))
+            Err(hinted(message, Hint::OtherWeights))
         }
     }
 }
