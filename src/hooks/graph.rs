@@ -236,9 +236,12 @@ impl Graph {
         sizes.filter_map(|sizes| sizes.first().copied()).collect()
     }
 
-    /// Whether a tensor that the network returns has a row for each of `images` images.
+    /// Whether a tensor that the network returns has a row for each of `images` images, or, of one
+    /// image, no rows at all.
     pub fn returns_a_row_for(&self, images: i64) -> bool {
-        self.returned_rows().contains(&images)
+        let mut sizes = self.outputs.iter().filter_map(|&output| self.sizes(output));
+        let is_flat = |sizes: &[i64]| images == 1 && sizes.len() == 1;
+        sizes.any(|sizes| sizes.first() == Some(&images) || is_flat(sizes))
     }
 
     /// The number of images for which the sizes are.

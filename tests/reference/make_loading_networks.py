@@ -83,10 +83,18 @@ class InstanceNorm(Plain):
 class Attends(Plain):
     """Attention between the pixels of the last stage, whose weights are dropped in training."""
 
-    def head(self, x):
+    def attended(self, x):
+        """The pixels in rows, [N,L,C]."""
         x = x.flatten(2).transpose(1, 2)
-        x = x + F.scaled_dot_product_attention(x, x, x, dropout_p=0.5 if self.training else 0.0)
-        return self.scores(x.mean(1))
+        return x + F.scaled_dot_product_attention(x, x, x, dropout_p=0.5 if self.training else 0.0)
+
+    def head(self, x):
+        return self.scores(self.attended(x).mean(1))
+
+    def read(self, images):
+        """What the head reads, as [N,C,h,w]."""
+        x = self.stages(images)
+        return self.attended(x).transpose(1, 2).reshape(x.shape)
 
 
 class BatchStatistics(Plain):
@@ -259,7 +267,7 @@ with torch.no_grad():
         trace(kind.__name__, network, images[:2])
         # Tracing was a pass in training mode, which has moved the statistics: those of the file count.
         network.load_state_dict(torch.jit.load(path(kind.__name__)).state_dict())
-        expect(kind.__name__, network.eval())
+        expect(kind.__name__, network.eval(), network.read if kind is Attends else None)
     trace("AlwaysDrops", seeded(AlwaysDrops), images[:1])
     save(torch.jit.script(seeded(AlwaysDrops)), path("AlwaysDropsScripted"))
     expect("AlwaysDrops", seeded(Plain))
