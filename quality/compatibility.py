@@ -156,8 +156,9 @@ def judged(file, expected, prism, folder):
     seen = {"final": final, "guides": sum(row[-1] == "guide" for row in roles)}
     arrays = folder / "arrays.npz"
     arrays.unlink(missing_ok=True)
-    command = [prism, "--model", str(file), "--output-dir", str(folder), "--save-arrays", str(arrays), "--quiet"]
+    command = [prism, "--model", str(file), "--output-dir", str(folder), "--save-arrays", str(arrays)]
     done = run([*command, "--input", *map(str, PHOTOGRAPHS)])
+    seen["warnings"] = [line for line in done.stderr.splitlines() if "warning: " in line]
     if done.returncode != 0:
         crash = "" if done.returncode in (1, 2) else f"status {done.returncode}: "
         return crash + last_line(done.stderr, file), seen

@@ -341,6 +341,12 @@
       const term = terms[name] ?? name.charAt(0).toUpperCase() + name.slice(1);
       fact(term, `${text} (${from})`);
     }
+    const remarks = data.remarks ?? [];
+    if (remarks.length > 0) {
+      const list = element("ul", undefined, "remarks");
+      list.append(...remarks.map((remark) => element("li", remark)));
+      fact("Notes", list);
+    }
     fact("Images", shared ? `${images.length} in ${shared}` : String(images.length));
     // On a phone the pictures come first; elsewhere the settings have no lid.
     const phone = matchMedia("(max-width: 30rem)");

@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::common::place::{Place, tiny};
-use crate::common::{Npz, assert_near};
+use crate::common::{Npz, assert_near, data};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -131,11 +131,42 @@ fn a_basis_gives_a_later_run_the_same_colours() {
     }
 }
 
+/// The data of a page.
+fn data_of(page: &str) -> Value {
+    let data = page.split_once("id=\"data\">").unwrap().1;
+    json(data.split_once("</script>").unwrap().0)
+}
+
 /// The images in the data of a page.
 fn images_of(page: &str) -> Vec<Value> {
-    let data = page.split_once("id=\"data\">").unwrap().1;
-    let data = json(data.split_once("</script>").unwrap().0);
-    data["images"].as_array().unwrap().clone()
+    data_of(page)["images"].as_array().unwrap().clone()
+}
+
+/// A network that looks at 32x32 of 48x48 pixels: maps and pictures have this shape, and the
+/// summary and the page say so.
+#[test]
+fn a_crop_inside_the_network_is_stated_everywhere() {
+    let place = Place::new();
+    let model = data("heads/cropped.pt");
+    place.succeed(&format!(
+        "--quiet --input photos --model {} --image-size 48 --report page.html --json run.json --save-arrays a.npz",
+        model.display()
+    ));
+    let summary = json(&fs::read_to_string(place.path("run.json")).unwrap());
+    let page = data_of(&fs::read_to_string(place.path("page.html")).unwrap());
+    for said in [&summary["remarks"], &page["remarks"]] {
+        let said = said.to_string();
+        assert!(
+            said.contains("rows 8 to 40 and columns 16 to 48 of 48x48 pixels"),
+            "{said}"
+        );
+    }
+    let maps = Npz::open(place.path("a.npz")).tensor("maps");
+    assert_eq!(maps.size()[2..], [32, 32]);
+    let picture = &page["images"][0];
+    assert_eq!(picture["width"], picture["height"]);
+    // 448 pixels are 48, so 299 are 32.
+    assert_eq!(picture["width"], 299);
 }
 
 #[test]
