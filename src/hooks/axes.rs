@@ -183,9 +183,10 @@ impl Layout {
 /// Features that lie further apart than this share of the picture do not lie on each other.
 const FAR: f64 = 0.25;
 
-/// Slices of features by up to so many pixels belong to the arithmetic of convolutions, such as
+/// Slices of features by up to so many pixels, or this part of the side, belong to the arithmetic of convolutions, such as
 /// a crop to the size of another branch.
 const MARGIN: i64 = 2;
+const MARGIN_PART: i64 = 8;
 
 impl Dimensions {
     /// The dimensions of a batch of images.
@@ -230,9 +231,7 @@ impl Dimensions {
 
     /// Whether a dimension that is more than one long runs over pixels.
     pub fn has_pixels(&self, sizes: &[i64]) -> bool {
-        let long = |(axis, &size): (&Axis, &i64)| {
-            size > 1 && matches!(axis, Height | Width | Space { .. })
-        };
+        let long = |(axis, &size): (&Axis, &i64)| size > 1 && is_pixels(*axis);
         self.axes.iter().zip(sizes).any(long)
     }
 
@@ -274,19 +273,12 @@ impl Search<'_> {
         if matches!(node.kind(), Kind::Size | Kind::Count) {
             return;
         }
-        let depends = |value: &&ValueId| self.found[**value].is_some();
-        let Some(&first) = node.inputs.iter().find(depends) else {
+        let mut inputs = node.inputs.iter().copied();
+        let Some(first) = inputs.find(|&value| self.found[value].is_some()) else {
             return;
         };
-        if let Some(filled) = self.graph.filled(node) {
-            let item = node.inputs.iter().rev().find(depends);
-            let mut found = item.and_then(|&item| self.found[item].clone());
-            if let (Some(found), Some(sizes)) = (&mut found, self.graph.sizes(filled)) {
-                found.axes = vec![Other; sizes.len()]; // a tensor, of which a part is known
-            }
-            if self.found[filled].is_none() || node.filled_container().is_some() {
-                self.found[filled] = found;
-            }
+        for filled in self.graph.filled(node) {
+            self.fill(node, filled);
         }
         self.learn_from_use(node, first);
         let mut inputs = node.inputs.iter();
@@ -297,6 +289,21 @@ impl Search<'_> {
                 self.convolved.insert(output);
             }
         }
+    }
+
+    /// A list has the dimensions of its items. Of a tensor that is filled part by part only the
+    /// number of dimensions is known.
+    fn fill(&mut self, node: &Node, filled: ValueId) {
+        if self.found[filled].is_some() && node.filled_container().is_none() {
+            return;
+        }
+        let items = node.inputs.iter().rev();
+        let item = items.filter_map(|&item| self.found[item].as_ref()).next();
+        let mut found = item.cloned();
+        if let (Some(found), Some(sizes)) = (&mut found, self.graph.sizes(filled)) {
+            found.axes = vec![Other; sizes.len()];
+        }
+        self.found[filled] = found;
     }
 
     /// A 2-d operator reads `[N,C,h,w]`, and a fully connected layer reads the channels in the
@@ -338,7 +345,7 @@ impl Search<'_> {
     ) -> Option<Dimensions> {
         let known = self.found[first].as_ref()?;
         let Some(sizes) = self.graph.sizes(output) else {
-            return self.list(node, known); // or a number, which nothing asks for
+            return self.list(index, node, known); // or a number, which nothing asks for
         };
         let mut place = known.place;
         let before = self.graph.sizes(first).unwrap_or_default();
@@ -396,7 +403,12 @@ impl Search<'_> {
             Kind::Linear => with_last(known, Channel),
             Kind::MatrixProduct => self.product(node, sizes),
             Kind::Attention => known.axes.clone(),
-            Kind::Concat => self.concatenated(node, known),
+            Kind::Concat => {
+                if self.joins_pixels(node, known) {
+                    place.lost = Some(index);
+                }
+                self.concatenated(node, known)
+            }
             Kind::Stack => {
                 let mut axes = known.axes.clone();
                 let at = self.axes_argument(node, "dim", sizes.len());
@@ -417,8 +429,11 @@ impl Search<'_> {
     }
 
     /// The dimensions of the items of a list.
-    fn list(&self, node: &Node, known: &Dimensions) -> Option<Dimensions> {
+    fn list(&self, index: usize, node: &Node, known: &Dimensions) -> Option<Dimensions> {
         let mut items = known.clone();
+        if node.kind() == Kind::Container {
+            items.place = self.common_place(index, node);
+        }
         if node.short_name() == "unbind" {
             items.axes = self.without(node, known);
         }
@@ -502,7 +517,8 @@ impl Search<'_> {
             Some(length) => start + length,
             None => from_end(one("end").unwrap_or(size)).clamp(start, size),
         };
-        let is_margin = start.max(size - end) <= MARGIN && self.convolved.contains(&first);
+        let margin = MARGIN.max(size / MARGIN_PART);
+        let is_margin = start.max(size - end) <= margin && self.convolved.contains(&first);
         if let Some(extent) = place.extent(axis).filter(|_| !is_margin && size > 0) {
             *extent = extent.part(start, end, size);
         }
@@ -557,7 +573,6 @@ impl Search<'_> {
 
     /// Whether an operator picks pixels by index.
     fn moves_pixels(&self, node: &Node, known: &Dimensions) -> bool {
-        let is_pixels = |&axis: &Axis| matches!(axis, Height | Width | Space { .. });
         let name = match node.short_name() {
             "index" | "index_select" => "indexed",
             "roll" => "dims",
@@ -565,7 +580,7 @@ impl Search<'_> {
         };
         let dims = self.axes_argument(node, name, known.axes.len());
         dims.iter()
-            .any(|&dim| known.axes.get(dim).is_some_and(is_pixels))
+            .any(|&dim| known.axes.get(dim).is_some_and(|&axis| is_pixels(axis)))
     }
 
     /// A product of matrices `[..., n, k]` and `[..., k, m]`.
@@ -607,6 +622,13 @@ impl Search<'_> {
             .find(|axes| axes.len() == sizes.len());
         let outer = outer.map_or_else(|| vec![Other; rank], |axes| axes[..rank].to_vec());
         [outer, vec![rows, columns]].concat()
+    }
+
+    /// Whether a concatenation puts pixels side by side, which moves them.
+    fn joins_pixels(&self, node: &Node, known: &Dimensions) -> bool {
+        let dims = self.axes_argument(node, "dim", known.axes.len());
+        let axis = dims.first().and_then(|&dim| known.axes.get(dim));
+        axis.is_some_and(|&axis| is_pixels(axis))
     }
 
     fn concatenated(&self, node: &Node, known: &Dimensions) -> Vec<Axis> {
@@ -663,10 +685,17 @@ impl Search<'_> {
     }
 }
 
+fn is_pixels(axis: Axis) -> bool {
+    matches!(axis, Height | Width | Space { .. })
+}
+
 fn mirror(place: &mut Place, known: &Dimensions, dims: &[usize]) {
-    for &dim in dims {
-        if let Some(extent) = known.axes.get(dim).and_then(|&axis| place.extent(axis)) {
-            *extent = extent.mirrored();
+    for axis in dims.iter().filter_map(|&dim| known.axes.get(dim)) {
+        if matches!(axis, Height | Space { .. }) {
+            place.height = place.height.mirrored();
+        }
+        if matches!(axis, Width | Space { .. }) {
+            place.width = place.width.mirrored();
         }
     }
 }

@@ -94,10 +94,12 @@ impl Node {
 
     /// Whether it changes its first input in place.
     pub fn works_in_place(&self) -> bool {
-        // `__getitem__` and similar names end with an underscore, too.
-        self.full_name
-            .strip_prefix("aten::")
-            .is_some_and(|name| name.ends_with('_') && !name.starts_with("__"))
+        is_in_place(&self.full_name)
+    }
+
+    /// Whether an operator inside a branch or loop changes a tensor in place.
+    fn writes_inside(&self) -> bool {
+        self.within.iter().any(|name| is_in_place(name))
     }
 
     /// Whether it is a 2-d convolution or 2-d pooling with a given window.
@@ -145,6 +147,12 @@ impl Node {
     pub fn argument(&self, name: &str) -> Option<&[i64]> {
         self.arguments.get(name).map(Vec::as_slice)
     }
+}
+
+fn is_in_place(operator: &str) -> bool {
+    // `__getitem__` and similar names end with an underscore, too.
+    let name = operator.strip_prefix("aten::");
+    name.is_some_and(|name| name.ends_with('_') && !name.starts_with("__"))
 }
 
 /// The forward graph of a network for one input size.
@@ -207,7 +215,7 @@ impl Graph {
             }
         }
         for index in 0..graph.nodes.len() {
-            if let Some(filled) = graph.filled(&graph.nodes[index]) {
+            for filled in graph.filled(&graph.nodes[index]) {
                 graph.fillers[filled].push(index);
             }
         }
@@ -322,19 +330,37 @@ impl Graph {
     }
 
     /// What an operator puts a value into: a list or dictionary, or a tensor of which it writes a
-    /// part in place.
-    pub fn filled(&self, node: &Node) -> Option<ValueId> {
-        if let Some(container) = node.filled_container() {
-            return Some(container);
+    /// part in place. A branch or loop may fill the lists and new tensors that it reads.
+    pub fn filled(&self, node: &Node) -> Vec<ValueId> {
+        if node.is_block() {
+            let is_filled = |value: &ValueId| {
+                let maker = self.made_by(*value).map(Node::kind);
+                match maker {
+                    Some(Kind::Container) => node.holds(Kind::FillContainer),
+                    Some(Kind::Filled) => node.writes_inside(),
+                    _ => false,
+                }
+            };
+            return node.inputs.iter().copied().filter(is_filled).collect();
         }
-        let part = *node.inputs.first().filter(|_| node.works_in_place())?;
+        if let Some(container) = node.filled_container() {
+            return vec![container];
+        }
+        let Some(&part) = node.inputs.first().filter(|_| node.works_in_place()) else {
+            return Vec::new();
+        };
         let mut whole = part;
         while let Some(maker) = self.made_by(whole)
             && maker.has(Property::View)
+            && let Some(&input) = maker.inputs.first()
         {
-            whole = *maker.inputs.first()?;
+            whole = input;
         }
-        (whole != part).then_some(whole)
+        if whole == part {
+            Vec::new()
+        } else {
+            vec![whole]
+        }
     }
 
     /// The operators that put something into a value.

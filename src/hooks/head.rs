@@ -104,8 +104,9 @@ fn described(graph: &Graph, node: &Node, value: ValueId, after_power: bool) -> O
         | Kind::Rotate => keeps_pixels(),
         Kind::Power | Kind::Softmax | Kind::LogSoftmax => true,
         // The lower bound of generalised-mean pooling, the scale of log-sum-exp.
+        Kind::Bound => after_power,
         Kind::Elementwise if after_power && inputs.len() == 1 => {
-            node.short_name().starts_with("clamp") || node.operator.backprop.is_arithmetic()
+            node.operator.backprop.is_arithmetic()
         }
         Kind::Elementwise => match (node.operator.backprop, inputs.as_slice()) {
             // Pixels of unit length.
@@ -149,7 +150,11 @@ fn value_inputs(graph: &Graph, node: &Node) -> Vec<ValueId> {
     let backprop = node.operator.backprop;
     match node.kind() {
         Kind::Size | Kind::Count => return Vec::new(),
-        Kind::Attention => return node.inputs.get(2).copied().into_iter().collect(),
+        // Of queries, keys and values the values; an encoder layer has one input.
+        Kind::Attention => {
+            let values = node.inputs.get(2).filter(|value| inputs.contains(value));
+            return values.or(inputs.first()).copied().into_iter().collect();
+        }
         Kind::Conv2d
         | Kind::Convolution
         | Kind::Linear
@@ -224,7 +229,7 @@ fn is_made_by(graph: &Graph, mut value: ValueId, is: &dyn Fn(&Node) -> bool) -> 
 fn is_length(graph: &Graph, value: ValueId) -> bool {
     let mut value = value;
     while let Some(node) = graph.made_by(value) {
-        let bounds = node.short_name().starts_with("clamp");
+        let bounds = node.kind() == Kind::Bound;
         if node.kind() == Kind::Norm {
             return true;
         }

@@ -9,12 +9,14 @@ use std::sync::LazyLock;
 
 use Backprop::{Move, Offset, Pass, Product, Sum, Unsupported, ZPlus};
 use Kind::{
-    AdaptivePool, Attention, AvgPool2d, BatchNorm, Concat, Container, Conv2d, Convolution, Count,
-    Dropout, Elementwise, FillContainer, Flip, Item, LayerNorm, Layout, Linear, LogSoftmax,
-    MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Reduction, Reindex, Relu,
-    Reshape, Rotate, Sample, Select, Size, Slice, Softmax, Split, Stack, Transpose, Upsample,
+    AdaptivePool, Attention, AvgPool2d, BatchNorm, Bound, Concat, Container, Conv2d, Convolution,
+    Count, Dropout, Elementwise, FillContainer, Filled, Flip, Item, LayerNorm, Layout, Linear,
+    LogSoftmax, MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Reduction, Reindex,
+    Relu, Reshape, Rotate, Sample, Select, Size, Slice, Softmax, Split, Stack, Transpose, Upsample,
 };
-use Property::{Gate, KeepsAttention, KeepsFeatures, NonLinear, View, Weights, Window};
+use Property::{
+    Gate, KeepsAttention, KeepsFeatures, NeverNegative, NonLinear, View, Weights, Window,
+};
 
 /// What an operator computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +32,8 @@ pub enum Kind {
     Relu,
     /// Another element-wise function, or a normalisation.
     Elementwise,
+    /// Limits the values from below or above.
+    Bound,
     Softmax,
     LogSoftmax,
     BatchNorm,
@@ -73,6 +77,8 @@ pub enum Kind {
     /// The same values in another layout.
     Layout,
     Padding,
+    /// A new tensor of one value, or of none.
+    Filled,
     /// A list of parts of a tensor.
     Split,
     /// A new list or tuple.
@@ -127,6 +133,8 @@ pub enum Property {
     NonLinear,
     /// Its values weight another activation.
     Gate,
+    /// Its values are at least zero.
+    NeverNegative,
     /// Leaves the features of an activation as they are, or only averages them over space.
     KeepsFeatures,
     /// Attention weights remain attention weights.
@@ -144,16 +152,20 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("linear_dynamic_fp16 linear_relu_dynamic_fp16", Linear, Unsupported, &[Weights]),
     ("matmul", MatrixProduct, ZPlus, &[Weights]),
     ("bmm einsum", MatrixProduct, Unsupported, &[Weights]),
-    ("relu", Relu, Pass, &[NonLinear]),
-    ("relu6 hardtanh clamp clamp_max clamp_min silu gelu", Elementwise, Pass, &[NonLinear]),
+    ("relu", Relu, Pass, &[NonLinear, NeverNegative]),
+    ("relu6", Elementwise, Pass, &[NonLinear, NeverNegative]),
+    ("hardtanh clamp clamp_max clamp_min", Bound, Pass, &[NonLinear]),
+    ("silu gelu", Elementwise, Pass, &[NonLinear]),
     ("hardswish leaky_relu elu celu selu mish tanh", Elementwise, Pass, &[NonLinear]),
-    ("softplus prelu", Elementwise, Pass, &[NonLinear]),
-    ("sigmoid hardsigmoid", Elementwise, Pass, &[NonLinear, Gate]),
-    ("log_sigmoid threshold rrelu", Elementwise, Pass, &[]),
+    ("softplus", Elementwise, Pass, &[NonLinear, NeverNegative]),
+    ("prelu", Elementwise, Pass, &[NonLinear]),
+    ("sigmoid hardsigmoid", Elementwise, Pass, &[NonLinear, Gate, NeverNegative]),
+    ("threshold", Bound, Pass, &[]),
+    ("log_sigmoid rrelu", Elementwise, Pass, &[]),
     ("instance_norm group_norm", Elementwise, Pass, &[]),
     ("layer_norm", LayerNorm, Pass, &[]),
     ("batch_norm", BatchNorm, Pass, &[]),
-    ("softmax", Softmax, Pass, &[Gate]),
+    ("softmax", Softmax, Pass, &[Gate, NeverNegative]),
     ("log_softmax", LogSoftmax, Pass, &[]),
     ("neg reciprocal rsqrt sin cos tan erf floor ceil round sign", Elementwise, Unsupported, &[]),
     ("where gt lt ge le eq ne maximum minimum logical_not", Elementwise, Unsupported, &[]),
@@ -178,7 +190,8 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("max amax", Reduction, Move, &[]),
     ("min amin logsumexp var std prod median", Reduction, Unsupported, &[]),
     ("norm linalg_vector_norm frobenius_norm", Norm, Unsupported, &[]),
-    ("pow square sqrt exp log log1p expm1 abs", Power, Unsupported, &[]),
+    ("square sqrt exp abs", Power, Unsupported, &[NeverNegative]),
+    ("pow log log1p expm1", Power, Unsupported, &[]),
     ("permute", Permute, Move, &[View, KeepsAttention]),
     ("view reshape", Reshape, Move, &[View, KeepsAttention]),
     ("view_as flatten squeeze unsqueeze", Reshape, Move, &[View]),
@@ -213,6 +226,7 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("ListConstruct TupleConstruct", Container, Move, &[]),
     ("ListUnpack TupleUnpack TupleIndex getitem", Item, Move, &[]),
     ("append", FillContainer, Move, &[]),
+    ("zeros ones empty full new_zeros new_empty new_full", Filled, Unsupported, &[]),
     ("extend insert set_item", FillContainer, Unsupported, &[]),
     ("size", Size, Unsupported, &[]),
     ("dim len NumToTensor Int Float ScalarImplicit", Count, Unsupported, &[]),

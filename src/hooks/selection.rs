@@ -114,9 +114,8 @@ impl Rule {
             let excitation = chosen.or(last).ok_or_else(|| nothing_to_hook(graph))?;
             (excitation, spatial_inputs(graph, excitation), false)
         };
-        let negative = guides
-            .iter()
-            .filter(|&&guide| can_be_negative(graph, guide));
+        let negative = can_be_negative(graph);
+        let negative = guides.iter().filter(|&&guide| negative[guide]);
         let negative: Vec<&str> = negative.map(|&guide| graph.name(guide)).collect();
         if product && !negative.is_empty() {
             let names = first_few(&negative, LISTED);
@@ -203,6 +202,7 @@ fn is_attention_softmax(graph: &Graph, node: &Node) -> bool {
 /// Whether only max-pools make activations coarser, one of them makes the last activation, and
 /// what they pool is not negative: the product of guides assumes that.
 fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId) -> bool {
+    let negative = can_be_negative(graph);
     let end = graph.maker(last).unwrap_or(0);
     let is_max_pool = |node: &Node| node.kind() == Kind::MaxPool2d;
     let ancestors = graph.ancestors(logits);
@@ -215,11 +215,7 @@ fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId) -> bool {
         .peekable();
     reductions.peek().is_some()
         && reductions.all(|node| {
-            is_max_pool(node)
-                && node
-                    .inputs
-                    .first()
-                    .is_some_and(|&input| !can_be_negative(graph, input))
+            is_max_pool(node) && node.inputs.first().is_some_and(|&input| !negative[input])
         })
         && graph.made_by(last).is_some_and(is_max_pool)
 }

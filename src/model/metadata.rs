@@ -77,8 +77,8 @@ impl ModelMetadata {
         let metadata = ModelMetadata {
             image_size: size.map(|(height, width)| Size::new(height, width)),
             // Its classifiers take values from 0 to 1.
-            mean: Some(vec![0.0; 3]),
-            std: Some(vec![1.0; 3]),
+            mean: Some(vec![0.0]),
+            std: Some(vec![1.0]),
             labels: names.map(from_json).transpose().context("names")?,
         };
         metadata.checked()
@@ -153,8 +153,8 @@ mod tests {
         let metadata = ModelMetadata::from_ultralytics(config).unwrap();
         assert_eq!(metadata.image_size, Some(Size::new(64, 96)));
         assert_eq!(metadata.labels.unwrap(), ["ant", "bee"]);
-        assert_eq!(metadata.mean, Some(vec![0.0; 3]));
-        assert_eq!(metadata.std, Some(vec![1.0; 3]));
+        assert_eq!(metadata.mean, Some(vec![0.0]));
+        assert_eq!(metadata.std, Some(vec![1.0]));
         for other in [&b"lr: 0.1"[..], b"{}", b"[1]", b"{\"names\": 3}"] {
             let nothing = ModelMetadata::from_ultralytics(other).unwrap();
             assert_eq!(nothing, ModelMetadata::default());

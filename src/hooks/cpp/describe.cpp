@@ -192,7 +192,7 @@ std::string describe_node(const Node *node, const Numbers &numbers, const std::v
         arguments.push_back({name, json(*integers)});
       if (const auto integers = known_integers(node->input(i), numbers, facts))
         evaluated.push_back({name, json(*integers)});
-      if (const auto scalar = torch::jit::toIValue(node->input(i)); scalar && scalar->isScalar())
+      if (const auto scalar = torch::jit::toIValue(node->input(i)); scalar && scalar->isScalar() && !scalar->isComplexDouble())
         scalars.push_back({name, json(scalar->toScalar().toDouble())});
     }
   append_indexed(node, evaluated);

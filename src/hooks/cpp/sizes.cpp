@@ -141,6 +141,8 @@ std::vector<Facts> facts_of_values(const prism_graph &source, at::IntArrayRef sh
   for (size_t i = 0; i < read.size(); i++) {
     if (stack.at(i).isInt())
       result[read[i]].integer = stack.at(i).toInt();
+    else if (!stack.at(i).isIntList())
+      continue; // a branch that was not taken makes no number
     else if (auto size = stack.at(i).toIntVector(); size != std::vector<int64_t>{-1})
       result[read[i]].sizes = std::move(size);
   }
