@@ -97,8 +97,8 @@ impl Place {
         self.lost.is_none() && self.agrees(&Place::WHOLE, FAR)
     }
 
-    /// Whether both show the same part of the input.
-    pub fn agrees_apart_from_flips(&self, other: &Place, tolerance: f64) -> bool {
+    /// Whether both show the same part of the input, mirrored or not.
+    pub fn covers_the_same(&self, other: &Place) -> bool {
         let ordered = |extent: Extent| match extent.is_mirrored() {
             true => extent.mirrored(),
             false => extent,
@@ -108,7 +108,7 @@ impl Place {
             width: ordered(place.width),
             ..*place
         };
-        turned(self).agrees(&turned(other), tolerance)
+        turned(self).agrees(&turned(other), NEAR)
     }
 
     /// Whether both show the same part of the input, in the same direction.
@@ -179,6 +179,9 @@ impl Layout {
         }
     }
 }
+
+/// Features lie on each other if their places differ by at most this share of the picture.
+const NEAR: f64 = 0.05;
 
 /// Features that lie further apart than this share of the picture do not lie on each other.
 const FAR: f64 = 0.25;

@@ -325,6 +325,11 @@ fn has_unknown(graph: &Graph) -> bool {
     })
 }
 
+fn reads_images_apart(graph: &Graph, node: &Node) -> bool {
+    let input = node.inputs.first();
+    input.is_some_and(|&input| graph.has_batch_axis(input))
+}
+
 /// Whether an operator may combine values of several images: it is not known, it names the
 /// first axis, or it reduces without naming axes.
 fn may_mix(graph: &Graph) -> bool {
@@ -347,6 +352,8 @@ fn may_mix(graph: &Graph) -> bool {
             }
             Computes::Unknown => true,
             Computes::Reduction if node.argument("dim").is_none() => true,
+            // Its input may hold all images in one row.
+            Computes::Reduction if !reads_images_apart(graph, node) => true,
             Computes::Permute => axes.next().is_none_or(|dims| dims.first() != Some(&0)),
             _ => {
                 node.is_block()

@@ -294,9 +294,21 @@ impl Graph {
         self.dimensions[value].is_some()
     }
 
+    /// Whether a dimension of a value runs over the images.
+    pub fn has_batch_axis(&self, value: ValueId) -> bool {
+        let known = self.dimensions[value].as_ref();
+        known.is_some_and(|known| known.axes.contains(&Axis::Batch))
+    }
+
     /// Where the pixels of a value lie in the images.
     pub fn place(&self, value: ValueId) -> Option<Place> {
         self.dimensions[value].as_ref().map(|known| known.place)
+    }
+
+    /// Whether the pixels of two values lie in the same part of the images.
+    pub fn covers_the_same(&self, a: ValueId, b: ValueId) -> bool {
+        let places = self.place(a).zip(self.place(b));
+        places.is_none_or(|(a, b)| a.covers_the_same(&b))
     }
 
     /// Whether a value has pixels, but a single channel.

@@ -139,7 +139,7 @@ impl HookedModel {
     ) -> Result<HookedModel> {
         let graph = network.describe(size, hooks.channels)?;
         let scores = ClassScores::find(&graph, &hooks.scores)?;
-        let selection = hooks.rule.select(&graph, &scores, hooks.layer.as_deref())?;
+        let mut selection = hooks.rule.select(&graph, &scores, hooks.layer.as_deref())?;
         let reading = match selection.extrapolation {
             Extrapolation::Product => Reading::ChannelMean,
             Extrapolation::Regression { .. } => Reading::GroupMeans,
@@ -159,6 +159,15 @@ impl HookedModel {
         let tap = saliency.map(|hook| gradient_tap(&graph, &scores, &selection, hook));
         let tap = tap.transpose()?;
         let layer = tap.as_ref().map(|tap| tap.value as ValueId);
+        if let Some(layer) = layer
+            && !graph.covers_the_same(layer, selection.excitation)
+        {
+            let text = format!(
+                "the saliency at '{}' covers another part of the image than the features, so it does not lie on the map exactly",
+                graph.name(layer)
+            );
+            selection.remarks.push(Remark::warning(text));
+        }
         let read: Vec<(ValueId, usize)> = outputs
             .iter()
             .map(|output| output.value as ValueId)

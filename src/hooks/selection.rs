@@ -11,7 +11,6 @@ use std::fmt;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::axes::Place;
 use super::graph::{Graph, Node, ValueId};
 use super::head::find_head;
 use super::layers::find_layer;
@@ -72,10 +71,6 @@ pub struct Selection {
 
 /// The layers that a remark lists.
 const LISTED: usize = 4;
-
-/// Features of guides and of the final excitation lie on each other if their places differ by
-/// at most this share of the picture.
-const NEAR: f64 = 0.05;
 
 /// Guides per resolution. The last ones carry the most information, and more than three do not
 /// improve the map (docs/quality.md).
@@ -293,9 +288,6 @@ fn spatial_inputs(graph: &Graph, excitation: ValueId) -> Vec<ValueId> {
     let Some((_, least_height, least_width)) = graph.activation(excitation) else {
         return Vec::new();
     };
-    let place = graph.place(excitation);
-    let near =
-        |guide: Place| place.is_some_and(|place| guide.agrees_apart_from_flips(&place, NEAR));
     let mut by_resolution: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     let ancestors = graph.ancestors(excitation).into_iter();
     for node in ancestors.filter(|&node| graph.is_spatial(node)) {
@@ -305,7 +297,7 @@ fn spatial_inputs(graph: &Graph, excitation: ValueId) -> Vec<ValueId> {
             && (h >= least_height && w >= least_width)
             && value != excitation
             && graph.follows_convolution(value)
-            && graph.place(value).is_some_and(near)
+            && graph.covers_the_same(value, excitation)
         {
             let level = by_resolution.entry((h, w)).or_default();
             level.insert((graph.maker(value), value));

@@ -150,7 +150,10 @@ bool uses_batch_statistics(const Node *node) {
 
 bool may_vary(const Node *node) {
   // Memory that is not set may hold anything.
-  static const std::vector<std::string> others{"aten::empty", "aten::empty_like", "aten::new_empty"};
+  static const std::vector<std::string> others{
+      "aten::empty",      "aten::empty_like",  "aten::new_empty",   "aten::exponential_",
+      "aten::cauchy_",    "aten::geometric_",  "aten::log_normal_", "aten::multinomial",
+      "aten::poisson"};
   const std::string name = node->kind().toQualString();
   return node->isNondeterministic() || contains(node, "aten::rand") ||
          contains(node, "aten::bernoulli") || contains(node, "aten::normal") ||
