@@ -75,6 +75,8 @@ pub struct Place {
     pub width: Extent,
     /// The operator because of which the place is not known.
     pub lost: Option<usize>,
+    /// Height and width before a narrow margin of features was cut off.
+    uncut: Option<(Extent, Extent)>,
 }
 
 impl Place {
@@ -82,7 +84,16 @@ impl Place {
         height: Extent::WHOLE,
         width: Extent::WHOLE,
         lost: None,
+        uncut: None,
     };
+
+    /// A margin that a convolution follows belongs to its arithmetic, such as a crop to the size of
+    /// another branch.
+    fn forget_margin(&mut self) {
+        if let Some((height, width)) = self.uncut.take() {
+            (self.height, self.width) = (height, width);
+        }
+    }
 
     fn extent(&mut self, axis: Axis) -> Option<&mut Extent> {
         match axis {
@@ -186,8 +197,7 @@ const NEAR: f64 = 0.05;
 /// Features that lie further apart than this share of the picture do not lie on each other.
 const FAR: f64 = 0.25;
 
-/// Slices of features by up to so many pixels, or this part of the side, belong to the arithmetic of convolutions, such as
-/// a crop to the size of another branch.
+/// Slices of features by up to so many pixels, or this part of the side, are narrow margins.
 const MARGIN: i64 = 2;
 const MARGIN_PART: i64 = 8;
 
@@ -353,9 +363,11 @@ impl Search<'_> {
         let mut place = known.place;
         let before = self.graph.sizes(first).unwrap_or_default();
         let axes = match node.kind() {
-            Kind::Conv2d | Kind::Upsample if sizes.len() == 4 => {
+            Kind::Conv2d if sizes.len() == 4 => {
+                place.forget_margin();
                 convolved(known, sizes, self.graph.images())
             }
+            Kind::Upsample if sizes.len() == 4 => convolved(known, sizes, self.graph.images()),
             _ if sizes.len() == 4 && node.holds(Kind::Upsample) => {
                 convolved(known, sizes, self.graph.images())
             }
@@ -404,7 +416,13 @@ impl Search<'_> {
                 vec![known.axes[0], Channel, pixels.copied().unwrap_or(Other)]
             }
             Kind::Linear => with_last(known, Channel),
-            Kind::MatrixProduct => self.product(node, sizes),
+            Kind::MatrixProduct => {
+                if node.short_name() == "einsum" && known.has_pixels(before) {
+                    place.lost = Some(index);
+                }
+                self.product(node, sizes)
+            }
+            Kind::Recurrent => vec![Other; sizes.len()],
             Kind::Attention => known.axes.clone(),
             Kind::Concat => {
                 if self.joins_pixels(node, known) {
@@ -479,7 +497,7 @@ impl Search<'_> {
                 let axis = axes.remove(from);
                 axes.insert(to, axis);
             }
-            (None, None) if rank == 2 => axes.swap(0, 1), // t
+            (None, None) if rank >= 2 => axes.swap(rank - 2, rank - 1), // t, mT
             _ => axes = vec![Other; rank],
         }
         axes
@@ -522,7 +540,10 @@ impl Search<'_> {
         };
         let margin = MARGIN.max(size / MARGIN_PART);
         let is_margin = start.max(size - end) <= margin && self.convolved.contains(&first);
-        if let Some(extent) = place.extent(axis).filter(|_| !is_margin && size > 0) {
+        if is_margin {
+            place.uncut = place.uncut.or(Some((place.height, place.width)));
+        }
+        if let Some(extent) = place.extent(axis).filter(|_| size > 0) {
             *extent = extent.part(start, end, size);
         }
     }

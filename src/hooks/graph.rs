@@ -311,6 +311,12 @@ impl Graph {
         places.is_none_or(|(a, b)| a.covers_the_same(&b))
     }
 
+    /// Whether a value has more than one pixel.
+    pub fn has_pixels(&self, value: ValueId) -> bool {
+        let known = self.dimensions[value].as_ref().zip(self.sizes(value));
+        known.is_some_and(|(known, sizes)| known.has_pixels(sizes))
+    }
+
     /// Whether a value has pixels, but a single channel.
     pub fn is_plane(&self, value: ValueId) -> bool {
         let known = self.dimensions[value].as_ref().zip(self.sizes(value));

@@ -16,40 +16,70 @@ pub struct Head {
     pub attentions: usize,
 }
 
+/// A value on the way back from the class scores.
+#[derive(Clone, Copy)]
+struct Step {
+    value: ValueId,
+    /// The number of scores if no layer with weights lies between.
+    classes: Option<i64>,
+    /// Whether a pooling by powers follows (log-sum-exp).
+    after_power: bool,
+    /// Whether it is inside an attention layer: what its values are, before their projection.
+    in_attention: bool,
+}
+
 /// Goes back from the class scores along values, not along weights, to the last activations.
 /// `scores` are tensors with a number of scores of an image in each.
 pub fn find_head(graph: &Graph, scores: &[(ValueId, i64)]) -> Head {
     let mut head = Head::default();
     let mut seen = HashSet::new();
-    // Values, and the number of scores if no layer with weights lies between.
-    let open = scores.iter().map(|&(value, count)| (value, Some(count)));
-    let mut open: Vec<(ValueId, Option<i64>)> = open.collect();
-    while let Some((value, classes)) = open.pop() {
+    let open = scores.iter().map(|&(value, count)| Step {
+        value,
+        classes: Some(count),
+        after_power: false,
+        in_attention: false,
+    });
+    let mut open: Vec<Step> = open.collect();
+    while let Some(step) = open.pop() {
+        let value = step.value;
         if !seen.insert(value) {
             continue;
         }
         let Some(node) = graph.made_by(value) else {
             continue; // the images, or a constant
         };
-        if graph.activation(value).is_some() && graph.follows_convolution(value) {
-            let last = before_description(graph, value);
-            let scorer = classes.and_then(|classes| classifier_convolution(graph, last, classes));
+        let is_activation = graph.activation(value).is_some() && graph.follows_convolution(value);
+        let in_attention = step.in_attention && is_projected(node);
+        if is_activation && !in_attention {
+            let last = before_description(graph, value, step.after_power);
+            let scorer = step.classes;
+            let scorer = scorer.and_then(|classes| classifier_convolution(graph, last, classes));
             match scorer {
-                Some(input) if graph.follows_convolution(input) => open.push((input, None)),
+                Some(value) if graph.follows_convolution(value) => open.push(Step {
+                    value,
+                    classes: None,
+                    ..step
+                }),
                 _ if graph.activation(last).is_some() => head.activations.push(last),
-                _ => open.push((last, classes)),
+                _ => open.push(Step {
+                    value: last,
+                    ..step
+                }),
             }
             continue;
         }
-        head.attentions += usize::from(is_attention(graph, node));
+        let attends = is_attention(graph, node);
+        head.attentions += usize::from(attends);
         let is_layer = node.has(Property::Weights) && !is_pooling(graph, node);
-        let classes = classes.filter(|_| !is_layer);
+        let next = |value| Step {
+            value,
+            classes: step.classes.filter(|_| !is_layer),
+            after_power: step.after_power || node.short_name() == "logsumexp",
+            // The projection of the values is the first layer before the weighted sum.
+            in_attention: attends || in_attention && !is_layer,
+        };
         let inputs = value_inputs(graph, node).into_iter();
-        open.extend(
-            inputs
-                .chain(items(graph, value))
-                .map(|input| (input, classes)),
-        );
+        open.extend(inputs.chain(items(graph, value)).map(next));
     }
     head.activations.sort_by_key(|&value| graph.maker(value));
     head.activations.dedup();
@@ -64,6 +94,13 @@ pub fn find_head(graph: &Graph, scores: &[(ValueId, i64)]) -> Head {
     head
 }
 
+/// Whether an operator belongs to the projection of the values of an attention layer.
+fn is_projected(node: &Node) -> bool {
+    let lists = [Kind::Linear, Kind::Container, Kind::Item, Kind::Split];
+    let multiplies = node.kind() == Kind::MatrixProduct;
+    multiplies || lists.contains(&node.kind()) || node.operator.backprop == Backprop::Move
+}
+
 /// What was put into a list, a dictionary or a part of a tensor.
 fn items(graph: &Graph, filled: ValueId) -> Vec<ValueId> {
     let items = graph
@@ -73,8 +110,7 @@ fn items(graph: &Graph, filled: ValueId) -> Vec<ValueId> {
 }
 
 /// Goes back from an activation over operators that describe or weigh its features anew.
-fn before_description(graph: &Graph, mut value: ValueId) -> ValueId {
-    let mut after_power = false;
+fn before_description(graph: &Graph, mut value: ValueId, mut after_power: bool) -> ValueId {
     while graph.activation(value).is_some()
         && let Some(node) = graph.made_by(value)
         && let Some(input) = described(graph, node, value, after_power)
@@ -109,10 +145,16 @@ fn described(graph: &Graph, node: &Node, value: ValueId, after_power: bool) -> O
             node.operator.backprop.is_arithmetic()
         }
         Kind::Elementwise => match (node.operator.backprop, inputs.as_slice()) {
-            // Pixels of unit length.
-            (Backprop::Offset, &[_, by]) => is_length(graph, by),
+            // Pixels of unit length, or less their mean or maximum over space.
+            (Backprop::Offset, &[of, by]) => is_length(graph, by) || is_of_space(graph, by, of),
+            // Places weighted by a softmax.
+            (backprop, &[of]) if backprop.is_arithmetic() => graph
+                .made_by(of)
+                .is_some_and(|node| node.kind() == Kind::Softmax),
             (Backprop::Product, &[a, b]) => {
-                return match (weighs_space(graph, a), weighs_space(graph, b)) {
+                let is_weight =
+                    |value, other| weighs_space(graph, value) || is_power_of(graph, value, other);
+                return match (is_weight(a, b), is_weight(b, a)) {
                     (true, false) => Some(b),
                     (false, true) => Some(a),
                     _ => None,
@@ -127,7 +169,9 @@ fn described(graph: &Graph, node: &Node, value: ValueId, after_power: bool) -> O
 
 fn before_max_pooling(graph: &Graph, value: ValueId) -> ValueId {
     match graph.made_by(value) {
-        Some(node) if node.kind() == Kind::MaxPool2d => before_description(graph, node.inputs[0]),
+        Some(node) if node.kind() == Kind::MaxPool2d => {
+            before_description(graph, node.inputs[0], false)
+        }
         _ => value,
     }
 }
@@ -136,8 +180,10 @@ fn before_max_pooling(graph: &Graph, value: ValueId) -> ValueId {
 /// per class.
 fn classifier_convolution(graph: &Graph, mut value: ValueId, classes: i64) -> Option<ValueId> {
     let mut node = graph.made_by(value)?;
-    while node.has(Property::NonLinear) {
-        value = *node.inputs.first()?;
+    while node.has(Property::NonLinear)
+        || node.operator.backprop.is_arithmetic() && image_inputs(graph, node).len() == 1
+    {
+        value = *image_inputs(graph, node).first()?;
         node = graph.made_by(value)?;
     }
     let (channels, ..) = graph.activation(value)?;
@@ -174,16 +220,36 @@ fn value_inputs(graph: &Graph, node: &Node) -> Vec<ValueId> {
         _ => {}
     }
     if backprop.is_arithmetic() || node.kind() == Kind::MatrixProduct {
-        let values = inputs
-            .iter()
-            .copied()
-            .filter(|&input| !is_weight(graph, input));
+        let is_weight = |input| {
+            let mut others = inputs.iter().filter(|&&other| other != input);
+            is_weight(graph, input) || others.any(|&other| is_attention_to(graph, input, other))
+        };
+        let values = inputs.iter().copied().filter(|&input| !is_weight(input));
         let values: Vec<ValueId> = values.collect();
         if !values.is_empty() {
             return values;
         }
     }
     inputs
+}
+
+/// Whether a convolution makes a factor of the features in the other factor: attention maps.
+fn is_attention_to(graph: &Graph, factor: ValueId, other: ValueId) -> bool {
+    let before_layout = |mut value: ValueId| {
+        while graph.activation(value).is_none()
+            && let Some(node) = graph.made_by(value)
+            && node.operator.backprop == Backprop::Move
+            && let Some(&input) = node.inputs.first()
+        {
+            value = input;
+        }
+        before_description(graph, value, false)
+    };
+    let (factor, other) = (before_layout(factor), before_layout(other));
+    let are_activations = [factor, other]
+        .iter()
+        .all(|&value| graph.activation(value).is_some());
+    are_activations && factor != other && graph.descendants(other).contains(&factor)
 }
 
 fn image_inputs(graph: &Graph, node: &Node) -> Vec<ValueId> {
@@ -198,6 +264,24 @@ fn weighs_space(graph: &Graph, value: ValueId) -> bool {
     graph.is_plane(value)
         || graph.activation(value).is_some()
             && is_made_by(graph, value, &|node| node.kind() == Kind::Softmax)
+}
+
+/// Whether a value is a power or exponential of another one (soft pooling).
+fn is_power_of(graph: &Graph, value: ValueId, of: ValueId) -> bool {
+    let power = graph
+        .made_by(value)
+        .is_some_and(|node| node.kind() == Kind::Power);
+    power
+        && value != of
+        && before_description(graph, value, false) == before_description(graph, of, false)
+}
+
+/// Whether a value is a mean or maximum over space of another one.
+fn is_of_space(graph: &Graph, value: ValueId, of: ValueId) -> bool {
+    let reduction = graph
+        .made_by(value)
+        .filter(|node| node.kind() == Kind::Reduction);
+    reduction.is_some_and(|node| node.inputs.first() == Some(&of)) && !graph.has_pixels(value)
 }
 
 /// Whether a factor is a weight: an attention map, or what a sigmoid or softmax made.

@@ -11,8 +11,9 @@ use Backprop::{Move, Offset, Pass, Product, Sum, Unsupported, ZPlus};
 use Kind::{
     AdaptivePool, Attention, AvgPool2d, BatchNorm, Bound, Concat, Container, Conv2d, Convolution,
     Count, Dropout, Elementwise, FillContainer, Filled, Flip, Item, LayerNorm, Layout, Linear,
-    LogSoftmax, MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Reduction, Reindex,
-    Relu, Reshape, Rotate, Sample, Select, Size, Slice, Softmax, Split, Stack, Transpose, Upsample,
+    LogSoftmax, MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Recurrent,
+    Reduction, Reindex, Relu, Reshape, Rotate, Sample, Select, Size, Slice, Softmax, Split, Stack,
+    Transpose, Upsample,
 };
 use Property::{
     Gate, KeepsAttention, KeepsFeatures, NeverNegative, NonLinear, View, Weights, Window,
@@ -77,6 +78,8 @@ pub enum Kind {
     /// The same values in another layout.
     Layout,
     Padding,
+    /// A recurrent layer.
+    Recurrent,
     /// A new tensor of one value, or of none.
     Filled,
     /// A list of parts of a tensor.
@@ -152,6 +155,7 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("linear_dynamic_fp16 linear_relu_dynamic_fp16", Linear, Unsupported, &[Weights]),
     ("matmul", MatrixProduct, ZPlus, &[Weights]),
     ("bmm einsum", MatrixProduct, Unsupported, &[Weights]),
+    ("lstm gru rnn_tanh rnn_relu", Recurrent, Unsupported, &[Weights]),
     ("relu", Relu, Pass, &[NonLinear, NeverNegative]),
     ("relu6", Elementwise, Pass, &[NonLinear, NeverNegative]),
     ("hardtanh clamp clamp_max clamp_min", Bound, Pass, &[NonLinear]),
@@ -197,7 +201,7 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("view_as flatten squeeze unsqueeze", Reshape, Move, &[View]),
     ("reshape_as unflatten", Reshape, Move, &[]),
     ("transpose", Transpose, Move, &[View, KeepsAttention]),
-    ("t", Transpose, Move, &[View]),
+    ("t mT", Transpose, Move, &[View]),
     ("movedim swapaxes", Transpose, Move, &[]),
     ("expand", Layout, Move, &[View, KeepsAttention]),
     ("alias", Layout, Move, &[View]),
