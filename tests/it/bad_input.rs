@@ -449,8 +449,10 @@ fn files_that_are_no_image_are_refused() {
         # Cameras' own files are TIFF files of a thumbnail.
         a.nef=photo.tiff => 1: a.nef: this is a raw camera file; convert it
         phone.heics => 1: the folder phone.heics holds no image that can be read, but 2 HEIC; convert to JPEG or PNG
-        phone.heics/* => 1: phone.heics/ | this is HEIC; convert
-        phone.heics/* photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
+        phone.heics/* => 1: the glob phone.heics/* matches no image that can be read, but 2 HEIC; convert
+        phone.heics/* photos/a.png => 0: warning: phone.heics/*: 2 files are not read and left out: 2 HEIC
+        phone.heics/*.heic => 1: phone.heics/ | this is HEIC; convert
+        phone.heics/*.heic photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
         tree.in.folder => 1: the folder tree.in.folder holds no image, but 1 sub-folder with images; 'tree.in.folder/**/*' reads them
         tree.in.folder/**/* => 0
         it's.in.folder => 1: 'it'\''s.in.folder/**/*' reads them
