@@ -57,12 +57,8 @@ impl Preprocessing {
     }
 
     /// With the choices for image files.
-    pub fn for_files(self, resize: Resize, white: Option<u16>) -> Preprocessing {
-        let from = match resize == Resize::default() {
-            true => Source::Assumed,
-            false => Source::Given,
-        };
-        let resize = Some(Sourced::new(resize, from));
+    pub fn for_files(self, resize: Option<Resize>, white: Option<u16>) -> Preprocessing {
+        let resize = Some(Sourced::first(resize, None, Resize::default()));
         Preprocessing {
             resize,
             white,
