@@ -398,7 +398,7 @@ fn what_is_assumed_about_the_input_is_stated() {
     );
     assert_eq!(given["mean"]["from"], "assumed");
     assert!(
-        stderr.contains("settings: 32×32 pixels, std 1,1,1 (given)"),
+        stderr.contains("settings: 32×32 pixels, stretched, std 1,1,1 (given)"),
         "{stderr}"
     );
     assert!(
