@@ -143,10 +143,8 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::Output => "--output chooses",
         Hint::Scores => "--scores says what they are",
         Hint::ScoresAsTheyAre => "--scores none shows them as they are",
-        Hint::NoNormalisation => "--mean 0,0,0 --std 1,1,1 leaves it to the network",
-        Hint::BytesAsPixels => {
-            "--mean 0,0,0 --std 0.0039216,0.0039216,0.0039216 gives it values from 0 to 255"
-        }
+        Hint::NoNormalisation => "--mean 0 --std 1 leaves it to the network",
+        Hint::BytesAsPixels => "--mean 0 --std 0.0039216 gives it values from 0 to 255",
         Hint::Cpu => "--device cpu works everywhere",
         Hint::StoredInput => {
             "options for images and their preprocessing, such as --image-size and --mean, do not apply to stored arrays"

@@ -145,8 +145,7 @@ impl Labels {
     ///
     /// # Errors
     /// Returns a usage error if no class has the name (with names that contain it, or the most
-    /// similar ones) or several
-    /// classes have it (with their numbers).
+    /// similar ones) or several classes have it (with their numbers).
     pub fn find(&self, name: &str) -> Result<usize> {
         let plain = |name: &str| name.trim().replace('_', " ").to_lowercase();
         let wanted = plain(name);

@@ -86,9 +86,9 @@ pub struct InputOptions {
     #[arg(long, value_name = "LEVEL", value_parser = values::text(values::white))]
     pub white: Option<u16>,
 
-    /// How images are brought to the input size
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub resize: Resize,
+    /// How images are brought to the input size [default: stretch]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub resize: Option<Resize>,
 }
 
 /// The network, and which of its layers are read.

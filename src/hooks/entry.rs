@@ -14,12 +14,12 @@ use crate::size::Size;
 const LEAST_FEATURES: i64 = 4;
 
 /// Channel by channel, the network computes `scale x + shift` of its input first.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Factors of red, green and blue.
-    pub scale: [f64; 3],
+    /// The factor of each channel, in the network's order.
+    pub scale: Vec<f64>,
     /// What is added then.
-    pub shift: [f64; 3],
+    pub shift: Vec<f64>,
 }
 
 impl Entry {
@@ -27,18 +27,23 @@ impl Entry {
     /// convolution reads the image itself, or something else than scaled colours.
     pub(super) fn find(network: &NetworkGraph, graph: &Graph, size: Size) -> Option<Entry> {
         let value = first_features_input(graph)?;
-        let is_coloured = matches!(graph.sizes(value), Some([_, 3, _, _]));
-        if value == graph.input || !is_coloured {
+        let &[images, channels, ..] = graph.sizes(graph.input)? else {
+            return None;
+        };
+        let keeps_channels =
+            matches!(graph.sizes(value), Some(&[_, found, _, _]) if found == channels);
+        if value == graph.input || !keeps_channels || !matches!(channels, 1 | 3) {
             return None;
         }
-        let images = graph.images();
-        let [black, grey, white] = colours(network, value, images, size).ok()?;
-        let scale = std::array::from_fn(|channel| white[channel] - black[channel]);
-        let is_scaled = (0..3).all(|channel| {
+        let shape = [images, channels, size.height, size.width];
+        let [black, grey, white] = colours(network, value, shape).ok()?;
+        let colours = white.iter().zip(&black);
+        let scale: Vec<f64> = colours.map(|(white, black)| white - black).collect();
+        let is_scaled = (0..scale.len()).all(|channel| {
             let middle = (white[channel] + black[channel]) / 2.0;
-            let scale: f64 = scale[channel];
+            let scale = scale[channel].abs();
             // Zero if each image is standardised by its own mean.
-            scale.abs() > 1e-6 && (grey[channel] - middle).abs() <= 1e-3 * scale.abs()
+            scale > 1e-6 && (grey[channel] - middle).abs() <= 1e-3 * scale
         });
         let shift = black;
         is_scaled.then_some(Entry { scale, shift })
@@ -57,26 +62,20 @@ fn first_features_input(graph: &Graph) -> Option<ValueId> {
     layer_input(graph, first?)
 }
 
-/// The colours of a value, in the middle, for a black, a grey and a white image (0, 0.5 and 1).
-fn colours(
-    network: &NetworkGraph,
-    value: ValueId,
-    images: i64,
-    size: Size,
-) -> Result<[[f64; 3]; 3]> {
+/// The channels of a value, in the middle, for black, grey and white images (0, 0.5 and 1) of a
+/// shape.
+fn colours(network: &NetworkGraph, value: ValueId, shape: [i64; 4]) -> Result<[Vec<f64>; 3]> {
     let output = Output::new(value, Reading::Whole);
     let program = network.raw.program(&[output], None, Execution::Plain)?;
-    let mut found = [[0.0; 3]; 3];
+    let mut found = [const { Vec::new() }; 3];
     for (colours, level) in found.iter_mut().zip([0.0, 0.5, 1.0]) {
         let kind = (Kind::Float, network.device);
-        let image =
-            Tensor::f_full([images, 3, size.height, size.width], level, kind).map_err(plain)?;
+        let image = Tensor::f_full(shape, level, kind).map_err(plain)?;
         let seen = program.run(&image)?;
         let seen = seen.first().context("it returned nothing")?;
-        let (_, _, height, width) = seen.size4()?;
-        for (channel, colour) in (0..).zip(colours) {
-            *colour = seen.double_value(&[0, channel, height / 2, width / 2]);
-        }
+        let (_, channels, height, width) = seen.size4()?;
+        let middle = |channel| seen.double_value(&[0, channel, height / 2, width / 2]);
+        *colours = (0..channels).map(middle).collect();
     }
     Ok(found)
 }

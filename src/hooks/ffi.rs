@@ -271,7 +271,7 @@ impl RawGraph {
     }
 
     /// Records the operators of `forward`, as `torch.jit.trace` does. `forward` gets a tensor of
-    /// the shape of `example` `[N,3,H,W]` without values, so it neither computes nor reads
+    /// the shape of `example` `[N,C,H,W]` without values, so it neither computes nor reads
     /// weights. The result is a graph after [`finish_trace`](RawGraph::finish_trace).
     ///
     /// # Errors

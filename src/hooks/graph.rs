@@ -181,7 +181,7 @@ pub struct Graph {
     maker: Vec<Option<usize>>,
     #[serde(skip)]
     users: Vec<Vec<usize>>,
-    /// For each list or dictionary, the operators that put something into it.
+    /// For each list, dictionary or written tensor, the operators that put something into it.
     #[serde(skip)]
     fillers: Vec<Vec<usize>>,
     /// The dimensions of the values that depend on the images.

@@ -41,7 +41,7 @@ impl NetworkGraph {
         })
     }
 
-    /// The forward pass without hooks: a function from images `[N,3,H,W]` to class scores
+    /// The forward pass without hooks: a function from images `[N,C,H,W]` to class scores
     /// `[N,K]`, both float32. Benchmarks compare hooked networks with it.
     ///
     /// # Errors

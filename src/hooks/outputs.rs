@@ -98,7 +98,7 @@ pub fn choose(graph: &Graph, hook: &ScoreHook) -> Result<Chosen> {
             let left = most_like_scores(graph, several, hook.names);
             if left.outputs.len() > 1 && left.outputs.iter().all(|output| output.count == 1) {
                 return Ok(Chosen {
-                    remark: Some(joined(&left.outputs, hook)),
+                    remark: Some(joined(graph, &left.outputs, &found, hook)),
                     outputs: left.outputs.into_iter().cloned().collect(),
                 });
             }
@@ -290,7 +290,8 @@ fn most_like_scores<'a>(graph: &Graph, several: &'a [Output], names: Option<usiz
         (
             "it has as many values as there are class names",
             &|output| match output.count {
-                1 => matches!(names, Some(1 | 2)),
+                1 if singles == 1 => matches!(names, Some(1 | 2)),
+                1 => names == Some(singles), // a class each
                 count => names == Some(count as usize),
             },
         ),
@@ -417,14 +418,23 @@ fn ranked(output: &Output) -> Remark {
     ))
 }
 
-fn joined(heads: &[&Output], hook: &ScoreHook) -> Remark {
+fn joined(graph: &Graph, heads: &[&Output], found: &[Output], hook: &ScoreHook) -> Remark {
     let own = match hook.kind {
         None => ", each with a probability of its own",
         Some(_) => "",
     };
     let count = heads.len();
+    let others: Vec<usize> = found
+        .iter()
+        .map(|output| output.index)
+        .filter(|&index| heads.iter().all(|head| head.index != index))
+        .collect();
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!("; left out: {}", listed(graph, &others)),
+    };
     let text = format!(
-        "the network returns {count} scores one by one: they are taken for {count} classes{own}"
+        "the network returns {count} scores one by one: they are taken for {count} classes{own}{others}"
     );
     Remark::note(text).with_hint(Hint::Output)
 }

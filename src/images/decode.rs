@@ -168,7 +168,7 @@ fn with_format(path: &Path, mut file: BufReader<File>) -> Result<(BufReader<File
         .or(named.filter(|&named| named == ImageFormat::Tga))
         .context("its content is of no known image format")?;
     if format == ImageFormat::Tiff {
-        refuse(kinds::is_named_as_raw(path))?;
+        refuse(kinds::raw_by_extension(path))?;
     }
     ensure!(
         FORMATS.iter().any(|&(known, _)| known == format),

@@ -116,34 +116,39 @@ impl LeftOut {
     /// The error if there is no image beside it.
     fn nothing_found(&self) -> anyhow::Error {
         let shown = self.value.display();
+        let (searched, within) = match self.value.is_dir() {
+            true => (format!("the folder {shown} holds"), "in it"),
+            false => (format!("the glob {shown} matches"), "among them"),
+        };
         if self.folders > 0 && self.pictures.is_empty() {
             let folders = counted(self.folders, "sub-folder", "sub-folders");
             return anyhow!(
-                "the folder {shown} holds no image, but {folders} with images; {} reads them",
+                "{searched} no image, but {folders} with images; {} reads them",
                 self.below()
             );
         }
         if !self.pictures.is_empty() {
             let listed = listed(&self.pictures);
             return anyhow!(
-                "the folder {shown} holds no image that can be read, but {listed}; convert to JPEG or PNG"
+                "{searched} no image that can be read, but {listed}; convert to JPEG or PNG"
             );
         }
         if let (1.., example) = &self.misnamed {
             let example = example.display();
             return anyhow!(
-                "the folder {shown} holds no image by its name, but {example} is one; rename it, or give it by name"
+                "{searched} no image by its name, but {example} is one; rename it, or give it by name"
             );
         }
         anyhow!(
-            "the folder {shown} holds no image (no file in it ends in .{})",
+            "{searched} no image (no file {within} ends in .{})",
             extensions().join(", .")
         )
     }
 
     /// The glob that reads the sub-folders, quoted for a shell.
     fn below(&self) -> String {
-        let glob = self.value.join("**/*").display().to_string();
+        let folder = glob::Pattern::escape(&self.value.display().to_string());
+        let glob = Path::new(&folder).join("**/*").display().to_string();
         format!("'{}'", glob.replace('\'', r"'\''"))
     }
 }
@@ -151,7 +156,8 @@ impl LeftOut {
 /// Finds the image files that `values` name, sorted by path.
 ///
 /// Each value is a file, a folder or a glob. A folder gives the files in it with an extension
-/// of [`FORMATS`], without those of its sub-folders; in a glob `**` descends into folders. An
+/// of [`FORMATS`], without those of its sub-folders; in a glob `**` descends into folders. A
+/// glob that ends in `*` gives images by their extension, too; any other all that match. An
 /// existing path is never read as a glob. As in a shell, globs and folders skip hidden files,
 /// whose name starts with a dot. Paths are returned as given; paths that are equal once made
 /// absolute are returned once.
@@ -216,10 +222,10 @@ fn images_in_folder(folder: &Path) -> Result<(Vec<PathBuf>, LeftOut)> {
     }
 }
 
-/// What the entries of a folder are that were not taken.
-fn sorted_out(folder: &Path, others: Vec<PathBuf>) -> LeftOut {
+/// What the entries of a folder or the matches of a glob are that were not taken.
+fn sorted_out(value: &Path, others: Vec<PathBuf>) -> LeftOut {
     let mut left_out = LeftOut {
-        value: folder.to_path_buf(),
+        value: value.to_path_buf(),
         ..LeftOut::default()
     };
     let mut searched = 0;
@@ -327,23 +333,32 @@ fn images_of_glob(value: &Path) -> Result<(Vec<PathBuf>, LeftOut)> {
     let shown = value.display();
     let not_unicode = || format!("{shown}: no such file, and a glob must be valid UTF-8");
     let pattern = value.to_str().with_context(not_unicode)?;
-    let images = matches(pattern, true)?;
+    // As a folder, `*` asks for what is there, not for files of a certain name.
+    let is_wanted = |path: &PathBuf| !value.ends_with("*") || has_image_extension(path);
+    let matched = matches(pattern, true)?;
     let any_case = matches(pattern, false).unwrap_or_default();
-    let known: HashSet<&PathBuf> = images.iter().collect();
-    let mut others = any_case.into_iter().filter(|path| !known.contains(path));
-    let first = others.next();
+    let known: HashSet<&PathBuf> = matched.iter().collect();
+    let mut in_other_case = any_case
+        .into_iter()
+        .filter(|path| !known.contains(path) && is_wanted(path));
+    let first = in_other_case.next();
+    let other_case =
+        first.map_or_else(Default::default, |first| (1 + in_other_case.count(), first));
+    let is_matched = !matched.is_empty();
+    let (images, others): (Vec<_>, Vec<_>) = matched.into_iter().partition(is_wanted);
     let left_out = LeftOut {
-        value: value.to_path_buf(),
-        other_case: first.map_or_else(Default::default, |first| (1 + others.count(), first)),
-        ..LeftOut::default()
+        other_case,
+        ..sorted_out(value, others)
     };
     match (images.is_empty(), &left_out.other_case) {
+        (false, _) => Ok((images, left_out)),
         (true, (1.., example)) => bail!(
-            "{pattern}: no file matches this glob, but {} does in other letter case",
+            "{pattern}: no {} matches this glob, but {} does in other letter case",
+            if is_matched { "image" } else { "file" },
             example.display()
         ),
+        (true, _) if is_matched => Err(left_out.nothing_found()),
         (true, _) => bail!("{pattern}: no file matches this glob"),
-        (false, _) => Ok((images, left_out)),
     }
 }
 

@@ -179,9 +179,9 @@ pub fn by_extension(path: &Path) -> Option<Kind> {
     found.map(|&(name, content, _)| Kind { name, content })
 }
 
-/// Whether the extension is of a camera's own format. Many of these begin as TIFF files do, with
+/// The format of a camera's own file by its extension. Many of these begin as TIFF files do, with
 /// a thumbnail.
-pub fn is_named_as_raw(path: &Path) -> Option<Kind> {
+pub fn raw_by_extension(path: &Path) -> Option<Kind> {
     by_extension(path).filter(|kind| kind.content == CameraFile)
 }
 

@@ -244,7 +244,7 @@ pub struct Maps {
     /// Share of the variance of each component, `[min(Nhw, C)]`, descending; with a given basis
     /// `[3]`, in the order of the basis.
     pub variance_ratio: Vec<f64>,
-    /// Class scores before softmax, `[N,K]` float32.
+    /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
     pub logits: Tensor,
     /// Saliency of a class, `[N,1,h',w']` float32, not negative, at the resolution of the hooked
     /// layer.

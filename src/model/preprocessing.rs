@@ -57,12 +57,8 @@ impl Preprocessing {
     }
 
     /// With the choices for image files.
-    pub fn for_files(self, resize: Resize, white: Option<u16>) -> Preprocessing {
-        let from = match resize == Resize::default() {
-            true => Source::Assumed,
-            false => Source::Given,
-        };
-        let resize = Some(Sourced::new(resize, from));
+    pub fn for_files(self, resize: Option<Resize>, white: Option<u16>) -> Preprocessing {
+        let resize = Some(Sourced::first(resize, None, Resize::default()));
         Preprocessing {
             resize,
             white,
@@ -159,32 +155,37 @@ impl Preprocessing {
             values.is_some_and(|values| values.from == Source::Assumed)
         };
         if is_assumed(&self.mean) && is_assumed(&self.std) {
-            remarks.extend(entry.and_then(normalised_twice));
+            let own = self.normalisation();
+            remarks.extend(entry.and_then(|entry| normalised_twice(entry, &own)));
         }
         remarks
     }
 }
 
-/// The warning for a network that normalises its input itself, on top of ImageNet's
-/// normalisation. torchvision's `transform_input` is no such case: it expects ImageNet's
+/// The warning for a network that normalises its input itself, on top of the assumed
+/// normalisation, which is ImageNet's. torchvision's `transform_input` is no such case: it expects ImageNet's
 /// normalisation and undoes it.
-fn normalised_twice(entry: &Entry) -> Option<Remark> {
+fn normalised_twice(entry: &Entry, assumed: &Normalisation) -> Option<Remark> {
     let Entry { scale, shift } = entry;
+    let Normalisation { mean, std, bgr } = assumed;
+    let channels = scale.len();
+    if [mean, std].iter().any(|values| values.len() != channels) {
+        return None;
+    }
     // The largest magnitude for pixels from 0 to `white`, if it is not tiny either.
     let is_usual = |white: f64| {
-        (0..3).all(|channel| {
+        (0..channels).all(|channel| {
             let (low, high) = (shift[channel], white * scale[channel] + shift[channel]);
             low.abs().max(high.abs()) <= USUAL_MAGNITUDE && (high - low).abs() >= 0.75
         })
     };
-    let Normalisation { mean, std, .. } = Normalisation::default();
     let on_top = |channel: usize, pixel: f64| {
         (pixel - mean[channel]) / std[channel] * scale[channel] + shift[channel]
     };
-    let is_undone = (0..3).all(|channel| {
+    let is_undone = (0..channels).all(|channel| {
         on_top(channel, 0.0).abs().max(on_top(channel, 1.0).abs()) <= USUAL_MAGNITUDE
     });
-    let nothing = (0..3).all(|c| (scale[c] - 1.0).abs() < 0.1 && shift[c].abs() < 0.1);
+    let nothing = (0..channels).all(|c| (scale[c] - 1.0).abs() < 0.1 && shift[c].abs() < 0.1);
     let hint = match (is_usual(1.0), is_usual(255.0)) {
         _ if nothing => return None,
         (true, _) => Hint::NoNormalisation,
@@ -192,8 +193,13 @@ fn normalised_twice(entry: &Entry) -> Option<Remark> {
         (false, false) if is_undone => return None,
         (false, false) => Hint::NoNormalisation,
     };
+    let first = match (channels, bgr) {
+        (1, _) => "",
+        (_, true) => " for blue",
+        (_, false) => " for red",
+    };
     let text = format!(
-        "the network normalises its input itself ({:.4} x {} {:.4} for red); ImageNet's mean and std, which are assumed, come on top",
+        "the network normalises its input itself ({:.4} x {} {:.4}{first}); ImageNet's mean and std, which are assumed, come on top",
         scale[0],
         if shift[0] < 0.0 { '-' } else { '+' },
         shift[0].abs()
@@ -207,7 +213,10 @@ mod tests {
 
     #[test]
     fn a_second_normalisation_is_told_from_one_that_is_undone() {
-        let entry = |scale: [f64; 3], shift: [f64; 3]| Entry { scale, shift };
+        let entry = |scale: [f64; 3], shift: [f64; 3]| Entry {
+            scale: scale.into(),
+            shift: shift.into(),
+        };
         let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
         let inside = |factor: f64| {
             let scale = std.map(|std| 1.0 / std / factor);
@@ -230,12 +239,36 @@ mod tests {
             (undone, None),
             (entry([1.0; 3], [0.0; 3]), None),
         ] {
-            let remark = normalised_twice(&entry);
-            assert_eq!(
-                remark.map(|remark| remark.hint),
-                hint.map(Some),
-                "{entry:?}"
-            );
+            let rgb = Normalisation::imagenet(false);
+            let found = normalised_twice(&entry, &rgb).map(|remark| remark.hint);
+            assert_eq!(found, hint.map(Some), "{entry:?}");
+            // The same with the channels in the other order.
+            let turned = |mut values: Vec<f64>| {
+                values.reverse();
+                values
+            };
+            let turned = Entry {
+                scale: turned(entry.scale),
+                shift: turned(entry.shift),
+            };
+            let bgr = Normalisation::imagenet(true);
+            let found = normalised_twice(&turned, &bgr).map(|remark| remark.hint);
+            assert_eq!(found, hint.map(Some), "{turned:?}");
+        }
+        // Of one channel, with the means of ImageNet's values.
+        let grey = Normalisation::imagenet(false).for_channels(1).unwrap();
+        let entry = |scale: f64, shift: f64| Entry {
+            scale: vec![scale],
+            shift: vec![shift],
+        };
+        for (entry, hint) in [
+            (entry(2.0, -1.0), Some(Hint::NoNormalisation)),
+            (entry(2.0 / 255.0, -1.0), Some(Hint::BytesAsPixels)),
+            (entry(0.226 / 0.5, (0.449 - 0.5) / 0.5), None), // undone
+            (entry(1.0, 0.0), None),
+        ] {
+            let found = normalised_twice(&entry, &grey).map(|remark| remark.hint);
+            assert_eq!(found, hint.map(Some), "{entry:?}");
         }
     }
 }

@@ -91,9 +91,10 @@ pub fn forward_all(
             let bar = options.notices.bar(paths.len(), "decoding and forwarding");
             let size = model.input_size();
             let is_grey = model.channels() == 1;
+            let resize = resize.unwrap_or_default();
             let decode = |file: &Path| {
                 let pixels = images::decode_with_white(file, *max_pixels, *white)?;
-                decoded(pixels, is_grey, *resize, size)
+                decoded(pixels, is_grey, resize, size)
             };
             decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());

@@ -24,7 +24,8 @@ pub enum Input {
         max_pixels: u64,
         /// The 16-bit sample that is white.
         white: Option<u16>,
-        resize: Resize,
+        /// How they come to the input size, if it is given.
+        resize: Option<Resize>,
     },
     /// A file of arrays, and its `input`, `[N,C,H,W]` float32.
     Array(PathBuf, Tensor),
@@ -83,8 +84,8 @@ impl Input {
         let array = arrays::read_input(&path)?;
         let tensor = Tensor::try_from(array).context("reading the array `input`")?;
         let size = Size::of(&tensor);
-        let resized = model.image_size.is_some_and(|asked| asked != size)
-            || options.resize != Resize::default();
+        let resized =
+            model.image_size.is_some_and(|asked| asked != size) || options.resize.is_some();
         let normalised = model.mean.is_some() || model.std.is_some() || model.bgr;
         if options.skip_bad_images || options.white.is_some() || resized || normalised {
             let shown = path.display();

@@ -449,8 +449,9 @@ fn files_that_are_no_image_are_refused() {
         # Cameras' own files are TIFF files of a thumbnail.
         a.nef=photo.tiff => 1: a.nef: this is a raw camera file; convert it
         phone.heics => 1: the folder phone.heics holds no image that can be read, but 2 HEIC; convert to JPEG or PNG
-        phone.heics/* => 1: phone.heics/ | this is HEIC; convert
-        phone.heics/* photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
+        phone.heics/* => 1: the glob phone.heics/* matches no image that can be read, but 2 HEIC; convert
+        phone.heics/*.heic => 1: phone.heics/ | this is HEIC; convert
+        phone.heics/*.heic photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
         tree.in.folder => 1: the folder tree.in.folder holds no image, but 1 sub-folder with images; 'tree.in.folder/**/*' reads them
         tree.in.folder/**/* => 0
         it's.in.folder => 1: 'it'\''s.in.folder/**/*' reads them
@@ -492,7 +493,8 @@ fn globs_are_refused_if_no_file_matches() {
         {photos/[a|photos/***|photos/**a} => 1: photos/ | no valid glob
         caf\xe9*.png => 1: a glob must be valid UTF-8
         \x1b[31m*.png => 1: [31m*.png | no valid glob
-        +photos/notes.txt=text photos/* => 1: photos/notes.txt | no known image format
+        +photos/notes.txt=text photos/*.txt => 1: photos/notes.txt | no known image format
+        +photos/notes.txt=text photos/* => 0
         many/*.png => 1: many/2999.png | empty
         photos/*.png photos/a* photos => 0
         "#,

@@ -409,6 +409,10 @@ fn files_folders_and_globs_are_found_sorted() {
     );
     // Matches of a glob are not filtered by extension.
     assert_eq!(found(&folder, &["c.*"]), ["c.txt"]);
+    // Those of `*` are, as in a folder.
+    assert_eq!(found(&folder, &["*"]), ["a.JPG", "b.jpg", "d.webp"]);
+    let below = ["a.JPG", "b.jpg", "d.webp", "sub/deep/f.jpg", "sub/e.png"];
+    assert_eq!(found(&folder, &["**/*"]), below);
 }
 
 /// The lines on what a value holds beside the images, without the folder's path.
@@ -445,6 +449,8 @@ fn pictures_that_cannot_be_read_are_counted_by_kind() {
     let lines = left_out(&folder, "mixed");
     let expected = "mixed: 6 files are not read and left out: 2 HEIC, 1 AVIF, 1 DICOM, 1 raw camera file, 1 video (MP4 or QuickTime); convert them to JPEG or PNG";
     assert_eq!(lines, [expected]);
+    let of_glob = expected.replacen("mixed", "mixed/*", 1);
+    assert_eq!(left_out(&folder, "mixed/*"), [of_glob]);
     assert!(left_out(&folder, "texts").is_empty());
     fs::remove_file(folder.path().join("mixed/a.jpg")).unwrap();
     let line = complaint(find_images(&[folder.path().join("mixed")]));
@@ -454,6 +460,11 @@ fn pictures_that_cannot_be_read_are_counted_by_kind() {
     );
     let line = complaint(find_images(&[folder.path().join("empty")]));
     assert!(line.contains("(no file in it ends in .apng, "), "{line}");
+    let line = complaint(find_images(&[folder.path().join("empty/*")]));
+    assert!(
+        line.contains("(no file among them ends in .apng, "),
+        "{line}"
+    );
 }
 
 #[test]
@@ -496,6 +507,15 @@ fn sub_folders_with_images_are_told() {
     let glob = glob.trim_matches('\'');
     let images = find_images(&[PathBuf::from(glob)]).unwrap().images;
     assert!(images.contains(&tree.join("0.png")) && images.contains(&tree.join("y/deep/2.JPG")));
+    // A folder whose name is a glob itself.
+    fs::rename(&tree, folder.path().join("run [1]")).unwrap();
+    let line = left_out(&folder, "run [1]").concat();
+    assert!(line.contains("'run [[]1[]]/**/*' reads them"), "{line}");
+    assert_eq!(
+        found(&folder, &["run [[]1[]]/**/*"]),
+        ["run [1]/0.png", "run [1]/x/1.png", "run [1]/y/deep/2.JPG"]
+    );
+    fs::rename(folder.path().join("run [1]"), &tree).unwrap();
     // A loop of links ends.
     std::os::unix::fs::symlink("..", tree.join("z/loop")).unwrap();
     assert_eq!(left_out(&folder, "tree"), [expected]);

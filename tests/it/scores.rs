@@ -303,6 +303,13 @@ fn names_tell_which_output_and_which_class() {
         stderr.contains("output 0 has the class scores") && !stderr.contains("warning"),
         "{stderr}"
     );
+    // Three of one score each, before an output of seven.
+    fs::write(place.path("three.txt"), "x\ny\nz\n").unwrap();
+    let (three, _, stderr) = of("heads_and_more", "--labels three.txt");
+    assert_eq!(three, ["x", "y", "z"]);
+    assert!(stderr.contains("; left out: 3 [N,7]"), "{stderr}");
+    let (seven, ..) = of("heads_and_more", "");
+    assert_eq!(seven.len(), 7);
     assert_eq!(of("one_score", "--labels two.txt").0, ["healthy", "ill"]);
     assert_eq!(
         of("one_score", "--labels one.txt").0,
@@ -378,16 +385,20 @@ fn what_is_assumed_about_the_input_is_stated() {
     assert_eq!(stderr.matches(note).count(), 1, "{stderr}");
     let (given, stderr) = settings(
         "scores/nk11.pt",
-        &format!("{photo} --image-size 32 --std 1,1,1 --verbose"),
+        &format!("{photo} --image-size 32 --std 1,1,1 --resize stretch --verbose"),
     );
     assert_eq!(given["size"]["from"], "given");
+    assert_eq!(
+        given["resize"],
+        serde_json::json!({"value": "stretch", "from": "given"})
+    );
     assert_eq!(
         given["std"],
         serde_json::json!({"value": [1.0, 1.0, 1.0], "from": "given"})
     );
     assert_eq!(given["mean"]["from"], "assumed");
     assert!(
-        stderr.contains("settings: 32×32 pixels, std 1,1,1 (given)"),
+        stderr.contains("settings: 32×32 pixels, stretched, std 1,1,1 (given)"),
         "{stderr}"
     );
     assert!(
@@ -418,14 +429,20 @@ fn a_network_that_normalises_its_input_itself_is_noticed() {
     let warning = "the network normalises its input itself (4.3668 x - 2.1179 for red)";
     let stderr = said("normalising", photo);
     assert!(
-        stderr.contains(warning) && stderr.contains("--mean 0,0,0 --std 1,1,1"),
+        stderr.contains(warning) && stderr.contains("--mean 0 --std 1"),
         "{stderr}"
     );
+    // The first channel is blue for some networks, and the only one for others.
+    let stderr = said("normalising", &format!("{photo} --bgr"));
+    assert!(stderr.contains("(4.3668 x - 2.1179 for blue)"), "{stderr}");
+    let stderr = said("normalising_grey", photo);
+    assert!(stderr.contains("itself (4.0000 x - 2.0000)"), "{stderr}");
     for (name, options) in [
         (
             "normalising",
             "--input photos/a.png --mean 0,0,0 --std 1,1,1",
         ),
+        ("normalising_grey", "--input photos/a.png --mean 0 --std 1"),
         ("normalising", "--input stored.npz"),
         ("undoing", photo), // expects ImageNet's normalisation
         ("nk11", photo),

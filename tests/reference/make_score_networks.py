@@ -145,6 +145,12 @@ def named_heads(self, x):
     return {"ant": torch.sigmoid(self.heads[0](p)), "bee": torch.sigmoid(self.heads[1](p)), "cat": torch.sigmoid(self.heads[2](p))}
 
 
+@network(lambda n, p: softmax(n.more(p)))
+def heads_and_more(self, x):
+    p = self.pooled(x)
+    return *[head(p) for head in self.heads], self.more(p)
+
+
 @network(lambda n, p: softmax(n.five(p)))
 def embedding_first(self, x):
     p = self.pooled(x)
@@ -208,6 +214,17 @@ class Normalising(Network):
     def forward(self, x):
         x = (x - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         return self.five(self.pooled(x))
+
+
+class Grey(Network):
+    """As `Normalising`, from one channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, 2, 1)
+
+    def forward(self, x):
+        return self.five(self.pooled((x - 0.5) / 0.25))
 
 
 class Undoing(Network):
@@ -290,6 +307,9 @@ def main():
             arrays[name] = softmax(scores["scores"] if name == "by_name" else scores).numpy()
     for name, kind in [("normalising", Normalising), ("undoing", Undoing)]:
         save(torch.jit.trace(without_unused(seeded(kind), images), images[:1], check_trace=False), os.path.join(FOLDER, f"{name}.pt"))
+
+    grey = images[:, :1]
+    save(torch.jit.trace(without_unused(seeded(Grey), grey), grey[:1], check_trace=False), os.path.join(FOLDER, "normalising_grey.pt"))
 
     made = seeded(NETWORKS["one_score"][0])
     arrays["one_score_gradcam_0"] = gradcam(made, images, lambda p: -made.one(p)).numpy()

@@ -109,21 +109,21 @@ void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionS
       fixed = *module;
     } else if (!batch) {
       TORCH_CHECK(is_tensor(input), "its forward takes ", input->type()->repr_str(),
-                  ", not a batch of images [N,3,H,W]");
+                  ", not a batch of images [N,C,H,W]");
       batch = i;
     } else {
       const auto *argument =
           schema && i < schema->arguments().size() ? &schema->arguments()[i] : nullptr;
       TORCH_CHECK(argument && argument->default_value(), "its forward takes more than one input (",
                   argument ? argument->name() : input->debugName(),
-                  " has no default); prism gives it one batch of images [N,3,H,W]");
+                  " has no default); prism gives it one batch of images [N,C,H,W]");
       fixed = *argument->default_value();
       torch::jit::WithInsertPoint here(*graph.nodes().begin());
       if (auto constant = torch::jit::tryInsertConstant(graph, fixed))
         input->replaceAllUsesWith(*constant);
     }
   }
-  TORCH_CHECK(batch, "its forward takes no input; prism gives it one batch of images [N,3,H,W]");
+  TORCH_CHECK(batch, "its forward takes no input; prism gives it one batch of images [N,C,H,W]");
   result.batch_input = *batch;
 }
 

@@ -1,5 +1,5 @@
-// The shape of every tensor of a graph and the value of every integer, found on libtorch's meta device, which has shapes
-// and no values. A forward pass on zeros would take as long as one image.
+// The shape of every tensor of a graph and the value of every integer, found on libtorch's meta
+// device, which has shapes and no values. A forward pass on zeros would take as long as one image.
 
 #include "internal.h"
 

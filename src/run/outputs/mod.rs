@@ -100,7 +100,7 @@ pub struct Results {
     pub paths: Vec<PathBuf>,
     /// Pictures of the images, `[N,h,w,3]` bytes.
     pub pictures: Sequence,
-    /// Input of the network, `[N,3,H,W]`; empty unless it is to be saved.
+    /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
     /// What the network does not fix by itself, and where it came from.
     pub settings: Settings,
