@@ -138,8 +138,8 @@ pub struct ModelOptions {
     pub output: Option<OutputChoice>,
 
     /// What the class scores are: logits of exclusive classes (softmax), a logit for each
-    /// class by itself (sigmoid), or shown as they are (none) [default: what the network
-    /// shows, else softmax; sigmoid for one score]
+    /// class by itself (sigmoid), percentages, or shown as they are (none) [default: what the
+    /// network shows, else softmax; sigmoid for one score]
     #[arg(long, value_name = "KIND", value_enum)]
     pub scores: Option<ScoreKind>,
 

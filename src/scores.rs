@@ -19,6 +19,8 @@ pub enum ScoreKind {
     Softmax,
     /// A logit for each class by itself: sigmoid gives its probability.
     Sigmoid,
+    /// Percentages: a hundredth of each is its probability.
+    Percent,
     /// Shown as the network returns them.
     None,
 }
@@ -38,6 +40,7 @@ impl ScoreKind {
         match self {
             ScoreKind::Softmax => scores.softmax(1, Kind::Double),
             ScoreKind::Sigmoid => scores.sigmoid(),
+            ScoreKind::Percent => scores / 100.0,
             ScoreKind::None => scores,
         }
     }
@@ -154,6 +157,10 @@ impl Evidence {
 
     /// By the numbers themselves, because the graph does not tell.
     fn by_values(&self, scores: &Tensor) -> Reading {
+        if is_distribution(&(scores.to_kind(Kind::Double) / 100.0)) {
+            let text = "the network's scores are percentages: in each image they sum to 100; a hundredth of each is its probability";
+            return Reading::new(ScoreKind::Percent, Source::Network).noting(Remark::note(text));
+        }
         if is_distribution(scores) {
             let text = "the network's scores are probabilities already: in each image they sum to 1; they are shown as they are";
             return Reading::new(ScoreKind::None, Source::Network).noting(Remark::note(text));
@@ -217,6 +224,7 @@ mod tests {
         for (kind, expected) in [
             (ScoreKind::Softmax, [0.259_496, 0.705_385, 0.035_119]),
             (ScoreKind::Sigmoid, [0.5, 0.731_059, 0.119_203]),
+            (ScoreKind::Percent, [0.0, 0.01, -0.02]),
             (ScoreKind::None, [0.0, 1.0, -2.0]),
         ] {
             for (found, expected) in of(kind).iter().zip(expected) {
@@ -232,7 +240,20 @@ mod tests {
         let logits = rows(&[2.0, -1.0, 0.5, 0.1, 0.2, 0.7], 3);
         let shares = rows(&[0.7, 0.2, 0.1, 0.1, 0.2, 0.7], 3);
         let parts = rows(&[0.7, 0.9, 0.1, 0.1, 0.2, 0.7], 3);
+        let percent = rows(&[70.0, 20.0, 10.0, 0.0, 100.0, 0.0], 3);
+        let hundred = rows(&[120.0, -20.0, 0.0, 0.0, 100.0, 0.0], 3);
         for (form, end, scores, kind, from, noted) in [
+            (
+                Classes,
+                Squashed,
+                &percent,
+                "percent",
+                Source::Network,
+                true,
+            ),
+            (Classes, Other, &percent, "percent", Source::Network, true),
+            (Classes, Layer, &percent, "softmax", Source::Assumed, false),
+            (Classes, Other, &hundred, "softmax", Source::Assumed, false),
             (Classes, Layer, &logits, "softmax", Source::Assumed, false),
             (Classes, Layer, &shares, "softmax", Source::Assumed, false),
             (Classes, Softmax, &logits, "softmax", Source::Network, false),

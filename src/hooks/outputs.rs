@@ -50,7 +50,7 @@ pub struct Output {
     pub end: (ValueId, ScoresEnd),
     /// What enters its last softmax or sigmoid, or itself, before it got its shape.
     root: ValueId,
-    /// Whether the network returns only the best scores or their ranks.
+    /// Whether the network returns only the best scores, their ranks or decisions by them.
     is_ranked: bool,
 }
 
@@ -76,8 +76,10 @@ pub fn choose(graph: &Graph, hook: &ScoreHook) -> Result<Chosen> {
         let chosen = found.iter().find(|output| output.index == index);
         let Some(chosen) = chosen else {
             let message = format!(
-                "output {} is not class scores [N,K]; the network returns {}",
+                "output {} is not class scores [N,K]{}; the network returns {}",
                 choice.0,
+                why_not(graph, graph.outputs[index])
+                    .map_or(String::new(), |why| format!(": it {why}")),
                 listed(graph, &all(graph))
             );
             return Err(usage_hinted(message, Hint::Output));
@@ -175,22 +177,36 @@ fn distinct(found: Vec<Output>) -> Vec<Output> {
     kept
 }
 
-/// The scores before the network sorts them, takes the best, or numbers the best. A value that is
-/// not so made stays as it is.
+/// The scores before the network sorts them, takes the best, numbers the best, or compares them
+/// with a threshold. A value that is not so made stays as it is.
 fn before_ranking(graph: &Graph, value: ValueId) -> ValueId {
     const RANKS: [&str; 7] = [
         "topk", "sort", "argsort", "argmax", "max", "amax", "kthvalue",
     ];
+    const COMPARED: [&str; 2] = ["gt", "ge"];
     let mut scores = value;
     loop {
         let last = before_layout(graph, scores);
-        let Some(node) = graph
-            .made_by(last)
-            .filter(|node| RANKS.contains(&node.short_name()))
-        else {
+        let Some(node) = graph.made_by(last).filter(|node| {
+            [&RANKS[..], &COMPARED]
+                .concat()
+                .contains(&node.short_name())
+        }) else {
             return scores;
         };
+        let is_compared = COMPARED.contains(&node.short_name());
         match node.inputs.first() {
+            Some(&input) if is_compared => {
+                let mut thresholds = node.inputs[1..].iter();
+                let count = score_count(graph, input);
+                if count.is_none()
+                    || count != score_count(graph, last)
+                    || thresholds.any(|&threshold| graph.depends_on_images(threshold))
+                {
+                    return scores;
+                }
+                scores = input;
+            }
             // The larger of two tensors (`max`) has as many values as they.
             Some(&input)
                 if score_count(graph, input).is_some_and(|count| count > 1)
@@ -413,7 +429,7 @@ fn is_usual_width(count: i64) -> bool {
 
 fn ranked(output: &Output) -> Remark {
     Remark::note(format!(
-        "the network returns only its best scores or their ranks; the {} scores that they are chosen from are read",
+        "the network returns only its best scores, their ranks or decisions; the {} scores that they are chosen from are read",
         output.count
     ))
 }
@@ -480,10 +496,32 @@ fn shape(graph: &Graph, value: ValueId) -> String {
     format!("[{}]", axes.join(","))
 }
 
+/// Why a tensor with the shape of class scores is none.
+fn why_not(graph: &Graph, value: ValueId) -> Option<String> {
+    score_count(graph, value)?;
+    if is_whole(graph, value) {
+        return Some("holds whole numbers or flags, not scores".to_string());
+    }
+    if graph.depends_on_images(value) {
+        return None;
+    }
+    let hides = graph.nodes.iter().any(Node::is_block);
+    let hidden = match hides {
+        true => " (what a loop or branch computes is not seen; export without them, or by tracing)",
+        false => "",
+    };
+    Some(format!(
+        "does not depend on the images as far as the graph shows{hidden}"
+    ))
+}
+
 fn nothing(graph: &Graph) -> String {
     let problem = match graph.outputs.as_slice() {
         [] => "its output holds no tensor".to_string(),
-        [only] => format!("its output has the shape {}", shape(graph, *only)),
+        [only] => match why_not(graph, *only) {
+            Some(why) => format!("its output {} {why}", shape(graph, *only)),
+            None => format!("its output has the shape {}", shape(graph, *only)),
+        },
         several => {
             let several: Vec<usize> = (0..several.len()).collect();
             format!("its outputs are {}", listed(graph, &several))

@@ -147,6 +147,12 @@ fn nothing_to_hook(graph: &Graph) -> anyhow::Error {
             "it makes {count} pictures of each image (crops, flips or patches of it, side by side in the batch), so its features have no one place on the image; export the network without them"
         );
     }
+    let is_hidden = |node: &Node| node.is_block() && node.holds(Kind::Conv2d);
+    if graph.nodes.iter().any(is_hidden) {
+        return anyhow::anyhow!(
+            "its convolutions are inside a loop or branch, of which only the result can be read; export the network without it, or by tracing"
+        );
+    }
     hinted(
         "the network has nothing to hook: no convolution makes an activation [N,C,h,w] of more than one pixel on the way to its class scores",
         Hint::LargerImageSize,

@@ -1,5 +1,5 @@
 //! The extra file in a TorchScript file that says what the network expects: `prism.json`, which
-//! `models/export.py` writes, or `config.txt`, which Ultralytics writes.
+//! `models/export.py` writes, or `config.txt`, which YOLOv5 and Ultralytics write.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::archive;
 use crate::labels::from_json;
 use crate::options::LARGEST_SIDE;
+use crate::remarks::Remark;
 use crate::size::Size;
 
 /// The largest extra file, in bytes.
@@ -35,53 +36,74 @@ pub struct ModelMetadata {
 }
 
 impl ModelMetadata {
-    /// Reads the metadata of a TorchScript file; all fields are `None` if it has no metadata.
+    /// Reads the metadata of a TorchScript file; all fields are `None` if it has no metadata. The
+    /// remark says so if there is a file that is not read.
     ///
     /// # Errors
     /// Returns an error if the metadata are damaged or a value is out of range.
-    pub fn read(file: &Path) -> Result<ModelMetadata> {
+    pub fn read(file: &Path) -> Result<(ModelMetadata, Option<Remark>)> {
         let cannot = |name| move || format!("{}: the {name} in it cannot be used", file.display());
         if let Some(text) = extra(file, ENTRY) {
-            return ModelMetadata::parse(&text).with_context(cannot("prism.json"));
+            let metadata = ModelMetadata::parse(&text).with_context(cannot("prism.json"))?;
+            return Ok((metadata, None));
         }
         if let Some(text) = extra(file, ULTRALYTICS) {
-            return ModelMetadata::from_ultralytics(&text).with_context(cannot("config.txt"));
+            let found =
+                ModelMetadata::from_ultralytics(&text).with_context(cannot("config.txt"))?;
+            let remark = found.is_none().then(|| {
+                Remark::warning(format!(
+                    "{}: the config.txt in it is no description of YOLOv5 or Ultralytics, and is not read",
+                    file.display()
+                ))
+            });
+            return Ok((found.unwrap_or_default(), remark));
         }
-        Ok(ModelMetadata::default())
+        Ok((ModelMetadata::default(), None))
     }
 
-    /// Ultralytics' description of a network. Any other file of this name says nothing.
-    fn from_ultralytics(text: &[u8]) -> Result<ModelMetadata> {
+    /// The description of a network by YOLOv5, which states no task, or by Ultralytics. `None` if
+    /// the file is another one.
+    fn from_ultralytics(text: &[u8]) -> Result<Option<ModelMetadata>> {
         let Ok(Value::Object(config)) = serde_json::from_slice(text) else {
-            return Ok(ModelMetadata::default());
+            return Ok(None);
         };
-        let Some(task) = config.get("task").and_then(Value::as_str) else {
-            return Ok(ModelMetadata::default());
-        };
-        ensure!(
-            task == "classify",
-            "its task is '{task}'; prism explains classifiers, whose task is 'classify'"
-        );
+        let known = ["task", "imgsz", "shape", "names"];
+        if !known.iter().any(|&name| config.contains_key(name)) {
+            return Ok(None);
+        }
+        let task = config.get("task").and_then(Value::as_str);
+        if let Some(task) = task {
+            ensure!(
+                task == "classify",
+                "its task is '{task}'; prism explains classifiers, whose task is 'classify'"
+            );
+        }
         let sides = |size: &Value| match size {
             Value::Array(sides) => Some((sides.first()?.as_i64()?, sides.get(1)?.as_i64()?)),
             size => size.as_i64().map(|side| (side, side)),
         };
-        let size = config
-            .get("imgsz")
-            .map(|size| sides(size).context("imgsz is no size"));
-        let size = size.transpose()?;
+        let of_batch = |shape: &Value| match shape.as_array()?.as_slice() {
+            [_, _, height, width] => Some((height.as_i64()?, width.as_i64()?)),
+            _ => None,
+        };
+        let size = match (config.get("imgsz"), config.get("shape")) {
+            (Some(size), _) => Some(sides(size).context("imgsz is no size")?),
+            (None, Some(shape)) => Some(of_batch(shape).context("shape is not [N,C,H,W]")?),
+            (None, None) => None,
+        };
+        // Ultralytics' classifiers take values from 0 to 1, YOLOv5's are normalised.
+        let stated = |value: f64| task.map(|_| vec![value]);
         let names = config
             .get("names")
             .filter(|names| !names.is_null())
             .cloned();
         let metadata = ModelMetadata {
             image_size: size.map(|(height, width)| Size::new(height, width)),
-            // Its classifiers take values from 0 to 1.
-            mean: Some(vec![0.0]),
-            std: Some(vec![1.0]),
+            mean: stated(0.0),
+            std: stated(1.0),
             labels: names.map(from_json).transpose().context("names")?,
         };
-        metadata.checked()
+        metadata.checked().map(Some)
     }
 
     fn parse(text: &[u8]) -> Result<ModelMetadata> {
@@ -150,19 +172,25 @@ mod tests {
         let config =
             br#"{"description": "Ultralytics YOLO11n-cls model", "stride": 1, "task": "classify",
             "batch": 1, "imgsz": [64, 96], "names": {"0": "ant", "1": "bee"}, "channels": 3}"#;
-        let metadata = ModelMetadata::from_ultralytics(config).unwrap();
+        let metadata = ModelMetadata::from_ultralytics(config).unwrap().unwrap();
         assert_eq!(metadata.image_size, Some(Size::new(64, 96)));
         assert_eq!(metadata.labels.unwrap(), ["ant", "bee"]);
         assert_eq!(metadata.mean, Some(vec![0.0]));
         assert_eq!(metadata.std, Some(vec![1.0]));
-        for other in [&b"lr: 0.1"[..], b"{}", b"[1]", b"{\"names\": 3}"] {
-            let nothing = ModelMetadata::from_ultralytics(other).unwrap();
-            assert_eq!(nothing, ModelMetadata::default());
+        let yolov5 = br#"{"shape": [1, 3, 64, 96], "stride": 32, "names": ["ant", "bee"]}"#;
+        let metadata = ModelMetadata::from_ultralytics(yolov5).unwrap().unwrap();
+        assert_eq!(metadata.image_size, Some(Size::new(64, 96)));
+        assert_eq!(metadata.labels.unwrap(), ["ant", "bee"]);
+        assert_eq!((metadata.mean, metadata.std), (None, None));
+        for other in [&b"lr: 0.1"[..], b"{}", b"[1]", b"{\"lr\": 3}"] {
+            assert_eq!(ModelMetadata::from_ultralytics(other).unwrap(), None);
         }
         for bad in [
             &br#"{"task": "detect", "names": {"0": "ant"}}"#[..],
             br#"{"task": "classify", "imgsz": [0, 64]}"#,
             br#"{"task": "classify", "imgsz": "large"}"#,
+            br#"{"shape": [64, 64]}"#,
+            br#"{"names": 3}"#,
             br#"{"task": "classify", "names": {"0": "ant", "7": "bee"}}"#,
         ] {
             assert!(ModelMetadata::from_ultralytics(bad).is_err());

@@ -68,7 +68,7 @@ impl Network {
         let (name, graph, metadata, labels, remark) = match find(options, notices)? {
             Located::TorchScript(file) => {
                 check_file(&file)?;
-                let metadata = ModelMetadata::read(&file)?;
+                let (metadata, remark) = ModelMetadata::read(&file)?;
                 check_scale(&file, &metadata, options)?;
                 let graph = load_torchscript(&file, device)?;
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
@@ -80,7 +80,7 @@ impl Network {
                     graph,
                     Sourced::new(metadata, Source::File),
                     labels,
-                    None,
+                    remark,
                 )
             }
             Located::StateDict(entry, file) => {

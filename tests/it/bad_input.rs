@@ -335,11 +335,12 @@ fn state_dict(change: &str, extension: &str) -> Vec<u8> {
         ("half", _) => (name, tensor.to_kind(Kind::Half)),
         ("bfloat16", _) => (name, tensor.to_kind(Kind::BFloat16)),
         ("double", _) => (name, tensor.to_kind(Kind::Double)),
-        ("module", _) => (format!("module.{name}"), tensor),
+        ("module" | "averaged", _) => (format!("module.{name}"), tensor),
         ("checkpoint", _) => (format!("state_dict.{name}"), tensor),
         ("nested", _) => (format!("state_dict.module.{name}"), tensor),
         ("compiled", _) => (format!("_orig_mod.module.{name}"), tensor),
         ("lightning", _) => (format!("state_dict.model.{name}"), tensor),
+        ("optimised", _) => (format!("_orig_mod.{name}"), tensor),
         ("inside", _) => (name.replace("features.", "features.module."), tensor),
         ("backbone" | "beside", _) => (format!("net.backbone.{name}"), tensor),
         ("pair", _) => (format!("student.{name}"), tensor),
@@ -356,10 +357,11 @@ fn state_dict(change: &str, extension: &str) -> Vec<u8> {
     state.extend(match change {
         "pair" => again("teacher"),
         "average" => again("state_dict_ema"),
-        "beside" => vec![(
+        "beside" | "optimised" => vec![(
             "loss.centres".to_string(),
             Tensor::ones([2], (Kind::Float, Device::Cpu)),
         )],
+        "averaged" => vec![("n_averaged".to_string(), Tensor::from(3i64))],
         _ => Vec::new(),
     });
     written(&format!("weights.{extension}"), |path| match extension {
@@ -559,7 +561,9 @@ fn networks_that_prism_cannot_explain_are_refused() {
         data/bad_models/not_nk.pt => 1: not_nk.pt | [N,K]
         # Scores without the axis of the images: one image at a time.
         data/bad_models/no_batch.pt => 0
-        data/bad_models/whole_numbers.pt => 0: only its best scores or their ranks
+        data/bad_models/{whole_numbers|decisions}.pt => 0: only its best scores, their ranks or decisions
+        data/bad_models/image_by_image.pt => 1: convolutions are inside a loop or branch | by tracing
+        data/bad_models/rounded.pt => 1: output [N,5] holds whole numbers or flags, not scores
         data/scores/embedding_first.pt --output 2 => 2: no output 2 | 0 [N,8], 1 [N,5]
         data/scores/by_name.pt --output none => 2: no output none | 0 'aux_scores' [N,7], 1 'scores' [N,5]
         data/odd_networks/TwoHeads.pt --output 1 => 2: output 1 is not class scores | 1 [N,4, | --output chooses
@@ -603,6 +607,13 @@ fn descriptions_of_networks_are_checked() {
             &["1 names", "5 classes"],
         ),
         (r#"{"task": "classify", "imgsz": [32, 32]}"#, 0, &[]),
+        (
+            r#"{"shape": [1, 3, 32, 32], "stride": 32, "names": {"0": "ant"}}"#,
+            1,
+            &["1 names", "5 classes"],
+        ),
+        (r#"{"stride": 32, "shape": [1, 3, 32, 32]}"#, 0, &[]),
+        ("stride: 32", 0, &["the config.txt in it", "is not read"]),
         ("image_size = 64", 1, &["prism.json", "cannot be used"]),
         ("[1, 2]", 1, &["prism.json"]),
         (r#"{"image_size": [0, 64]}"#, 1, &["image_size is 0x64"]),
@@ -634,7 +645,7 @@ fn descriptions_of_networks_are_checked() {
         fs::copy(data("odd_networks/Flag.pt"), &path).unwrap();
         let file = fs::File::options().read(true).write(true).open(path);
         let mut archive = zip::ZipWriter::new_append(file.unwrap()).unwrap();
-        let name = match json.contains("task") {
+        let name = match json.contains("task") || json.contains("stride") {
             true => "Flag/extra/config.txt",
             false => "Flag/extra/prism.json",
         };
@@ -665,6 +676,8 @@ fn weights_that_do_not_fit_are_refused() {
         renamed.weights.safetensors => 1: missing features.0.bias | surplus stem.bias
         {all|half|bfloat16|double|module|checkpoint|nested|compiled|lightning|inside}.weights.safetensors => 0
         {backbone|beside}.weights.safetensors => 0: .weights.safetensors: the weights under 'net.backbone.' are taken
+        averaged.weights.safetensors => 0: averaged.weights.safetensors: the weights under 'module.' are taken
+        optimised.weights.safetensors => 0: the weights under '_orig_mod.' are taken
         average.weights.safetensors => 0: under 'state_dict.' are taken | not the averaged ones under 'state_dict_ema.'
         pair.weights.safetensors => 1: several sets of weights of squeezenet1_1 | under 'student.', under 'teacher.' | save one
         all.weights.ot => 0

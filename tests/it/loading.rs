@@ -237,7 +237,8 @@ fn a_saliency_changes_neither_scores_nor_maps() {
         let images = Npz::open(data(folder).join("expected.npz")).tensor("input");
         for entry in std::fs::read_dir(data(folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(".pt") {
+            // Its images depend on each other: other tests say that it is refused.
+            if name.ends_with(".pt") && name != "AddsUp.pt" {
                 let file = format!("{folder}/{name}");
                 files.push((file, Size::new(side, side), images.shallow_clone()));
             }

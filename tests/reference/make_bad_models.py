@@ -104,6 +104,30 @@ class WholeNumbers(Plain):
         return self.scores(self.stages(x).mean([2, 3])).argsort(dim=1)
 
 
+class Decisions(Plain):
+    """Says which probabilities are above a half."""
+
+    def forward(self, x):
+        return torch.sigmoid(self.scores(self.stages(x).mean([2, 3]))) > 0.5
+
+
+class Rounded(Plain):
+    """Gives whole numbers, int64, in place of scores."""
+
+    def forward(self, x):
+        return (10 * self.scores(self.stages(x).mean([2, 3]))).to(torch.int64)
+
+
+class ImageByImage(Plain):
+    """Computes the scores of each image in a loop that fills a list."""
+
+    def forward(self, x):
+        scores: List[torch.Tensor] = []
+        for i in range(x.size(0)):
+            scores.append(self.scores(self.stages(x[i : i + 1]).mean([2, 3])))
+        return torch.cat(scores)
+
+
 class Text(Plain):
     """Answers in words."""
 
@@ -221,6 +245,9 @@ MODELS = {
     "one_class": OneClass,
     "no_batch": NoBatch,
     "whole_numbers": WholeNumbers,
+    "decisions": Decisions,
+    "rounded": Rounded,
+    "image_by_image": ImageByImage,
     "text": Text,
 }
 

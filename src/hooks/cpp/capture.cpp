@@ -271,12 +271,8 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
 
 std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch) {
   at::AutoGradMode gradients(program.has_tap);
-  std::vector<IValue> fixed = program.fixed_inputs;
-  if (program.writes_state) // every run begins with what the file holds
-    for (IValue &value : fixed)
-      value = value.isObject() ? value.deepcopy() : value;
-  Stack stack = stack_for(fixed, program.batch_input,
-                          program.writes_input ? batch.clone() : batch);
+  Stack stack = stack_for(program.fixed_inputs, program.batch_input,
+                          program.writes_input ? batch.clone() : batch, program.writes_state);
   torch::jit::InterpreterState(program.code).run(stack);
   TORCH_CHECK(stack.size() == program.count, "the graph returned ", stack.size(), " values for ",
               program.count);

@@ -60,7 +60,10 @@ std::optional<std::vector<int64_t>> constant_integers(const Value *value);
 at::Tensor constant_tensor(const Value *value); // undefined if it is no constant tensor
 Value *insert(Graph &graph, const char *name, at::ArrayRef<torch::jit::NamedValue> arguments);
 void erase_outputs(Graph &graph);
-Stack stack_for(const std::vector<IValue> &fixed_inputs, size_t batch_input, const at::Tensor &batch);
+// The inputs of a graph. With a state of its own, a run that changes attributes leaves the next
+// one what the file holds.
+Stack stack_for(const std::vector<IValue> &fixed_inputs, size_t batch_input, const at::Tensor &batch,
+                bool own_state);
 
 // load.cpp
 std::unique_ptr<prism_graph> load(const char *path, at::Device device);

@@ -66,8 +66,12 @@ void erase_outputs(Graph &graph) {
     graph.eraseOutput(i);
 }
 
-Stack stack_for(const std::vector<IValue> &fixed_inputs, size_t batch_input, const at::Tensor &batch) {
+Stack stack_for(const std::vector<IValue> &fixed_inputs, size_t batch_input, const at::Tensor &batch,
+                bool own_state) {
   Stack stack(fixed_inputs.begin(), fixed_inputs.end());
+  if (own_state)
+    for (IValue &value : stack)
+      value = value.isObject() ? value.deepcopy() : value;
   stack.at(batch_input) = batch;
   return stack;
 }

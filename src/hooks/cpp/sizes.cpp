@@ -90,7 +90,7 @@ Stack run_on(const std::shared_ptr<Graph> &graph, const prism_graph &source, at:
              at::Device device) {
   at::NoGradGuard no_grad;
   Stack stack = stack_for(source.fixed_inputs, source.batch_input,
-                          at::zeros(shape, at::TensorOptions().device(device)));
+                          at::zeros(shape, at::TensorOptions().device(device)), true);
   torch::jit::InterpreterState(torch::jit::Code(graph, "prism_sizes")).run(stack);
   return stack;
 }

@@ -1,6 +1,6 @@
 //! The tensors of a file of weights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -29,6 +29,8 @@ pub struct StateDict {
     /// The length of the file, bytes.
     length: u64,
     tensors: Vec<(String, Stored)>,
+    /// The full names of those whose wrappers were left out.
+    full_names: BTreeMap<String, String>,
 }
 
 impl StateDict {
@@ -53,7 +55,7 @@ impl StateDict {
             "ot" => formats::open_ot(path),
             _ => formats::open_pytorch(path, about.len()),
         };
-        let mut tensors = unwrapped(tensors.with_context(|| shown.to_string())?);
+        let (mut tensors, full_names) = unwrapped(tensors.with_context(|| shown.to_string())?);
         ensure!(
             !tensors.is_empty(),
             "{shown}: holds no tensors, so it is not a state dict"
@@ -63,12 +65,13 @@ impl StateDict {
             file: path.to_path_buf(),
             length: about.len(),
             tensors,
+            full_names,
         })
     }
 
     /// Selects the tensors of `entry`'s network, which may have a common prefix (`backbone.`)
     /// beside others: an optimiser's state, or a loss. Removes the prefix, and says so unless it
-    /// is a usual one of checkpoints. If no prefix has all tensors, the one with the most stays.
+    /// is a usual one of checkpoints. A wrapper of the network (`module.`) is such a prefix. If no prefix has all tensors, the one with the most stays.
     ///
     /// # Errors
     /// Returns an error that names the prefixes if several have all tensors.
@@ -139,11 +142,43 @@ impl StateDict {
             )),
         };
         let chosen = chosen.to_string();
-        self.tensors = std::mem::take(&mut self.tensors)
+        let of_network: BTreeSet<String> = wanted
+            .iter()
+            .map(|name| format!("{chosen}{name}"))
+            .collect();
+        let wrapper = self.wrapper(&of_network, &format!("{chosen}{last}"), &last);
+        let mut tensors: Vec<(String, Stored)> = std::mem::take(&mut self.tensors)
             .into_iter()
             .filter_map(|(name, tensor)| Some((name.strip_prefix(&chosen)?.to_owned(), tensor)))
             .collect();
+        let found = tensors.len();
+        if wrapper.is_some() {
+            let is_wrapped = |name: &str| self.full_names.contains_key(&format!("{chosen}{name}"));
+            tensors.retain(|(name, _)| is_wrapped(name));
+        }
+        let has_others = tensors.len() < found;
+        self.tensors = tensors;
+        let text = text.or_else(|| {
+            let wrapper = wrapper.filter(|_| has_others)?;
+            Some(format!(
+                "{shown}: the weights {} are taken",
+                shown_prefix(&wrapper)
+            ))
+        });
         Ok(text.map(Remark::note))
+    }
+
+    /// The prefix of a network all of whose tensors `of_network` were wrapped, from the full name
+    /// of its tensor `one`, which ends in `last`.
+    fn wrapper(&self, of_network: &BTreeSet<String>, one: &str, last: &str) -> Option<String> {
+        let wrapped: BTreeSet<String> = self
+            .full_names
+            .keys()
+            .map(|name| current_name(name))
+            .collect();
+        let full = self.full_names.get(one)?;
+        let prefix = full.strip_suffix(last).unwrap_or(full);
+        of_network.is_subset(&wrapped).then(|| prefix.to_string())
     }
 
     /// The number of classes, from the rows of `entry`'s last layer. `None` if that layer is
@@ -184,18 +219,27 @@ impl StateDict {
     }
 }
 
-/// The names without [`WRAPPERS`], unless two would then be equal.
-fn unwrapped(tensors: Vec<(String, Stored)>) -> Vec<(String, Stored)> {
+/// The names without [`WRAPPERS`], unless two would then be equal, and the full names of those
+/// that had one.
+fn unwrapped(tensors: Vec<(String, Stored)>) -> (Vec<(String, Stored)>, BTreeMap<String, String>) {
     let bare = |name: &String| -> String {
         let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
         parts.collect::<Vec<_>>().join(".")
     };
     let names: BTreeSet<String> = tensors.iter().map(|(name, _)| bare(name)).collect();
     if names.len() < tensors.len() {
-        return tensors;
+        return (tensors, BTreeMap::new());
     }
-    let renamed = |(name, tensor)| (bare(&name), tensor);
-    tensors.into_iter().map(renamed).collect()
+    let mut full_names = BTreeMap::new();
+    let mut renamed = Vec::new();
+    for (name, tensor) in tensors {
+        let short = bare(&name);
+        if short != name {
+            full_names.insert(short.clone(), name);
+        }
+        renamed.push((short, tensor));
+    }
+    (renamed, full_names)
 }
 
 /// The names of the tensors of `entry`'s network.
