@@ -358,7 +358,8 @@ impl Search<'_> {
     ) -> Option<Dimensions> {
         let known = self.found[first].as_ref()?;
         let Some(sizes) = self.graph.sizes(output) else {
-            return self.list(index, node, known); // or a number, which nothing asks for
+            let of_list = self.graph.sizes(first).is_none(); // such as the sum of two lists
+            return self.list(index, node, known, of_list);
         };
         let mut place = known.place;
         let before = self.graph.sizes(first).unwrap_or_default();
@@ -450,7 +451,13 @@ impl Search<'_> {
     }
 
     /// The dimensions of the items of a list.
-    fn list(&self, index: usize, node: &Node, known: &Dimensions) -> Option<Dimensions> {
+    fn list(
+        &self,
+        index: usize,
+        node: &Node,
+        known: &Dimensions,
+        of_list: bool,
+    ) -> Option<Dimensions> {
         let mut items = known.clone();
         if node.kind() == Kind::Container {
             items.place = self.common_place(index, node);
@@ -459,7 +466,7 @@ impl Search<'_> {
             items.axes = self.without(node, known);
         }
         let is_list = matches!(node.kind(), Kind::Split | Kind::Container | Kind::Item);
-        (is_list || node.is_block()).then_some(items)
+        (is_list || of_list || node.is_block()).then_some(items)
     }
 
     /// An argument that names dimensions, from the front.
