@@ -32,6 +32,16 @@ const HEADS: &[(&str, &str)] = &[
     ("soft_assignment", ""),
     ("spatial_pyramid", ""),
     ("attention_over_tokens", ""),
+    ("soft_pool", ""),
+    ("centred_covariance", ""),
+    ("query_of_attention", ""),
+    ("recurrent_over_pixels", ""),
+    ("several_attention_maps", ""),
+    (
+        "cropped_features",
+        "rows 8 to 40 and columns 8 to 40 of 48x48 pixels",
+    ),
+    ("transposed", ""),
     ("channels_last", ""),
     ("pixels_in_a_row", ""),
     ("gated_channels", ""),
@@ -118,12 +128,14 @@ fn a_crop_is_shown_alone() {
 
 #[test]
 fn what_has_no_place_on_the_image_is_said_or_refused() {
-    let sampled = hook("sampled", &Hooks::default()).unwrap();
-    let remarks = sampled.remarks();
-    let [remark] = remarks.as_slice() else {
-        panic!("{:?}", sampled.remarks());
-    };
-    assert!(remark.is_warning && remark.text.contains("may not lie on the picture"));
+    for name in ["sampled", "halves_exchanged"] {
+        let remarks = hook(name, &Hooks::default()).unwrap().remarks();
+        let [remark] = remarks.as_slice() else {
+            panic!("{name}: {remarks:?}");
+        };
+        let said = "may not lie on the picture";
+        assert!(remark.is_warning && remark.text.contains(said), "{name}");
+    }
     let error = hook("stacked_in_the_batch", &Hooks::default()).unwrap_err();
     assert!(
         format!("{error:#}").contains("2 pictures of each image"),

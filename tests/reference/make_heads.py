@@ -53,6 +53,7 @@ class Parts(nn.Module):
         self.fully = nn.Linear(CHANNELS, CHANNELS)
         self.gate = nn.Conv2d(CHANNELS, CHANNELS, 1)
         self.heads = nn.MultiheadAttention(CHANNELS, 2)
+        self.recurrent = nn.GRU(CHANNELS, CHANNELS, batch_first=True)
         self.selu_body = nn.Sequential(
             nn.Conv2d(3, 6, 3, 1, 1), nn.SELU(), nn.MaxPool2d(4), nn.Conv2d(6, CHANNELS, 3, 1, 1), nn.SELU(), nn.MaxPool2d(2)
         )  # fmt: skip
@@ -207,6 +208,56 @@ def selu(net, x):
     return net.scores(mean(net.selu_body(x)))
 
 
+@network()
+def soft_pool(net, x):
+    f = net.body(x)
+    return net.scores((f * f.exp()).sum((2, 3)) / f.exp().sum((2, 3)))
+
+
+@network()
+def centred_covariance(net, x):
+    f = net.body(x)
+    centred = (f - f.mean((2, 3), keepdim=True)).flatten(2)
+    return net.scores(torch.bmm(centred, centred.transpose(1, 2)).mean(2))
+
+
+@network()
+def query_of_attention(net, x):
+    tokens = net.body(x).flatten(2).permute(2, 0, 1)
+    query = net.centres[:1, None].expand(1, x.shape[0], CHANNELS)
+    pooled, _ = net.heads(query, tokens, tokens)
+    return net.scores(pooled.squeeze(0))
+
+
+@network()
+def recurrent_over_pixels(net, x):
+    states, _ = net.recurrent(net.body(x).flatten(2).transpose(1, 2))
+    return net.scores(states.mean(1))
+
+
+@network()
+def several_attention_maps(net, x):
+    f = net.body(x)
+    maps = net.assign(f).relu()
+    return net.of_centres(torch.einsum("nmhw,nchw->nmc", maps, f).flatten(1))
+
+
+@network(lambda net, x: net.body(x)[:, :, 1:5, 1:5])
+def cropped_features(net, x):
+    return net.scores(mean(net.body(x)[:, :, 1:5, 1:5]))
+
+
+@network(lambda net, x: net.body(x.mT).mT)
+def transposed(net, x):
+    return net.scores(mean(net.body(x.mT)))
+
+
+@network()
+def halves_exchanged(net, x):
+    left, right = x.chunk(2, 3)
+    return net.scores(mean(net.body(torch.cat([right, left], 3))))
+
+
 # How these networks turn the image, and how to turn back.
 TURNS = {
     "mirrored": (lambda x: x.flip(3), lambda f: f.flip(3)),
@@ -258,7 +309,7 @@ def main():
         net = without_unused(Network(forward).eval(), images)
         with torch.no_grad():
             save(torch.jit.trace(net, images[:1], check_trace=False), os.path.join(FOLDER, f"{name}.pt"))
-            if name not in ("stacked_in_the_batch", "sampled"):
+            if name not in ("stacked_in_the_batch", "sampled", "halves_exchanged"):
                 arrays[name] = expected(net, images).numpy()
             if name in TURNS:
                 arrays[f"{name}_guide"] = first_guide(net, images, name).numpy()
