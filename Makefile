@@ -109,7 +109,7 @@ faults: setup
 # Not among the files: networks whose code libtorch's importer refuses, because it then leaks
 # 85 kB, and the network that asks for all memory.
 SANITIZE_ROUNDS ?= 1
-SANITIZE_FILES := $(filter-out %/saves.pt %/maps_a_file.pt %/grows.pt,$(wildcard $(addsuffix /*.pt,$(addprefix tests/data/,networks odd_networks bad_models))))
+SANITIZE_FILES := $(filter-out %/saves.pt %/maps_a_file.pt %/grows.pt,$(wildcard $(addsuffix /*.pt,$(addprefix tests/data/,networks odd_networks bad_models heads scores loading channels))))
 SANITIZE_LIB := $(CURDIR)/libtorch/torch
 SANITIZED := $(patsubst %.cpp,target/sanitize/%.o,$(notdir $(wildcard src/hooks/cpp/*.cpp tests/sanitize/*.cpp)))
 
