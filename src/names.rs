@@ -1,5 +1,7 @@
 //! Names in messages: the most similar ones, and the first few of many.
 
+use clap::ValueEnum;
+
 /// The `count` of `names` that are most similar to `wanted` (Jaro-Winkler), the most similar
 /// first. Names are compared after `plain`, which drops differences that do not matter, and
 /// left out if the similarity is below `least` (0 to 1).
@@ -45,4 +47,10 @@ pub fn counted<T: AsRef<str>>(names: &[T]) -> Vec<String> {
     }
     let counted = counts.iter().map(|(name, count)| format!("{count} {name}"));
     counted.collect()
+}
+
+/// The name that a value has on the command line.
+pub fn name_of(value: &impl ValueEnum) -> String {
+    let known = value.to_possible_value();
+    known.map_or_else(String::new, |known| known.get_name().to_string())
 }

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use tch::{Kind, Tensor};
 
 use crate::error::Hint;
+use crate::names::name_of;
 use crate::remarks::Remark;
 use crate::settings::Source;
 
@@ -27,8 +28,7 @@ pub enum ScoreKind {
 
 impl fmt::Display for ScoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.to_possible_value();
-        f.write_str(name.as_ref().map_or("", |name| name.get_name()))
+        f.write_str(&name_of(self))
     }
 }
 

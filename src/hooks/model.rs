@@ -313,8 +313,7 @@ impl HookedModel {
 
     /// The number of channels of its input.
     pub fn channels(&self) -> i64 {
-        let sizes = self.graph.sizes(self.graph.input);
-        sizes.map_or(0, |sizes| sizes[1])
+        self.graph.channels()
     }
 
     /// The device that it runs on.

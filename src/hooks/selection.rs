@@ -19,7 +19,7 @@ use super::region::Region;
 use super::scores::ClassScores;
 use super::sign::can_be_negative;
 use crate::error::{Hint, hinted};
-use crate::names::first_few;
+use crate::names::{first_few, name_of};
 use crate::remarks::Remark;
 use crate::size::Size;
 
@@ -36,8 +36,7 @@ pub enum Rule {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.to_possible_value();
-        f.write_str(name.as_ref().map_or("", |name| name.get_name()))
+        f.write_str(&name_of(self))
     }
 }
 
@@ -98,9 +97,10 @@ impl Rule {
                 last_activation(graph, scores, &mut remarks)
             }
         };
+        let negative = can_be_negative(graph);
         let is_vgg = || {
             let last = last.or_else(|| last_activation(graph, scores, &mut Vec::new()));
-            last.is_some_and(|last| is_vgg(graph, logits, last))
+            last.is_some_and(|last| is_vgg(graph, logits, last, &negative))
         };
         let (excitation, guides, product) = if self == Rule::Torchprism || is_vgg() {
             let (excitation, guides) = torchprism(graph, chosen)?;
@@ -109,7 +109,6 @@ impl Rule {
             let excitation = chosen.or(last).ok_or_else(|| nothing_to_hook(graph))?;
             (excitation, spatial_inputs(graph, excitation), false)
         };
-        let negative = can_be_negative(graph);
         let negative = guides.iter().filter(|&&guide| negative[guide]);
         let negative: Vec<&str> = negative.map(|&guide| graph.name(guide)).collect();
         if product && !negative.is_empty() {
@@ -183,13 +182,16 @@ fn is_attention_softmax(graph: &Graph, node: &Node) -> bool {
     if node.kind() != Kind::Softmax {
         return false;
     }
-    let from_image = graph.descendants(graph.input);
     let mut open = node.outputs.clone();
     while let Some(value) = open.pop() {
         for user in graph.users(value) {
             if user.kind() == Kind::MatrixProduct {
                 let inputs = user.inputs.iter();
-                if inputs.filter(|input| from_image.contains(input)).count() > 1 {
+                if inputs
+                    .filter(|&&input| graph.depends_on_images(input))
+                    .count()
+                    > 1
+                {
                     return true;
                 }
             } else if user.has(Property::KeepsAttention) {
@@ -202,8 +204,7 @@ fn is_attention_softmax(graph: &Graph, node: &Node) -> bool {
 
 /// Whether only max-pools make activations coarser, one of them makes the last activation, and
 /// what they pool is not negative: the product of guides assumes that.
-fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId) -> bool {
-    let negative = can_be_negative(graph);
+fn is_vgg(graph: &Graph, logits: ValueId, last: ValueId, negative: &[bool]) -> bool {
     let end = graph.maker(last).unwrap_or(0);
     let is_max_pool = |node: &Node| node.kind() == Kind::MaxPool2d;
     let ancestors = graph.ancestors(logits);

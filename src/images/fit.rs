@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use fast_image_resize as fir;
 use image::{Rgb, RgbImage, imageops};
 
+use crate::names::name_of;
 use crate::size::Size;
 
 /// How a picture is brought to the input size of a network.
@@ -24,8 +25,7 @@ pub enum Resize {
 
 impl fmt::Display for Resize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.to_possible_value();
-        f.write_str(name.as_ref().map_or("", |name| name.get_name()))
+        f.write_str(&name_of(self))
     }
 }
 
