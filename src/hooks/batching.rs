@@ -6,6 +6,7 @@
 //! first batch decide.
 
 use std::cell::{OnceCell, RefCell};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
@@ -20,6 +21,15 @@ use crate::remarks::Remark;
 
 /// The same program on the same images repeats its values up to the order of sums on a GPU.
 const REPEATED: f64 = 1e-5;
+
+/// Held by whoever draws random numbers: libtorch has one generator for the whole process, so a
+/// network that draws on another thread would change what a seed gives.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// Waits until no other thread draws random numbers for a network.
+pub(super) fn hold_generator() -> MutexGuard<'static, ()> {
+    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Rules for the batches of one network.
 #[derive(Debug)]
@@ -105,7 +115,11 @@ impl Batching {
         images: &Tensor,
         pass: impl Fn(&Tensor) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        let way = match self.way.get() {
+        let decided = self.way.get();
+        let _held = decided
+            .map_or(self.may_vary, |way| way.seed.is_some())
+            .then(hold_generator);
+        let way = match decided {
             Some(way) => *way,
             None => {
                 let decided = self.decide(images, &pass)?;

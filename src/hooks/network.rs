@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use tch::{Device, Tensor};
 
+use super::batching::hold_generator;
 use super::ffi::{Output, RawGraph, Reading};
 use super::graph::{Graph, ValueId};
 use super::messages::{is_lack_of_memory, plain};
@@ -87,6 +88,7 @@ impl NetworkGraph {
 
     fn describe_batch(&self, images: i64, size: Size, channels: i64) -> Result<Graph> {
         let shape = [images, channels, size.height, size.width];
+        let _held = hold_generator(); // it may draw
         let json = self.raw.describe(Some(shape), self.device)?;
         Graph::parse(&json, &self.parameter_names)
     }
@@ -124,9 +126,9 @@ impl NetworkGraph {
         if graph.images() > 1 {
             return Some(graph.images());
         }
-        let sizes = self
-            .raw
-            .sizes([2, graph.channels(), size.height, size.width], self.device);
+        let shape = [2, graph.channels(), size.height, size.width];
+        let _held = hold_generator(); // it may draw
+        let sizes = self.raw.sizes(shape, self.device);
         let takes_two = match sizes {
             Ok(json) => serde_json::from_str::<Vec<Option<Vec<i64>>>>(&json).is_ok_and(|sizes| {
                 let images = |&(value, batch): &(ValueId, usize)| {
