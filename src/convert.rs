@@ -67,7 +67,8 @@ impl Normalisation {
 }
 
 /// What to give instead if a mean or standard deviation is of pixels from 0 to 255: those
-/// from 0 to 1 have none above 1. `sign` precedes the names.
+/// from 0 to 1 have none above 1. `sign` precedes the names. ImageNet's means from blue to red,
+/// as Caffe's networks have them, are named as such.
 pub fn rescaled(mean: Option<&[f64]>, std: Option<&[f64]>, sign: &str) -> Option<String> {
     let reaches = |values: Option<&[f64]>, least: fn(f64) -> bool| {
         values.is_some_and(|values| values.iter().any(|value| least(value.abs())))
@@ -88,8 +89,17 @@ pub fn rescaled(mean: Option<&[f64]>, std: Option<&[f64]>, sign: &str) -> Option
         });
         each.collect::<Vec<_>>().join(" ")
     };
+    let is_bgr = mean.is_some_and(|mean| {
+        let blue_first = Normalisation::imagenet(true).mean;
+        let near = |(value, known): (&f64, f64)| (value / 255.0 - known).abs() < 0.01;
+        mean.len() == blue_first.len() && mean.iter().zip(blue_first).all(near)
+    });
+    let order = match is_bgr {
+        true => format!(" {sign}bgr, since these are blue, green and red"),
+        false => String::new(),
+    };
     Some(format!(
-        "{}: this is for pixels from 0 to 255, but they are scaled to 0..1 before; use {}",
+        "{}: this is for pixels from 0 to 255, but they are scaled to 0..1 before; use {}{order}",
         listed(false),
         listed(true)
     ))
@@ -326,13 +336,15 @@ mod tests {
         let line = rescaled(Some(&caffe), Some(&[1.0; 3]), "").unwrap();
         let std = "std 0.00392157,0.00392157,0.00392157";
         assert!(
-            line.ends_with(&format!("mean 0.407604,0.457957,0.48502 {std}")),
+            line.ends_with(&format!(
+                "mean 0.407604,0.457957,0.48502 {std} bgr, since these are blue, green and red"
+            )),
             "{line}"
         );
         // Of the two, only the mean.
         let line = rescaled(Some(&caffe), Some(&[0.229]), "").unwrap();
         assert!(
-            line.ends_with("mean 0.407604,0.457957,0.48502 std 0.229"),
+            line.contains("mean 0.407604,0.457957,0.48502 std 0.229 bgr, "),
             "{line}"
         );
         assert_eq!(rescaled(Some(&[0.0, 1.0, -1.0]), Some(&[1.0]), ""), None);

@@ -26,11 +26,21 @@ pub fn most_similar<'a>(
         .collect()
 }
 
-/// `a, b, c and 4 more`: the first `count` of `names`.
+/// Characters that a list of names may have, so that its message stays whole.
+const LONGEST_LIST: usize = 140;
+
+/// `a, b, c and 4 more`: the first `count` of `names`, fewer if they are long, but one at least.
 pub fn first_few<T: AsRef<str>>(names: &[T], count: usize) -> String {
-    let shown: Vec<&str> = names.iter().take(count).map(AsRef::as_ref).collect();
+    let mut length = 0;
+    let fits = |name: &&str| {
+        length += name.chars().count() + 2;
+        length == name.chars().count() + 2 || length <= LONGEST_LIST
+    };
+    let named = names.iter().take(count).map(AsRef::as_ref);
+    let shown: Vec<&str> = named.take_while(fits).collect();
+    let count = shown.len();
     let shown = shown.join(", ");
-    match names.len().saturating_sub(count) {
+    match names.len() - count {
         0 => shown,
         rest => format!("{shown} and {rest} more"),
     }
@@ -53,4 +63,24 @@ pub fn counted<T: AsRef<str>>(names: &[T]) -> Vec<String> {
 pub fn name_of(value: &impl ValueEnum) -> String {
     let known = value.to_possible_value();
     known.map_or_else(String::new, |known| known.get_name().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_long_names_names_fewer() {
+        assert_eq!(first_few(&["a", "b", "c"], 2), "a, b and 1 more");
+        assert_eq!(first_few(&["a", "b"], 2), "a, b");
+        let long = ["x".repeat(69), "y".repeat(69), "z".repeat(69)];
+        let two = format!("{}, {}", long[0], long[1]);
+        assert_eq!(first_few(&long, 3), format!("{} and 2 more", long[0]));
+        assert_eq!(
+            first_few(&[&long[0][1..], &long[1][1..]], 3).len(),
+            two.len() - 2
+        );
+        let longest = "x".repeat(500);
+        assert_eq!(first_few(&[longest.clone()], 3), longest);
+    }
 }

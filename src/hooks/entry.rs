@@ -16,9 +16,10 @@ const LEAST_FEATURES: i64 = 4;
 /// Channel by channel, the network computes `scale x + shift` of its input first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The factor of each channel, in the network's order.
+    /// The factor of each channel, in the network's order; of a grey image that is repeated, the
+    /// mean of its factors.
     pub scale: Vec<f64>,
-    /// What is added then.
+    /// What is added then, likewise.
     pub shift: Vec<f64>,
 }
 
@@ -30,9 +31,11 @@ impl Entry {
         let &[images, channels, ..] = graph.sizes(graph.input)? else {
             return None;
         };
-        let keeps_channels =
-            matches!(graph.sizes(value), Some(&[_, found, _, _]) if found == channels);
-        if value == graph.input || !keeps_channels || !matches!(channels, 1 | 3) {
+        let &[_, found, _, _] = graph.sizes(value)? else {
+            return None;
+        };
+        // A grey image may be repeated for a network of colours.
+        if value == graph.input || !matches!((channels, found), (1 | 3, 3) | (1, 1)) {
             return None;
         }
         let shape = [images, channels, size.height, size.width];
@@ -46,7 +49,14 @@ impl Entry {
             scale > 1e-6 && (grey[channel] - middle).abs() <= 1e-3 * scale
         });
         let shift = black;
-        is_scaled.then_some(Entry { scale, shift })
+        let of_grey = |values: Vec<f64>| match channels {
+            1 => vec![values.iter().sum::<f64>() / values.len() as f64],
+            _ => values,
+        };
+        is_scaled.then(|| Entry {
+            scale: of_grey(scale),
+            shift: of_grey(shift),
+        })
     }
 }
 

@@ -7,6 +7,9 @@ use image::{ColorType, DynamicImage, ImageBuffer, Primitive, RgbImage, Rgba};
 /// be read as 16 bits.
 const LEAST_PART: u16 = 8;
 
+/// One sample of so many may lie outside of the range: a hot pixel says nothing of the picture.
+const STRAY_PART: u64 = 1000;
+
 /// How a file stores its samples.
 #[derive(Debug, Clone, Copy)]
 pub struct Storage {
@@ -31,9 +34,9 @@ impl Default for Storage {
 /// What suggests that an image means something else than it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Oddity {
-    /// The 16-bit samples end far below white, at this value as it is stored.
+    /// Of 1000 16-bit samples 999 lie far below white, up to this value as it is stored.
     LowSamples(u16),
-    /// The 16-bit samples lie close together, between these values.
+    /// Of 1000 16-bit samples 998 lie close together, between these values.
     NarrowSamples(u16, u16),
     /// Every pixel is transparent. The colours are taken as if none were.
     EmptyAlpha,
@@ -86,14 +89,27 @@ pub fn to_rgb(picture: DynamicImage, storage: Storage, white: Option<u16>) -> Re
     }
 }
 
-/// What is odd about the colours, as far as they are seen.
+/// What is odd about the colours.
 fn odd_samples(
     picture: &ImageBuffer<Rgba<u16>, Vec<u16>>,
     storage: Storage,
     white: u64,
 ) -> Option<Oddity> {
+    let mut counts = vec![0u64; 1 << 16];
     let colours = picture.pixels().flat_map(|pixel| &pixel.0[..3]);
-    let range = colours.fold((u16::MAX, 0), |(low, high), &v| (low.min(v), high.max(v)));
+    colours.for_each(|&sample| counts[usize::from(sample)] += 1);
+    let stray = counts.iter().sum::<u64>() / STRAY_PART;
+    let from = |mut levels: Box<dyn Iterator<Item = u16> + '_>| {
+        let mut passed = 0;
+        levels.find(|&level| {
+            passed += counts[usize::from(level)];
+            passed > stray
+        })
+    };
+    let range = (
+        from(Box::new(0..=u16::MAX))?,
+        from(Box::new((0..=u16::MAX).rev()))?,
+    );
     let (low, high) = match storage.inverted {
         true => (u16::MAX - range.1, u16::MAX - range.0),
         false => range,

@@ -65,14 +65,14 @@ impl Oddities {
             let bits = u16::BITS - high.leading_zeros();
             let level = (1u32 << bits) - 1;
             let text = format!(
-                "{}: the 16-bit samples end at {high}, within an eighth of the range, so there is almost no contrast; if they have {bits} bits, white is {level}",
+                "{}: the 16-bit samples end at {high} (99.9 % of them), within an eighth of the range, so there is little contrast; if they have {bits} bits, white is {level}",
                 self.low.named()
             );
             remarks.push(Remark::warning(text).with_hint(Hint::White));
         }
         if let Some((low, high)) = self.narrow.range {
             remarks.push(Remark::warning(format!(
-                "{}: the 16-bit samples lie between {low} and {high}, each image's within an eighth of the range, so there is almost no contrast; stretch them before",
+                "{}: the 16-bit samples lie between {low} and {high} (99.8 % of them), each image's within an eighth of the range, so there is little contrast; stretch them before",
                 self.narrow.named()
             )));
         }

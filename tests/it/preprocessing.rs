@@ -196,6 +196,11 @@ fn what_is_odd_about_images_is_one_remark_for_each_kind() {
     ] {
         fs::copy(data("images").join(name), place.path("odd").join(name)).unwrap();
     }
+    // A hot pixel does not hide that there is no contrast.
+    let samples = (0..1600u16).map(|place| if place == 800 { 65535 } else { place * 2 });
+    let mut hot = b"P5 40 40 65535\n".to_vec();
+    hot.extend(samples.flat_map(u16::to_be_bytes));
+    fs::write(place.path("odd/hot.pgm"), hot).unwrap();
     let base = tiny("tiny_vgg_traced");
     let (_, stderr) = place.succeed(&format!("{base} odd --json run.json"));
     let json: serde_json::Value =
@@ -203,7 +208,7 @@ fn what_is_odd_about_images_is_one_remark_for_each_kind() {
     let remarks = json["remarks"].as_array().unwrap();
     for (part, is_warning) in [
         (
-            "odd/twelve_bits.pgm and 1 more image: the 16-bit samples end at ",
+            "odd/hot.pgm and 2 more images: the 16-bit samples end at ",
             true,
         ),
         (

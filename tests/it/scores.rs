@@ -437,6 +437,9 @@ fn a_network_that_normalises_its_input_itself_is_noticed() {
     assert!(stderr.contains("(4.3668 x - 2.1179 for blue)"), "{stderr}");
     let stderr = said("normalising_grey", photo);
     assert!(stderr.contains("itself (4.0000 x - 2.0000)"), "{stderr}");
+    // The means of ImageNet's: (1/.229 + 1/.224 + 1/.225) / 3, (.485/.229 + .456/.224 + .406/.225) / 3
+    let stderr = said("normalising_repeated", photo);
+    assert!(stderr.contains("itself (4.4252 x - 1.9860)"), "{stderr}");
     for (name, options) in [
         (
             "normalising",

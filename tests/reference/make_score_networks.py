@@ -227,6 +227,15 @@ class Grey(Network):
         return self.five(self.pooled((x - 0.5) / 0.25))
 
 
+class Repeated(Network):
+    """As `Normalising`, of one channel that is repeated."""
+
+    def forward(self, x):
+        x = x.repeat(1, 3, 1, 1)
+        x = (x - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        return self.five(self.pooled(x))
+
+
 class Undoing(Network):
     """As torchvision's googlenet: undoes ImageNet's normalisation, channel by channel."""
 
@@ -309,7 +318,8 @@ def main():
         save(torch.jit.trace(without_unused(seeded(kind), images), images[:1], check_trace=False), os.path.join(FOLDER, f"{name}.pt"))
 
     grey = images[:, :1]
-    save(torch.jit.trace(without_unused(seeded(Grey), grey), grey[:1], check_trace=False), os.path.join(FOLDER, "normalising_grey.pt"))
+    for name, kind in [("normalising_grey", Grey), ("normalising_repeated", Repeated)]:
+        save(torch.jit.trace(without_unused(seeded(kind), grey), grey[:1], check_trace=False), os.path.join(FOLDER, f"{name}.pt"))
 
     made = seeded(NETWORKS["one_score"][0])
     arrays["one_score_gradcam_0"] = gradcam(made, images, lambda p: -made.one(p)).numpy()
