@@ -324,10 +324,9 @@ fn refuse_single_values(graph: &Graph) -> Result<()> {
     Ok(())
 }
 
-/// Whether a layer rounds its input to 8 bits, from the smallest to the largest value of the batch.
 fn rounds_by_the_batch(graph: &Graph) -> bool {
-    let mut names = graph.nodes.iter().map(Node::short_name);
-    names.any(|name| name.starts_with("linear") && name.ends_with("_dynamic"))
+    let mut nodes = graph.nodes.iter();
+    nodes.any(|node| node.has(Property::RoundsByTheBatch))
 }
 
 /// Whether an operator is not known, or contains other operators.

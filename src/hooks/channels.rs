@@ -97,7 +97,7 @@ fn weighted_channels(node: &Node) -> Option<i64> {
 fn keeps_channels(node: &Node) -> bool {
     match node.kind() {
         Kind::Elementwise | Kind::Bound | Kind::Relu | Kind::Dropout | Kind::Padding => true,
-        Kind::Flip | Kind::Rotate | Kind::Sample | Kind::Upsample => true,
+        Kind::Comparison | Kind::Flip | Kind::Rotate | Kind::Sample | Kind::Upsample => true,
         Kind::MaxPool2d | Kind::AvgPool2d | Kind::AdaptivePool => true,
         Kind::Slice => node.argument("dim").is_some_and(|dim| dim[0] != 1),
         _ if node.has(Property::KeepsFeatures) => true,

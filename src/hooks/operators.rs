@@ -9,14 +9,15 @@ use std::sync::LazyLock;
 
 use Backprop::{Move, Offset, Pass, Product, Sum, Unsupported, ZPlus};
 use Kind::{
-    AdaptivePool, Attention, AvgPool2d, BatchNorm, Bound, Concat, Container, Conv2d, Convolution,
-    Count, Dropout, Elementwise, FillContainer, Filled, Flip, Item, LayerNorm, Layout, Linear,
-    LogSoftmax, MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Recurrent,
-    Reduction, Reindex, Relu, Reshape, Rotate, Sample, Select, Size, Slice, Softmax, Split, Stack,
-    Transpose, Upsample,
+    AdaptivePool, Attention, AvgPool2d, BatchNorm, Bound, Comparison, Concat, Container, Conv2d,
+    Convolution, Count, Dropout, Elementwise, FillContainer, Filled, Flip, Item, LayerNorm, Layout,
+    Linear, LogSoftmax, MatrixProduct, MaxPool2d, Norm, Padding, Permute, Pool, Power, Ranking,
+    Recurrent, Reduction, Reindex, Relu, Reshape, Rotate, Sample, Select, Size, Slice, Softmax,
+    Split, Stack, Transpose, Upsample,
 };
 use Property::{
-    Gate, KeepsAttention, KeepsFeatures, NeverNegative, NonLinear, View, Weights, Window,
+    Gate, KeepsAttention, KeepsFeatures, NeverNegative, NonLinear, Ranks, RoundsByTheBatch,
+    SameValues, View, Weights, Window,
 };
 
 /// What an operator computes.
@@ -53,6 +54,10 @@ pub enum Kind {
     Norm,
     /// A power, root, exponential or logarithm.
     Power,
+    /// Flags that say how values compare.
+    Comparison,
+    /// The best values, or their places.
+    Ranking,
     Upsample,
     Permute,
     /// Two dimensions change places.
@@ -144,6 +149,13 @@ pub enum Property {
     KeepsAttention,
     /// Its output shares the memory of its first input.
     View,
+    /// Its output has the values of its first input in the same order, in evaluation mode, if it
+    /// has as many.
+    SameValues,
+    /// Orders values, or takes the best of them.
+    Ranks,
+    /// Rounds its input to 8 bits, from the smallest to the largest value of the batch.
+    RoundsByTheBatch,
 }
 
 #[rustfmt::skip]
@@ -151,7 +163,7 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("conv2d", Conv2d, ZPlus, &[Weights, Window]),
     ("conv1d conv3d conv_transpose1d conv_transpose2d", Convolution, ZPlus, &[Weights]),
     ("linear addmm mm", Linear, ZPlus, &[Weights]),
-    ("linear_dynamic linear_relu_dynamic", Linear, Unsupported, &[Weights]),
+    ("linear_dynamic linear_relu_dynamic", Linear, Unsupported, &[Weights, RoundsByTheBatch]),
     ("linear_dynamic_fp16 linear_relu_dynamic_fp16", Linear, Unsupported, &[Weights]),
     ("matmul", MatrixProduct, ZPlus, &[Weights]),
     ("bmm einsum", MatrixProduct, Unsupported, &[Weights]),
@@ -172,16 +184,17 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("softmax", Softmax, Pass, &[Gate, NeverNegative]),
     ("log_softmax", LogSoftmax, Pass, &[]),
     ("neg reciprocal rsqrt sin cos tan erf floor ceil round sign", Elementwise, Unsupported, &[]),
-    ("where gt lt ge le eq ne maximum minimum logical_not", Elementwise, Unsupported, &[]),
+    ("where maximum minimum", Elementwise, Unsupported, &[]),
+    ("gt lt ge le eq ne logical_and logical_or logical_not isnan", Comparison, Unsupported, &[NeverNegative]),
     ("masked_fill add_scalar rsub addcmul lerp floordiv remainder", Elementwise, Unsupported, &[]),
     ("type_as zeros_like ones_like full_like", Elementwise, Unsupported, &[]),
     ("add", Elementwise, Sum, &[]),
     ("mul", Elementwise, Product, &[]),
     ("sub div", Elementwise, Offset, &[]),
-    ("dropout", Dropout, Pass, &[KeepsFeatures, KeepsAttention]),
-    ("feature_dropout", Dropout, Pass, &[KeepsFeatures]),
-    ("alpha_dropout", Dropout, Pass, &[]),
-    ("feature_alpha_dropout", Dropout, Unsupported, &[]),
+    ("dropout", Dropout, Pass, &[KeepsFeatures, KeepsAttention, SameValues]),
+    ("feature_dropout", Dropout, Pass, &[KeepsFeatures, SameValues]),
+    ("alpha_dropout", Dropout, Pass, &[SameValues]),
+    ("feature_alpha_dropout", Dropout, Unsupported, &[SameValues]),
     ("max_pool2d", MaxPool2d, Move, &[Window]),
     ("avg_pool2d", AvgPool2d, ZPlus, &[Window, KeepsFeatures]),
     ("adaptive_avg_pool2d", AdaptivePool, ZPlus, &[KeepsFeatures]),
@@ -191,26 +204,28 @@ const TABLE: &[(&str, Kind, Backprop, &[Property])] = &[
     ("avg_pool1d", Pool, ZPlus, &[]),
     ("max_pool1d", Pool, Move, &[]),
     ("mean sum", Reduction, ZPlus, &[]),
-    ("max amax", Reduction, Move, &[]),
+    ("max amax", Reduction, Move, &[Ranks]),
+    ("topk sort argsort argmax kthvalue", Ranking, Unsupported, &[Ranks]),
+    ("argmin", Ranking, Unsupported, &[]),
     ("min amin logsumexp var std prod median", Reduction, Unsupported, &[]),
     ("norm linalg_vector_norm frobenius_norm", Norm, Unsupported, &[]),
     ("square sqrt exp abs", Power, Unsupported, &[NeverNegative]),
     ("pow log log1p expm1", Power, Unsupported, &[]),
-    ("permute", Permute, Move, &[View, KeepsAttention]),
-    ("view reshape", Reshape, Move, &[View, KeepsAttention]),
-    ("view_as flatten squeeze unsqueeze", Reshape, Move, &[View]),
-    ("reshape_as unflatten", Reshape, Move, &[]),
-    ("transpose", Transpose, Move, &[View, KeepsAttention]),
-    ("t mT", Transpose, Move, &[View]),
+    ("permute", Permute, Move, &[View, SameValues, KeepsAttention]),
+    ("view reshape", Reshape, Move, &[View, SameValues, KeepsAttention]),
+    ("view_as flatten squeeze unsqueeze", Reshape, Move, &[View, SameValues]),
+    ("reshape_as unflatten", Reshape, Move, &[SameValues]),
+    ("transpose", Transpose, Move, &[View, SameValues, KeepsAttention]),
+    ("t mT", Transpose, Move, &[View, SameValues]),
     ("movedim swapaxes", Transpose, Move, &[]),
-    ("expand", Layout, Move, &[View, KeepsAttention]),
-    ("alias", Layout, Move, &[View]),
+    ("expand", Layout, Move, &[View, SameValues, KeepsAttention]),
+    ("alias", Layout, Move, &[View, SameValues]),
     ("expand_as", Layout, Move, &[]),
-    ("slice narrow", Slice, Move, &[View]),
-    ("select", Select, Move, &[View]),
-    ("to", Layout, Move, &[KeepsFeatures, KeepsAttention]),
-    ("contiguous clone", Layout, Move, &[KeepsFeatures]),
-    ("detach", Layout, Pass, &[KeepsFeatures]),
+    ("slice narrow", Slice, Move, &[View, SameValues]),
+    ("select", Select, Move, &[View, SameValues]),
+    ("to", Layout, Move, &[KeepsFeatures, KeepsAttention, SameValues]),
+    ("contiguous clone", Layout, Move, &[KeepsFeatures, SameValues]),
+    ("detach", Layout, Pass, &[KeepsFeatures, SameValues]),
     ("flip", Flip, Move, &[]),
     ("rot90", Rotate, Move, &[]),
     ("index_select roll", Reindex, Move, &[]),

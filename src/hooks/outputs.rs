@@ -180,21 +180,16 @@ fn distinct(found: Vec<Output>) -> Vec<Output> {
 /// The scores before the network sorts them, takes the best, numbers the best, or compares them
 /// with a threshold. A value that is not so made stays as it is.
 fn before_ranking(graph: &Graph, value: ValueId) -> ValueId {
-    const RANKS: [&str; 7] = [
-        "topk", "sort", "argsort", "argmax", "max", "amax", "kthvalue",
-    ];
-    const COMPARED: [&str; 2] = ["gt", "ge"];
     let mut scores = value;
     loop {
         let last = before_layout(graph, scores);
-        let Some(node) = graph.made_by(last).filter(|node| {
-            [&RANKS[..], &COMPARED]
-                .concat()
-                .contains(&node.short_name())
-        }) else {
+        // Better scores exceed a threshold; other comparisons say less of them.
+        let exceeds = |node: &Node| matches!(node.short_name(), "gt" | "ge");
+        let node = graph.made_by(last);
+        let Some(node) = node.filter(|node| node.has(Property::Ranks) || exceeds(node)) else {
             return scores;
         };
-        let is_compared = COMPARED.contains(&node.short_name());
+        let is_compared = exceeds(node);
         match node.inputs.first() {
             Some(&input) if is_compared => {
                 let mut thresholds = node.inputs[1..].iter();
@@ -224,17 +219,13 @@ fn before_ranking(graph: &Graph, value: ValueId) -> ValueId {
 fn is_whole(graph: &Graph, mut value: ValueId) -> bool {
     const FLOATING: [i64; 4] = [5, 6, 7, 15]; // half, float, double, bfloat16
     while let Some(node) = graph.made_by(value) {
-        match node.short_name() {
-            "argmax" | "argmin" | "argsort" | "eq" | "ne" | "gt" | "ge" | "lt" | "le"
-            | "logical_and" | "logical_or" | "logical_not" | "isnan" => return true,
-            "topk" | "sort" | "max" | "min" | "kthvalue" => {
-                return node.outputs.get(1) == Some(&value);
+        match node.kind() {
+            Kind::Comparison => return true,
+            // The places of the values beside them, or alone.
+            Kind::Ranking | Kind::Reduction => {
+                return node.short_name().starts_with("arg") || node.outputs.get(1) == Some(&value);
             }
-            "to" | "type_as" => {
-                if let Some([kind]) = node.argument("dtype") {
-                    return !FLOATING.contains(kind);
-                }
-            }
+            _ if let Some([kind]) = node.argument("dtype") => return !FLOATING.contains(kind),
             _ if before_layout(graph, value) == value => return false,
             _ => {}
         }

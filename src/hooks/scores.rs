@@ -254,7 +254,7 @@ pub fn before_layout(graph: &Graph, mut value: ValueId) -> ValueId {
             .map(|sizes| sizes.iter().product::<i64>())
     };
     while let Some(node) = graph.made_by(value)
-        && gives_its_input(node)
+        && node.has(Property::SameValues)
         && let Some(&input) = node.inputs.first()
         && count(input).is_some()
         && count(input) == count(value)
@@ -262,18 +262,6 @@ pub fn before_layout(graph: &Graph, mut value: ValueId) -> ValueId {
         value = input;
     }
     value
-}
-
-fn gives_its_input(node: &Node) -> bool {
-    let names = [
-        "to",
-        "contiguous",
-        "clone",
-        "detach",
-        "unflatten",
-        "reshape_as",
-    ];
-    node.has(Property::View) || node.kind() == Kind::Dropout || names.contains(&node.short_name())
 }
 
 /// Whether an operator is a layer with weights: one of the tensors that it multiplies depends on
