@@ -74,7 +74,7 @@ quality: build weights $(QUALITY)/ready
 		--prism target/release/prism --models models --page docs/quality.md
 
 $(VENV)/timm: $(VENV)/ready
-	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check timm==1.0.31
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check timm==1.0.31 ofa==0.1.0.post202307202001
 	touch $@
 
 zoo-check: build $(VENV)/timm

@@ -54,11 +54,11 @@ TORCHVISION = {
 BEHIND = {"densenet121": F.relu}
 
 TIMM = [
-    "convmixer_768_32", "convnext_atto", "convnextv2_atto", "cs3darknet_s", "csatv2", "cspdarknet53", "cspresnet50",
-    "dla34", "dpn48b", "eca_nfnet_l0", "edgenext_xx_small", "efficientnet_lite0", "efficientvit_b0",
+    "convmixer_768_32", "convnext_atto", "convnextv2_atto", "cs3darknet_s", "csatv2", "cspdarknet53", "cspnext_tiny",
+    "cspresnet50", "dla34", "dpn48b", "eca_nfnet_l0", "edgenext_xx_small", "efficientnet_lite0", "efficientvit_b0",
     "ese_vovnet19b_dw", "fasternet_t0", "fbnetc_100", "fbnetv3_b", "focalnet_tiny_srf", "gernet_s", "ghostnet_050",
     "ghostnetv2_100", "hardcorenas_a", "hgnetv2_b0", "hrnet_w18_small", "inception_next_atto", "inception_resnet_v2",
-    "inception_v4", "lcnet_050", "legacy_seresnet18", "legacy_xception", "mixnet_s", "mnasnet_small",
+    "inception_v4", "lcnet_050", "lcnetv2_small", "legacy_seresnet18", "legacy_xception", "mixnet_s", "mnasnet_small",
     "mobilenet_edgetpu_v2_xs", "mobilenetv1_100", "mobilenetv4_conv_small", "mobileone_s0", "nasnetalarge",
     "nf_regnet_b0", "nf_resnet26", "pnasnet5large", "poolformerv2_s12", "rdnet_tiny", "regnetz_005", "regnetz_b16",
     "repghostnet_050", "repvgg_a0", "repvit_m0_9", "res2net50_48w_2s", "resnest14d", "resnet10t", "resnetaa50",
@@ -68,16 +68,19 @@ TIMM = [
 ]  # fmt: skip
 # Convolutions with other ways to mix pixels, and activations [N,h,w,C].
 TIMM += [
-    "botnet26t_256", "caformer_s18", "coatnet_nano_rw_224", "convformer_s18", "efficientformerv2_s0",
-    "efficientvit_m0", "fastvit_sa12", "fastvit_t8", "halonet26t", "lambda_resnet26t", "levit_conv_128s",
-    "mambaout_femto", "maxvit_nano_rw_256", "mobilenetv4_hybrid_medium", "mobilevit_xxs", "mobilevitv2_050",
-    "nextvit_small", "pvt_v2_b0", "shvit_s1", "swiftformer_xs", "tiny_vit_5m_224", "visformer_tiny",
+    "botnet26t_256", "caformer_s18", "coatnet_nano_rw_224", "convformer_s18", "cpubone_b0_bfrobust",
+    "efficientformerv2_s0", "efficientvit_m0", "fastvit_sa12", "fastvit_t8", "gcvit_xxtiny", "halonet26t", "iformer_t",
+    "lambda_resnet26t", "levit_conv_128s", "lowformer_b0", "mambaout_femto", "maxvit_nano_rw_256",
+    "mobilenetv4_hybrid_medium", "mobilevit_xxs", "mobilevitv2_050", "nextvit_small", "pvt_v2_b0", "shvit_s1",
+    "swiftformer_xs", "tiny_vit_5m_224", "visformer_tiny",
 ]  # fmt: skip
 # The published MobileNetV3 of "once for all": pooling in two steps, then a convolution.
 OFA = "ofa.imagenet_classification.networks:MobileNetV3Large"
 # Operations of these networks between `forward_features` and their pooling.
 HEADS = {
-    "efficientvit_b0": lambda network, final: network.head.in_conv(final),
+    **dict.fromkeys(
+        ["cpubone_b0_bfrobust", "efficientvit_b0", "lowformer_b0"], lambda network, final: network.head.in_conv(final)
+    ),
     "mambaout_femto": lambda network, final: final.permute(0, 3, 1, 2),
 }
 # More attention than convolutions: refused in one sentence.
