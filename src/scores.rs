@@ -85,7 +85,7 @@ pub struct Evidence {
 
 /// What the scores mean, how that is known, and a remark if it is not obvious.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct Meaning {
     /// What the scores mean.
     pub kind: ScoreKind,
     /// How that is known.
@@ -94,18 +94,18 @@ pub struct Reading {
     pub remark: Option<Remark>,
 }
 
-impl Reading {
-    fn new(kind: ScoreKind, from: Source) -> Reading {
-        Reading {
+impl Meaning {
+    fn new(kind: ScoreKind, from: Source) -> Meaning {
+        Meaning {
             kind,
             from,
             remark: None,
         }
     }
 
-    fn noting(self, remark: Remark) -> Reading {
+    fn noting(self, remark: Remark) -> Meaning {
         let remark = Some(remark);
-        Reading { remark, ..self }
+        Meaning { remark, ..self }
     }
 }
 
@@ -116,72 +116,72 @@ impl Evidence {
     }
 
     /// What the scores `[N,K]` of all images mean.
-    pub fn read(&self, scores: &Tensor) -> Reading {
+    pub fn read(&self, scores: &Tensor) -> Meaning {
         use ScoreKind::{None, Sigmoid, Softmax};
         if let Some(kind) = self.given {
-            return Reading::new(kind, Source::Given);
+            return Meaning::new(kind, Source::Given);
         }
         match (self.form, self.end) {
-            (ScoresForm::Classes, ScoresEnd::Softmax) => Reading::new(Softmax, Source::Network),
+            (ScoresForm::Classes, ScoresEnd::Softmax) => Meaning::new(Softmax, Source::Network),
             (ScoresForm::Classes, ScoresEnd::Sigmoid) => {
-                Reading::new(Sigmoid, Source::Network).noting(Remark::note(
+                Meaning::new(Sigmoid, Source::Network).noting(Remark::note(
                     "the network ends in a sigmoid: its classes do not exclude each other, and their probabilities need not sum to 1",
                 ))
             }
             (ScoresForm::Heads | ScoresForm::Binary, ScoresEnd::Sigmoid) => {
-                Reading::new(Sigmoid, Source::Network)
+                Meaning::new(Sigmoid, Source::Network)
             }
-            (ScoresForm::Classes, ScoresEnd::Layer) => Reading::new(Softmax, Source::Assumed),
+            (ScoresForm::Classes, ScoresEnd::Layer) => Meaning::new(Softmax, Source::Assumed),
             (ScoresForm::Binary, ScoresEnd::Squashed) => {
-                let reading = Reading::new(None, Source::Network);
+                let meaning = Meaning::new(None, Source::Network);
                 if is_within_one(scores) {
-                    return reading;
+                    return meaning;
                 }
-                reading.noting(
+                meaning.noting(
                     Remark::warning(
                         "the network's only score ends in a sigmoid or softmax, but is not between 0 and 1; it is shown as it is",
                     )
                     .with_hint(Hint::Scores),
                 )
             }
-            (ScoresForm::Binary, _) => Reading::new(Sigmoid, Source::Assumed).noting(
+            (ScoresForm::Binary, _) => Meaning::new(Sigmoid, Source::Assumed).noting(
                 Remark::note(
                     "the network has one score: it is taken for the logit of class 1, and class 0 is its opposite",
                 )
                 .with_hint(Hint::ScoresAsTheyAre),
             ),
-            (ScoresForm::Heads, ScoresEnd::Layer) => Reading::new(Sigmoid, Source::Assumed),
+            (ScoresForm::Heads, ScoresEnd::Layer) => Meaning::new(Sigmoid, Source::Assumed),
             _ => self.by_values(scores),
         }
     }
 
     /// By the numbers themselves, because the graph does not tell.
-    fn by_values(&self, scores: &Tensor) -> Reading {
+    fn by_values(&self, scores: &Tensor) -> Meaning {
         if is_distribution(&(scores.to_kind(Kind::Double) / 100.0)) {
             let text = "the network's scores are percentages: in each image they sum to 100; a hundredth of each is its probability";
-            return Reading::new(ScoreKind::Percent, Source::Network).noting(Remark::note(text));
+            return Meaning::new(ScoreKind::Percent, Source::Network).noting(Remark::note(text));
         }
         if is_distribution(scores) {
             let text = "the network's scores are probabilities already: in each image they sum to 1; they are shown as they are";
-            return Reading::new(ScoreKind::None, Source::Network).noting(Remark::note(text));
+            return Meaning::new(ScoreKind::None, Source::Network).noting(Remark::note(text));
         }
         let usual = match self.form {
             ScoresForm::Heads => ScoreKind::Sigmoid,
             _ => ScoreKind::Softmax,
         };
-        let reading = Reading::new(usual, Source::Assumed);
+        let meaning = Meaning::new(usual, Source::Assumed);
         if !is_within_one(scores) {
-            return reading;
+            return meaning;
         }
         if self.end == ScoresEnd::Squashed {
             let text = "the network's scores lie between 0 and 1 and do not sum to 1; they are shown as they are";
             let remark = Remark::note(text).with_hint(Hint::Scores);
-            return Reading::new(ScoreKind::None, Source::Network).noting(remark);
+            return Meaning::new(ScoreKind::None, Source::Network).noting(remark);
         }
         let text = format!(
             "all scores lie between 0 and 1, but nothing says that they are probabilities; {usual} is assumed"
         );
-        reading.noting(Remark::note(text).with_hint(Hint::ScoresAsTheyAre))
+        meaning.noting(Remark::note(text).with_hint(Hint::ScoresAsTheyAre))
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
         Tensor::from_slice(values).reshape([-1, classes])
     }
 
-    fn read(form: ScoresForm, end: ScoresEnd, scores: &Tensor) -> Reading {
+    fn read(form: ScoresForm, end: ScoresEnd, scores: &Tensor) -> Meaning {
         let evidence = Evidence {
             end,
             form,
@@ -278,11 +278,11 @@ mod tests {
             (Binary, Squashed, &parts, "none", Source::Network, false),
             (Binary, Squashed, &logits, "none", Source::Network, true),
         ] {
-            let reading = read(form, end, scores);
-            let what = format!("{form:?} {end:?} {reading:?}");
-            assert_eq!(reading.kind.to_string(), kind, "{what}");
-            assert_eq!(reading.from, from, "{what}");
-            assert_eq!(reading.remark.is_some(), noted, "{what}");
+            let meaning = read(form, end, scores);
+            let what = format!("{form:?} {end:?} {meaning:?}");
+            assert_eq!(meaning.kind.to_string(), kind, "{what}");
+            assert_eq!(meaning.from, from, "{what}");
+            assert_eq!(meaning.remark.is_some(), noted, "{what}");
         }
     }
 
@@ -293,9 +293,9 @@ mod tests {
             form: ScoresForm::Classes,
             given: Some(ScoreKind::None),
         };
-        let reading = evidence.read(&rows(&[1.0, 2.0], 2));
+        let meaning = evidence.read(&rows(&[1.0, 2.0], 2));
         assert_eq!(
-            (reading.kind, reading.from),
+            (meaning.kind, meaning.from),
             (ScoreKind::None, Source::Given)
         );
     }

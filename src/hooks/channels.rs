@@ -41,7 +41,7 @@ impl NetworkGraph {
         match (found, channels) {
             (Some((taken, _)), Some(stored)) => Err(anyhow!(
                 "it takes {}, but the stored images have {stored}; give an array `input` [N,{taken},H,W]",
-                counted(taken)
+                in_words(taken)
             )),
             (Some((taken, described)), None) => {
                 described.map_err(|error| wrong_size(size, taken, &error))
@@ -52,7 +52,7 @@ impl NetworkGraph {
 }
 
 /// `1 channel`, `4 channels`.
-pub fn counted(channels: i64) -> String {
+pub fn in_words(channels: i64) -> String {
     format!("{channels} channel{}", if channels == 1 { "" } else { "s" })
 }
 

@@ -69,7 +69,9 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
     }
 
     // What this libtorch does not have.
-    if has(&["NoQEngine", "quantized engine"]) || has(&["'QuantizedCPU' backend"]) {
+    if has(&["NoQEngine", "quantized engine", "'QuantizedCPU' backend"])
+        || has(&["quantised operator"])
+    {
         return Some(QUANTISED.to_string());
     }
     if let Some(name) = after("Unknown builtin op: ") {
@@ -302,6 +304,7 @@ mod tests {
                 "Didn't find engine for operation quantized::conv2d_prepack NoQEngine",
                 "quantised network",
             ),
+            ("quantised operator quantized::add", "quantised network"),
             (
                 "PyTorch is not linked with support for cuda devices",
                 "needs a CUDA device",

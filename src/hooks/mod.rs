@@ -25,7 +25,7 @@ mod selection;
 mod sign;
 
 pub use crate::remarks::Remark;
-pub(crate) use channels::counted as counted_channels;
+pub(crate) use channels::in_words as channels_in_words;
 pub use entry::Entry;
 pub(crate) use ffi::{skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};

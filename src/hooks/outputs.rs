@@ -37,7 +37,7 @@ const OTHER_WORDS: [&str; 15] = [
 
 /// An output that can be class scores.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
+pub struct Candidate {
     /// Its number among all outputs.
     pub index: usize,
     /// Its name, if it has one.
@@ -57,7 +57,7 @@ pub struct Output {
 /// The outputs that are the class scores; several if each class has a tensor of its own.
 pub struct Chosen {
     /// In order.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<Candidate>,
     /// Why these, if there are others.
     pub remark: Option<Remark>,
 }
@@ -68,7 +68,7 @@ pub struct Chosen {
 /// Returns an error if no output can be class scores, and a usage error if there is no output
 /// as chosen.
 pub fn choose(graph: &Graph, hook: &ScoreHook) -> Result<Chosen> {
-    let found: Vec<Output> = (0..graph.outputs.len())
+    let found: Vec<Candidate> = (0..graph.outputs.len())
         .filter_map(|index| candidate(graph, index))
         .collect();
     if let Some(choice) = &hook.output {
@@ -144,13 +144,13 @@ fn index_of(graph: &Graph, choice: &OutputChoice) -> Result<usize> {
 }
 
 /// An output if it can be class scores.
-fn candidate(graph: &Graph, index: usize) -> Option<Output> {
+fn candidate(graph: &Graph, index: usize) -> Option<Candidate> {
     let returned = graph.outputs[index];
     let value = before_ranking(graph, returned);
     let count = score_count(graph, value)?;
     let is_number = !is_whole(graph, value) && graph.depends_on_images(value);
     let end = end_of(graph, value);
-    is_number.then(|| Output {
+    is_number.then(|| Candidate {
         index,
         name: graph.output_names.get(index).cloned().unwrap_or_default(),
         value,
@@ -163,10 +163,10 @@ fn candidate(graph: &Graph, index: usize) -> Option<Output> {
 
 /// Of outputs that hold the same scores (logits and their softmax, ranks and scores) the one
 /// whose end is known best.
-fn distinct(found: Vec<Output>) -> Vec<Output> {
+fn distinct(found: Vec<Candidate>) -> Vec<Candidate> {
     let is_known =
-        |output: &Output| matches!(output.end.1, ScoresEnd::Softmax | ScoresEnd::Sigmoid);
-    let mut kept: Vec<Output> = Vec::new();
+        |output: &Candidate| matches!(output.end.1, ScoresEnd::Softmax | ScoresEnd::Sigmoid);
+    let mut kept: Vec<Candidate> = Vec::new();
     for output in found {
         match kept.iter_mut().find(|other| other.root == output.root) {
             Some(other) if is_known(&output) && !is_known(other) => *other = output,
@@ -239,7 +239,7 @@ fn is_whole(graph: &Graph, mut value: ValueId) -> bool {
 
 /// The outputs that look most like class scores.
 struct Likely<'a> {
-    outputs: Vec<&'a Output>,
+    outputs: Vec<&'a Candidate>,
     /// What tells them from the others.
     reason: &'static str,
 }
@@ -247,8 +247,8 @@ struct Likely<'a> {
 impl<'a> Likely<'a> {
     /// The one behind most layers, of equals the last, why it is chosen, and whether anything but
     /// the order tells it from the others.
-    fn last(&self, graph: &Graph) -> (&'a Output, String, bool) {
-        let mut order: Vec<((usize, Option<usize>), &Output)> = self
+    fn last(&self, graph: &Graph) -> (&'a Candidate, String, bool) {
+        let mut order: Vec<((usize, Option<usize>), &Candidate)> = self
             .outputs
             .iter()
             .map(|output| {
@@ -283,9 +283,13 @@ fn depth(graph: &Graph, value: ValueId) -> usize {
 }
 
 /// The outputs that look most like class scores, by one test after the other.
-fn most_like_scores<'a>(graph: &Graph, several: &'a [Output], names: Option<usize>) -> Likely<'a> {
-    type Test<'t> = &'t dyn Fn(&Output) -> bool;
-    let is_read_by = |output: &Output| {
+fn most_like_scores<'a>(
+    graph: &Graph,
+    several: &'a [Candidate],
+    names: Option<usize>,
+) -> Likely<'a> {
+    type Test<'t> = &'t dyn Fn(&Candidate) -> bool;
+    let is_read_by = |output: &Candidate| {
         let after = graph.descendants(output.root);
         let mut others = several.iter().filter(|other| other.root != output.root);
         others.any(|other| after.contains(&other.root))
@@ -333,13 +337,13 @@ fn most_like_scores<'a>(graph: &Graph, several: &'a [Output], names: Option<usiz
         ),
         (WIDE, is_wide),
     ];
-    let mut left: Vec<&Output> = several.iter().collect();
+    let mut left: Vec<&Candidate> = several.iter().collect();
     let mut reason = "";
     for (why, test) in tests {
         if left.iter().all(|output| output.count == 1) {
             break; // a class each
         }
-        let passed: Vec<&Output> = left.iter().copied().filter(|output| test(output)).collect();
+        let passed: Vec<&Candidate> = left.iter().copied().filter(|output| test(output)).collect();
         if !passed.is_empty() && passed.len() < left.len() {
             left = passed;
             reason = why;
@@ -402,7 +406,7 @@ fn follows_norm(graph: &Graph, value: ValueId) -> bool {
 }
 
 /// Whether the layer that makes an output has as many values as it reads.
-fn keeps_its_width(graph: &Graph, output: &Output) -> bool {
+fn keeps_its_width(graph: &Graph, output: &Candidate) -> bool {
     let node = graph
         .made_by(output.root)
         .filter(|node| is_layer(graph, node));
@@ -418,14 +422,14 @@ fn is_usual_width(count: i64) -> bool {
 
 // Messages.
 
-fn ranked(output: &Output) -> Remark {
+fn ranked(output: &Candidate) -> Remark {
     Remark::note(format!(
         "the network returns only its best scores, their ranks or decisions; the {} scores that they are chosen from are read",
         output.count
     ))
 }
 
-fn joined(graph: &Graph, heads: &[&Output], found: &[Output], hook: &ScoreHook) -> Remark {
+fn joined(graph: &Graph, heads: &[&Candidate], found: &[Candidate], hook: &ScoreHook) -> Remark {
     let own = match hook.kind {
         None => ", each with a probability of its own",
         Some(_) => "",
@@ -446,7 +450,7 @@ fn joined(graph: &Graph, heads: &[&Output], found: &[Output], hook: &ScoreHook) 
     Remark::note(text).with_hint(Hint::Output)
 }
 
-fn titled(output: &Output) -> String {
+fn titled(output: &Candidate) -> String {
     match output.name.as_str() {
         "" => output.index.to_string(),
         name => format!("{} '{}'", output.index, short(name)),

@@ -79,7 +79,7 @@ impl LeftOut {
             let count: usize = self.pictures.values().sum();
             lines.push(format!(
                 "{shown}: {} not read and left out: {}; convert {} to JPEG or PNG",
-                counted(count, "file is", "files are"),
+                number_of(count, "file is", "files are"),
                 listed(&self.pictures),
                 if count == 1 { "it" } else { "them" },
             ));
@@ -87,14 +87,14 @@ impl LeftOut {
         if let (count @ 1.., example) = &self.misnamed {
             lines.push(format!(
                 "{shown}: {} left out, because the name has no extension of an image: {}; rename it, or give it by name",
-                counted(*count, "image is", "images are"),
+                number_of(*count, "image is", "images are"),
                 example.display(),
             ));
         }
         if self.folders > 0 {
             lines.push(format!(
                 "{shown}: {} not read; {} reads them, too",
-                counted(
+                number_of(
                     self.folders,
                     "sub-folder with images is",
                     "sub-folders with images are"
@@ -105,7 +105,7 @@ impl LeftOut {
         if let (count @ 1.., example) = &self.other_case {
             lines.push(format!(
                 "{shown}: {} left out that {} in other letter case: {}",
-                counted(*count, "file is", "files are"),
+                number_of(*count, "file is", "files are"),
                 if *count == 1 { "matches" } else { "match" },
                 example.display(),
             ));
@@ -121,7 +121,7 @@ impl LeftOut {
             false => (format!("the glob {shown} matches"), "among them"),
         };
         if self.folders > 0 && self.pictures.is_empty() {
-            let folders = counted(self.folders, "sub-folder", "sub-folders");
+            let folders = number_of(self.folders, "sub-folder", "sub-folders");
             return anyhow!(
                 "{searched} no image, but {folders} with images; {} reads them",
                 self.below()
@@ -390,7 +390,7 @@ fn matches(pattern: &str, case_sensitive: bool) -> Result<Vec<PathBuf>> {
 }
 
 /// `1 file is` or `3 files are`.
-fn counted(count: usize, one: &str, many: &str) -> String {
+fn number_of(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 

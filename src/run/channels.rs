@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::input::Input;
 use crate::error::{Hint, usage, usage_hinted};
-use crate::hooks::counted_channels;
+use crate::hooks::channels_in_words;
 use crate::model::Preprocessing;
 use crate::remarks::{Remark, Remarks};
 
@@ -20,7 +20,7 @@ pub fn fitted(
     remarks: &mut Remarks,
 ) -> Result<Preprocessing> {
     let normalisation = preprocessing.normalisation();
-    let count = counted_channels(channels);
+    let count = channels_in_words(channels);
     if let Input::Array(..) = input {
         let text = format!("the images have {count}; the pictures show the first one in grey");
         if channels != 1 && channels != 3 {

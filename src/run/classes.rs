@@ -11,7 +11,7 @@ use crate::labels::Labels;
 use crate::model::Network;
 use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
-use crate::scores::{Reading, ScoreKind, ScoresForm};
+use crate::scores::{Meaning, ScoreKind, ScoresForm};
 use crate::settings::{Setting, Source};
 
 /// The word that stands for ImageNet's names in place of a file.
@@ -117,14 +117,14 @@ pub fn class_names(
 }
 
 /// What the scores mean, as it is stated.
-pub fn scores_setting(reading: &Reading, model: &HookedModel) -> Setting {
-    let text = match (reading.kind, model.evidence().form) {
+pub fn scores_setting(meaning: &Meaning, model: &HookedModel) -> Setting {
+    let text = match (meaning.kind, model.evidence().form) {
         (ScoreKind::None, _) => "scores as they are".to_string(),
         (kind, ScoresForm::Classes) => format!("{kind} scores"),
         (kind, ScoresForm::Heads) => format!("{kind} scores of single outputs"),
         (kind, ScoresForm::Binary) => format!("{kind} of one score"),
     };
-    Setting::new("scores", reading.kind.to_string(), text, reading.from)
+    Setting::new("scores", meaning.kind.to_string(), text, meaning.from)
 }
 
 /// Sets the class whose saliency is shown, notes what is unusual about the saliency, and

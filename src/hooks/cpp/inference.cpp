@@ -163,9 +163,7 @@ bool may_vary(const Node *node) {
 
 void to_this_machine(Graph &graph, at::Device device) {
   for (Node *node : all_nodes(graph.block())) {
-    TORCH_CHECK(!is_quantised(node),
-                "this is a quantised network, whose activations are not floating-point numbers; "
-                "export the network before quantisation");
+    TORCH_CHECK(!is_quantised(node), "quantised operator ", node->kind().toQualString());
     move_to(graph, node, device);
     ask_for_float(graph, node);
     stop_counting(node);

@@ -53,6 +53,19 @@ torch::jit::Module load_module(const char *path, at::Device device) {
   }
 }
 
+// Gives `replacement` to the attributes whose values are chosen.
+void set_attributes(torch::jit::Module &module, bool (*is_chosen)(const at::IValue &),
+                    const at::IValue &replacement) {
+  for (torch::jit::Module part : module.modules()) {
+    std::vector<std::string> names;
+    for (const auto &attribute : part.named_attributes(/*recurse=*/false))
+      if (is_chosen(attribute.value))
+        names.push_back(attribute.name);
+    for (const std::string &name : names)
+      part.setattr(name, replacement);
+  }
+}
+
 // The images are float32 on `device`. Weights may have half or double precision, and a device
 // may be an attribute.
 void move_attributes(torch::jit::Module &module, at::Device device) {
@@ -65,26 +78,12 @@ void move_attributes(torch::jit::Module &module, at::Device device) {
     to_float(parameter);
   for (const auto &buffer : module.buffers())
     to_float(buffer);
-  for (torch::jit::Module part : module.modules()) {
-    std::vector<std::string> names;
-    for (const auto &attribute : part.named_attributes(/*recurse=*/false))
-      if (attribute.value.isDevice())
-        names.push_back(attribute.name);
-    for (const std::string &name : names)
-      part.setattr(name, device);
-  }
+  set_attributes(module, [](const at::IValue &value) { return value.isDevice(); }, device);
 }
 
 // Frees the weights of a module of which only the code is needed.
 void forget_weights(torch::jit::Module &module) {
-  for (torch::jit::Module part : module.modules()) {
-    std::vector<std::string> names;
-    for (const auto &attribute : part.named_attributes(/*recurse=*/false))
-      if (attribute.value.isTensor())
-        names.push_back(attribute.name);
-    for (const std::string &name : names)
-      part.setattr(name, at::empty({0}));
-  }
+  set_attributes(module, [](const at::IValue &value) { return value.isTensor(); }, at::empty({0}));
 }
 
 } // namespace
