@@ -128,6 +128,7 @@ void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionS
 }
 
 std::unique_ptr<prism_graph> load(const char *path, at::Device device) {
+  prepare(device);
   auto module = load_module(path, device);
   TORCH_CHECK(module.find_method("forward"), "it has no forward method");
   module.eval();
