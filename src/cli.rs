@@ -133,6 +133,7 @@ pub fn hint(hint: Hint) -> &'static str {
             "--saliency gradcam works here, or --saliency-layer with a later layer"
         }
         Hint::Memory => "--memory sets how much stays in memory",
+        Hint::BatchSize => "a smaller --batch-size takes less memory",
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
         Hint::White => "--white LEVEL sets the sample that is white",
         Hint::Normalisation => "--mean and --std set other values",

@@ -29,6 +29,8 @@ pub enum Hint {
     GradCamOrLaterLayer,
     /// More memory for intermediate results.
     Memory,
+    /// Fewer images at once.
+    BatchSize,
     /// A higher bound on the pixels of an image.
     MaxPixels,
     /// Another level of white in 16-bit images.

@@ -14,7 +14,7 @@ use tch::Device;
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
-use crate::hooks::{Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook};
+use crate::hooks::{self, Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook};
 use crate::images::{MAX_PIXELS, Resize};
 use crate::map::FeatureFilter;
 use crate::notices::Notices;
@@ -491,11 +491,20 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device.
+    /// The device, ready for use.
     ///
     /// # Errors
-    /// Returns an error if this machine does not have it.
+    /// Returns an error if this machine does not have it, or if it does not compute.
     pub fn device(self) -> Result<Device> {
+        let device = self.find()?;
+        hooks::prepare(device).map_err(|error| match device {
+            Device::Cuda(index) => hinted(format!("cuda:{index}: {error:#}"), Hint::Cpu),
+            _ => error,
+        })?;
+        Ok(device)
+    }
+
+    fn find(self) -> Result<Device> {
         let count = || usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -507,6 +516,7 @@ impl DeviceChoice {
                     0 => format!(
                         "cuda:{index}: no CUDA device can be used here: there is no GPU or driver, or libtorch lacks CUDA; see `make build CUDA=1`"
                     ),
+                    1 => format!("cuda:{index}: the only CUDA device is cuda:0"),
                     count => {
                         format!("cuda:{index}: there are only {count} CUDA devices, from cuda:0")
                     }

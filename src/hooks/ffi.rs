@@ -115,6 +115,7 @@ enum ProgramHandle {}
 type Message = *mut c_char;
 
 unsafe extern "C" {
+    fn prism_device_prepare(device: c_int) -> Message;
     fn prism_graph_load(path: *const c_char, device: c_int, out: *mut *mut GraphHandle) -> Message;
     fn prism_trace_begin(example: *const c_void, input: *mut *mut c_void) -> Message;
     fn prism_trace_end(output: *const c_void, cpu: c_int, out: *mut *mut GraphHandle) -> Message;
@@ -376,6 +377,15 @@ pub fn skip_init<T>(build: impl FnOnce() -> T) -> T {
     // SAFETY: sets a flag of this thread.
     unsafe { prism_skip_init(1) };
     build()
+}
+
+/// Readies a device: float32 stays what it is there.
+///
+/// # Errors
+/// Returns libtorch's reason on one line if the device does not compute.
+pub fn prepare(device: Device) -> Result<()> {
+    // SAFETY: takes a number.
+    check(unsafe { prism_device_prepare(device_index(device)) })
 }
 
 fn device_index(device: Device) -> c_int {

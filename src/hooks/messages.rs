@@ -5,6 +5,8 @@ use std::any::Any;
 use anyhow::anyhow;
 
 const NO_MEMORY: &str = "the memory is not enough";
+const CPU_ALONE: &str =
+    "its layers with 8-bit weights compute on the CPU alone; the device must be the CPU";
 const QUANTISED: &str = "this is a quantised network, whose activations are not floating-point numbers; export the network before quantisation";
 
 /// Whether libtorch could not allocate memory.
@@ -63,9 +65,16 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
     if let Some(bytes) = after("can't allocate memory: you tried to allocate ") {
         return Some(format!("{NO_MEMORY}: it asks for {bytes} bytes more"));
     }
-    if has(&["out of memory", "CUDNN_STATUS_ALLOC_FAILED"]) {
-        let asked = between(message, "Tried to allocate ", &[". "]).unwrap_or("memory");
-        return Some(format!("{NO_MEMORY} on the GPU: it asks for {asked} more"));
+    let full = [
+        "out of memory",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    ];
+    if has(&full) {
+        return Some(match between(message, "Tried to allocate ", &[". "]) {
+            Some(asked) => format!("{NO_MEMORY} on the GPU: it asks for {asked} more"),
+            None => format!("{NO_MEMORY} on the GPU"),
+        });
     }
 
     // What this libtorch does not have.
@@ -73,6 +82,9 @@ fn in_our_words(message: &str, reason: &str) -> Option<String> {
         || has(&["quantised operator"])
     {
         return Some(QUANTISED.to_string());
+    }
+    if has(&["8-bit weights on a GPU"]) {
+        return Some(CPU_ALONE.to_string());
     }
     if let Some(name) = after("Unknown builtin op: ") {
         let name = name.trim_end_matches('.');
@@ -293,9 +305,14 @@ mod tests {
                 "memory is not enough on the GPU: it asks for 2.00 GiB more",
             ),
             (
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "memory is not enough on the GPU",
+            ),
+            (
                 "Could not run 'aten::empty.memory_format' with arguments from the 'CUDA' backend. This could be because the operator doesn't exist for this backend, or was omitted during the selective/custom build process (if using custom build). If you are a Facebook employee using PyTorch on mobile, please visit https://fburl.com/ptmfixes for possible resolutions. 'aten::empty.memory_format' is only available for these backends: [CPU, Meta]",
                 "operator aten::empty.memory_format does not run on the CUDA backend",
             ),
+            ("8-bit weights on a GPU", "compute on the CPU alone"),
             (
                 "Could not run 'quantized::conv2d.new' with arguments from the 'QuantizedCPU' backend. This could be because",
                 "quantised network",

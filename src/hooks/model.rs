@@ -10,7 +10,7 @@ use super::excitation_backprop::{contrast_vanishes, node_rules};
 use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading};
 use super::graph::{Graph, Node, ValueId};
 use super::layers::{Layer, Role, find_layer};
-use super::messages::plain;
+use super::messages::{is_lack_of_memory, plain};
 use super::network::NetworkGraph;
 use super::region::Region;
 use super::scores::{ClassScores, ScoreHook};
@@ -200,6 +200,11 @@ impl HookedModel {
     /// Returns libtorch's reason on one line if an operator fails.
     pub fn forward(&self, batch: &Tensor) -> Result<Excitations> {
         let tensors = self.batching.run(batch, |images| self.run(images));
+        let is_batch = batch.size()[0] > 1;
+        let tensors = tensors.map_err(|error| match is_lack_of_memory(&error) {
+            true if is_batch => hinted(error.to_string(), Hint::BatchSize),
+            _ => error,
+        });
         let mut tensors =
             tensors.with_context(|| format!("{}: running the network", self.origin))?;
         let saliency = self.saliency.and_then(|_| tensors.pop());

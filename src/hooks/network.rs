@@ -191,3 +191,20 @@ impl Trace {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_traced_convolution_asks_for_tf32() {
+        let file = Path::new("tests/data/networks/tiny_vgg_traced.pt");
+        let network = NetworkGraph::load(file, Device::Cpu).unwrap();
+        let graph = network.structure().unwrap();
+        let switches: Vec<_> = (graph.nodes.iter())
+            .filter_map(|node| node.argument("allow_tf32"))
+            .collect();
+        assert!(!switches.is_empty(), "the file has the switch");
+        assert!(switches.iter().all(|switch| *switch == [0]), "{switches:?}");
+    }
+}

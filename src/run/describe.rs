@@ -15,10 +15,7 @@ pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
         network: name.to_string(),
         input_size: [size.height, size.width],
         classes: model.classes(),
-        device: match model.device() {
-            Device::Cuda(index) => format!("cuda:{index}"),
-            _ => "cpu".to_string(),
-        },
+        device: name_of(model.device()),
         rule: rule.to_string(),
         excitation: layer(&layers, model.excitation_name()),
         guides: model
@@ -52,6 +49,14 @@ pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> Basi
     }
 }
 
+/// As `--device` takes it.
+fn name_of(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_string(),
+    }
+}
+
 fn layer(layers: &[Layer], name: &str) -> LayerSummary {
     let found = layers.iter().find(|layer| layer.name == name);
     LayerSummary {
@@ -65,7 +70,7 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
     let device = match (model.device(), options.compute.device) {
         (Device::Cpu, DeviceChoice::Auto) => "the CPU, because there is no CUDA device".to_string(),
         (Device::Cpu, _) => "the CPU".to_string(),
-        (device, _) => format!("{device:?}"),
+        (device, _) => name_of(device),
     };
     let (size, layers) = (model.input_size(), model.layers());
     let chunk_reason = match options.compute.batch_size {

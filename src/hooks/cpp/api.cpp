@@ -43,6 +43,10 @@ at::Device device_of(int index) {
 
 } // namespace
 
+char *prism_device_prepare(int device) {
+  return guarded([&] { prism::prepare(device_of(device)); });
+}
+
 char *prism_graph_load(const char *path, int device, prism_graph **out) {
   return guarded([&] { *out = prism::load(path, device_of(device)).release(); });
 }

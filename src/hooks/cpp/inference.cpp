@@ -107,6 +107,20 @@ void ask_for_float(Graph &graph, Node *node) {
     replace_by_constant(graph, node, *at, static_cast<int64_t>(at::kFloat));
 }
 
+// Traced convolutions have cuDNN's switch for TF32 as a constant (see device.cpp).
+void ask_for_full_float(Graph &graph, Node *node) {
+  if (const auto at = argument_at(node, "allow_tf32"))
+    replace_by_constant(graph, node, *at, false);
+}
+
+// An operator that makes a tensor from none, such as arange, takes the CPU if no device is named.
+void name_device(Graph &graph, Node *node, at::Device device) {
+  const auto at = argument_at(node, "device");
+  const auto inputs = node->inputs();
+  if (at && node->input(*at)->mustBeNone() && std::none_of(inputs.begin(), inputs.end(), is_tensor))
+    replace_by_constant(graph, node, *at, device);
+}
+
 // Replaces a device, and a move to one, by `device`.
 void move_to(Graph &graph, Node *node, at::Device device) {
   if (node->outputs().size() != 1)
@@ -164,8 +178,10 @@ bool may_vary(const Node *node) {
 void to_this_machine(Graph &graph, at::Device device) {
   for (Node *node : all_nodes(graph.block())) {
     TORCH_CHECK(!is_quantised(node), "quantised operator ", node->kind().toQualString());
+    name_device(graph, node, device);
     move_to(graph, node, device);
     ask_for_float(graph, node);
+    ask_for_full_float(graph, node);
     stop_counting(node);
   }
 }

@@ -65,6 +65,9 @@ void erase_outputs(Graph &graph);
 Stack stack_for(const std::vector<IValue> &fixed_inputs, size_t batch_input, const at::Tensor &batch,
                 bool own_state);
 
+// device.cpp: checks that the device computes, in the precision that is asked for
+void prepare(at::Device device);
+
 // load.cpp
 std::unique_ptr<prism_graph> load(const char *path, at::Device device);
 void simplify(std::shared_ptr<Graph> &graph);

@@ -4,6 +4,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <caffe2/serialize/inline_container.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
@@ -37,6 +38,18 @@ void forbid_input_output() {
     return true;
   }();
   (void)done;
+}
+
+// Layers with 8-bit weights end the process on a GPU: with libtorch 2.11 by a segmentation fault.
+void require_a_cpu_for_8_bits(const std::string &path) {
+  caffe2::serialize::PyTorchStreamReader archive(path);
+  for (const std::string &record : archive.getAllRecords()) {
+    if (record.size() < 3 || record.compare(record.size() - 3, 3, ".py") != 0)
+      continue;
+    const auto [data, size] = archive.getRecord(record);
+    const std::string_view code(static_cast<const char *>(data.get()), size);
+    TORCH_CHECK(code.find("ops.quantized.") == std::string_view::npos, "8-bit weights on a GPU");
+  }
 }
 
 torch::jit::Module load_module(const char *path, at::Device device) {
@@ -127,6 +140,9 @@ void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionS
 }
 
 std::unique_ptr<prism_graph> load(const char *path, at::Device device) {
+  prepare(device);
+  if (!device.is_cpu())
+    require_a_cpu_for_8_bits(path);
   auto module = load_module(path, device);
   TORCH_CHECK(module.find_method("forward"), "it has no forward method");
   module.eval();

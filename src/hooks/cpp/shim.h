@@ -62,6 +62,9 @@ enum prism_execution {
   PRISM_BF16 = 2,      /* the same, in bfloat16 */
 };
 
+/* Readies a device: -1 for the CPU, else a CUDA index. Fails if it does not compute. */
+char *prism_device_prepare(int device);
+
 /* Loads a TorchScript file. `device` is -1 for the CPU, else a CUDA index. */
 char *prism_graph_load(const char *path, int device, prism_graph **out);
 

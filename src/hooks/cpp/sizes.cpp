@@ -95,16 +95,17 @@ Stack run_on(const std::shared_ptr<Graph> &graph, const prism_graph &source, at:
   return stack;
 }
 
-// Moves a graph's weights to the meta device. Single numbers stay, as their value may be
-// asked for.
+// Moves a graph's weights to the meta device. Single numbers go to the CPU, as their value may be
+// asked for; there they may be combined with tensors of any device.
 void to_meta(Graph &graph) {
   for (Node *node : all_nodes(graph.block())) {
     // Attributes that a run sets would be found by the next one.
     TORCH_CHECK(node->kind() != c10::prim::SetAttr && node->kind() != c10::prim::GetAttr);
     if (node->kind() == c10::prim::Constant && node->hasAttribute(c10::attr::value) &&
-        node->kindOf(c10::attr::value) == torch::jit::AttributeKind::t &&
-        node->t(c10::attr::value).dim() > 0)
-      node->t_(c10::attr::value, node->t(c10::attr::value).to(c10::kMeta));
+        node->kindOf(c10::attr::value) == torch::jit::AttributeKind::t) {
+      const at::Tensor &tensor = node->t(c10::attr::value);
+      node->t_(c10::attr::value, tensor.to(tensor.dim() > 0 ? c10::kMeta : c10::kCPU));
+    }
   }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use tch::{Kind, Tensor, nn};
 
 use super::LISTED;
-use super::formats::first_line;
+use crate::hooks::plain;
 use crate::model::zoo::ZooEntry;
 use crate::names::first_few;
 
@@ -65,10 +65,13 @@ pub fn load(
     tch::no_grad(|| -> Result<()> {
         for (name, mut variable) in variables {
             if let Some(tensor) = state.remove(&name) {
-                let tensor = tensor.to_device(device).to_kind(Kind::Float).contiguous();
-                variable
-                    .f_set_data(&tensor)
-                    .map_err(|e| anyhow!("{}: {name}: {}", file.display(), first_line(&e)))?;
+                let mut set = || {
+                    let tensor = tensor.f_to_kind(Kind::Float)?.f_contiguous()?;
+                    variable.f_set_data(&tensor.f_to_device(device)?)
+                };
+                set()
+                    .map_err(plain)
+                    .with_context(|| format!("{}: {name}", file.display()))?;
             }
         }
         Ok(())
