@@ -78,9 +78,9 @@ TIMM += [
 OFA = "ofa.imagenet_classification.networks:MobileNetV3Large"
 # Operations of these networks between `forward_features` and their pooling.
 HEADS = {
-    **dict.fromkeys(
-        ["cpubone_b0_bfrobust", "efficientvit_b0", "lowformer_b0"], lambda network, final: network.head.in_conv(final)
-    ),
+    "cpubone_b0_bfrobust": lambda network, final: network.head.in_conv(final),
+    "efficientvit_b0": lambda network, final: network.head.in_conv(final),
+    "lowformer_b0": lambda network, final: network.in_conv(final),
     "mambaout_femto": lambda network, final: final.permute(0, 3, 1, 2),
 }
 # More attention than convolutions: refused in one sentence.
