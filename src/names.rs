@@ -81,6 +81,6 @@ mod tests {
             two.len() - 2
         );
         let longest = "x".repeat(500);
-        assert_eq!(first_few(&[longest.clone()], 3), longest);
+        assert_eq!(first_few(&[&longest], 3), longest);
     }
 }
