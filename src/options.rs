@@ -14,7 +14,9 @@ use tch::Device;
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
-use crate::hooks::{self, Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook};
+use crate::hooks::{
+    self, Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook, Upsampling,
+};
 use crate::images::{MAX_PIXELS, Resize};
 use crate::map::FeatureFilter;
 use crate::notices::Notices;
@@ -205,8 +207,12 @@ pub struct MapChoices {
     #[arg(long)]
     pub exclusive: bool,
 
-    /// Leave the map at the resolution of the analysed activation
-    #[arg(long)]
+    /// How the features are upsampled, instead of the way of --hooks
+    #[arg(long, value_name = "WAY")]
+    pub upsampling: Option<Upsampling>,
+
+    /// Leave the map at the resolution of the analysed activation: --upsampling none
+    #[arg(long, conflicts_with = "upsampling")]
     pub no_gradual_extrapolation: bool,
 
     /// Use the colours of an earlier run of the same network: a file that its --save-basis
@@ -373,7 +379,18 @@ impl Options {
                 method,
                 layer: self.saliency.saliency_layer.clone(),
             }),
+            upsampling: self.map.upsampling(),
             ..self.model.hooks(&self.compute)
+        }
+    }
+}
+
+impl MapChoices {
+    /// Another upsampling than the rule's.
+    fn upsampling(&self) -> Option<Upsampling> {
+        match self.no_gradual_extrapolation {
+            true => Some(Upsampling::None),
+            false => self.upsampling,
         }
     }
 }
@@ -408,6 +425,7 @@ impl ModelOptions {
                 names: None,
             },
             saliency: None,
+            upsampling: None,
             precision: compute.precision,
             seed: compute.seed,
             channels: None,

@@ -137,7 +137,7 @@ impl Gallery {
             // Which of the quantised colours; null if all features are shown.
             "keep": Some(summary.colours).filter(|&colours| colours != "every"),
             // Whether the maps have the resolution of the features, so that pixels are drawn.
-            "blocks": summary.extrapolation == "none",
+            "blocks": summary.upsampling == "none",
             "saliency": summary.saliency,
             "settings": settings.collect::<Vec<_>>(),
             "variance_ratio": summary.variance_ratio,

@@ -20,14 +20,16 @@ pub struct Summary<'a> {
     pub network: &'a NetworkSummary,
     /// What the network does not fix by itself, and where it came from.
     pub settings: &'a Settings,
-    /// `none`, `product` or `regression`.
-    pub extrapolation: &'a str,
+    /// `product`, `bilateral`, `bilinear` or `none`.
+    pub upsampling: &'a str,
     /// `every`; or `common`, `unique` or `all` of the quantised colours.
     pub colours: &'a str,
     /// Method and class of the saliency, if there is one.
     pub saliency: Option<&'a str>,
     /// Share of the variance of each component.
     pub variance_ratio: &'a [f64],
+    /// How well the colours keep the order of similarity of all channels, if that is known.
+    pub colour_correlation: Option<f64>,
     /// What was assumed, and what limits the result, a line each.
     pub remarks: &'a [String],
     /// The images, in the order of the figures.

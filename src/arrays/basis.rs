@@ -24,8 +24,8 @@ pub struct BasisOf {
     pub layer: String,
     /// The number of its channels.
     pub channels: i64,
-    /// How the features are upsampled: `none`, `product` or `regression`.
-    pub extrapolation: String,
+    /// How the features are upsampled: `product`, `bilateral`, `bilinear` or `none`.
+    pub upsampling: String,
     /// Which colours are selected: `every`, or of the quantised colours `common`, `unique` or `all`.
     pub colours: String,
 }
@@ -35,14 +35,14 @@ impl BasisOf {
         [
             ("network", &self.network),
             ("layer", &self.layer),
-            ("extrapolation", &self.extrapolation),
+            ("upsampling", &self.upsampling),
             ("colours", &self.colours),
         ]
     }
 }
 
 /// The bytes of a `.safetensors` file with the float64 arrays `mean` `[C]`, `components` `[3,C]`,
-/// and `feature_range`, `shown_range` and `map_range` `[4]` (mean, standard deviation, smallest and
+/// `feature_range` and `map_range` `[4]` (mean, standard deviation, smallest and
 /// largest standardised value after the cut). The metadata name the run.
 ///
 /// # Errors
@@ -58,7 +58,6 @@ pub fn write_basis(basis: &Basis, of: &BasisOf) -> Result<Vec<u8>> {
         ("mean", vec![channels], floats(mean)?),
         ("components", shape, floats(components)?),
         ("feature_range", vec![4], basis.features.values().to_vec()),
-        ("shown_range", vec![4], basis.shown.values().to_vec()),
         ("map_range", vec![4], basis.maps.values().to_vec()),
     ];
     let arrays = arrays.map(|(name, shape, values)| {
@@ -148,7 +147,7 @@ fn parse(bytes: &[u8]) -> Result<(BasisOf, Basis)> {
     let of = BasisOf {
         network: field("network")?,
         layer: field("layer")?,
-        extrapolation: field("extrapolation")?,
+        upsampling: field("upsampling")?,
         colours: field("colours")?,
         channels: tensor("mean")?.shape().first().map_or(0, |&n| n as i64),
     };
@@ -162,7 +161,6 @@ fn parse(bytes: &[u8]) -> Result<(BasisOf, Basis)> {
             components: Tensor::from_slice(&components).reshape([COMPONENTS, of.channels]),
         },
         features: range("feature_range")?,
-        shown: range("shown_range")?,
         maps: range("map_range")?,
     };
     Ok((of, basis))

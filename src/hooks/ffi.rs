@@ -21,9 +21,9 @@ pub enum Reading {
     Whole = 0,
     /// Its mean over the channels, `[N,1,h,w]`.
     ChannelMean = 1,
-    /// The means of the positive parts of four groups of its channels,
-    /// `[N,min(4,C),h,w]`: channel c belongs to group floor(4c / C).
-    GroupMeans = 2,
+    /// Sums of its channels with random signs, `[N,min(16,C),h,w]`: distances between pixels over
+    /// all channels are kept.
+    SignedSums = 2,
 }
 
 /// How a program computes: `enum prism_execution`.

@@ -35,4 +35,4 @@ pub use network::{NetworkGraph, Trace};
 pub use outputs::OutputChoice;
 pub use region::Region;
 pub use scores::ScoreHook;
-pub use selection::{Extrapolation, Rule};
+pub use selection::{Rule, Upsampling};

@@ -14,7 +14,7 @@ use super::messages::{is_lack_of_memory, plain};
 use super::network::NetworkGraph;
 use super::region::Region;
 use super::scores::{ClassScores, ScoreHook};
-use super::selection::{Extrapolation, Rule, Selection};
+use super::selection::{Rule, Selection, Upsampling};
 use crate::classes::no_class;
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::remarks::Remark;
@@ -29,6 +29,8 @@ pub struct Hooks {
     pub rule: Rule,
     /// Name of another final excitation.
     pub layer: Option<String>,
+    /// Another upsampling than the rule's.
+    pub upsampling: Option<Upsampling>,
     /// Which output has the class scores, and what they mean.
     pub scores: ScoreHook,
     /// The saliency of a class, if it is computed.
@@ -86,9 +88,9 @@ pub struct Excitations {
     /// The final excitation, `[N,C,h,w]` float32.
     pub excitation: Tensor,
     /// The guides, reduced to `[N,k,h,w]` float32, in execution order. For
-    /// [`Extrapolation::Product`] it is the channel mean (k = 1), for
-    /// [`Extrapolation::Regression`] the means of the positive parts of four groups of channels
-    /// (k = 4, or the number of channels if that is smaller).
+    /// [`Upsampling::Product`] it is the channel mean (k = 1), for [`Upsampling::Bilateral`] sums
+    /// of the channels with random signs (k = 16, or the number of channels if that is smaller).
+    /// Otherwise there are none.
     pub guides: Vec<Tensor>,
     /// The saliency of a class, `[N,1,h,w]` float32, if it is computed.
     pub saliency: Option<Tensor>,
@@ -139,22 +141,24 @@ impl HookedModel {
     ) -> Result<HookedModel> {
         let graph = network.describe(size, hooks.channels)?;
         let scores = ClassScores::find(&graph, &hooks.scores)?;
-        let mut selection = hooks.rule.select(&graph, &scores, hooks.layer.as_deref())?;
-        let reading = match selection.extrapolation {
-            Extrapolation::Product => Reading::ChannelMean,
-            Extrapolation::Regression { .. } => Reading::GroupMeans,
+        let layer = hooks.layer.as_deref();
+        let mut selection = hooks
+            .rule
+            .select(&graph, &scores, layer, hooks.upsampling)?;
+        let reading = match selection.upsampling {
+            Upsampling::Product => Some(Reading::ChannelMean),
+            Upsampling::Bilateral => Some(Reading::SignedSums),
+            Upsampling::Bilinear | Upsampling::None => None,
         };
         let mut outputs: Vec<Output> = scores
             .values()
             .map(|value| Output::new(value, Reading::Whole))
             .collect();
         outputs.push(Output::of(&graph, selection.excitation, Reading::Whole));
-        outputs.extend(
-            selection
-                .guides
-                .iter()
-                .map(|&guide| Output::of(&graph, guide, reading)),
-        );
+        outputs.extend(reading.into_iter().flat_map(|reading| {
+            let guides = selection.guides.iter();
+            guides.map(|&guide| Output::of(&graph, guide, reading)).collect::<Vec<_>>()
+        }));
         let saliency = hooks.saliency.as_ref();
         let tap = saliency.map(|hook| gradient_tap(&graph, &scores, &selection, hook));
         let tap = tap.transpose()?;
@@ -331,9 +335,14 @@ impl HookedModel {
         self.graph.largest_tensor() as usize * Kind::Float.elt_size_in_bytes()
     }
 
-    /// How its guides are used.
-    pub fn extrapolation(&self) -> Extrapolation {
-        self.selection.extrapolation
+    /// How its features are upsampled.
+    pub fn upsampling(&self) -> Upsampling {
+        self.selection.upsampling
+    }
+
+    /// Whether TorchPRISM's rule selected its layers.
+    pub fn is_torchprism(&self) -> bool {
+        self.selection.is_torchprism
     }
 
     /// The part of the image that the features cover.

@@ -21,7 +21,6 @@ use super::sign::can_be_negative;
 use crate::error::{Hint, hinted};
 use crate::names::{first_few, name_of};
 use crate::remarks::Remark;
-use crate::size::Size;
 
 /// How the final excitation and the guides are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -40,17 +39,25 @@ impl fmt::Display for Rule {
     }
 }
 
-/// How guides upsample the features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extrapolation {
+/// How the features are upsampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Upsampling {
     /// Gradual extrapolation (Szandała, IEEE Access 2021): the features are multiplied by each
     /// guide's channel mean, up to the resolution of the shallowest guide.
     Product,
-    /// For each image, the colours are regressed on the guides, up to the size of the image.
-    Regression {
-        /// Height and width of the part of the image that the features cover.
-        size: Size,
-    },
+    /// Each pixel is a weighted mean of the features of cells that are near, and alike in the
+    /// guides.
+    Bilateral,
+    /// Bilinear, without guides.
+    Bilinear,
+    /// The map has the resolution of the features.
+    None,
+}
+
+impl fmt::Display for Upsampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&name_of(self))
+    }
 }
 
 /// The values of a graph that PRISM reads.
@@ -60,8 +67,10 @@ pub struct Selection {
     pub excitation: ValueId,
     /// In execution order, the shallowest first.
     pub guides: Vec<ValueId>,
-    /// How the guides are used.
-    pub extrapolation: Extrapolation,
+    /// How the features are upsampled.
+    pub upsampling: Upsampling,
+    /// Whether TorchPRISM's rule selected the layers.
+    pub is_torchprism: bool,
     /// The part of the image that the features cover.
     pub region: Region,
     /// What was assumed, and what the map does not show.
@@ -76,7 +85,8 @@ const LISTED: usize = 4;
 const GUIDES_PER_RESOLUTION: usize = 3;
 
 impl Rule {
-    /// Applies the rule to a graph with these class scores. `layer` names another final excitation.
+    /// Applies the rule to a graph with these class scores. `layer` names another final excitation,
+    /// `upsampling` is another way than the rule's.
     ///
     /// # Errors
     /// Returns an error if the graph has nothing to hook, and a usage error with the nearest
@@ -86,6 +96,7 @@ impl Rule {
         graph: &Graph,
         scores: &ClassScores,
         layer: Option<&str>,
+        upsampling: Option<Upsampling>,
     ) -> Result<Selection> {
         let logits = scores.last(graph);
         let chosen = layer.map(|name| find_layer(graph, name)).transpose()?;
@@ -102,16 +113,20 @@ impl Rule {
             let last = last.or_else(|| last_activation(graph, scores, &mut Vec::new()));
             last.is_some_and(|last| is_vgg(graph, logits, last, &negative))
         };
-        let (excitation, guides, product) = if self == Rule::Torchprism || is_vgg() {
+        let (excitation, guides, is_torchprism) = if self == Rule::Torchprism || is_vgg() {
             let (excitation, guides) = torchprism(graph, chosen)?;
             (excitation, guides, true)
         } else {
             let excitation = chosen.or(last).ok_or_else(|| nothing_to_hook(graph))?;
             (excitation, spatial_inputs(graph, excitation), false)
         };
+        let upsampling = upsampling.unwrap_or(match is_torchprism {
+            true => Upsampling::Product,
+            false => Upsampling::Bilateral,
+        });
         let negative = guides.iter().filter(|&&guide| negative[guide]);
         let negative: Vec<&str> = negative.map(|&guide| graph.name(guide)).collect();
-        if product && !negative.is_empty() {
+        if upsampling == Upsampling::Product && !negative.is_empty() {
             let names = first_few(&negative, LISTED);
             remarks.push(Remark::note(format!(
                 "the product of TorchPRISM's rule assumes guides that are not negative, but these can be: {names}"
@@ -121,12 +136,8 @@ impl Rule {
         Ok(Selection {
             excitation,
             guides,
-            extrapolation: match product {
-                true => Extrapolation::Product,
-                false => Extrapolation::Regression {
-                    size: region.size(),
-                },
-            },
+            upsampling,
+            is_torchprism,
             region,
             remarks,
         })

@@ -4,9 +4,11 @@
 //! depends on all images, so that the map does not depend on the chunks. [`Maps`] then computes
 //! the map of each image.
 
-mod extrapolation;
+mod bilateral;
+mod correlation;
 mod normalise;
 mod pca;
+mod product;
 mod quantise;
 
 use std::ops::Range;
@@ -14,13 +16,17 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
-pub use extrapolation::{gradual_extrapolation, regression, resize};
+pub use bilateral::{bilateral, stored};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, svd_flip};
+pub use product::{gradual_extrapolation, resize};
 pub use quantise::{COLOURS, ColourSet, FeatureFilter, colours, quantise, select};
 
+use correlation::Sample;
+use quantise::{codes, membership, painted};
+
 pub use crate::convert::to_picture;
-use crate::hooks::{Excitations, Extrapolation};
+use crate::hooks::{Excitations, HookedModel, Upsampling};
 use crate::saliency;
 use crate::size::Size;
 use crate::spool::{Sequence, Spool};
@@ -43,14 +49,41 @@ fn ensure_finite(tensor: &Tensor) -> Result<()> {
 pub struct MapOptions {
     /// If set, the features are quantised and these colours selected.
     pub keep: Option<FeatureFilter>,
-    /// How the guides upsample the features; if `None`, the map has the resolution of the
-    /// features.
-    pub extrapolation: Option<Extrapolation>,
+    /// How the features are upsampled.
+    pub upsampling: Upsampling,
+    /// Height and width of the part of the image that the features cover.
+    pub size: Size,
+    /// Whether the layers are those of TorchPRISM's rule. Maps that are not upsampled are then
+    /// TorchPRISM's.
+    pub is_torchprism: bool,
+}
+
+impl MapOptions {
+    /// The maps of a network.
+    pub fn of(model: &HookedModel, keep: Option<FeatureFilter>) -> MapOptions {
+        MapOptions {
+            keep,
+            upsampling: model.upsampling(),
+            size: model.region().size(),
+            is_torchprism: model.is_torchprism(),
+        }
+    }
+
+    /// Whether the maps are normalised after all other steps, as in TorchPRISM. Otherwise only the
+    /// features are, so that a colour stays what it is.
+    fn normalises_last(&self) -> bool {
+        match self.upsampling {
+            Upsampling::Product => true,
+            Upsampling::None => self.is_torchprism,
+            Upsampling::Bilateral | Upsampling::Bilinear => false,
+        }
+    }
 }
 
 /// Collects the excitations of a batch, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Collector {
+    options: MapOptions,
     spool: Spool,
     pca: Option<PcaAccumulator>,
     excitation: Sequence,
@@ -60,11 +93,16 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector that stores tensors in `spool` (by default in memory).
-    pub fn new(spool: &Spool) -> Collector {
+    /// A collector for these maps that stores tensors in `spool`.
+    pub fn new(options: MapOptions, spool: &Spool) -> Collector {
         Collector {
+            options,
             spool: spool.clone(),
-            ..Collector::default()
+            pca: None,
+            excitation: Sequence::default(),
+            guides: Vec::new(),
+            logits: Vec::new(),
+            saliency: Vec::new(),
         }
     }
 
@@ -88,8 +126,11 @@ impl Collector {
             .add(&excitation)?;
         self.excitation.push(&self.spool, &excitation)?;
         self.guides.resize_with(guides.len(), Sequence::default);
-        for (stored, guide) in self.guides.iter_mut().zip(&guides) {
-            stored.push(&self.spool, guide)?;
+        for (sequence, guide) in self.guides.iter_mut().zip(&guides) {
+            match self.options.upsampling {
+                Upsampling::Bilateral => sequence.push(&self.spool, &stored(guide))?,
+                _ => sequence.push(&self.spool, guide)?,
+            }
         }
         self.logits.push(logits);
         self.saliency.extend(saliency);
@@ -100,8 +141,8 @@ impl Collector {
     ///
     /// # Errors
     /// Returns an error if there is no image or the decomposition fails.
-    pub fn finish(self, options: MapOptions) -> Result<Maps> {
-        self.finish_with(options, None)
+    pub fn finish(self) -> Result<Maps> {
+        self.finish_with(None)
     }
 
     /// Computes the features with the components and ranges of `basis`, if given, so that a
@@ -110,7 +151,8 @@ impl Collector {
     /// # Errors
     /// Returns an error if there is no image, the decomposition fails, or the basis has other
     /// channels.
-    pub fn finish_with(self, options: MapOptions, basis: Option<Basis>) -> Result<Maps> {
+    pub fn finish_with(self, basis: Option<Basis>) -> Result<Maps> {
+        let options = self.options;
         let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0));
         let is_given = basis.is_some();
         let (mut basis, variance_ratio) = match basis {
@@ -124,29 +166,28 @@ impl Collector {
             }
         };
 
-        let mut features = scores(&basis.axes, self.excitation)?;
+        let (mut features, sample) = scores(&basis.axes, self.excitation)?;
         if !is_given {
             let signs = svd_flip(&features);
             features *= signs.reshape([1, -1, 1, 1]);
             basis.axes.flip_signs(&signs);
             basis.features = norm_of(&features);
-            basis.shown = basis.features;
         }
 
-        let mut shown = features.shallow_clone();
+        let normalised = basis.features.apply(&features);
+        let colour_correlation = sample.correlation(&normalised)?;
+        let mut shown = match options.normalises_last() {
+            true => features.shallow_clone(),
+            false => normalised.shallow_clone(),
+        };
         let (mut shared, mut any) = (ColourSet::ALL, ColourSet::NONE);
         if let Some(filter) = options.keep {
-            let quantised = quantise(&basis.features.apply(&features));
-            let sets = colours(&quantised)?;
+            shown = quantise(&normalised);
+            let sets = colours(&shown)?;
             (shared, any) = (ColourSet::shared(&sets), ColourSet::any(&sets));
-            shown = select(&quantised, shared, filter);
-            if !is_given {
-                basis.shown = norm_of(&shown);
+            if options.normalises_last() {
+                shown = select(&shown, shared, filter);
             }
-        }
-        if let Some(Extrapolation::Regression { .. }) = options.extrapolation {
-            // Clipped before the regression: a few extreme pixels would dominate the fit.
-            shown = basis.shown.apply(&shown);
         }
 
         let mut maps = Maps {
@@ -155,6 +196,7 @@ impl Collector {
             shared,
             any,
             variance_ratio,
+            colour_correlation,
             basis,
             logits: Tensor::f_cat(&self.logits, 0)?,
             saliency: match self.saliency.as_slice() {
@@ -162,38 +204,35 @@ impl Collector {
                 parts => Some(Tensor::f_cat(parts, 0)?),
             },
             guides: self.guides,
-            fitted: Sequence::default(),
             options,
         };
-        // With a given basis as well: each output would compute the regression again.
-        let is_regression = matches!(
-            options.extrapolation,
-            Some(Extrapolation::Regression { .. })
-        );
-        if !is_given || is_regression {
-            let norm = maps.find_norm(&self.spool)?;
-            if !is_given {
-                maps.basis.maps = norm;
-            }
+        if !is_given {
+            maps.basis.maps = match options.normalises_last() {
+                true => maps.find_norm()?,
+                false => maps.basis.features,
+            };
         }
         ensure!(maps.basis.maps.is_finite(), NOT_FINITE);
         Ok(maps)
     }
 }
 
-/// The scores of all excitations along `axes`, `[N,3,h,w]` float32.
-fn scores(axes: &Axes, excitation: Sequence) -> Result<Tensor> {
+/// The scores of all excitations along `axes`, `[N,3,h,w]` float32, and a sample of all channels.
+fn scores(axes: &Axes, excitation: Sequence) -> Result<(Tensor, Sample)> {
     let (count, shape) = (excitation.len() as i64, excitation.shape());
     // Allocated at once: small tensors between large temporary ones would fragment the heap, by
     // two gigabytes for 5,000 images.
     let size = [count, COMPONENTS, shape[1], shape[2]];
     let features = Tensor::f_zeros(size, (Kind::Float, Device::Cpu))?;
+    let mut sample = Sample::new((count * shape[1] * shape[2]) as usize);
     for images in chunks(excitation.len()) {
-        let (start, length) = (images.start as i64, images.len() as i64);
-        let scores = axes.project(&excitation.get(images)?);
-        features.narrow(0, start, length).copy_(&scores);
+        let (first, length) = (images.start, images.len() as i64);
+        let excitation = excitation.get(images)?;
+        sample.add(first, &excitation, axes)?;
+        let scores = axes.project(&excitation);
+        features.narrow(0, first as i64, length).copy_(&scores);
     }
-    Ok(features)
+    Ok((features, sample))
 }
 
 /// The images in chunks that fit in memory together.
@@ -217,9 +256,7 @@ pub struct Basis {
     pub axes: Axes,
     /// The range of the features.
     pub features: Norm,
-    /// The range of the input of a regression: of the features, or of the selected colours.
-    pub shown: Norm,
-    /// The range of the maps.
+    /// The range of the maps; that of the features if they are not normalised last.
     pub maps: Norm,
 }
 
@@ -230,7 +267,6 @@ impl Basis {
         Basis {
             axes,
             features: unknown,
-            shown: unknown,
             maps: unknown,
         }
     }
@@ -244,6 +280,10 @@ pub struct Maps {
     /// Share of the variance of each component, `[min(Nhw, C)]`, descending; with a given basis
     /// `[3]`, in the order of the basis.
     pub variance_ratio: Vec<f64>,
+    /// How well the colours of the features keep the order of similarity of all channels: the rank
+    /// correlation of minus colour distance and cosine similarity, over pairs of up to 400 cells.
+    /// `None` if there are too few, or no differences.
+    pub colour_correlation: Option<f64>,
     /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
     pub logits: Tensor,
     /// Saliency of a class, `[N,1,h',w']` float32, not negative, at the resolution of the hooked
@@ -251,15 +291,13 @@ pub struct Maps {
     pub saliency: Option<Tensor>,
     /// The basis with which a later run has the same colours.
     pub basis: Basis,
-    /// The input of the extrapolation: the features, or their selected colours.
+    /// What is upsampled: the features or their colours; quantised if there is a filter.
     shown: Tensor,
     /// The quantised colours in every image, if there is a filter.
     shared: ColourSet,
     /// The quantised colours in at least one image, if there is a filter.
     any: ColourSet,
     guides: Vec<Sequence>,
-    /// The results of the regression so far, `[n,3,H,W]`.
-    fitted: Sequence,
     options: MapOptions,
 }
 
@@ -276,13 +314,23 @@ impl Maps {
 
     /// The size of the maps.
     pub fn size(&self) -> Size {
-        match (self.options.extrapolation, self.guides.first()) {
-            (Some(Extrapolation::Regression { size }), _) => size,
-            (Some(Extrapolation::Product), Some(guide)) => {
-                Size::new(guide.shape()[1], guide.shape()[2])
-            }
+        match (self.options.upsampling, self.guides.first()) {
+            (Upsampling::Bilateral | Upsampling::Bilinear, _) => self.options.size,
+            (Upsampling::Product, Some(guide)) => Size::new(guide.shape()[1], guide.shape()[2]),
             _ => Size::of(&self.features),
         }
+    }
+
+    /// Whether pixels can be left out: their colour is NaN then.
+    pub fn leaves_out(&self) -> bool {
+        let filter = self.options.keep.unwrap_or(FeatureFilter::All);
+        filter != FeatureFilter::All && !self.options.normalises_last()
+    }
+
+    /// Whether the maps have blocks of one colour, which must not be smoothed.
+    pub fn is_in_blocks(&self) -> bool {
+        let is_quantised = self.options.keep.is_some() && !self.options.normalises_last();
+        self.options.upsampling == Upsampling::None || is_quantised
     }
 
     /// Whether all features are equal, so that the maps are black.
@@ -295,11 +343,17 @@ impl Maps {
         let all_shared = self.shared == self.any;
         let none_shared = self.shared.is_empty();
         match self.options.keep? {
+            FeatureFilter::Shared if none_shared && self.leaves_out() => {
+                Some("no colour is common to all images, so everything is left out")
+            }
             FeatureFilter::Shared if none_shared => {
                 Some("no colour is common to all images, so the map of the common ones is black")
             }
             FeatureFilter::Shared if all_shared => {
                 Some("every colour is common to all images, so none was left out")
+            }
+            FeatureFilter::Unique if all_shared && self.leaves_out() => {
+                Some("every colour is common to all images, so everything is left out")
             }
             FeatureFilter::Unique if all_shared => {
                 Some("every colour is common to all images, so the map of the unique ones is black")
@@ -332,8 +386,8 @@ impl Maps {
         })
     }
 
-    /// The maps of some images, `[n,3,H,W]` float32 in [0, 1]: red, green and blue. With a
-    /// saliency `[n,4,H,W]`; the last channel is alpha.
+    /// The maps of some images, `[n,3,H,W]` float32 in [0, 1]: red, green and blue; NaN if the
+    /// pixel is left out. With a saliency `[n,4,H,W]`; the last channel is alpha.
     ///
     /// # Errors
     /// Returns an error if there are fewer images.
@@ -344,7 +398,11 @@ impl Maps {
             self.len(),
             images.end
         );
-        let colours = self.basis.maps.apply(&self.extrapolated(images.clone())?);
+        let upsampled = self.upsampled(images.clone())?;
+        let colours = match self.options.normalises_last() {
+            true => self.basis.maps.apply(&upsampled),
+            false => upsampled,
+        };
         let Some(saliency) = &self.saliency else {
             return Ok(colours);
         };
@@ -358,40 +416,64 @@ impl Maps {
         chunks(self.len())
     }
 
-    /// The normalisation range over all maps. Regressed maps are expensive to compute but
-    /// small, so they are stored and their guides are freed.
-    fn find_norm(&mut self, spool: &Spool) -> Result<Norm> {
+    /// The normalisation range over all maps.
+    fn find_norm(&self) -> Result<Norm> {
         let mut norm = NormAccumulator::default();
         for images in self.chunks() {
-            let upsampled = self.extrapolated(images.clone())?;
-            norm.add(&upsampled);
-            if let Some(Extrapolation::Regression { .. }) = self.options.extrapolation {
-                for guide in &mut self.guides {
-                    guide.forget_before(images.end);
-                }
-                self.fitted.push(spool, &upsampled)?;
-            }
+            norm.add(&self.upsampled(images)?);
         }
         Ok(norm.finish())
     }
 
-    /// The maps before the norm: `[n,3,H,W]`.
-    fn extrapolated(&self, images: Range<usize>) -> Result<Tensor> {
-        if images.end <= self.fitted.len() {
-            return self.fitted.get(images);
-        }
+    /// The maps before the last norm: `[n,3,H,W]`.
+    fn upsampled(&self, images: Range<usize>) -> Result<Tensor> {
         let count = (images.end - images.start) as i64;
-        let features = self.shown.narrow(0, images.start as i64, count);
+        let shown = self.shown.narrow(0, images.start as i64, count);
         let guides = || {
             let guides = self.guides.iter();
             let guides = guides.map(|guide| guide.get(images.clone()));
             guides.collect::<Result<Vec<_>>>()
         };
-        match self.options.extrapolation {
-            None => Ok(features),
-            Some(Extrapolation::Product) => Ok(gradual_extrapolation(&features, &guides()?)),
-            Some(Extrapolation::Regression { .. }) => {
-                regression(&features, &guides()?, self.size())
+        let size = self.options.size;
+        if let Some(filter) = self.options.keep
+            && !self.options.normalises_last()
+        {
+            let codes = self.winners(&codes(&shown), &guides)?;
+            return Ok(painted(&codes, self.shared, filter));
+        }
+        match self.options.upsampling {
+            Upsampling::None => Ok(shown),
+            Upsampling::Product => Ok(gradual_extrapolation(&shown, &guides()?)),
+            Upsampling::Bilinear => Ok(resize(&shown, size)),
+            Upsampling::Bilateral => {
+                let upsampled = bilateral(&shown, &guides()?, size)?;
+                Ok(resize(&upsampled.unwrap_or(shown), size))
+            }
+        }
+    }
+
+    /// The quantised colour of each pixel, `[n,h,w]` to `[n,H,W]`: the one with the largest weight
+    /// among the cells. So a pixel has a colour that a cell has.
+    fn winners(
+        &self,
+        codes: &Tensor,
+        guides: &impl Fn() -> Result<Vec<Tensor>>,
+    ) -> Result<Tensor> {
+        let size = self.options.size;
+        let nearest = |codes: &Tensor| {
+            let codes = codes.unsqueeze(1).to_kind(Kind::Float);
+            let codes = codes.upsample_nearest2d([size.height, size.width], None, None);
+            codes.squeeze_dim(1).to_kind(Kind::Int64)
+        };
+        match self.options.upsampling {
+            Upsampling::None | Upsampling::Product => Ok(codes.shallow_clone()),
+            Upsampling::Bilinear => Ok(nearest(codes)),
+            Upsampling::Bilateral => {
+                let won = bilateral(&membership(codes), &guides()?, size)?;
+                Ok(nearest(&won.map_or_else(
+                    || codes.shallow_clone(),
+                    |weights| weights.argmax(1, false),
+                )))
             }
         }
     }

@@ -73,7 +73,7 @@ impl ColourSet {
     }
 
     /// For each code `0..27` 1 if the set has it, else 0; `[27]` of the kind of `like`.
-    fn membership(self, like: &Tensor) -> Tensor {
+    fn indicator(self, like: &Tensor) -> Tensor {
         let bits: Vec<f32> = (0..COLOURS)
             .map(|code| f32::from(self.contains(code)))
             .collect();
@@ -107,7 +107,7 @@ pub fn select(quantised: &Tensor, shared: ColourSet, filter: FeatureFilter) -> T
     let is_shared = || {
         let codes = codes(quantised);
         shared
-            .membership(quantised)
+            .indicator(quantised)
             .index_select(0, &codes.reshape([-1]))
             .reshape_as(&codes)
             .unsqueeze(1)
@@ -119,9 +119,40 @@ pub fn select(quantised: &Tensor, shared: ColourSet, filter: FeatureFilter) -> T
     }
 }
 
+/// For each colour 1 in the cells that have it, else 0: `[n,h,w]` int64 -> `[n,27,h,w]` float32.
+pub fn membership(codes: &Tensor) -> Tensor {
+    let numbers = Tensor::arange(i64::from(COLOURS), (Kind::Int64, codes.device()));
+    let own = codes.unsqueeze(1).eq_tensor(&numbers.reshape([1, -1, 1, 1]));
+    own.to_kind(Kind::Float)
+}
+
+/// The colours of pixels with these numbers, `[n,h,w]` int64 -> `[n,3,h,w]` float32; NaN if `filter`
+/// does not select them. `shared` are the colours in every image of the batch.
+pub fn painted(codes: &Tensor, shared: ColourSet, filter: FeatureFilter) -> Tensor {
+    let is_selected = |code: u32| match filter {
+        FeatureFilter::All => true,
+        FeatureFilter::Shared => shared.contains(code),
+        FeatureFilter::Unique => !shared.contains(code),
+    };
+    let levels = LEVELS as u32;
+    let step = (LEVELS - 1) as f32;
+    let colour = |code: u32| {
+        let level = |unit: u32| (code / unit % levels) as f32 / step;
+        match is_selected(code) {
+            true => [level(levels * levels), level(levels), level(1)],
+            false => [f32::NAN; 3],
+        }
+    };
+    let table: Vec<f32> = (0..COLOURS).flat_map(colour).collect();
+    let table = Tensor::from_slice(&table).reshape([-1, 3]);
+    let (images, height, width) = codes.size3().unwrap_or_default();
+    let painted = table.index_select(0, &codes.reshape([-1]));
+    painted.reshape([images, height, width, 3]).permute([0, 3, 1, 2])
+}
+
 /// The number of each pixel's colour, in ascending order of (r, g, b):
 /// `[n,3,h,w]` -> `[n,h,w]` int64 in `0..27`.
-fn codes(quantised: &Tensor) -> Tensor {
+pub fn codes(quantised: &Tensor) -> Tensor {
     let level = (quantised * (LEVELS - 1) as f64)
         .round()
         .to_kind(Kind::Int64);

@@ -3,7 +3,7 @@
 use tch::Device;
 
 use crate::arrays::BasisOf;
-use crate::hooks::{Extrapolation, HookedModel, Layer, Rule};
+use crate::hooks::{HookedModel, Layer, Rule, Upsampling};
 use crate::map::{FeatureFilter, MapOptions};
 use crate::options::{DeviceChoice, Options};
 use crate::summary::{LayerSummary, NetworkSummary};
@@ -33,12 +33,7 @@ pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> Basi
         network: network.to_string(),
         channels: excitation.shape.map_or(0, |[channels, ..]| channels),
         layer: excitation.name,
-        extrapolation: match options.extrapolation {
-            None => "none",
-            Some(Extrapolation::Product) => "product",
-            Some(Extrapolation::Regression { .. }) => "regression",
-        }
-        .to_string(),
+        upsampling: options.upsampling.to_string(),
         colours: match options.keep {
             None => "every",
             Some(FeatureFilter::Shared) => "common",
@@ -66,7 +61,7 @@ fn layer(layers: &[Layer], name: &str) -> LayerSummary {
 }
 
 /// The choices of a run and their reasons, a line each; `chunk` images are forwarded at once.
-pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String; 4] {
+pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String; 5] {
     let device = match (model.device(), options.compute.device) {
         (Device::Cpu, DeviceChoice::Auto) => "the CPU, because there is no CUDA device".to_string(),
         (Device::Cpu, _) => "the CPU".to_string(),
@@ -88,14 +83,12 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
         Some(_) => "as requested".to_string(),
         None => format!("selected by the rule '{}'", options.model.rule),
     };
-    let guides = match options.map.no_gradual_extrapolation {
-        false => model
-            .guide_names()
-            .into_iter()
-            .map(named)
-            .collect::<Vec<_>>()
-            .join(", "),
-        true => "none, as requested".to_string(),
+    let guides = match model.upsampling() {
+        Upsampling::Product | Upsampling::Bilateral => {
+            let names = model.guide_names().into_iter().map(named);
+            names.collect::<Vec<_>>().join(", ")
+        }
+        Upsampling::Bilinear | Upsampling::None => "none, as requested".to_string(),
     };
     [
         format!("device: {device}; {} threads", tch::get_num_threads()),
@@ -105,5 +98,6 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
             named(model.excitation_name())
         ),
         format!("guides: {guides}"),
+        format!("upsampling: {}", model.upsampling()),
     ]
 }

@@ -12,7 +12,8 @@ use crate::remarks::{Remark, Remarks};
 
 /// The choices for the maps of a run, made before the network runs.
 pub struct Fit {
-    options: MapOptions,
+    /// The maps.
+    pub options: MapOptions,
     basis: Option<Basis>,
     /// What a basis of this run belongs to.
     pub of: BasisOf,
@@ -24,11 +25,7 @@ impl Fit {
     /// # Errors
     /// Returns an error if the basis cannot be read or belongs to another run.
     pub fn new(network: &str, model: &HookedModel, choices: &MapChoices) -> Result<Fit> {
-        let extrapolation = !choices.no_gradual_extrapolation;
-        let options = MapOptions {
-            keep: choices.filter(),
-            extrapolation: extrapolation.then(|| model.extrapolation()),
-        };
+        let options = MapOptions::of(model, choices.filter());
         let of = describe::basis_of(network, model, options);
         let basis = choices.basis.as_deref();
         let basis = basis.map(|file| read_basis(file, &of)).transpose()?;
@@ -46,7 +43,7 @@ impl Fit {
         remarks: &mut Remarks,
     ) -> Result<Maps> {
         let spinner = notices.spinner("analysing");
-        let maps = collector.finish_with(self.options, self.basis.take())?;
+        let maps = collector.finish_with(self.basis.take())?;
         spinner.finish_and_clear();
         if let Some(note) = maps.note() {
             remarks.add(&Remark::note(note));

@@ -14,7 +14,7 @@ use super::oddities::Oddities;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::hooks::{HookedModel, Region};
 use crate::images::{self, Pixels, Resize};
-use crate::map::Collector;
+use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
 use crate::size::Size;
 use crate::spool::{Sequence, Spool};
@@ -29,6 +29,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 /// How images are forwarded.
 pub struct ForwardOptions<'a> {
     pub normalisation: Normalisation,
+    /// The maps for which excitations are collected.
+    pub maps: MapOptions,
     /// Images in a chunk.
     pub chunk: usize,
     /// Whether the network's input is stored, for the arrays.
@@ -72,7 +74,7 @@ pub fn forward_all(
     options: &ForwardOptions<'_>,
 ) -> Result<Forwarded> {
     let mut all = Forwarded {
-        collector: Collector::new(options.spool),
+        collector: Collector::new(options.maps, options.spool),
         paths: Vec::new(),
         pictures: Sequence::default(),
         input: Sequence::default(),

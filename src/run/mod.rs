@@ -86,6 +86,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let spool = Spool::new(memory, &options.output.folder);
     let forwarding = ForwardOptions {
         normalisation: preprocessing.normalisation(),
+        maps: fit.options,
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         spool: &spool,

@@ -112,7 +112,7 @@ void of_file(const char *file, int64_t *ran) {
   const int64_t last = last_value(graph);
   const at::Tensor input = torch::rand({2, 3, 64, 64});
   for (int64_t value = last % 3; value <= last; value += 3) {
-    for (const int32_t reading : {PRISM_WHOLE, PRISM_CHANNEL_MEAN, PRISM_GROUP_MEANS}) {
+    for (const int32_t reading : {PRISM_WHOLE, PRISM_CHANNEL_MEAN, PRISM_SIGNED_SUMS}) {
       if (reading != PRISM_WHOLE && value % 4 != 0)
         continue;
       run(graph, {{value, reading}}, -1, value % 2 ? PRISM_PLAIN : PRISM_OPTIMISED, input, ran);

@@ -21,7 +21,7 @@ typedef struct prism_program prism_program;
 enum prism_reading {
   PRISM_WHOLE = 0,        /* the tensor itself */
   PRISM_CHANNEL_MEAN = 1, /* its mean over the channels, [N,1,h,w] */
-  PRISM_GROUP_MEANS = 2,  /* means of the positive parts of four groups of channels, [N,min(4,C),h,w] */
+  PRISM_SIGNED_SUMS = 2,  /* sums of its channels with random signs, [N,min(16,C),h,w] */
 };
 
 /* How a value is laid out. All zero: as PRISM reads it. */

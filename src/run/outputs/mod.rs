@@ -139,9 +139,9 @@ impl Results {
 
     /// How maps are enlarged: maps that keep the features' resolution show their pixels.
     fn scaling(&self) -> Scaling {
-        match self.basis_of.extrapolation.as_str() {
-            "none" => Scaling::Blocks,
-            _ => Scaling::Smooth,
+        match self.maps.is_in_blocks() {
+            true => Scaling::Blocks,
+            false => Scaling::Smooth,
         }
     }
 
@@ -152,10 +152,11 @@ impl Results {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
             settings: &self.settings,
-            extrapolation: &self.basis_of.extrapolation,
+            upsampling: &self.basis_of.upsampling,
             colours: &self.basis_of.colours,
             saliency: self.saliency.as_deref(),
             variance_ratio: &self.maps.variance_ratio,
+            colour_correlation: self.maps.colour_correlation,
             remarks: self.remarks.lines(),
             images: images
                 .map(|(path, classes)| ImageSummary {
