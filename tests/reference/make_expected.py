@@ -5,16 +5,21 @@
 
 Each NETWORK.npz holds for the scripted and the traced file alike: `input`, `logits`, and by the TorchPRISM
 rule `features`, `variance_ratio`, `maps_torchprism`, `maps_torchprism_no_ge` (tiny_vgg and tiny_resnet: also
-`maps_inclusive`, `maps_exclusive`, `maps_both` and their `_no_ge`, and `maps_auto_exclusive`), by the auto rule `features_auto`,
-`variance_ratio_auto`, `maps_auto`, `maps_auto_no_ge`; `layers` is UTF-8 JSON,
+`maps_inclusive`, `maps_exclusive`, `maps_both` and their `_no_ge`, and `maps_auto_exclusive`), by the auto rule
+`features_auto`, `variance_ratio_auto`, `maps_auto`, `maps_auto_no_ge`. tiny_resnet has all quantised maps of the auto
+rule, `maps_auto_MODE` and `maps_auto_MODE_no_ge`, and of `inclusive` and `exclusive` the pixels that are left out,
+`left_out_auto_MODE` and `left_out_auto_MODE_no_ge`, [N, h, w] bool; tiny_vgg has `maps_auto_bilateral`, its auto
+features by the bilateral rule. `layers` is UTF-8 JSON,
 {"torchprism": [{"role": "guide"|"final", "name", "shape": [C, h, w], "means": [...]}], "auto": ...}, in the order of
-execution. All float32; the 64x64 maps are rounded to 2^-16, which makes the files a quarter smaller and moves nothing by
-more than 8e-6. units.json comes from NumPy and written-out formulas alone.
+execution. All else float32; the 64x64 maps are rounded to 2^-16, which makes the files a quarter smaller and moves
+nothing by more than 8e-6. units.json comes from NumPy and written-out formulas alone.
 
 The script stops where a figure would not be worth comparing with: TorchScript and eager scores differ, an
-array is constant, float64 gives another map than float32 does, or a sign or a colour is on the edge.
+array is constant, float64 gives another map than float32 does, or a sign or a colour is on the edge. Guides are
+rounded for storage, so by the bilateral rule single pixels may differ a little.
 """
 import json
+import math
 import os
 import sys
 
@@ -26,10 +31,10 @@ from make_networks import DATA, NETWORKS, SCRIPTED_ONLY, SIZE, build
 from prism_reference import (
     LEVELS,
     MODES,
-    RIDGE,
     AutoLayers,
     auto_excitations,
     features_of,
+    map_and_left_out,
     norm,
     pca,
     prism_map,
@@ -159,6 +164,34 @@ def check_decided(where, features):
     check(distance > 1e-4, f"{where}: a quantised colour is on the edge, {distance:.1e} from the next")
 
 
+def quantised_by_auto(excitations):
+    """Quantised maps of the auto rule and the pixels that are left out of them; one map where it is TorchPRISM's."""
+    if excitations.products:
+        return {"maps_auto_exclusive": prism_map(excitations, exclusive=True)}
+    arrays = {}
+    for mode, options in MODES.items():
+        if "clusive" in mode or "both" in mode:
+            mode = mode.removeprefix("maps_")
+            arrays[f"maps_auto_{mode}"], left_out = map_and_left_out(excitations, **options)
+            if "both" in mode:
+                check(not left_out.any(), f"{mode}: a pixel is left out")
+            else:
+                arrays[f"left_out_auto_{mode}"] = left_out
+    return arrays
+
+
+def off(key, array, exact):
+    """The largest difference of an array from that of float64, as a share of its range. By the bilateral rule pixels
+    may differ a little more, because guides are rounded: there the mean difference."""
+    difference = np.abs(array.astype(np.float64) - exact)
+    if key.startswith("left_out"):
+        return difference.mean()
+    if key in ("maps_auto", "maps_auto_bilateral"):
+        check(difference.max() < 1e-3, f"{key}: a pixel differs by {difference.max():.1e}")
+        return difference.mean()
+    return difference.max() / (1.0 if key.startswith("maps") else np.abs(exact).max())
+
+
 def expected_arrays(name, images):
     """All arrays of one network at the precision of `images`, and its layers."""
     network = build(name)
@@ -178,12 +211,14 @@ def expected_arrays(name, images):
         arrays["features" + suffix] = features
         arrays["variance_ratio" + suffix] = torch.from_numpy(ratio)
         arrays[f"maps_{rule}"] = prism_map(excitations)
-        arrays[f"maps_{rule}_no_ge"] = prism_map(excitations, extrapolate=False)
+        arrays[f"maps_{rule}_no_ge"] = prism_map(excitations, upsampling="none")
     if name in QUANTISED:
         for mode, options in MODES.items():
             if "clusive" in mode or "both" in mode:
                 arrays[mode] = prism_map(rules["torchprism"], **options)
-        arrays["maps_auto_exclusive"] = prism_map(rules["auto"], exclusive=True)
+        arrays.update(quantised_by_auto(rules["auto"]))
+    if name == "tiny_vgg":
+        arrays["maps_auto_bilateral"] = prism_map(rules["auto"], upsampling="bilateral")
     arrays = {key: array.numpy() for key, array in arrays.items()}
     return arrays, {rule: excitations.described() for rule, excitations in rules.items()}
 
@@ -196,14 +231,14 @@ def network_expected(name, images):
     for key, array in arrays.items():
         check(np.isfinite(array).all(), f"{name}: {key} is not finite")
         check(array.min() < array.max(), f"{name}: {key} is constant")
-        scale = 1.0 if key.startswith("maps") else np.abs(exact[key]).max()
-        difference = np.abs(array - exact[key]).max() / scale
+        difference = off(key, array, exact[key])
         check(difference < 5e-5, f"{name}: {key} is badly conditioned, float64 differs by {difference:.1e}")
         worst = max(worst, difference)
     for key in list(arrays):
         if key.startswith("maps") and arrays[key].shape[-1] == SIZE:
             arrays[key] = np.round(arrays[key] / MAP_STEP) * MAP_STEP
-        arrays[key] = arrays[key].astype(np.float32)
+        if arrays[key].dtype != bool:
+            arrays[key] = arrays[key].astype(np.float32)
     text = json.dumps(layers, ensure_ascii=False)
     arrays["layers"] = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
     path = os.path.join(EXPECTED, f"{name}.npz")
@@ -275,23 +310,155 @@ def extrapolation_by_hand(feature, guides):
     return steps
 
 
-def regression_by_hand(colours, guides):
-    """One level: `colours` [3][h][w] at the guides' resolution, `guides` [k][h][w]. The ridge regression by
-    gradient descent on what it makes smallest: mean squared error plus RIDGE times the squared weights."""
-    y = np.array(colours, dtype=np.float64).reshape(3, -1)
-    x = np.array(guides, dtype=np.float64).reshape(len(guides), -1)
-    z = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
-    centred = y - y.mean(1, keepdims=True)
-    weights = np.zeros((3, len(z)))
-    for _ in range(20000):
-        error = weights @ z - centred
-        weights -= 0.1 * (error @ z.T / z.shape[1] + RIDGE * weights)
-    fitted = weights @ z + y.mean(1, keepdims=True)
-    half = (y + fitted) / 2
-    # the mean is kept by the fit; the deviation is given back
-    gain = y.std(1, keepdims=True) / half.std(1, keepdims=True)
-    result = (half - half.mean(1, keepdims=True)) * gain + y.mean(1, keepdims=True)
-    return {"colours": colours, "guides": guides, "result": result.reshape(np.shape(colours)).tolist()}
+def splitmix64(state):
+    """The next output of the generator in this state, in Python's integers."""
+    whole = 2**64
+    z = (state + 0x9E3779B97F4A7C15) % whole
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % whole
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % whole
+    return z ^ (z >> 31)
+
+
+def signs_by_hand(channels):
+    """[16][channels]: row k has the sign of each channel in sum k. The state grows by the same step each time."""
+    outputs = [splitmix64(c * 0x9E3779B97F4A7C15 % 2**64) for c in range(channels)]
+    # the generator's first outputs, as its authors' code gives them
+    check(outputs[:3] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F], "splitmix64 is another one")
+    return [[1 if (output >> k) & 1 else -1 for output in outputs] for k in range(16)]
+
+
+def signed_sums_by_hand(guide):
+    """`guide` [C][h][w], C above 16 -> [16][h][w]."""
+    channels, height, width = len(guide), len(guide[0]), len(guide[0][0])
+    return [
+        [
+            [sum(row[c] * guide[c][y][x] for c in range(channels)) / channels**0.5 for x in range(width)]
+            for y in range(height)
+        ]
+        for row in signs_by_hand(channels)
+    ]
+
+
+def stored_by_hand(plane):
+    """[h][w] standardised and rounded: whole numbers of 1/25 of a deviation, at most 127 of them."""
+    values = [v for row in plane for v in row]
+    mean = sum(values) / len(values)
+    deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+    if deviation <= 1e-6 * max(abs(v) for v in values):
+        return [[0 for _ in row] for row in plane]
+    steps = [[25 * (v - mean) / deviation for v in row] for row in plane]
+    edge = min(abs(v % 1 - 0.5) for row in steps for v in row)
+    check(edge > 1e-4, f"a guide is rounded on the edge, {edge:.1e}")
+    return [[max(-127, min(127, round(v))) for v in row] for row in steps]
+
+
+def pooled_by_hand(array, height, width):
+    """Means of areas that share pixels where they do not divide the array (adaptive average pooling)."""
+
+    def span(target, length, target_length):
+        return range(target * length // target_length, -(-(target + 1) * length // target_length))
+
+    h, w = len(array), len(array[0])
+    result = []
+    for y in range(height):
+        rows = span(y, h, height)
+        result.append([])
+        for x in range(width):
+            columns = span(x, w, width)
+            area = [array[i][j] for i in rows for j in columns]
+            result[-1].append(sum(area) / len(area))
+    return result
+
+
+def weights_by_hand(cells, guides, size, reach=6):
+    """({"stored", "working_size"}, weights [H'][W'][h][w]) of the bilateral rule, pixel by pixel and cell by cell."""
+    (h, w), stored = cells, [[stored_by_hand(plane) for plane in guide] for guide in guides]
+    used = [guide for guide in stored if len(guide[0]) > h or len(guide[0][0]) > w]
+    _, rows, columns = max((len(guide[0]) * len(guide[0][0]), len(guide[0]), len(guide[0][0])) for guide in used)
+    height = max(h, min(rows, (size[0] + 1) // 2))
+    width = max(w, min(columns, (size[1] + 1) // 2))
+    g = []
+    for plane in (plane for guide in used for plane in guide):
+        smaller = len(plane) <= height and len(plane[0]) <= width
+        check(smaller or len(plane) > height and len(plane[0]) > width, "a guide is larger on one axis alone")
+        plane = (resize_by_hand if smaller else pooled_by_hand)(plane, height, width)
+        g.append([[v / 25 for v in row] for row in plane])
+
+    def apart(y, x, i, j):
+        return (y + 0.5) * h / height - 0.5 - i, (x + 0.5) * w / width - 0.5 - j
+
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    of_cells = {}
+    for i in range(h):
+        for j in range(w):
+            near = {p: math.exp(-(apart(*p, i, j)[0] ** 2 + apart(*p, i, j)[1] ** 2) / 0.72) for p in pixels}
+            whole = sum(near.values())
+            of_cells[i, j] = [sum(near[y, x] * plane[y][x] for y, x in pixels) / whole for plane in g]
+    weights = [[None] * width for _ in range(height)]
+    for y, x in pixels:
+        weight = {}
+        for (i, j), values in of_cells.items():
+            du, dv = apart(y, x, i, j)
+            unlike = sum((plane[y][x] - value) ** 2 for plane, value in zip(g, values))
+            within = abs(du) <= reach and abs(dv) <= reach
+            weight[i, j] = math.exp(-(du**2 + dv**2) / 8 - unlike / (0.08 * len(g))) if within else 0.0
+        whole = sum(weight.values())
+        weights[y][x] = [[weight[i, j] / whole for j in range(w)] for i in range(h)]
+    return {"stored": stored, "working_size": [height, width]}, weights
+
+
+def bilateral_by_hand(colours, guides, size):
+    """`colours` [3][h][w] of the cells, `guides` [C][h_i][w_i] of up to 16 channels; the map [3][H][W] at `size`."""
+    cells = len(colours[0]), len(colours[0][0])
+
+    def at_working_size(weights):
+        return [
+            [
+                [sum(ws[i][j] * plane[i][j] for i in range(cells[0]) for j in range(cells[1])) for ws in row]
+                for row in weights
+            ]
+            for plane in colours
+        ]
+
+    parts, weights = weights_by_hand(cells, guides, size)
+    small = at_working_size(weights)
+    if max(cells) > 7:
+        unlimited = at_working_size(weights_by_hand(cells, guides, size, reach=99)[1])
+        moved = np.abs(np.array(small) - unlimited).max()
+        check(moved > 1e-3, f"far cells hardly matter: {moved:.1e}")
+    large = [resize_by_hand(plane, *size) for plane in small]
+    rounded = {"at_working_size": np.round(small, 9).tolist(), "result": np.round(large, 9).tolist()}
+    return {"colours": colours, "guides": guides, "size": list(size), **parts, **rounded}
+
+
+def votes_by_hand(codes, guides, size, ties):
+    """`codes` [h][w], one of 27 for each cell; the winner at each pixel. The winner is clear, or with `ties` somewhere
+    exactly equal to another one."""
+    cells = len(codes), len(codes[0])
+    parts, weights = weights_by_hand(cells, guides, size)
+    small, equal, overruled = [], 0, 0
+    for row in weights:
+        small.append([])
+        for ws in row:
+            sums = {}
+            for i in range(cells[0]):
+                for j in range(cells[1]):
+                    sums[codes[i][j]] = sums.get(codes[i][j], 0.0) + ws[i][j]
+            best = max(sums.values())
+            rest = [best - value for value in sums.values()]
+            check(all(lead == 0 or lead > 0.01 for lead in rest), "a winner is on the edge")
+            equal += rest.count(0) > 1
+            small[-1].append(min(code for code, value in sums.items() if value == best))
+            _, heaviest = max((ws[i][j], codes[i][j]) for i in range(cells[0]) for j in range(cells[1]))
+            overruled += heaviest != small[-1][-1]
+    check(bool(equal) == ties, f"{equal} ties")
+    check(ties or overruled, "the cell of largest weight always wins")
+    height, width = parts["working_size"]
+    # the pixel whose area has the new pixel's centre
+    rows = [(2 * y + 1) * height // (2 * size[0]) for y in range(size[0])]
+    columns = [(2 * x + 1) * width // (2 * size[1]) for x in range(size[1])]
+    large = [[small[y][x] for x in columns] for y in rows]
+    return {"codes": codes, "guides": guides, "size": list(size), **parts, "at_working_size": small, "result": large}
 
 
 def pca_figures(rows):
@@ -318,6 +485,17 @@ def units():
     three_by_two = [[0.0, 1.0], [2.0, 5.0], [-3.0, 7.0]]
     feature = [[1.0, -2.0], [3.0, 0.5]]
     deep = [[[1.0, 2.0, 0.0], [0.0, 1.0, 4.0]], [[3.0, 0.0, 2.0], [2.0, 1.0, -2.0]]]
+    many = np.round(random.normal(size=(20, 1, 2)), 2).tolist()
+
+    def uniform(*shape):
+        return np.round(random.uniform(size=shape), 2).tolist()
+
+    def normal(*shape):
+        return np.round(random.normal(size=shape), 2).tolist()
+
+    def scaled(guide, factors):
+        return [[[round(v * factor - 3.0, 3) for v in row] for row in plane] for plane, factor in zip(guide, factors)]
+
     shallow = [[[0.5, 1.0, 1.5, 2.0], [1.0, 0.0, 1.0, 0.0], [2.0, 2.0, -1.0, 1.0]]]
     return {
         "pca": pca_figures(generic),
@@ -337,10 +515,19 @@ def units():
             "guides": [shallow, deep],
             "steps": extrapolation_by_hand(feature, [shallow, deep]),
         },
-        "regression": regression_by_hand(
-            np.round(random.normal(size=(3, 3, 4)), 2).tolist(),
-            np.round(random.normal(size=(2, 3, 4)) * [[[5.0]], [[0.1]]] - 3.0, 2).tolist(),
+        "signs": signs_by_hand(20),
+        "signed_sums": {"guide": many, "result": np.round(signed_sums_by_hand(many), 12).tolist()},
+        # the second number varies little, the third not at all
+        "bilateral": bilateral_by_hand(
+            uniform(3, 2, 2), [scaled(normal(3, 4, 4), [5.0, 0.1, 0.0])], (8, 8)
         ),
+        # eight cells in a row: a guide no finer than the cells, one that is interpolated, one that is pooled; odd sizes
+        "bilateral_of_several": bilateral_by_hand(
+            uniform(3, 1, 8), [normal(1, 1, 8), scaled(normal(2, 2, 10), [2.0, 1.0]), normal(1, 4, 20)], (5, 21)
+        ),
+        "votes": votes_by_hand([[5, 14, 5], [14, 20, 0]], [normal(2, 4, 6)], (7, 11), ties=False),
+        # the middle pixel is as far from both cells, and the guide does not vary
+        "votes_tied": votes_by_hand([[22, 13]], [[[[1.5] * 3]]], (2, 6), ties=True),
     }
 
 

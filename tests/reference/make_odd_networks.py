@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from make_networks import save_traced as save  # leaves out the paths of this machine
-from prism_reference import group_means
+from prism_reference import signed_sums
 from saliency_reference import ebp, gradcam
 
 FOLDER = os.path.join(os.path.dirname(__file__), "..", "data", "odd_networks")
@@ -371,8 +371,8 @@ with torch.no_grad():
     for name, kind in [("plain", Plain), ("scaled", ScalesItsInput), ("patched", Patched)]:
         network = seeded(kind)
         first, second, last = stages(network, images)
-        arrays[f"{name}_guide_1"] = group_means(first).numpy()
-        arrays[f"{name}_guide_2"] = group_means(second).numpy()
+        arrays[f"{name}_guide_1"] = signed_sums(first).float().numpy()
+        arrays[f"{name}_guide_2"] = signed_sums(second).float().numpy()
         arrays[f"{name}_excitation"] = last.numpy()
         arrays[f"{name}_logits"] = network.head(last).numpy()
     arrays["pools_logits"] = seeded(Pools)(images).numpy()

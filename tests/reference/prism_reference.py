@@ -41,11 +41,12 @@ class Excitations:
     logits: torch.Tensor
     final: Capture
     guides: list
-    input_size: tuple = None  # (H, W) where the guides are regressed on, up to that size, else None
+    input_size: tuple  # (H, W)
+    products: bool  # TorchPRISM's rule: features are multiplied by the guides
 
     def kept(self, guide):
-        """What is kept of a guide: its channel mean, or the means of four runs of its channels, positive parts alone."""
-        return guide.mean(1, keepdim=True) if self.input_size is None else group_means(guide)
+        """What is kept of a guide: its channel mean for a product, else its signed sums."""
+        return guide.mean(1, keepdim=True) if self.products else signed_sums(guide)
 
     def described(self):
         """The captured tensors in the order of execution, as the `layers` of an expected file; `means` are of
@@ -98,7 +99,7 @@ def torchprism_excitations(network, images):
         logits = scores_of(network(images))
     for handle in handles:
         handle.remove()
-    return Excitations(logits, captures[-1], captures[:-1])
+    return Excitations(logits, captures[-1], captures[:-1], tuple(images.shape[2:]), products=True)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def auto_excitations(network, images, layers):
     for handle in handles:
         handle.remove()
     guides = [seen[key] for key in layers.guides]
-    return Excitations(logits, seen[layers.final], guides, tuple(images.shape[2:]))
+    return Excitations(logits, seen[layers.final], guides, tuple(images.shape[2:]), products=False)
 
 
 # --- from excitations to colours ------------------------------------------------------------------
@@ -190,17 +191,23 @@ def colours(f):
     return digits[:, 0] * 9 + digits[:, 1] * 3 + digits[:, 2]
 
 
-def quantise(f, inclusive, exclusive):
-    """Quantised colours of `f` [N, 3, h, w]; `inclusive` keeps those that every image has, `exclusive`
-    those that not every image has, both keep all."""
-    q = LEVELS * torch.round(norm(f) / LEVELS)  # torch.round rounds half to even
-    if inclusive and exclusive:
-        return q
-    code = colours(q)
+def chosen_colours(code, inclusive, exclusive):
+    """Which of the 27 colours are kept, given those of the images, `code` [N, h, w]: `inclusive` keeps those that
+    every image has, `exclusive` those that not every image has, both keep all."""
     common = set.intersection(*(set(image.flatten().tolist()) for image in code))
-    shared = torch.isin(code, torch.tensor(sorted(common), dtype=torch.long))
-    zeroed = ~shared if inclusive else shared
-    return q * (~zeroed)[:, None].to(q.dtype)
+    kept = [True if inclusive and exclusive else (k in common) == inclusive for k in range(27)]
+    return torch.tensor(kept)
+
+
+def rounded_colours(f):
+    return LEVELS * torch.round(norm(f) / LEVELS)  # torch.round rounds half to even
+
+
+def quantise(f, inclusive, exclusive):
+    """Quantised colours of `f` [N, 3, h, w]; those that are not kept are zero."""
+    q = rounded_colours(f)
+    code = colours(q)
+    return q * chosen_colours(code, inclusive, exclusive)[code][:, None].to(q.dtype)
 
 
 def resize(f, size):
@@ -214,72 +221,162 @@ def gradual_extrapolation(f, guides):
     return f
 
 
-GROUPS = 4  # numbers kept of a pixel of a guide that is regressed on
-RIDGE = 0.1  # of the standardised numbers' variance, 1
+# --- the bilateral rule ---------------------------------------------------------------------------------
+
+KEPT = 16  # numbers kept of a pixel of a guide
 FLAT = 1e-6  # a number whose deviation is at most this share of its largest magnitude is constant
+STEPS = 25  # of a stored number, in one deviation
+CELL = 0.6  # deviation, in cells, of the weights by which a cell's guides are a mean over pixels
+NEAR, ALIKE = 2.0, 0.2  # deviations of the weights by distance in cells and by difference of the guides
+REACH = 6  # cells farther away on an axis have no weight
 
 
-def group_means(activation):
-    """[N, C, h, w] -> [N, min(4, C), h, w]: the means of the positive parts of four runs of channels; channel c
-    belongs to run floor(c * 4 / C)."""
-    channels = activation.shape[1]
-    groups = min(GROUPS, channels)
-    runs = [[c for c in range(channels) if c * groups // channels == run] for run in range(groups)]
-    return torch.stack([activation[:, run].clamp(min=0).mean(1) for run in runs], 1)
+def signs(channels):
+    """[16, channels] of +1 and -1: bit k of the output of splitmix64 (Steele, Lea and Flood, 2014) for channel c."""
+    z = np.arange(1, channels + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    bits = (z[None] >> np.arange(KEPT, dtype=np.uint64)[:, None]) & np.uint64(1)
+    return torch.from_numpy(bits.astype(np.float64) * 2 - 1)
 
 
-def regressed(f, guide):
-    """Half of `f` resized to `guide` [N, k, h, w], half of what a ridge regression of it on the guide's k
-    numbers says, for each image by itself. In float64; as least squares with a row more for each number
-    (Hoerl and Kennard, 1970)."""
-    u = f.double() if f.shape[2:] == guide.shape[2:] else resize(f.double(), guide.shape[2:])
-    results = []
-    for colours, numbers in zip(u.numpy(), guide.double().numpy()):
-        y, x = colours.reshape(3, -1).T, numbers.reshape(len(numbers), -1).T
-        deviation, largest = x.std(0), np.abs(x).max(0)
-        varies = deviation > FLAT * largest
-        z = (x - x.mean(0))[:, varies] / deviation[varies]
-        rows = np.concatenate([z, np.sqrt(RIDGE * len(z)) * np.eye(z.shape[1])])
-        wanted = np.concatenate([y - y.mean(0), np.zeros((z.shape[1], 3))])
-        weights = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-        fitted = (z @ weights + y.mean(0)).T.reshape(colours.shape)
-        results.append(0.5 * (colours + fitted))
-    return torch.from_numpy(np.stack(results))
+def signed_sums(guide):
+    """[N, C, h, w] -> [N, min(16, C), h, w] float64: 16 sums of all channels with random signs, divided by sqrt(C),
+    which keep the distances between pixels (Achlioptas, 2003). Up to 16 channels are kept as they are."""
+    guide = guide.double()
+    channels = guide.shape[1]
+    if channels <= KEPT:
+        return guide
+    return torch.einsum("kc,nchw->nkhw", signs(channels), guide) / channels**0.5
 
 
-def restore(f, reference):
-    """Gives each component of each image the mean and the deviation that it has in `reference`."""
-    results = torch.zeros_like(f)
-    for image, (own, wanted) in enumerate(zip(f, reference)):
-        for k in range(3):
-            spread = own[k].std(unbiased=False)
-            gain = wanted[k].std(unbiased=False) / spread if spread > 0 else 0.0
-            results[image, k] = (own[k] - own[k].mean()) * gain + wanted[k].mean()
-    return results
+def standardised(kept):
+    """`kept` [N, k, h, w], each number of each image standardised over its pixels and rounded to 1/25 of a deviation
+    within 127/25; constant numbers are zero."""
+    centred = kept - kept.mean((2, 3), keepdim=True)
+    deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
+    varies = deviation > FLAT * kept.abs().amax((2, 3), keepdim=True)
+    z = torch.where(varies, centred / deviation, torch.zeros_like(centred))
+    stored = torch.round(STEPS * z).clamp(-127, 127).to(torch.int8)
+    return stored.double() / STEPS
 
 
-def regression(f, guides, size):
-    """`guides` [N, k_i, h_i, w_i], as `group_means` leaves them: `f` [N, 3, h, w] brought up to `size` by the
-    guides of each resolution together, the coarsest first."""
-    start = norm(f).double()
-    f = start
-    for shape in sorted({tuple(guide.shape[2:]) for guide in guides}):
-        f = regressed(f, torch.cat([guide for guide in guides if tuple(guide.shape[2:]) == shape], 1))
-    return restore(resize(f, size), resize(start, size))
+def working_size(cells, guides, size):
+    """Where the weights are computed: at most the finest guide and half the image, at least the cells."""
+    finest = max((guide.shape[2:] for guide in guides), key=lambda shape: shape[0] * shape[1])
+    return tuple(max(cells[a], min(finest[a], (size[a] + 1) // 2)) for a in (0, 1))
 
 
-def prism_map(excitations, inclusive=False, exclusive=False, extrapolate=True):
-    """The map [N, 3, H, W] in [0, 1]."""
+def brought_to(guide, size):
+    """`guide` [N, k, h, w] at another size: interpolated, or if it is larger, pooled."""
+    if guide.shape[2] <= size[0] and guide.shape[3] <= size[1]:
+        return resize(guide, size)
+    return F.adaptive_avg_pool2d(guide, size)
+
+
+def places(pixels, cells):
+    """The centres of `pixels` pixels in cells: [pixels], cell i has its centre at i."""
+    return (np.arange(pixels) + 0.5) * cells / pixels - 0.5
+
+
+def bilateral_weights(guides, cells, size):
+    """Weights [N, h * w, H', W'] of the cells at each pixel, which sum to 1; None if no guide is finer than the cells.
+    `guides` [N, C_i, h_i, w_i] as captured, `cells` (h, w), `size` that of the image."""
+    guides = [guide for guide in guides if guide.shape[2] > cells[0] or guide.shape[3] > cells[1]]
+    if not guides:
+        return None
+    height, width = working_size(cells, guides, size)
+    g = torch.cat([brought_to(standardised(signed_sums(guide)), (height, width)) for guide in guides], 1).numpy()
+    u, v = places(height, cells[0]), places(width, cells[1])
+    rows, columns = np.divmod(np.arange(cells[0] * cells[1]), cells[1])
+    down = u[None, :, None] - rows[:, None, None]
+    across = v[None, None, :] - columns[:, None, None]
+    d2 = down**2 + across**2  # [h * w, H', W']
+    near = np.exp(-d2 / (2 * CELL**2))
+    far = (abs(down) > REACH) | (abs(across) > REACH)
+    weights = []
+    for image in g:  # [D, H', W']
+        of_cells = np.einsum("cyx,dyx->cd", near, image) / near.sum((1, 2))[:, None]
+        unlike = ((image[None] - of_cells[:, :, None, None]) ** 2).sum(1)
+        e = d2 / (2 * NEAR**2) + unlike / (2 * ALIKE**2 * len(image))
+        e[far] = np.inf
+        w = np.exp(e.min(0) - e)  # the nearest has 1: nothing is divided by zero
+        weights.append(w / w.sum(0))
+    return torch.from_numpy(np.stack(weights))
+
+
+def nearest(f, size):
+    """The pixel whose area has the new pixel's centre."""
+    return F.interpolate(f, size=size, mode="nearest-exact")
+
+
+def bilateral(f, weights, size):
+    """`f` [N, 3, h, w] at `size`: at each pixel the mean of the cells by `weights`."""
+    return resize(torch.einsum("nkc,ncyx->nkyx", f.double().flatten(2), weights), size)
+
+
+def votes(code, weights, size):
+    """`code` [N, h, w] at `size`: at each pixel the colour whose cells have the largest sum of `weights`, of equal
+    sums the first colour's."""
+    winners = []
+    for cells, w in zip(code.flatten(1).numpy(), weights.numpy()):
+        sums = np.stack([w[cells == k].sum(0) for k in range(27)])
+        winners.append(sums.argmax(0))  # the first of equal ones
+    return nearest(torch.from_numpy(np.stack(winners))[:, None].double(), size)[:, 0].long()
+
+
+def weights_of(excitations, cells, upsampling):
+    """The bilateral weights if they are asked for and there are guides for them, else None."""
+    guides = [guide.tensor for guide in excitations.guides]
+    return bilateral_weights(guides, cells, excitations.input_size) if upsampling == "bilateral" else None
+
+
+def pixel_colours(f, excitations, upsampling):
+    """Colours [N, 3, H, W] in [0, 1] of features `f`, otherwise than by a product."""
+    f, size = norm(f), excitations.input_size
+    if upsampling == "none":
+        return f
+    weights = weights_of(excitations, tuple(f.shape[2:]), upsampling)
+    return resize(f, size) if weights is None else bilateral(f, weights, size).to(f.dtype)
+
+
+def pixel_codes(f, excitations, upsampling, inclusive, exclusive):
+    """Quantised colours of features `f`, otherwise than by a product: one of 27 per pixel [N, H, W], and whether it
+    is left out."""
+    code, size = colours(rounded_colours(f)), excitations.input_size
+    kept = chosen_colours(code, inclusive, exclusive)
+    weights = weights_of(excitations, tuple(f.shape[2:]), upsampling)
+    if weights is not None:
+        code = votes(code, weights, size)
+    elif upsampling != "none":
+        code = nearest(code[:, None].double(), size)[:, 0].long()
+    return code, ~kept[code]
+
+
+def map_and_left_out(excitations, inclusive=False, exclusive=False, upsampling=None):
+    """The map [N, 3, H, W] in [0, 1] and which pixels are left out of it [N, H, W]. `upsampling` is product,
+    bilateral, bilinear or none; None is the rule's own."""
     f, _ = features_of(excitations.final.tensor)
-    dtype = f.dtype
-    if inclusive or exclusive:
-        f = quantise(f, inclusive, exclusive)
-    if extrapolate and excitations.input_size is None:
-        f = gradual_extrapolation(f, [guide.tensor for guide in excitations.guides])
-    elif extrapolate:
-        guides = [group_means(guide.tensor) for guide in excitations.guides]
-        f = regression(f, guides, excitations.input_size).to(dtype)
-    return norm(f)
+    quantised = inclusive or exclusive
+    upsampling = upsampling or ("product" if excitations.products else "bilateral")
+    if upsampling == "product" or upsampling == "none" and excitations.products:
+        if quantised:
+            f = quantise(f, inclusive, exclusive)
+        if upsampling == "product":
+            f = gradual_extrapolation(f, [guide.tensor for guide in excitations.guides])
+        f = norm(f)
+        return f, torch.zeros_like(f[:, 0], dtype=torch.bool)
+    if not quantised:
+        f = pixel_colours(f, excitations, upsampling)
+        return f, torch.zeros_like(f[:, 0], dtype=torch.bool)
+    code, left_out = pixel_codes(f, excitations, upsampling, inclusive, exclusive)
+    digits = torch.stack([code // 9, code // 3 % 3, code % 3], 1)
+    return (digits * LEVELS * ~left_out[:, None]).to(f.dtype), left_out
+
+
+def prism_map(excitations, **options):
+    return map_and_left_out(excitations, **options)[0]
 
 
 MODES = {
@@ -289,7 +386,7 @@ MODES = {
     "maps_both": {"inclusive": True, "exclusive": True},
 }
 MODES = {
-    name + suffix: {**options, "extrapolate": not suffix}
+    name + suffix: {**options, "upsampling": "none" if suffix else None}
     for name, options in MODES.items()
     for suffix in ("", "_no_ge")
 }
