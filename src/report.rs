@@ -136,11 +136,13 @@ impl Gallery {
             "rule": network.rule,
             // Which of the quantised colours; null if all features are shown.
             "keep": Some(summary.colours).filter(|&colours| colours != "every"),
-            // Whether the maps have the resolution of the features, so that pixels are drawn.
-            "blocks": summary.upsampling == "none",
+            // Whether the maps have blocks of one colour, so that pixels are drawn.
+            "blocks": summary.is_in_blocks,
+            "hatched": summary.leaves_out,
             "saliency": summary.saliency,
             "settings": settings.collect::<Vec<_>>(),
             "variance_ratio": summary.variance_ratio,
+            "colour_correlation": summary.colour_correlation,
             "remarks": summary.remarks,
             "images": images.collect::<Vec<_>>(),
         });

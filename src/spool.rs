@@ -188,12 +188,6 @@ impl Sequence {
         Ok(())
     }
 
-    /// Frees the images before `image`, except those that were added together with it.
-    pub fn forget_before(&mut self, image: usize) {
-        let gone = self.parts.partition_point(|(part, _)| part.end <= image);
-        self.parts.drain(..gone);
-    }
-
     /// The tensor `[n,...]` of a range of images.
     ///
     /// # Errors
@@ -210,13 +204,6 @@ impl Sequence {
             .parts
             .partition_point(|(part, _)| part.end <= images.start);
         let parts = &self.parts[first..];
-        ensure!(
-            parts
-                .first()
-                .is_some_and(|(part, _)| part.start <= images.start),
-            "image {} was freed",
-            images.start
-        );
         let parts = parts.iter().take_while(|(part, _)| part.start < images.end);
         let mut found = parts
             .map(|(part, stored)| {
@@ -293,28 +280,6 @@ mod tests {
         assert_eq!(spool.written(), 4 * 160_000);
         assert_eq!(kept.get(1..3).unwrap(), all.narrow(0, 1, 2));
         assert_eq!(kept.get(0..9).unwrap(), all);
-        kept.forget_before(4);
-        kept.push(&spool, &all.narrow(0, 0, 4)).unwrap();
-        assert_eq!(spool.written(), 4 * 160_000, "no share was freed");
-    }
-
-    #[test]
-    fn forgotten_images_free_their_share_and_leave_the_rest() {
-        let all = counting(9);
-        let spool = Spool::new(9 * 24, &std::env::temp_dir());
-        let mut kept = Sequence::default();
-        for run in all.split_with_sizes([4, 1, 3, 1], 0) {
-            kept.push(&spool, &run).unwrap();
-        }
-        kept.forget_before(7); // the third tensor, images 5 to 7, is still needed
-        assert_eq!(kept.len(), 9);
-        assert!(kept.get(4..6).is_err());
-        assert_eq!(kept.get(5..9).unwrap(), all.narrow(0, 5, 4));
-        kept.push(&spool, &counting(5)).unwrap();
-        assert_eq!(spool.written(), 0);
-        assert_eq!(kept.get(9..14).unwrap(), counting(5));
-        kept.forget_before(14);
-        assert_eq!((kept.len(), kept.get(13..14).is_err()), (14, true));
     }
 
     #[test]

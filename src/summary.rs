@@ -36,6 +36,11 @@ pub struct Summary<'a> {
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.
     pub files: Vec<String>,
+    /// Whether the maps have blocks of one colour, and whether they leave pixels out.
+    #[serde(skip)]
+    pub is_in_blocks: bool,
+    #[serde(skip)]
+    pub leaves_out: bool,
     /// Time of each stage.
     #[serde(serialize_with = "as_seconds")]
     pub seconds: Vec<(&'static str, Duration)>,

@@ -330,11 +330,16 @@
       fact("Sharpened by", guides.join(", ") || "nothing");
     }
     if (guides.length > 0) fact("Rule", data.rule);
-    fact("Features kept", {
+    const kept = {
       common: "what all images share",
       unique: "what not all images have",
       all: "all, in 27 colours",
-    }[data.keep] ?? data.keep);
+    }[data.keep] ?? data.keep;
+    fact("Features kept", data.hatched ? `${kept}; the rest is hatched` : kept);
+    const held = (data.variance_ratio ?? []).slice(0, 3).reduce((sum, share) => sum + share, 0);
+    const follow = data.colour_correlation;
+    const worth = typeof follow === "number" ? `; similarity of all channels: r = ${follow.toFixed(2)}` : "";
+    fact("Colours", `${(100 * held).toFixed(0)} % of the variance${worth}`);
     fact("Saliency", data.saliency);
     const terms = { size: "Input", std: "Deviation" };
     for (const { name, text, from } of data.settings ?? []) {

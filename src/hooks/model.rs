@@ -157,7 +157,9 @@ impl HookedModel {
         outputs.push(Output::of(&graph, selection.excitation, Reading::Whole));
         outputs.extend(reading.into_iter().flat_map(|reading| {
             let guides = selection.guides.iter();
-            guides.map(|&guide| Output::of(&graph, guide, reading)).collect::<Vec<_>>()
+            guides
+                .map(|&guide| Output::of(&graph, guide, reading))
+                .collect::<Vec<_>>()
         }));
         let saliency = hooks.saliency.as_ref();
         let tap = saliency.map(|hook| gradient_tap(&graph, &scores, &selection, hook));

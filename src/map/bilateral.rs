@@ -113,7 +113,9 @@ fn weighed(
     let far = vertical.unsqueeze(1).unsqueeze(3) + columns.distance().unsqueeze(0).unsqueeze(2);
     let (height, width) = (band.pixels.end - band.pixels.start, columns.pixels);
     let far = far.f_reshape([height * width, -1])?;
-    let lengths = there.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let lengths = there
+        .square()
+        .sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
     let likeness = here.f_bmm(&there)? * (2.0 * unlike) - lengths * unlike - far;
     let weights = likeness.softmax(-1, Kind::Float);
     let values = vectors(run(values, 2, &band.cells)).transpose(1, 2);
@@ -163,7 +165,7 @@ impl Axis {
     /// `d^2 / 2 NEAR^2`, infinite beyond FARTHEST, `[pixels,cells]` float32.
     fn distance(&self) -> Tensor {
         let squares = self.squares();
-        let far = squares.gt(FARTHEST * FARTHEST);
+        let far = squares.gt(FARTHEST * FARTHEST * (1.0 + 1e-12)); // exactly as far is near enough
         (squares / (2.0 * NEAR * NEAR))
             .masked_fill(&far, f64::INFINITY)
             .to_kind(Kind::Float)
@@ -178,7 +180,11 @@ impl Axis {
 
     /// The pixels over each cell, with the cells that have weight there.
     fn bands(&self) -> Vec<Band> {
-        let cell_of = |pixel: i64| self.place(pixel).round().clamp(0.0, (self.cells - 1) as f64);
+        let cell_of = |pixel: i64| {
+            self.place(pixel)
+                .round()
+                .clamp(0.0, (self.cells - 1) as f64)
+        };
         let reach = FARTHEST.ceil() as i64;
         let mut bands: Vec<Band> = Vec::new();
         let mut start = 0;

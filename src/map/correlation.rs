@@ -72,7 +72,10 @@ impl Sample {
             return Ok(None);
         }
         let rows = Tensor::f_cat(&self.rows, 0)?;
-        let lengths = rows.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Double).sqrt();
+        let lengths = rows
+            .square()
+            .sum_dim_intlist([1i64].as_slice(), true, Kind::Double)
+            .sqrt();
         let rows = &rows / lengths.clamp_min(f64::MIN_POSITIVE);
         let cosines = rows.f_matmul(&rows.transpose(0, 1))?;
         let colours = colours.permute([0, 2, 3, 1]).reshape([-1, 3]);

@@ -454,15 +454,12 @@ impl Maps {
 
     /// The quantised colour of each pixel, `[n,h,w]` to `[n,H,W]`: the one with the largest weight
     /// among the cells. So a pixel has a colour that a cell has.
-    fn winners(
-        &self,
-        codes: &Tensor,
-        guides: &impl Fn() -> Result<Vec<Tensor>>,
-    ) -> Result<Tensor> {
+    fn winners(&self, codes: &Tensor, guides: &impl Fn() -> Result<Vec<Tensor>>) -> Result<Tensor> {
         let size = self.options.size;
         let nearest = |codes: &Tensor| {
             let codes = codes.unsqueeze(1).to_kind(Kind::Float);
-            let codes = codes.upsample_nearest2d([size.height, size.width], None, None);
+            let codes =
+                codes.internal_upsample_nearest_exact2d([size.height, size.width], None, None);
             codes.squeeze_dim(1).to_kind(Kind::Int64)
         };
         match self.options.upsampling {

@@ -122,7 +122,9 @@ pub fn select(quantised: &Tensor, shared: ColourSet, filter: FeatureFilter) -> T
 /// For each colour 1 in the cells that have it, else 0: `[n,h,w]` int64 -> `[n,27,h,w]` float32.
 pub fn membership(codes: &Tensor) -> Tensor {
     let numbers = Tensor::arange(i64::from(COLOURS), (Kind::Int64, codes.device()));
-    let own = codes.unsqueeze(1).eq_tensor(&numbers.reshape([1, -1, 1, 1]));
+    let own = codes
+        .unsqueeze(1)
+        .eq_tensor(&numbers.reshape([1, -1, 1, 1]));
     own.to_kind(Kind::Float)
 }
 
@@ -147,7 +149,9 @@ pub fn painted(codes: &Tensor, shared: ColourSet, filter: FeatureFilter) -> Tens
     let table = Tensor::from_slice(&table).reshape([-1, 3]);
     let (images, height, width) = codes.size3().unwrap_or_default();
     let painted = table.index_select(0, &codes.reshape([-1]));
-    painted.reshape([images, height, width, 3]).permute([0, 3, 1, 2])
+    painted
+        .reshape([images, height, width, 3])
+        .permute([0, 3, 1, 2])
 }
 
 /// The number of each pixel's colour, in ascending order of (r, g, b):

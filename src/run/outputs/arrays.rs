@@ -33,6 +33,9 @@ impl Output for Arrays<'_> {
             ("input", input),
         ];
         layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
+        if maps.leaves_out() {
+            layout.push(("left_out", vec![images, height, width]));
+        }
         let layout: Vec<(String, Vec<usize>)> = layout
             .into_iter()
             .map(|(name, shape)| (name.into(), shape.iter().map(|&n| n as usize).collect()))
@@ -45,7 +48,8 @@ impl Output for Arrays<'_> {
             let mut writer = ArrayWriter::create(out, format, &layout, &results.paths)?;
             let array = writer.array("maps")?;
             for images in maps.chunks() {
-                array.write(&values(&maps.map(images)?)?)?;
+                let map = maps.map(images)?.nan_to_num(0.0, None, None);
+                array.write(&values(&map)?)?;
             }
             writer.array("features")?.write(&values(&maps.features)?)?;
             writer.array("variance_ratio")?.write(&ratios)?;
@@ -58,6 +62,13 @@ impl Output for Arrays<'_> {
             }
             if let Some(saliency) = &maps.saliency {
                 writer.array("saliency")?.write(&values(saliency)?)?;
+            }
+            if maps.leaves_out() {
+                let array = writer.array("left_out")?;
+                for images in maps.chunks() {
+                    let left_out = maps.map(images)?.select(1, 0).isnan();
+                    array.write(&values(&left_out.to_kind(Kind::Float))?)?;
+                }
             }
             writer.finish()?;
             Ok(())

@@ -6,7 +6,7 @@ use image::RgbImage;
 use super::pictures::overlaid;
 use super::{Destination, Output, Results};
 use crate::classes::Class;
-use crate::convert::{ramp_picture, to_picture};
+use crate::convert::ramp_picture;
 use crate::figure::{Column, MapFigure, Panel, Scaling, colormap, draw_maps, most_images};
 use crate::options::OutputOptions;
 use crate::output::Outputs;
@@ -36,7 +36,7 @@ impl Figure<'_> {
         let picture = results.picture(image);
         let mut panels = vec![
             Panel::new(picture, Scaling::Smooth),
-            Panel::new(to_picture(&map)?, scaling),
+            Panel::new(results.map_picture(&map, image)?, scaling),
         ];
         if let Some(alpha) = self.0.overlay {
             let over = overlaid(&picture.load()?, &map, alpha, scaling)?;
@@ -93,7 +93,9 @@ impl Output for Figure<'_> {
             let figure = MapFigure {
                 columns,
                 row_names: row_names.clone(),
-                caption: results.settings.phrases().join("; "),
+                caption: [results.colour_phrases(), results.settings.phrases()]
+                    .concat()
+                    .join("; "),
                 most_columns: *figure_columns,
             };
             let numbered = if count > most {

@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
+use image::RgbImage;
 use tch::Tensor;
 
 use crate::arrays::BasisOf;
 use crate::classes::Class;
-use crate::figure::Scaling;
+use crate::convert::to_picture;
+use crate::figure::{Picture, Scaling};
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
@@ -32,7 +34,7 @@ use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
 
-use pictures::StoredPicture;
+use pictures::{StoredPicture, map_picture};
 
 /// One kind of result.
 pub trait Output {
@@ -130,6 +132,31 @@ impl Results {
         Some(all.get(image as i64).get(0))
     }
 
+    /// The picture of a map: at its own size, or with what is left out hatched at that of the image.
+    fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
+        match self.maps.leaves_out() {
+            true => map_picture(map, Picture::size(&self.picture(image)), self.scaling()),
+            false => to_picture(map),
+        }
+    }
+
+    /// What the colours are worth, and what is not a colour.
+    fn colour_phrases(&self) -> Vec<String> {
+        let shares = self.maps.variance_ratio.iter().take(3);
+        let mut phrases = vec![format!(
+            "the colours hold {:.0} % of the variance{}",
+            100.0 * shares.sum::<f64>(),
+            match self.maps.colour_correlation {
+                Some(r) => format!(" and follow the similarity of all channels with r = {r:.2}"),
+                None => String::new(),
+            }
+        )];
+        if self.maps.leaves_out() {
+            phrases.push("hatched: left out".to_string());
+        }
+        phrases
+    }
+
     fn picture(&self, image: usize) -> StoredPicture<'_> {
         StoredPicture {
             pictures: &self.pictures,
@@ -165,6 +192,8 @@ impl Results {
                 })
                 .collect(),
             files,
+            is_in_blocks: self.maps.is_in_blocks(),
+            leaves_out: self.maps.leaves_out(),
             seconds: clock.stages().to_vec(),
         }
     }

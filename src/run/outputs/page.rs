@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::pictures::file_stem;
 use super::{Destination, Output, Results};
-use crate::convert::{ramp_picture, to_picture};
+use crate::convert::ramp_picture;
 use crate::figure::colormap;
 use crate::output::{Outputs, folder_of};
 use crate::report::Gallery;
@@ -29,7 +29,7 @@ impl Output for Page<'_> {
             gallery.add(
                 &file_stem(image, count, path),
                 &results.picture(image).load()?,
-                &to_picture(&results.map(image)?.narrow(0, 0, 3))?,
+                &results.map_picture(&results.map(image)?.narrow(0, 0, 3), image)?,
                 saliency.transpose()?.as_ref(),
                 &mut to.files,
             )?;

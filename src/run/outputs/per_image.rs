@@ -3,9 +3,8 @@
 use anyhow::Result;
 use image::ImageFormat;
 
-use super::pictures::{OVERLAY, file_stem, overlaid, scaled};
+use super::pictures::{OVERLAY, file_stem, map_picture, overlaid};
 use super::{Destination, Output, Results};
-use crate::convert::to_picture;
 use crate::options::OutputOptions;
 
 /// The pictures in the folder `PRISM_<network>`.
@@ -24,7 +23,7 @@ impl Output for PerImage<'_> {
         for (image, path) in results.paths.iter().enumerate() {
             let map = results.map(image)?;
             let over = overlaid(&results.picture(image).load()?, &map, alpha, scaling)?;
-            let alone = to_picture(&scaled(&map, over.dimensions(), scaling))?;
+            let alone = map_picture(&map, over.dimensions(), scaling)?;
             let stem = file_stem(image, count, path);
             for (kind, picture) in [("map", &alone), ("overlay", &over)] {
                 let file = folder.join(format!("{stem}_{kind}.png"));

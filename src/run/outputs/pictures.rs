@@ -62,8 +62,30 @@ pub fn scaled(map: &Tensor, (width, height): (u32, u32), scaling: Scaling) -> Te
     scaled.squeeze_dim(0)
 }
 
+/// Side of the stripes for pixels that are left out, along rows and columns; a picture has some
+/// hundred pixels.
+const STRIPE: u32 = 6;
+/// Their greys. None of the 27 quantised colours is one of them.
+const GREYS: [u8; 2] = [96, 160];
+
+/// The picture of a map `[c,h,w]` at the size (width, height) of a picture. Pixels that are left
+/// out are hatched.
+///
+/// # Errors
+/// Returns an error if the map has another shape.
+pub fn map_picture(map: &Tensor, size: (u32, u32), scaling: Scaling) -> Result<RgbImage> {
+    let map = scaled(map, size, scaling);
+    let mut picture = to_picture(&map.nan_to_num(0.0, None, None))?;
+    let left_out = Vec::<bool>::try_from(map.get(0).isnan().contiguous().view([-1]))?;
+    for ((x, y, pixel), _) in (picture.enumerate_pixels_mut().zip(left_out)).filter(|(_, out)| *out)
+    {
+        pixel.0 = [GREYS[((x + y) / STRIPE % 2) as usize]; 3];
+    }
+    Ok(picture)
+}
+
 /// A map `[3,h,w]` blended over a picture with opacity `alpha`; a fourth channel, the
-/// saliency, multiplies the opacity.
+/// saliency, multiplies the opacity. Pixels that are left out stay as they are.
 ///
 /// # Errors
 /// Returns an error if the map has another shape.
@@ -80,7 +102,7 @@ pub fn overlaid(
         .permute([2, 0, 1])
         .to_kind(Kind::Float)
         / 255.0;
-    let change = map.narrow(0, 0, 3) - &below;
+    let change = (map.narrow(0, 0, 3) - &below).nan_to_num(0.0, None, None);
     let change = match map.size()[0] {
         4 => change * map.narrow(0, 3, 1),
         _ => change,
@@ -120,6 +142,31 @@ mod tests {
         let map = Tensor::from_slice(&[1.0f32, 0.0, 0.5, 0.0]).reshape([4, 1, 1]);
         let over = overlaid(&picture, &map, 1.0, Scaling::Blocks).unwrap();
         assert_eq!(over, picture, "what is not salient is not covered");
+    }
+
+    #[test]
+    fn pixels_that_are_left_out_are_hatched_in_no_quantised_colour() {
+        let map = Tensor::from_slice(&[0.5f32, f32::NAN]).reshape([1, 1, 2]);
+        let picture =
+            map_picture(&map.expand([3, 1, 2], false), (48, 24), Scaling::Blocks).unwrap();
+        let right: Vec<[u8; 3]> = (24..48).map(|x| picture.get_pixel(x, 0).0).collect();
+        assert_eq!(picture.get_pixel(23, 0).0, [128; 3]);
+        for grey in GREYS {
+            assert_eq!(
+                right.iter().filter(|&&pixel| pixel == [grey; 3]).count(),
+                12
+            );
+            assert!(![0, 127, 128, 255].contains(&grey));
+        }
+        let photograph = RgbImage::from_pixel(2, 1, Rgb([10, 20, 30]));
+        let over = overlaid(
+            &photograph,
+            &map.expand([3, 1, 2], false),
+            1.0,
+            Scaling::Blocks,
+        )
+        .unwrap();
+        assert_eq!(over.get_pixel(1, 0).0, [10, 20, 30]);
     }
 
     #[test]
