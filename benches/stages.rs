@@ -11,7 +11,7 @@ use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, 
 use prism::hooks::{Hooks, Precision};
 use prism::images;
 use prism::images::{Normalisation, to_batch};
-use prism::map::{PcaAccumulator, gradual_extrapolation, regression, to_picture};
+use prism::map::{PcaAccumulator, bilateral, gradual_extrapolation, stored, to_picture};
 use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use tch::Tensor;
 
@@ -96,16 +96,16 @@ fn maps(c: &mut Criterion) {
     let colours = rand(&[1, 3, 7, 7]);
     let guides: Vec<Tensor> = [(112, 2), (56, 2), (28, 2), (14, 3), (7, 3)]
         .into_iter()
-        .flat_map(|(side, count)| (0..count).map(move |_| rand(&[1, 4, side, side])))
+        .flat_map(|(side, count)| (0..count).map(move |_| stored(&rand(&[1, 16, side, side]))))
         .collect();
     let size = Size::new(SIDE, SIDE);
-    c.bench_function("bring an image up by regression", |b| {
-        b.iter(|| regression(&colours, &guides, size).unwrap());
+    c.bench_function("upsample an image bilaterally", |b| {
+        b.iter(|| bilateral(&colours, &guides, size).unwrap());
     });
     let means: Vec<Tensor> = [224, 112, 56, 28, 14]
         .map(|side| rand(&[1, 1, side, side]))
         .into();
-    c.bench_function("bring an image up by products", |b| {
+    c.bench_function("upsample an image by products", |b| {
         b.iter(|| gradual_extrapolation(&colours, &means));
     });
 }

@@ -32,12 +32,9 @@ fn main() -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
 
     // As many batches as you like: the maps are of all of them together.
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(MapOptions::of(&model, None));
     collector.add(model.forward(&to_batch(&pictures, &network.normalisation())?)?)?;
-    let maps = collector.finish(MapOptions {
-        keep: None,
-        extrapolation: Some(model.extrapolation()),
-    })?;
+    let maps = collector.finish()?;
 
     let reading = model.evidence().read(&maps.logits);
     let top = top_classes(&maps.logits, reading.kind, Some(&Labels::imagenet()), 3)?;

@@ -93,8 +93,13 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// A collector for these maps that stores tensors in memory.
+    pub fn new(options: MapOptions) -> Collector {
+        Collector::with_spool(options, &Spool::default())
+    }
+
     /// A collector for these maps that stores tensors in `spool`.
-    pub fn new(options: MapOptions, spool: &Spool) -> Collector {
+    pub fn with_spool(options: MapOptions, spool: &Spool) -> Collector {
         Collector {
             options,
             spool: spool.clone(),

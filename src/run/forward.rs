@@ -74,7 +74,7 @@ pub fn forward_all(
     options: &ForwardOptions<'_>,
 ) -> Result<Forwarded> {
     let mut all = Forwarded {
-        collector: Collector::new(options.maps, options.spool),
+        collector: Collector::with_spool(options.maps, options.spool),
         paths: Vec::new(),
         pictures: Sequence::default(),
         input: Sequence::default(),

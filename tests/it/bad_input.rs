@@ -967,7 +967,7 @@ fn basis_files_are_checked() {
         endless.safetensors => 1: endless.safetensors | is no basis
         # A basis of another kind of map.
         basis.safetensors --inclusive => 1: basis.safetensors | colours 'every' | 'common'
-        basis.safetensors --no-gradual-extrapolation => 1: basis.safetensors | extrapolation | 'none'
+        basis.safetensors --no-gradual-extrapolation => 1: basis.safetensors | upsampling | 'none'
         basis.safetensors --layer features.5 => 1: basis.safetensors | layer | features.5
         basis.safetensors => 0
         "#,

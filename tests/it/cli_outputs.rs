@@ -101,7 +101,7 @@ fn an_overlay_adds_a_row_and_columns_wrap() {
 #[test]
 fn a_basis_gives_a_later_run_the_same_colours() {
     let place = Place::new();
-    // The features of tiny_vgg are upsampled by products, those of tiny_resnet by a regression.
+    // The features of tiny_vgg are upsampled by products, those of tiny_resnet bilaterally.
     for (name, options) in [
         ("tiny_vgg_traced", ""),
         ("tiny_vgg_traced", "--no-gradual-extrapolation"),

@@ -3,7 +3,7 @@
 
 use crate::common::{Npz, data, largest_difference};
 use prism::Size;
-use prism::hooks::{Extrapolation, HookedModel, Hooks, NetworkGraph, SaliencyHook};
+use prism::hooks::{HookedModel, Hooks, NetworkGraph, SaliencyHook, Upsampling};
 use prism::saliency::Method;
 use tch::Device;
 
@@ -122,8 +122,7 @@ fn a_crop_is_shown_alone() {
         (region.rows.clone(), region.columns.clone()),
         (8..40, 16..48)
     );
-    let size = Size::new(32, 32);
-    assert_eq!(model.extrapolation(), Extrapolation::Regression { size });
+    assert_eq!(region.size(), Size::new(32, 32));
 }
 
 #[test]
@@ -147,6 +146,5 @@ fn what_has_no_place_on_the_image_is_said_or_refused() {
 #[test]
 fn guides_that_can_be_negative_are_not_multiplied() {
     let model = hook("selu", &Hooks::default()).unwrap();
-    let size = Size::new(SIDE, SIDE);
-    assert_eq!(model.extrapolation(), Extrapolation::Regression { size });
+    assert_eq!(model.upsampling(), Upsampling::Bilateral);
 }

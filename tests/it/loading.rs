@@ -256,14 +256,10 @@ fn a_saliency_changes_neither_scores_nor_maps() {
             continue;
         }
         let map = |model: &HookedModel| {
-            let mut collector = Collector::default();
+            let options = MapOptions::of(model, None);
+            let mut collector = Collector::new(options);
             collector.add(model.forward(&images).unwrap()).unwrap();
-            let extrapolation = Some(model.extrapolation());
-            let options = MapOptions {
-                keep: None,
-                extrapolation,
-            };
-            let maps = collector.finish(options).unwrap();
+            let maps = collector.finish().unwrap();
             let colours = maps.map(0..maps.len()).unwrap();
             colours.narrow(1, 0, 3) // alpha is the saliency
         };

@@ -3,7 +3,7 @@
 
 use crate::common::{NETWORKS, Npz, data, largest_difference};
 use prism::Size;
-use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, Precision, Rule};
+use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, Precision, Rule, Upsampling};
 use prism::internals::Spool;
 use prism::map::{Collector, FeatureFilter, MapOptions, Maps};
 use tch::{Device, Tensor};
@@ -49,16 +49,15 @@ fn kept_maps(
     extrapolate: bool,
     keep: Option<FeatureFilter>,
 ) -> Maps {
-    let mut collector = Collector::default();
+    let mut options = MapOptions::of(model, keep);
+    if !extrapolate {
+        options.upsampling = Upsampling::None;
+    }
+    let mut collector = Collector::new(options);
     for batch in input.split(chunk, 0) {
         collector.add(model.forward(&batch).unwrap()).unwrap();
     }
-    collector
-        .finish(MapOptions {
-            keep,
-            extrapolation: extrapolate.then(|| model.extrapolation()),
-        })
-        .unwrap()
+    collector.finish().unwrap()
 }
 
 fn all(maps: &Maps) -> Tensor {
@@ -111,16 +110,37 @@ fn maps_are_those_of_pytorch_by_both_rules() {
             for (extrapolate, suffix) in [(true, ""), (false, "_no_ge")] {
                 let ours = all(&maps(&hook(file, rule), &input, 3, extrapolate));
                 let theirs = expected.tensor(&format!("maps_{name}{suffix}"));
-                let difference = (&ours - &theirs).abs();
-                let worst = difference.max().double_value(&[]);
-                let mean = difference.mean(tch::Kind::Double).double_value(&[]);
-                assert!(
-                    worst <= WORST && mean <= MEAN,
-                    "{file} {name}{suffix}: {worst} at worst, {mean} in the mean"
-                );
+                assert_same_map(&ours, &theirs, &format!("{file} {name}{suffix}"));
             }
         }
     });
+}
+
+/// Rounding of a stored guide by another step moves single pixels; other constants of the rule move
+/// the mean by 5e-4 at least.
+fn assert_same_map(ours: &Tensor, theirs: &Tensor, what: &str) {
+    let difference = (ours - theirs).abs();
+    let mean = difference.mean(tch::Kind::Double).double_value(&[]);
+    let off = difference.gt(WORST).to_kind(tch::Kind::Double);
+    let off = off.mean(tch::Kind::Double).double_value(&[]);
+    assert!(
+        mean <= MEAN && off <= 0.005,
+        "{what}: {mean} in the mean, {off} of the pixels"
+    );
+}
+
+/// The guides of the VGG family serve both ways.
+#[test]
+fn the_vgg_family_can_be_upsampled_bilaterally() {
+    let expected = Npz::open("tests/data/expected/tiny_vgg.npz");
+    let hooks = Hooks {
+        upsampling: Some(Upsampling::Bilateral),
+        ..Hooks::default()
+    };
+    let network = load("tiny_vgg_traced.pt");
+    let model = HookedModel::new(&network, Size::new(64, 64), &hooks).unwrap();
+    let ours = all(&maps(&model, &expected.tensor("input"), 2, true));
+    assert_same_map(&ours, &expected.tensor("maps_auto_bilateral"), "tiny_vgg");
 }
 
 /// Shared, unique and all quantised colours. Rounding decides for pixels at the border of two
@@ -156,21 +176,52 @@ fn quantised_maps_are_those_of_pytorch() {
     }
 }
 
-/// A regression upsamples quantised colours, too.
+/// Every pixel has one of the 27 colours or is left out, at any resolution.
 #[test]
 fn quantised_maps_of_the_auto_rule_are_those_of_pytorch() {
     let model = hook("tiny_resnet_traced.pt", Rule::Auto);
     let expected = Npz::open("tests/data/expected/tiny_resnet.npz");
     let input = expected.tensor("input");
-    let ours = all(&kept_maps(
-        &model,
-        &input,
-        2,
-        true,
-        Some(FeatureFilter::Unique),
-    ));
-    let difference = largest_difference(&ours, &expected.tensor("maps_auto_exclusive"));
-    assert!(difference <= WORST, "{difference}");
+    for (keep, name) in [
+        (FeatureFilter::Shared, "inclusive"),
+        (FeatureFilter::Unique, "exclusive"),
+        (FeatureFilter::All, "both"),
+    ] {
+        for (extrapolate, suffix, allowed) in
+            [(true, "", 0.005 * 3.0 * 4096.0), (false, "_no_ge", 1.0)]
+        {
+            let what = format!("{name}{suffix}");
+            let ours = all(&kept_maps(&model, &input, 2, extrapolate, Some(keep)));
+            let left_out = ours.select(1, 0).isnan();
+            let colours = ours.nan_to_num(0.0, None, None);
+            let theirs = expected.tensor(&format!("maps_auto_{what}"));
+            assert_eq!(colours.size(), theirs.size(), "{what}");
+            let count = |wrong: Tensor| wrong.count_nonzero(0).int64_value(&[]) as f64;
+            let off = (&colours - &theirs)
+                .abs()
+                .amax([1i64].as_slice(), false)
+                .gt(1e-6);
+            assert!(count(off.reshape([-1])) <= allowed, "{what}");
+            let levels = (&colours * 2.0 - (&colours * 2.0).round()).abs();
+            assert_eq!(
+                levels.max().double_value(&[]),
+                0.0,
+                "{what}: one of 27 colours"
+            );
+            if keep == FeatureFilter::All {
+                assert_eq!(count(left_out.reshape([-1])), 0.0, "{what}");
+            } else {
+                let theirs = expected
+                    .tensor(&format!("left_out_auto_{what}"))
+                    .to_kind(tch::Kind::Bool);
+                assert!(count(theirs.reshape([-1])) > 0.0);
+                assert!(
+                    count(left_out.logical_xor(&theirs).reshape([-1])) <= allowed,
+                    "{what}"
+                );
+            }
+        }
+    }
 }
 
 /// Notes and maps of batches in which the filter of colours leaves nothing, or everything.
@@ -279,15 +330,11 @@ fn a_map_is_the_same_from_memory_and_from_a_file() {
     let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
     let of = |limit| {
         let spool = Spool::new(limit, &std::env::temp_dir());
-        let mut collector = Collector::new(&spool);
+        let mut collector = Collector::with_spool(MapOptions::of(&model, None), &spool);
         for image in input.split(1, 0) {
             collector.add(model.forward(&image).unwrap()).unwrap();
         }
-        let options = MapOptions {
-            keep: None,
-            extrapolation: Some(model.extrapolation()),
-        };
-        (all(&collector.finish(options).unwrap()), spool.written())
+        (all(&collector.finish().unwrap()), spool.written())
     };
     let ((in_memory, none), (from_file, some)) = (of(usize::MAX), of(20_000));
     assert_eq!(none, 0);

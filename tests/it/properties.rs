@@ -428,7 +428,7 @@ proptest! {
         (mean, components) in (1usize..9).prop_flat_map(|channels| {
             (vec(-1e3f64..1e3, channels), vec(-1.0f64..1.0, channels * COMPONENTS as usize))
         }),
-        [features, shown, maps] in [some_norm(), some_norm(), some_norm()],
+        [features, maps] in [some_norm(), some_norm()],
         network in "\\PC{0,12}",
     ) {
         let channels = mean.len() as i64;
@@ -436,7 +436,7 @@ proptest! {
             network,
             layer: "features.10".into(),
             channels,
-            extrapolation: "regression".into(),
+            upsampling: "bilateral".into(),
             colours: "every".into(),
         };
         let basis = Basis {
@@ -445,7 +445,6 @@ proptest! {
                 components: Tensor::from_slice(&components).reshape([COMPONENTS, channels]),
             },
             features,
-            shown,
             maps,
         };
         let folder = tempfile::tempdir().unwrap();
@@ -455,7 +454,7 @@ proptest! {
         prop_assert_eq!(values(&read.axes.mean), mean);
         prop_assert_eq!(values(&read.axes.components), components);
         prop_assert_eq!(read.axes.components.size(), [COMPONENTS, channels]);
-        for (found, expected) in [(read.features, features), (read.shown, shown), (read.maps, maps)] {
+        for (found, expected) in [(read.features, features), (read.maps, maps)] {
             prop_assert_eq!(found.values(), expected.values());
         }
         let another = BasisOf { layer: "features.5".into(), ..of };

@@ -313,15 +313,12 @@ fn the_map_takes_the_saliency_as_alpha() {
     let input = Npz::open("tests/data/expected/tiny_vgg.npz").tensor("input");
     let network = load("networks/tiny_vgg_scripted.pt");
     let maps = |model: HookedModel| {
-        let mut collector = Collector::default();
+        let options = MapOptions::of(&model, None);
+        let mut collector = Collector::new(options);
         for image in input.split(1, 0) {
             collector.add(model.forward(&image).unwrap()).unwrap();
         }
-        let options = MapOptions {
-            keep: None,
-            extrapolation: Some(model.extrapolation()),
-        };
-        collector.finish(options).unwrap()
+        collector.finish().unwrap()
     };
     let size = Size::new(64, 64);
     let plain = maps(HookedModel::new_plain(&network, size, &Hooks::default()).unwrap());

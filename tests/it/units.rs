@@ -1,15 +1,15 @@
 //! The mathematics of a map against values of NumPy and of explicit formulas
-//! (tests/reference/make_expected.py): PCA, norm, resize, gradual extrapolation and regression; and
-//! streamed or merged accumulators against the same values.
+//! (tests/reference/make_expected.py): PCA, norm, resize, gradual extrapolation and bilateral
+//! upsampling; and streamed or merged accumulators against the same values.
 
 use std::fs;
 
 use crate::common::{assert_near, data, largest_difference};
 use prism::Size;
-use prism::hooks::{Excitations, Extrapolation};
+use prism::hooks::{Excitations, Upsampling};
 use prism::map::{
     COMPONENTS, Collector, FeatureFilter, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
-    gradual_extrapolation, regression, resize, svd_flip,
+    bilateral, gradual_extrapolation, resize, stored, svd_flip,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -275,6 +275,16 @@ fn excitations_that_are_not_finite_are_an_error() {
     assert!(PcaAccumulator::new(2).add(&excitation(&rows)).is_err());
 }
 
+/// Maps by products.
+fn product(keep: Option<FeatureFilter>) -> MapOptions {
+    MapOptions {
+        keep,
+        upsampling: Upsampling::Product,
+        size: Size::new(8, 8),
+        is_torchprism: true,
+    }
+}
+
 /// Scores and guides come from other layers than the final excitation.
 #[test]
 fn scores_and_guides_that_are_not_finite_are_an_error() {
@@ -284,7 +294,8 @@ fn scores_and_guides_that_are_not_finite_are_an_error() {
         (f64::NAN, 1.0, false),
         (1.0, f64::INFINITY, false),
     ] {
-        let added = Collector::default().add(Excitations {
+        let mut collector = Collector::new(product(None));
+        let added = collector.add(Excitations {
             logits: tensor(&[1, 5], score),
             excitation: tensor(&[1, 4, 2, 2], 1.0),
             guides: vec![tensor(&[1, 1, 4, 4], guide)],
@@ -299,7 +310,7 @@ fn scores_and_guides_that_are_not_finite_are_an_error() {
 fn images_without_a_common_colour_make_a_black_map_and_a_note() {
     let maps = |keep| {
         let value = Tensor::from_slice(&[3.0f32, 3.0, -3.0, -3.0]).reshape([2, 1, 1, 2]);
-        let mut collector = Collector::default();
+        let mut collector = Collector::new(product(Some(keep)));
         collector
             .add(Excitations {
                 logits: Tensor::zeros([2, 5], tch::kind::FLOAT_CPU),
@@ -308,12 +319,7 @@ fn images_without_a_common_colour_make_a_black_map_and_a_note() {
                 saliency: None,
             })
             .unwrap();
-        collector
-            .finish(MapOptions {
-                keep: Some(keep),
-                extrapolation: Some(Extrapolation::Product),
-            })
-            .unwrap()
+        collector.finish().unwrap()
     };
     let common = maps(FeatureFilter::Shared);
     assert!(common.note().unwrap().contains("no colour is common"));
@@ -441,41 +447,90 @@ fn planes(value: &Value) -> Tensor {
     Tensor::cat(&planes, 1)
 }
 
-#[test]
-fn a_regression_predicts_the_colours_from_its_guides() {
-    let case = expected("regression");
-    let (colours, guides) = (planes(&case["colours"]), planes(&case["guides"]));
-    let result = planes(&case["result"]);
-    let fitted = |guides: &[Tensor]| regression(&colours, guides, Size::new(3, 4)).unwrap();
-    let found = fitted(&[guides.shallow_clone()]);
-    assert!(largest_difference(&found, &result) < 1e-5);
-    assert!(largest_difference(&found, &colours) > 0.1);
-
-    // Sign, scale and grouping of the guides do not matter; a constant guide has no effect.
-    let (first, second) = (guides.narrow(1, 0, 1), guides.narrow(1, 1, 1));
-    let other = fitted(&[&second * -300.0 + 7.0, first.zeros_like() + 5.0, first]);
-    assert!(largest_difference(&other, &result) < 1e-4);
-    // Each image is fitted separately.
-    let two = Tensor::cat(&[&colours, &colours.flip([3])], 0);
-    let both = Tensor::cat(&[&guides, &(guides.flip([3]) * 2.0)], 0);
-    let found = regression(&two, &[both], Size::new(3, 4)).unwrap();
-    assert!(largest_difference(&found.get(0), &result.get(0)) < 1e-5);
-    assert!(largest_difference(&found.get(1), &result.get(0).flip([2])) < 1e-5);
+fn size_in(value: &Value) -> Size {
+    let [height, width] = [0, 1].map(|at| value[at].as_i64().unwrap());
+    Size::new(height, width)
 }
 
 #[test]
-fn a_regression_of_no_guides_or_no_colours_only_resizes() {
-    let colours = planes(&expected("regression")["colours"]);
-    let none = regression(&colours, &[], Size::new(6, 8)).unwrap();
-    assert!(largest_difference(&none, &resize(&colours, Size::new(6, 8))) < 1e-5);
-    let guide = Tensor::arange(12, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, 3, 4]);
-    let flat = regression(&colours.zeros_like(), &[guide], Size::new(6, 8)).unwrap();
-    assert_eq!(flat.abs().max().double_value(&[]), 0.0);
+fn a_pixel_is_the_mean_of_cells_that_are_near_and_alike() {
+    for name in ["bilateral", "bilateral_of_several"] {
+        let case = expected(name);
+        let (colours, size) = (planes(&case["colours"]), size_in(&case["size"]));
+        let guides: Vec<Tensor> = (case["guides"].as_array().unwrap().iter())
+            .map(|guide| stored(&planes(guide)))
+            .collect();
+        for (found, wanted) in guides.iter().zip(case["stored"].as_array().unwrap()) {
+            assert_eq!(found.kind(), Kind::Int8);
+            assert_near(&found.to_kind(Kind::Float), &planes(wanted), 0.0, name);
+        }
+        let working = bilateral(&colours, &guides, size).unwrap().unwrap();
+        assert_eq!(Size::of(&working), size_in(&case["working_size"]), "{name}");
+        assert_near(&working, &planes(&case["at_working_size"]), 1e-5, name);
+        assert_near(
+            &resize(&working, size),
+            &planes(&case["result"]),
+            1e-5,
+            name,
+        );
+        // Each image by itself.
+        let both = Tensor::cat(&[&colours.flip([3]), &colours], 0);
+        let guides: Vec<Tensor> = guides
+            .iter()
+            .map(|g| Tensor::cat(&[&g.flip([3]), g], 0))
+            .collect();
+        let found = bilateral(&both, &guides, size).unwrap().unwrap();
+        assert_near(&found.narrow(0, 1, 1), &working, 1e-5, name);
+        assert_near(&found.narrow(0, 0, 1), &working.flip([3]), 1e-5, name);
+    }
+}
+
+/// The colour with the largest weight among the cells; of equal ones the first.
+#[test]
+fn cells_vote_for_the_colour_of_a_pixel() {
+    for name in ["votes", "votes_tied"] {
+        let case = expected(name);
+        let codes = plane(&rows(&case["codes"]));
+        let guides: Vec<Tensor> = (case["guides"].as_array().unwrap().iter())
+            .map(|guide| stored(&planes(guide)))
+            .collect();
+        let colours: Vec<Tensor> = (0..27).map(|code| codes.eq(code)).collect();
+        let cells = Tensor::cat(&colours, 1).to_kind(Kind::Float);
+        let weights = bilateral(&cells, &guides, size_in(&case["size"]))
+            .unwrap()
+            .unwrap();
+        let won = weights.argmax(1, true).to_kind(Kind::Float);
+        assert_near(&won, &plane(&rows(&case["at_working_size"])), 0.0, name);
+    }
+}
+
+#[test]
+fn sign_and_scale_of_a_guide_do_not_matter_and_none_is_no_rule() {
+    let case = expected("bilateral");
+    let (colours, size) = (planes(&case["colours"]), size_in(&case["size"]));
+    let guide = planes(&case["guides"][0]);
+    let by = |guide: &Tensor| {
+        bilateral(&colours, &[stored(guide)], size)
+            .unwrap()
+            .unwrap()
+    };
+    assert_near(
+        &by(&(&guide * -300.0 + 7.0)),
+        &by(&guide),
+        1e-3,
+        "sign and scale",
+    );
+    assert!(bilateral(&colours, &[], size).unwrap().is_none());
+    let coarse = stored(&guide.narrow(2, 0, 2).narrow(3, 0, 2));
+    assert!(
+        bilateral(&colours, &[coarse], size).unwrap().is_none(),
+        "not finer"
+    );
 }
 
 /// More images than one step upsamples, in batches that divide neither number.
 #[test]
-fn a_regression_in_steps_equals_that_of_all_images_at_once() {
+fn maps_in_steps_equal_those_of_all_images_at_once() {
     // Not libtorch's generator: tests of random networks seed it.
     let seed = std::cell::Cell::new(41.0);
     let random = |sizes: &[i64]| {
@@ -489,7 +544,13 @@ fn a_regression_in_steps_equals_that_of_all_images_at_once() {
     let excitation = random(&[count, 5, 3, 3]);
     let guides = [random(&[count, 2, 6, 6]), random(&[count, 3, 12, 12])];
     let size = Size::new(24, 24);
-    let mut collector = Collector::default();
+    let options = MapOptions {
+        keep: None,
+        upsampling: Upsampling::Bilateral,
+        size,
+        is_torchprism: false,
+    };
+    let mut collector = Collector::new(options);
     for start in (0..count).step_by(3) {
         let run = |tensor: &Tensor| tensor.narrow(0, start, 3);
         let added = collector.add(Excitations {
@@ -500,14 +561,10 @@ fn a_regression_in_steps_equals_that_of_all_images_at_once() {
         });
         added.unwrap();
     }
-    let options = MapOptions {
-        keep: None,
-        extrapolation: Some(Extrapolation::Regression { size }),
-    };
-    let maps = collector.finish(options).unwrap();
+    let maps = collector.finish().unwrap();
     let (_, features) = normed(&maps.features);
-    let upsampled = regression(&features, &guides, size).unwrap();
-    let (_, expected) = normed(&upsampled);
+    let upsampled = bilateral(&features, &guides.map(|guide| stored(&guide)), size);
+    let expected = resize(&upsampled.unwrap().unwrap(), size);
     for images in [0..21, 0..1, 7..9, 20..21, 3..20] {
         let length = images.len() as i64;
         let expected = expected.narrow(0, images.start as i64, length);
