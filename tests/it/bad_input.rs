@@ -250,9 +250,9 @@ fn content(kind: &str) -> Option<Vec<u8>> {
         ("deep", _) => text(&"[".repeat(100_000)),
         ("basis", _) => saved()[0].clone(),
         ("saved", _) => saved()[1].clone(),
-        ("notfinite", _) => basis_with(f64::NAN, 8),
+        ("notfinite", _) => basis_with(f64::NAN, 3),
         // The ends of a range in the wrong order.
-        ("reversed", _) => basis_with(2.0, 16),
+        ("reversed", _) => basis_with(2.0, 2),
         ("mean", _) => written("mean.safetensors", |path| {
             let values = Tensor::zeros([3], (Kind::Float, Device::Cpu));
             Tensor::write_safetensors(&[("mean", &values)], path).unwrap();
@@ -380,10 +380,12 @@ fn saved() -> &'static [Vec<u8>; 2] {
     })
 }
 
-/// The basis with another number at this place, counted from the end.
-fn basis_with(number: f64, from_end: usize) -> Vec<u8> {
+/// The basis with another number at this place of the range of the maps.
+fn basis_with(number: f64, place: usize) -> Vec<u8> {
     let mut basis = saved()[0].clone();
-    let at = basis.len() - from_end;
+    let range = safetensors::SafeTensors::deserialize(&basis).unwrap();
+    let range = range.tensor("map_range").unwrap().data().as_ptr() as usize;
+    let at = range - basis.as_ptr() as usize + 8 * place;
     basis[at..at + 8].copy_from_slice(&number.to_le_bytes());
     basis
 }

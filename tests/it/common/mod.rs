@@ -46,6 +46,14 @@ impl Npz {
         Npz(NpzReader::new(file).unwrap().into())
     }
 
+    /// An array of flags.
+    pub fn flags(&self, name: &str) -> Tensor {
+        let array: ArrayD<bool> = self.0.borrow_mut().by_name(name).unwrap();
+        let array = array.mapv(|flag| u8::from(flag));
+        let tensor = Tensor::try_from(array.as_standard_layout().into_owned()).unwrap();
+        tensor.to_kind(tch::Kind::Bool)
+    }
+
     /// A float32 or float64 array as a float32 tensor.
     pub fn tensor(&self, name: &str) -> Tensor {
         let mut npz = self.0.borrow_mut();
