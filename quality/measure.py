@@ -13,8 +13,9 @@ evaluated on others (the same for all rows). AUC per batch: the same with ONE re
 equal colours must then mean similar features in all of them. Maps smaller than the mask are evaluated as they are
 drawn, in blocks.
 
-Controls are the red, green and blue of the image itself, and the mean colour of the batch everywhere. pytorch-grad-
-cam 1.5.7 gives Grad-CAM (top class) and Deep Feature Factorization of the last activation, per batch and per image.
+Controls are the red, green and blue of the image itself, and the mean colour of the batch everywhere.
+pytorch-grad-cam 1.5.7 gives Grad-CAM (top class) and Deep Feature Factorization of the last activation, per batch and
+per image.
 """
 import argparse
 import sys
@@ -63,8 +64,6 @@ def program_rows(options, network, images):
     """{row: Row} of the binary's maps, and {layer: the binary's features}."""
     found, features = {}, {}
     for name, (flags, layer) in RULES.items():
-        if name in options.without:
-            continue
         saved = program.arrays(options, network, images, flags)
         found[name] = Row(torch.from_numpy(2 * saved["maps"] - 1), layer)
         features[layer] = saved["features"]
@@ -181,7 +180,6 @@ def main():
     parser.add_argument("--samples", default="samples")
     parser.add_argument("--half", default="reporting", choices=("reporting", "choosing"))
     parser.add_argument("--batches", type=int, help="only so many of each network")
-    parser.add_argument("--without", action="append", default=[], choices=RULES, metavar="ROW", help="a row to leave out")
     parser.add_argument("--page", help="Markdown file of the short table; the part between the markers is replaced")
     parser.add_argument("--tables", help="Markdown file of the long tables, likewise")
     parser.add_argument("--threads", type=int, default=1)
