@@ -71,7 +71,8 @@ $(QUALITY)/ready:
 quality: build weights $(QUALITY)/ready
 	$(QUALITY)/venv/bin/python quality/composites.py $(QUALITY)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(QUALITY)/venv/bin/python quality/measure.py $(QUALITY) \
-		--prism target/release/prism --models models --page docs/quality.md
+		--prism target/release/prism --models models --page docs/quality.md --tables docs/quality-tables.md
+	$(QUALITY)/venv/bin/python quality/side_by_side.py docs/gallery/upsampling.jpg
 
 $(VENV)/timm: $(VENV)/ready
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check timm==1.0.31 ofa==0.1.0.post202307202001
