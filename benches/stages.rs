@@ -96,7 +96,9 @@ fn maps(c: &mut Criterion) {
     let colours = rand(&[1, 3, 7, 7]);
     let guides: Vec<Tensor> = [(112, 2), (56, 2), (28, 2), (14, 3), (7, 3)]
         .into_iter()
-        .flat_map(|(side, count)| (0..count).map(move |_| stored(&rand(&[1, 16, side, side]))))
+        .flat_map(|(side, count)| {
+            (0..count).map(move |_| stored(&rand(&[1, 16, side, side])).unwrap())
+        })
         .collect();
     let size = Size::new(SIDE, SIDE);
     c.bench_function("upsample an image bilaterally", |b| {

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use anyhow::Result;
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::product::resize;
@@ -24,26 +25,42 @@ const ALIKE: f64 = 0.2;
 const WINDOW: f64 = 0.6;
 /// Stored guides count steps of 1 / 25 deviation, so a byte reaches 5 deviations.
 const STEPS: f64 = 25.0;
+/// The largest step that is stored.
+const LIMIT: f64 = i8::MAX as f64;
 /// A component is constant except for rounding if its deviation is at most this share of its
 /// largest magnitude.
 const FLAT: f64 = 1e-6;
 
 /// A guide as it is stored: `[n,k,h,w]` float32 to int8. Each component of each image is
 /// standardised over its pixels; a constant one becomes zeros.
-pub fn stored(guide: &Tensor) -> Tensor {
-    let mean = |tensor: &Tensor| tensor.mean_dim([2i64, 3].as_slice(), true, Kind::Double);
-    let guide = guide.to_kind(Kind::Double);
-    let largest = guide.abs().amax([2i64, 3].as_slice(), true);
-    let centred = &guide - mean(&guide);
-    let deviation = mean(&centred.square()).sqrt();
-    let varies = deviation.gt_tensor(&(largest * FLAT));
-    let gain = deviation.reciprocal() * STEPS;
-    let gain = gain.where_self(&varies, &gain.zeros_like());
-    let limit = f64::from(i8::MAX);
-    (centred * gain)
-        .round()
-        .clamp(-limit, limit)
-        .to_kind(Kind::Int8)
+///
+/// # Errors
+/// Returns an error if libtorch fails, for example because memory is not enough.
+pub fn stored(guide: &Tensor) -> Result<Tensor> {
+    let pixels = Size::of(guide).pixels().max(1) as usize;
+    let values = guide.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let values = Vec::<f32>::try_from(values.f_view([-1])?)?;
+    let mut steps = vec![0i8; values.len()];
+    let components = steps.par_chunks_mut(pixels).zip(values.par_chunks(pixels));
+    components.for_each(|(steps, values)| standardise(values, steps));
+    Ok(Tensor::f_from_slice(&steps)?.f_view(guide.size().as_slice())?)
+}
+
+/// A component in steps of its deviation; zeros if it is constant.
+fn standardise(values: &[f32], steps: &mut [i8]) {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+    let squares = values.iter().map(|&v| (f64::from(v) - mean).powi(2));
+    let deviation = (squares.sum::<f64>() / count).sqrt();
+    let largest = values.iter().fold(0f32, |most, v| most.max(v.abs()));
+    if deviation <= f64::from(largest) * FLAT {
+        return;
+    }
+    let gain = STEPS / deviation;
+    for (step, &value) in steps.iter_mut().zip(values) {
+        let steps = ((f64::from(value) - mean) * gain).round_ties_even();
+        *step = steps.clamp(-LIMIT, LIMIT) as i8;
+    }
 }
 
 /// Upsamples values `[n,k,h,w]` float32 of the cells with stored guides `[n,k_i,h_i,w_i]` int8 to

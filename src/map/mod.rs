@@ -133,7 +133,7 @@ impl Collector {
         self.guides.resize_with(guides.len(), Sequence::default);
         for (sequence, guide) in self.guides.iter_mut().zip(&guides) {
             match self.options.upsampling {
-                Upsampling::Bilateral => sequence.push(&self.spool, &stored(guide))?,
+                Upsampling::Bilateral => sequence.push(&self.spool, &stored(guide)?)?,
                 _ => sequence.push(&self.spool, guide)?,
             }
         }

@@ -458,7 +458,7 @@ fn a_pixel_is_the_mean_of_cells_that_are_near_and_alike() {
         let case = expected(name);
         let (colours, size) = (planes(&case["colours"]), size_in(&case["size"]));
         let guides: Vec<Tensor> = (case["guides"].as_array().unwrap().iter())
-            .map(|guide| stored(&planes(guide)))
+            .map(|guide| stored(&planes(guide)).unwrap())
             .collect();
         for (found, wanted) in guides.iter().zip(case["stored"].as_array().unwrap()) {
             assert_eq!(found.kind(), Kind::Int8);
@@ -492,7 +492,7 @@ fn cells_vote_for_the_colour_of_a_pixel() {
         let case = expected(name);
         let codes = plane(&rows(&case["codes"]));
         let guides: Vec<Tensor> = (case["guides"].as_array().unwrap().iter())
-            .map(|guide| stored(&planes(guide)))
+            .map(|guide| stored(&planes(guide)).unwrap())
             .collect();
         let colours: Vec<Tensor> = (0..27).map(|code| codes.eq(code)).collect();
         let cells = Tensor::cat(&colours, 1).to_kind(Kind::Float);
@@ -510,7 +510,7 @@ fn sign_and_scale_of_a_guide_do_not_matter_and_none_is_no_rule() {
     let (colours, size) = (planes(&case["colours"]), size_in(&case["size"]));
     let guide = planes(&case["guides"][0]);
     let by = |guide: &Tensor| {
-        bilateral(&colours, &[stored(guide)], size)
+        bilateral(&colours, &[stored(guide).unwrap()], size)
             .unwrap()
             .unwrap()
     };
@@ -521,7 +521,7 @@ fn sign_and_scale_of_a_guide_do_not_matter_and_none_is_no_rule() {
         "sign and scale",
     );
     assert!(bilateral(&colours, &[], size).unwrap().is_none());
-    let coarse = stored(&guide.narrow(2, 0, 2).narrow(3, 0, 2));
+    let coarse = stored(&guide.narrow(2, 0, 2).narrow(3, 0, 2)).unwrap();
     assert!(
         bilateral(&colours, &[coarse], size).unwrap().is_none(),
         "not finer"
@@ -563,7 +563,11 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
     }
     let maps = collector.finish().unwrap();
     let (_, features) = normed(&maps.features);
-    let upsampled = bilateral(&features, &guides.map(|guide| stored(&guide)), size);
+    let upsampled = bilateral(
+        &features,
+        &guides.map(|guide| stored(&guide).unwrap()),
+        size,
+    );
     let expected = resize(&upsampled.unwrap().unwrap(), size);
     for images in [0..21, 0..1, 7..9, 20..21, 3..20] {
         let length = images.len() as i64;
