@@ -11,7 +11,7 @@ use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, 
 use prism::hooks::{Hooks, Precision};
 use prism::images;
 use prism::images::{Normalisation, to_batch};
-use prism::map::{PcaAccumulator, bilateral, gradual_extrapolation, stored, to_picture};
+use prism::map::{Bilateral, PcaAccumulator, gradual_extrapolation, stored, to_picture};
 use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
 use tch::Tensor;
 
@@ -102,7 +102,9 @@ fn maps(c: &mut Criterion) {
         .collect();
     let size = Size::new(SIDE, SIDE);
     c.bench_function("upsample an image bilaterally", |b| {
-        b.iter(|| bilateral(&colours, &guides, size).unwrap());
+        let sizes = guides.iter().map(Size::of);
+        let way = Bilateral::new(Size::of(&colours), sizes, size).unwrap();
+        b.iter(|| way.upsample(&colours, &guides).unwrap());
     });
     let means: Vec<Tensor> = [224, 112, 56, 28, 14]
         .map(|side| rand(&[1, 1, side, side]))

@@ -16,7 +16,7 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
-pub use bilateral::{bilateral, stored};
+pub use bilateral::{Bilateral, stored};
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, svd_flip};
 pub use product::{gradual_extrapolation, resize};
@@ -195,6 +195,7 @@ impl Collector {
             }
         }
 
+        let Size { height, width } = Size::of(&features);
         let mut maps = Maps {
             features,
             shown,
@@ -207,6 +208,14 @@ impl Collector {
             saliency: match self.saliency.as_slice() {
                 [] => None,
                 parts => Some(Tensor::f_cat(parts, 0)?),
+            },
+            bilateral: match options.upsampling {
+                Upsampling::Bilateral => {
+                    let guides = self.guides.iter().map(|guide| guide.shape());
+                    let sizes = guides.map(|shape| Size::new(shape[1], shape[2]));
+                    Bilateral::new(Size::new(height, width), sizes, options.size)
+                }
+                _ => None,
             },
             guides: self.guides,
             options,
@@ -303,6 +312,8 @@ pub struct Maps {
     /// The quantised colours in at least one image, if there is a filter.
     any: ColourSet,
     guides: Vec<Sequence>,
+    /// Bilateral upsampling, if there is a finer guide.
+    bilateral: Option<Bilateral>,
     options: MapOptions,
 }
 
@@ -451,8 +462,9 @@ impl Maps {
             Upsampling::Product => Ok(gradual_extrapolation(&shown, &guides()?)),
             Upsampling::Bilinear => Ok(resize(&shown, size)),
             Upsampling::Bilateral => {
-                let upsampled = bilateral(&shown, &guides()?, size)?;
-                Ok(resize(&upsampled.unwrap_or(shown), size))
+                let upsampled = self.bilateral.as_ref();
+                let upsampled = upsampled.map(|way| way.upsample(&shown, &guides()?));
+                Ok(resize(&upsampled.transpose()?.unwrap_or(shown), size))
             }
         }
     }
@@ -470,13 +482,13 @@ impl Maps {
         match self.options.upsampling {
             Upsampling::None | Upsampling::Product => Ok(codes.shallow_clone()),
             Upsampling::Bilinear => Ok(nearest(codes)),
-            Upsampling::Bilateral => {
-                let won = bilateral(&membership(codes), &guides()?, size)?;
-                Ok(nearest(&won.map_or_else(
-                    || codes.shallow_clone(),
-                    |weights| weights.argmax(1, false),
-                )))
-            }
+            Upsampling::Bilateral => match &self.bilateral {
+                Some(way) => {
+                    let weights = way.upsample(&membership(codes), &guides()?)?;
+                    Ok(nearest(&weights.argmax(1, false)))
+                }
+                None => Ok(nearest(codes)),
+            },
         }
     }
 }

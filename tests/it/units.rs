@@ -8,8 +8,8 @@ use crate::common::{assert_near, data, largest_difference};
 use prism::Size;
 use prism::hooks::{Excitations, Upsampling};
 use prism::map::{
-    COMPONENTS, Collector, FeatureFilter, MapOptions, Norm, NormAccumulator, Pca, PcaAccumulator,
-    bilateral, gradual_extrapolation, resize, stored, svd_flip,
+    Bilateral, COMPONENTS, Collector, FeatureFilter, MapOptions, Norm, NormAccumulator, Pca,
+    PcaAccumulator, gradual_extrapolation, resize, stored, svd_flip,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -447,6 +447,13 @@ fn planes(value: &Value) -> Tensor {
     Tensor::cat(&planes, 1)
 }
 
+/// Upsampled by stored guides; none without a finer guide.
+fn bilateral(values: &Tensor, guides: &[Tensor], size: Size) -> Option<Tensor> {
+    let sizes = guides.iter().map(Size::of);
+    let way = Bilateral::new(Size::of(values), sizes, size)?;
+    Some(way.upsample(values, guides).unwrap())
+}
+
 fn size_in(value: &Value) -> Size {
     let [height, width] = [0, 1].map(|at| value[at].as_i64().unwrap());
     Size::new(height, width)
@@ -464,7 +471,7 @@ fn a_pixel_is_the_mean_of_cells_that_are_near_and_alike() {
             assert_eq!(found.kind(), Kind::Int8);
             assert_near(&found.to_kind(Kind::Float), &planes(wanted), 0.0, name);
         }
-        let working = bilateral(&colours, &guides, size).unwrap().unwrap();
+        let working = bilateral(&colours, &guides, size).unwrap();
         assert_eq!(Size::of(&working), size_in(&case["working_size"]), "{name}");
         assert_near(&working, &planes(&case["at_working_size"]), 1e-5, name);
         assert_near(
@@ -479,7 +486,7 @@ fn a_pixel_is_the_mean_of_cells_that_are_near_and_alike() {
             .iter()
             .map(|g| Tensor::cat(&[&g.flip([3]), g], 0))
             .collect();
-        let found = bilateral(&both, &guides, size).unwrap().unwrap();
+        let found = bilateral(&both, &guides, size).unwrap();
         assert_near(&found.narrow(0, 1, 1), &working, 1e-5, name);
         assert_near(&found.narrow(0, 0, 1), &working.flip([3]), 1e-5, name);
     }
@@ -496,9 +503,7 @@ fn cells_vote_for_the_colour_of_a_pixel() {
             .collect();
         let colours: Vec<Tensor> = (0..27).map(|code| codes.eq(code)).collect();
         let cells = Tensor::cat(&colours, 1).to_kind(Kind::Float);
-        let weights = bilateral(&cells, &guides, size_in(&case["size"]))
-            .unwrap()
-            .unwrap();
+        let weights = bilateral(&cells, &guides, size_in(&case["size"])).unwrap();
         let won = weights.argmax(1, true).to_kind(Kind::Float);
         assert_near(&won, &plane(&rows(&case["at_working_size"])), 0.0, name);
     }
@@ -509,23 +514,16 @@ fn sign_and_scale_of_a_guide_do_not_matter_and_none_is_no_rule() {
     let case = expected("bilateral");
     let (colours, size) = (planes(&case["colours"]), size_in(&case["size"]));
     let guide = planes(&case["guides"][0]);
-    let by = |guide: &Tensor| {
-        bilateral(&colours, &[stored(guide).unwrap()], size)
-            .unwrap()
-            .unwrap()
-    };
+    let by = |guide: &Tensor| bilateral(&colours, &[stored(guide).unwrap()], size).unwrap();
     assert_near(
         &by(&(&guide * -300.0 + 7.0)),
         &by(&guide),
         1e-3,
         "sign and scale",
     );
-    assert!(bilateral(&colours, &[], size).unwrap().is_none());
+    assert!(bilateral(&colours, &[], size).is_none());
     let coarse = stored(&guide.narrow(2, 0, 2).narrow(3, 0, 2)).unwrap();
-    assert!(
-        bilateral(&colours, &[coarse], size).unwrap().is_none(),
-        "not finer"
-    );
+    assert!(bilateral(&colours, &[coarse], size).is_none(), "not finer");
 }
 
 /// More images than one step upsamples, in batches that divide neither number.
@@ -568,7 +566,7 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
         &guides.map(|guide| stored(&guide).unwrap()),
         size,
     );
-    let expected = resize(&upsampled.unwrap().unwrap(), size);
+    let expected = resize(&upsampled.unwrap(), size);
     for images in [0..21, 0..1, 7..9, 20..21, 3..20] {
         let length = images.len() as i64;
         let expected = expected.narrow(0, images.start as i64, length);
