@@ -49,7 +49,7 @@ impl Npz {
     /// An array of flags.
     pub fn flags(&self, name: &str) -> Tensor {
         let array: ArrayD<bool> = self.0.borrow_mut().by_name(name).unwrap();
-        let array = array.mapv(|flag| u8::from(flag));
+        let array = array.mapv(u8::from);
         let tensor = Tensor::try_from(array.as_standard_layout().into_owned()).unwrap();
         tensor.to_kind(tch::Kind::Bool)
     }
