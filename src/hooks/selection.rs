@@ -80,8 +80,7 @@ pub struct Selection {
 /// The layers that a remark lists.
 const LISTED: usize = 4;
 
-/// Guides per resolution. The last ones carry the most information, and more than three do not
-/// improve the map (docs/quality.md).
+/// Guides per resolution: the last ones, which carry the most information.
 const GUIDES_PER_RESOLUTION: usize = 3;
 
 impl Rule {
