@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         network: "vgg16".into(),
         layer: "features.30".into(),
         channels: 4,
-        extrapolation: "product".into(),
+        upsampling: "product".into(),
         colours: "every".into(),
     };
     let path = PLACE.file("a.safetensors", bytes);

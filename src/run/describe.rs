@@ -18,11 +18,18 @@ pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
         device: name_of(model.device()),
         rule: rule.to_string(),
         excitation: layer(&layers, model.excitation_name()),
-        guides: model
-            .guide_names()
+        guides: used_guides(model)
             .into_iter()
             .map(|name| layer(&layers, name))
             .collect(),
+    }
+}
+
+/// The names of the guides that the upsampling reads.
+fn used_guides(model: &HookedModel) -> Vec<&str> {
+    match model.upsampling() {
+        Upsampling::Product | Upsampling::Bilateral => model.guide_names(),
+        Upsampling::Bilinear | Upsampling::None => Vec::new(),
     }
 }
 
@@ -83,12 +90,10 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
         Some(_) => "as requested".to_string(),
         None => format!("selected by the rule '{}'", options.model.rule),
     };
-    let guides = match model.upsampling() {
-        Upsampling::Product | Upsampling::Bilateral => {
-            let names = model.guide_names().into_iter().map(named);
-            names.collect::<Vec<_>>().join(", ")
-        }
-        Upsampling::Bilinear | Upsampling::None => "none, as requested".to_string(),
+    let guides: Vec<String> = used_guides(model).into_iter().map(named).collect();
+    let guides = match guides.as_slice() {
+        [] => "none".to_string(),
+        guides => guides.join(", "),
     };
     [
         format!("device: {device}; {} threads", tch::get_num_threads()),

@@ -801,6 +801,8 @@ fn options_that_make_no_sense_are_refused() {
         OPTIONS,
         r#"
         --quiet --verbose => 2: --quiet | --verbose
+        --upsampling none --no-gradual-extrapolation => 2: --upsampling | --no-gradual-extrapolation
+        --upsampling cubic => 2: cubic | bilateral
         --basis a.safetensors --save-basis b.safetensors => 2: --basis | --save-basis
         --target 3 => 2: add --saliency gradcam
         --saliency-layer x => 2: add --saliency

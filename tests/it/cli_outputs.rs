@@ -52,6 +52,47 @@ fn the_summary_agrees_with_the_lines() {
     assert_eq!(files.last().unwrap(), "new/run.json");
 }
 
+/// Guides that are not used are not listed; pixels that are left out are marked and hatched.
+#[test]
+fn the_way_of_upsampling_is_said_and_what_is_left_out_is_marked() {
+    let place = Place::new();
+    let base = format!("{} --quiet --input photos", tiny("tiny_resnet_traced"));
+    let run = |options: &str| {
+        let (lines, _) = place.succeed(&format!("{base} --json - --save-arrays run.npz {options}"));
+        let maps = Npz::open(place.path("run.npz"));
+        (json(&lines), maps)
+    };
+    for (options, way, has_guides, side) in [
+        ("", "bilateral", true, 64),
+        ("--upsampling bilinear", "bilinear", false, 64),
+        ("--upsampling none", "none", false, 8),
+    ] {
+        let (summary, arrays) = run(options);
+        assert_eq!(summary["upsampling"], way);
+        assert_eq!(
+            summary["guides"].as_array().unwrap().is_empty(),
+            !has_guides,
+            "{way}"
+        );
+        assert!(summary["colour_correlation"].as_f64().unwrap() > 0.3);
+        assert_eq!(arrays.tensor("maps").size(), [3, 3, side, side]);
+        let (_, arrays) = run(&format!("{options} --exclusive --per-image"));
+        let left_out = arrays.tensor("left_out");
+        assert_eq!(left_out.size(), [3, side, side]);
+        let share = left_out.mean(tch::Kind::Double).double_value(&[]);
+        assert!(share > 0.0 && share < 1.0, "{way}: {share}");
+        let hidden = arrays.tensor("maps") * left_out.unsqueeze(1);
+        assert_eq!(hidden.abs().max().double_value(&[]), 0.0, "{way}");
+        // The hatching is made of two greys.
+        let map = image::open(place.path("results/PRISM_tiny_resnet_traced/0001_a_map.png"));
+        let map = map.unwrap().to_rgb8();
+        let count = |grey: u8| map.pixels().filter(|pixel| pixel.0 == [grey; 3]).count();
+        let first = left_out.get(0).mean(tch::Kind::Double).double_value(&[]);
+        let hatched = (count(96) + count(160)) as f64 / f64::from(map.width() * map.height());
+        assert!((hatched - first).abs() < 0.02, "{way}: {hatched} {first}");
+    }
+}
+
 #[test]
 fn per_image_writes_a_map_and_an_overlay_of_each_image() {
     let place = Place::new();

@@ -305,6 +305,41 @@ fn scores_and_guides_that_are_not_finite_are_an_error() {
     }
 }
 
+/// Six places of two images. The value is NumPy's and SciPy's: PCA by SVD, norm, cosines of the
+/// centred rows, `spearmanr`.
+#[test]
+fn colours_are_compared_with_all_channels() {
+    let rows = [
+        [3.0, -1.0, 2.0, 0.5, 1.0],
+        [0.0, 4.0, 1.0, -2.0, 2.0],
+        [5.0, 2.0, -3.0, 1.0, 0.0],
+        [1.0, 1.0, 1.0, 1.0, -4.0],
+        [-2.0, 0.0, 3.0, 2.0, 1.0],
+        [4.0, -3.0, 0.0, -1.0, 2.0],
+    ];
+    let rows: Vec<f32> = rows.into_iter().flatten().collect();
+    let images = Tensor::from_slice(&rows)
+        .reshape([2, 1, 3, 5])
+        .permute([0, 3, 1, 2]);
+    let options = MapOptions {
+        upsampling: Upsampling::None,
+        is_torchprism: false,
+        ..product(None)
+    };
+    let mut collector = Collector::new(options);
+    for image in images.split(1, 0) {
+        let added = collector.add(Excitations {
+            logits: Tensor::zeros([1, 5], tch::kind::FLOAT_CPU),
+            excitation: image,
+            guides: Vec::new(),
+            saliency: None,
+        });
+        added.unwrap();
+    }
+    let found = collector.finish().unwrap().colour_correlation.unwrap();
+    assert!((found - 0.8392857142857142).abs() < 1e-9, "{found}");
+}
+
 /// Two images of one colour each share none.
 #[test]
 fn images_without_a_common_colour_make_a_black_map_and_a_note() {
