@@ -88,16 +88,10 @@ pub struct Bilateral {
     working: Size,
     /// Weights of the window of each row and each column of cells, `[h,H]` and `[w,W]`.
     windows: [Tensor; 2],
-    bands: Vec<Band>,
-}
-
-/// Rows of pixels, and the rows of cells that have weight there.
-#[derive(Debug)]
-struct Band {
-    pixels: Range<i64>,
-    cells: Range<i64>,
-    /// Minus `d^2 / 2 NEAR^2`, `[1,cells,pixels]`.
-    near: Tensor,
+    /// Minus `d^2 / 2 NEAR^2` along rows and columns, `[h,H]` and `[w,W]`.
+    near: [Tensor; 2],
+    /// Rows of pixels, and the rows of cells that have weight there.
+    bands: Vec<(Range<i64>, Range<i64>)>,
 }
 
 impl Bilateral {
@@ -114,24 +108,12 @@ impl Bilateral {
         );
         let rows = Axis::new(working.height, cells.height);
         let columns = Axis::new(working.width, cells.width);
-        let sideways = columns.near();
-        let vertical = rows.near();
-        let band = |(pixels, cells): (Range<i64>, Range<i64>)| {
-            let own = run(&run(&vertical, 1, &pixels), 0, &cells);
-            // [cells, columns of cells, pixels, columns of pixels]
-            let near = own.unsqueeze(1).unsqueeze(3) + sideways.unsqueeze(0).unsqueeze(2);
-            let near = near.flatten(2, 3).flatten(0, 1).unsqueeze(0);
-            Band {
-                pixels,
-                cells,
-                near,
-            }
-        };
         Some(Bilateral {
             cells,
             working,
             windows: [rows.window(), columns.window()],
-            bands: rows.bands().into_iter().map(band).collect(),
+            near: [rows.near(), columns.near()],
+            bands: rows.bands(),
         })
     }
 
@@ -146,36 +128,45 @@ impl Bilateral {
     /// Returns an error if libtorch fails, for example because memory is not enough.
     pub fn upsample(&self, values: &Tensor, guides: &[Tensor]) -> Result<Tensor> {
         let guides = guides.iter().filter(|g| is_finer(Size::of(g), self.cells));
-        let guides: Vec<Tensor> = guides
-            .map(|guide| fitted(&(guide.to_kind(Kind::Float) / STEPS), self.working))
-            .collect();
-        let pixels = Tensor::f_cat(&guides, 1)?; // [n,D,H,W]
+        let guides: Vec<&Tensor> = guides.collect();
+        // One by one, because the guides of an image take some megabytes at this size.
+        let images = (0..values.size()[0]).map(|image| {
+            let own = |tensor: &Tensor| tensor.narrow(0, image, 1);
+            let guides = guides
+                .iter()
+                .map(|guide| own(guide).to_kind(Kind::Float) / STEPS);
+            let guides: Vec<Tensor> = guides.map(|guide| fitted(&guide, self.working)).collect();
+            self.weighed(&own(values), &Tensor::f_cat(&guides, 1)?)
+        });
+        Ok(Tensor::f_cat(&images.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// The weighted means of an image, `[1,k,H,W]`, by its guides `[1,D,H,W]`.
+    fn weighed(&self, values: &Tensor, pixels: &Tensor) -> Result<Tensor> {
         let [rows, columns] = &self.windows;
-        let of_cells = rows.f_matmul(&pixels)?; // [n,D,h,W]
+        let of_cells = rows.f_matmul(pixels)?; // [1,D,h,W]
         let of_cells = of_cells.f_matmul(&columns.transpose(0, 1))?;
         let unlike = 1.0 / (2.0 * ALIKE * ALIKE * pixels.size()[1] as f64);
-        let bands = self.bands.iter().map(|band| {
-            let there = run(&of_cells, 2, &band.cells).flatten(2, 3).transpose(1, 2);
-            let here = run(&pixels, 2, &band.pixels).flatten(2, 3);
+        let [vertical, sideways] = &self.near;
+        let bands = self.bands.iter().map(|(band, cells)| {
+            let there = run(&of_cells, 2, cells).flatten(2, 3).transpose(1, 2);
+            let here = run(pixels, 2, band).flatten(2, 3);
+            // [rows of cells, columns of cells, rows of pixels, columns of pixels]
+            let vertical = run(&run(vertical, 1, band), 0, cells);
+            let near = vertical.unsqueeze(1).unsqueeze(3) + sideways.unsqueeze(0).unsqueeze(2);
+            let near = near.flatten(2, 3).flatten(0, 1).unsqueeze(0);
             // |g(p)|^2 is the same for all cells, so it is left out.
             let lengths = there
                 .square()
                 .sum_dim_intlist([2i64].as_slice(), true, Kind::Float);
-            let bias = &band.near - lengths * unlike;
+            let bias = near - lengths * unlike;
             let likeness = bias.f_baddbmm(&there, &here, 1.0, 2.0 * unlike)?;
             let weights = likeness.f_softmax(1, Kind::Float)?;
-            let values = run(values, 2, &band.cells).flatten(2, 3);
-            let height = band.pixels.end - band.pixels.start;
-            let size = [
-                values.size()[0],
-                values.size()[1],
-                height,
-                self.working.width,
-            ];
-            Ok(values.f_bmm(&weights)?.f_view(size)?)
+            let made = run(values, 2, cells).flatten(2, 3).f_bmm(&weights)?;
+            let height = band.end - band.start;
+            Ok(made.f_view([1, values.size()[1], height, self.working.width])?)
         });
-        let bands = bands.collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_cat(&bands, 2)?)
+        Ok(Tensor::f_cat(&bands.collect::<Result<Vec<_>>>()?, 2)?)
     }
 }
 
