@@ -339,7 +339,7 @@
     const held = (data.variance_ratio ?? []).slice(0, 3).reduce((sum, share) => sum + share, 0);
     const follow = data.colour_correlation;
     const worth = typeof follow === "number" ? `; similarity of all channels: r = ${follow.toFixed(2)}` : "";
-    fact("Colours", `${(100 * held).toFixed(0)} % of the variance${worth}`);
+    fact("Colours", `before upsampling: ${(100 * held).toFixed(0)} % of the variance${worth}`);
     fact("Saliency", data.saliency);
     const terms = { size: "Input", std: "Deviation" };
     for (const { name, text, from } of data.settings ?? []) {

@@ -155,12 +155,10 @@ impl HookedModel {
             .map(|value| Output::new(value, Reading::Whole))
             .collect();
         outputs.push(Output::of(&graph, selection.excitation, Reading::Whole));
-        outputs.extend(reading.into_iter().flat_map(|reading| {
+        if let Some(reading) = reading {
             let guides = selection.guides.iter();
-            guides
-                .map(|&guide| Output::of(&graph, guide, reading))
-                .collect::<Vec<_>>()
-        }));
+            outputs.extend(guides.map(|&guide| Output::of(&graph, guide, reading)));
+        }
         let saliency = hooks.saliency.as_ref();
         let tap = saliency.map(|hook| gradient_tap(&graph, &scores, &selection, hook));
         let tap = tap.transpose()?;

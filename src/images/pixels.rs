@@ -99,16 +99,17 @@ fn odd_samples(
     let colours = picture.pixels().flat_map(|pixel| &pixel.0[..3]);
     colours.for_each(|&sample| counts[usize::from(sample)] += 1);
     let stray = counts.iter().sum::<u64>() / STRAY_PART;
-    let from = |mut levels: Box<dyn Iterator<Item = u16> + '_>| {
-        let mut passed = 0;
-        levels.find(|&level| {
-            passed += counts[usize::from(level)];
-            passed > stray
-        })
+    let mut left = [stray; 2];
+    let passes = |left: &mut u64, level: u16| {
+        let next = left.checked_sub(counts[usize::from(level)]);
+        *left = next.unwrap_or(0);
+        next.is_none()
     };
     let range = (
-        from(Box::new(0..=u16::MAX))?,
-        from(Box::new((0..=u16::MAX).rev()))?,
+        (0..=u16::MAX).find(|&level| passes(&mut left[0], level))?,
+        (0..=u16::MAX)
+            .rev()
+            .find(|&level| passes(&mut left[1], level))?,
     );
     let (low, high) = match storage.inverted {
         true => (u16::MAX - range.1, u16::MAX - range.0),

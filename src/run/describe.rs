@@ -15,7 +15,7 @@ pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
         network: name.to_string(),
         input_size: [size.height, size.width],
         classes: model.classes(),
-        device: name_of(model.device()),
+        device: device_name(model.device()),
         rule: rule.to_string(),
         excitation: layer(&layers, model.excitation_name()),
         guides: used_guides(model)
@@ -52,7 +52,7 @@ pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> Basi
 }
 
 /// As `--device` takes it.
-fn name_of(device: Device) -> String {
+fn device_name(device: Device) -> String {
     match device {
         Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_string(),
@@ -72,7 +72,7 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
     let device = match (model.device(), options.compute.device) {
         (Device::Cpu, DeviceChoice::Auto) => "the CPU, because there is no CUDA device".to_string(),
         (Device::Cpu, _) => "the CPU".to_string(),
-        (device, _) => name_of(device),
+        (device, _) => device_name(device),
     };
     let (size, layers) = (model.input_size(), model.layers());
     let chunk_reason = match options.compute.batch_size {

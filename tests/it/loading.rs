@@ -4,7 +4,7 @@
 //! (tests/reference/make_loading_networks.py).
 
 use prism::Size;
-use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, SaliencyHook};
+use prism::hooks::{Excitations, HookedModel, Hooks, NetworkGraph, SaliencyHook, Upsampling};
 use prism::map::{Collector, MapOptions};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};
@@ -273,12 +273,16 @@ fn a_saliency_changes_neither_scores_nor_maps() {
             for (found, wanted) in found.iter().zip(&wanted) {
                 assert_near(found, wanted, &format!("{file} {method:?}"));
             }
+            let most = match model.upsampling() {
+                Upsampling::Bilateral => 1e-2,
+                _ => 1e-3,
+            };
             // Another rounding of a stored guide, by one step, moves single pixels.
             let off = (map(&model) - &colours).abs();
             let (mean, worst) = (off.mean(Kind::Double), off.max());
             let (mean, worst) = (mean.double_value(&[]), worst.double_value(&[]));
             assert!(
-                mean < 1e-4 && worst < 1e-2,
+                mean < 1e-4 && worst < most,
                 "{file} {method:?}: maps differ by {mean}, {worst}"
             );
             compared += 1;

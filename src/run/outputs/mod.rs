@@ -140,11 +140,11 @@ impl Results {
         }
     }
 
-    /// What the colours are worth, and what is not a colour.
+    /// What the colours of the features are worth, and what is not a colour.
     fn colour_phrases(&self) -> Vec<String> {
         let shares = self.maps.variance_ratio.iter().take(3);
         let mut phrases = vec![format!(
-            "the colours hold {:.0} % of the variance{}",
+            "before upsampling, the colours hold {:.0} % of the variance{}",
             100.0 * shares.sum::<f64>(),
             match self.maps.colour_correlation {
                 Some(r) => format!(" and follow the similarity of all channels with r = {r:.2}"),
