@@ -215,6 +215,11 @@ pub struct MapChoices {
     #[arg(long, conflicts_with = "upsampling")]
     pub no_gradual_extrapolation: bool,
 
+    /// Do not name the colours: no groups of similar places in the figure, the page and the
+    /// summary
+    #[arg(long)]
+    pub no_legend: bool,
+
     /// Use the colours of an earlier run of the same network: a file that its --save-basis
     /// wrote
     #[arg(long, value_name = "FILE", value_parser = values::path(&["safetensors"]), conflicts_with = "save_basis")]
@@ -380,6 +385,7 @@ impl Options {
                 layer: self.saliency.saliency_layer.clone(),
             }),
             upsampling: self.map.upsampling(),
+            scores_of_features: !self.map.no_legend,
             ..self.model.hooks(&self.compute)
         }
     }
@@ -417,6 +423,7 @@ impl ModelOptions {
     /// What is read of the network, without saliency.
     pub fn hooks(&self, compute: &ComputeOptions) -> Hooks {
         Hooks {
+            scores_of_features: false,
             rule: self.rule,
             layer: self.layer.clone(),
             scores: ScoreHook {

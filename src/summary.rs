@@ -8,6 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::classes::Class;
+use crate::run::Key;
 use crate::settings::Settings;
 
 /// What a run did and found.
@@ -30,6 +31,8 @@ pub struct Summary<'a> {
     pub variance_ratio: &'a [f64],
     /// How well the colours keep the order of similarity of all channels, if that is known.
     pub colour_correlation: Option<f64>,
+    /// What the colours stand for.
+    pub key: Option<&'a Key>,
     /// What was assumed, and what limits the result, a line each.
     pub remarks: &'a [String],
     /// The images, in the order of the figures.

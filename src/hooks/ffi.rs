@@ -143,6 +143,14 @@ unsafe extern "C" {
         execution: Execution,
         out: *mut *mut ProgramHandle,
     ) -> Message;
+    fn prism_head_new(
+        graph: *mut GraphHandle,
+        outputs: *const Output,
+        count: usize,
+        value: i64,
+        layout: *const RawLayout,
+        out: *mut *mut ProgramHandle,
+    ) -> Message;
     fn prism_program_run(
         program: *mut ProgramHandle,
         input: *const c_void,
@@ -268,6 +276,31 @@ impl RawGraph {
         Ok(RawProgram {
             handle: not_null(program)?,
             count: outputs.len() + usize::from(tap.is_some()),
+        })
+    }
+
+    /// Compiles what follows an activation, as a program that takes it as `[N,C,h,w]` in place of
+    /// the images and returns `outputs`.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line, or an error if the outputs depend on the images in
+    /// another way.
+    pub fn head(&self, activation: &Output, outputs: &[Output]) -> Result<RawProgram> {
+        let mut program = ptr::null_mut();
+        // SAFETY: the slice has the length given, its entries and the layout are laid out as in C.
+        check(unsafe {
+            prism_head_new(
+                self.0.as_ptr(),
+                outputs.as_ptr(),
+                outputs.len(),
+                activation.value,
+                &activation.layout,
+                &mut program,
+            )
+        })?;
+        Ok(RawProgram {
+            handle: not_null(program)?,
+            count: outputs.len(),
         })
     }
 

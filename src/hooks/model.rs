@@ -35,6 +35,8 @@ pub struct Hooks {
     pub scores: ScoreHook,
     /// The saliency of a class, if it is computed.
     pub saliency: Option<SaliencyHook>,
+    /// Whether the class scores of given features are asked for: [`HookedModel::scores_of`].
+    pub scores_of_features: bool,
     /// Arithmetic of the network; always float32 if a saliency is computed.
     pub precision: Precision,
     /// Seed of the random numbers of a network that draws any.
@@ -101,6 +103,9 @@ pub struct Excitations {
 pub struct HookedModel {
     origin: String,
     program: RawProgram,
+    /// What follows the final excitation, if it is asked for and the class scores depend on
+    /// nothing else.
+    head: Option<RawProgram>,
     graph: Graph,
     selection: Selection,
     saliency: Option<(Method, ValueId)>,
@@ -154,7 +159,12 @@ impl HookedModel {
             .values()
             .map(|value| Output::new(value, Reading::Whole))
             .collect();
-        outputs.push(Output::of(&graph, selection.excitation, Reading::Whole));
+        let excitation = Output::of(&graph, selection.excitation, Reading::Whole);
+        let head = match hooks.scores_of_features {
+            true => network.raw.head(&excitation, &outputs).ok(),
+            false => None,
+        };
+        outputs.push(excitation);
         if let Some(reading) = reading {
             let guides = selection.guides.iter();
             outputs.extend(guides.map(|&guide| Output::of(&graph, guide, reading)));
@@ -186,6 +196,7 @@ impl HookedModel {
         Ok(HookedModel {
             origin: network.origin.clone(),
             program: network.raw.program(&outputs, tap.as_ref(), execution)?,
+            head,
             saliency: saliency.map(|hook| hook.method).zip(layer),
             target: None,
             scores,
@@ -222,6 +233,27 @@ impl HookedModel {
             guides: tensors.collect(),
             saliency,
         })
+    }
+
+    /// The class scores `[n,K]` of given final excitations `[n,C,h,w]`, in float32: what follows
+    /// the hooked layer runs on them. `None` if the class scores also depend on earlier layers, or
+    /// if it was not asked for.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if an operator fails.
+    pub fn scores_of(&self, excitations: &Tensor) -> Result<Option<Tensor>> {
+        let Some(head) = &self.head else {
+            return Ok(None);
+        };
+        let made = self.batching.run(excitations, |batch| {
+            let images = batch.size()[0];
+            let tensors = head.run(&batch.f_to_device(self.device).map_err(plain)?)?;
+            let scores = self.scores.assemble(&tensors, images)?;
+            let scores = scores.detach().f_to_device(Device::Cpu).map_err(plain)?;
+            Ok(vec![scores.f_to_kind(Kind::Float).map_err(plain)?])
+        });
+        let mut made = made.with_context(|| format!("{}: running its last layers", self.origin))?;
+        Ok(made.pop())
     }
 
     /// The outputs of the program, in float32 on the CPU; the last one is the saliency, if it is

@@ -1,96 +1,42 @@
 //! How well the three colours keep the order of similarity of all channels.
 
-use std::ops::Range;
-
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::pca::Axes;
+use super::sample::Sample;
 
 /// Places that are compared with each other: 79,800 pairs.
-const PLACES: usize = 400;
+pub const PLACES: usize = 400;
 
-/// Places of all images, and their channels.
-#[derive(Debug)]
-pub struct Sample {
-    /// Numbers of the places among all cells `[N,h,w]`, ascending.
-    places: Vec<i64>,
-    /// Channels of the places so far, less the mean, `[places,C]` each.
-    rows: Vec<Tensor>,
-}
-
-impl Sample {
-    /// Of `cells` places: all of them, or evenly spread ones that keep no step with rows and columns.
-    pub fn new(cells: usize) -> Sample {
-        // Multiples of the golden ratio modulo 1 are spread evenly.
-        let golden = (5f64.sqrt() - 1.0) / 2.0;
-        let mut places: Vec<i64> = match cells <= PLACES {
-            true => (0..cells as i64).collect(),
-            false => (0..PLACES)
-                .map(|i| ((i as f64 * golden).fract() * cells as f64) as i64)
-                .collect(),
-        };
-        places.sort_unstable();
-        places.dedup();
-        Sample {
-            places,
-            rows: Vec::new(),
-        }
+/// The rank correlation (Spearman), over all pairs of the places of a sample of channels, of the cosine similarity of
+/// all channels and minus the distance of the colours `[N,3,h,w]`; 1 if equal colours are
+/// equal features. None if either is the same for all pairs.
+///
+/// # Errors
+/// Returns an error if libtorch fails.
+pub fn rank_correlation(sample: &Sample, colours: &Tensor) -> Result<Option<f64>> {
+    if sample.places.len() < 3 {
+        return Ok(None);
     }
-
-    /// Adds the excitation `[n,C,h,w]` of the images that begin at number `first`.
-    ///
-    /// # Errors
-    /// Returns an error if libtorch fails.
-    pub fn add(&mut self, first: usize, excitation: &Tensor, axes: &Axes) -> Result<()> {
-        let (count, channels, h, w) = excitation.size4()?;
-        let offset = first as i64 * h * w;
-        let range: Range<i64> = offset..offset + count * h * w;
-        let own = self.places.iter().filter(|place| range.contains(place));
-        let own: Vec<i64> = own.map(|place| place - offset).collect();
-        if own.is_empty() {
-            return Ok(());
-        }
-        let image = Tensor::from_slice(&own);
-        let cell = image.remainder(h * w);
-        let image = image.f_floor_divide_scalar(h * w)?;
-        let cells = excitation.f_flatten(2, 3)?;
-        let rows = cells.f_index(&[Some(image), None, Some(cell)])?;
-        debug_assert_eq!(rows.size(), [own.len() as i64, channels]);
-        self.rows.push(rows.to_kind(Kind::Double) - &axes.mean);
-        Ok(())
-    }
-
-    /// The rank correlation (Spearman), over all pairs of the places, of the cosine similarity of
-    /// all channels and minus the distance of the colours `[N,3,h,w]`; 1 if equal colours are
-    /// equal features. None if either is the same for all pairs.
-    ///
-    /// # Errors
-    /// Returns an error if libtorch fails.
-    pub fn correlation(&self, colours: &Tensor) -> Result<Option<f64>> {
-        if self.places.len() < 3 {
-            return Ok(None);
-        }
-        let rows = Tensor::f_cat(&self.rows, 0)?;
-        let lengths = rows
-            .square()
-            .sum_dim_intlist([1i64].as_slice(), true, Kind::Double)
-            .sqrt();
-        let rows = &rows / lengths.clamp_min(f64::MIN_POSITIVE);
-        let cosines = rows.f_matmul(&rows.transpose(0, 1))?;
-        let colours = colours.permute([0, 2, 3, 1]).reshape([-1, 3]);
-        let colours = colours.f_index_select(0, &Tensor::from_slice(&self.places))?;
-        let colours = colours.to_kind(Kind::Double);
-        let apart = (colours.unsqueeze(1) - colours.unsqueeze(0)).square();
-        let near = apart.sum_dim_intlist([2i64].as_slice(), false, Kind::Double) * -1.0;
-        let count = self.places.len();
-        let pairs = |matrix: Tensor| -> Result<Vec<f64>> {
-            let values = Vec::<f64>::try_from(matrix.contiguous().view([-1]))?;
-            let pair = |i: usize| values[i * count + i + 1..(i + 1) * count].iter().copied();
-            Ok((0..count).flat_map(pair).collect())
-        };
-        Ok(pearson(&ranks(&pairs(cosines)?), &ranks(&pairs(near)?)))
-    }
+    let rows = sample.rows()?;
+    let lengths = rows
+        .square()
+        .sum_dim_intlist([1i64].as_slice(), true, Kind::Double)
+        .sqrt();
+    let rows = &rows / lengths.clamp_min(f64::MIN_POSITIVE);
+    let cosines = rows.f_matmul(&rows.transpose(0, 1))?;
+    let colours = colours.permute([0, 2, 3, 1]).reshape([-1, 3]);
+    let colours = colours.f_index_select(0, &Tensor::from_slice(&sample.places))?;
+    let colours = colours.to_kind(Kind::Double);
+    let apart = (colours.unsqueeze(1) - colours.unsqueeze(0)).square();
+    let near = apart.sum_dim_intlist([2i64].as_slice(), false, Kind::Double) * -1.0;
+    let count = sample.places.len();
+    let pairs = |matrix: Tensor| -> Result<Vec<f64>> {
+        let values = Vec::<f64>::try_from(matrix.contiguous().view([-1]))?;
+        let pair = |i: usize| values[i * count + i + 1..(i + 1) * count].iter().copied();
+        Ok((0..count).flat_map(pair).collect())
+    };
+    Ok(pearson(&ranks(&pairs(cosines)?), &ranks(&pairs(near)?)))
 }
 
 /// The rank of each value; equal values share the mean of their ranks.

@@ -6,10 +6,12 @@
 
 mod bilateral;
 mod correlation;
+mod groups;
 mod normalise;
 mod pca;
 mod product;
 mod quantise;
+mod sample;
 
 use std::ops::Range;
 
@@ -17,13 +19,16 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use bilateral::{Bilateral, stored};
+pub use groups::Groups;
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, svd_flip};
 pub use product::{gradual_extrapolation, resize};
 pub use quantise::{COLOURS, ColourSet, FeatureFilter, colours, quantise, select};
 
-use correlation::Sample;
+use correlation::rank_correlation;
+use groups::Grouping;
 use quantise::{codes, membership, painted};
+use sample::Sample;
 
 pub use crate::convert::to_picture;
 use crate::hooks::{Excitations, HookedModel, Upsampling};
@@ -51,6 +56,8 @@ pub struct MapOptions {
     pub keep: Option<FeatureFilter>,
     /// How the features are upsampled.
     pub upsampling: Upsampling,
+    /// Whether places are grouped by their features.
+    pub groups: bool,
     /// Height and width of the part of the image that the features cover.
     pub size: Size,
     /// Whether the layers are those of TorchPRISM's rule. Maps that are not upsampled are then
@@ -59,10 +66,11 @@ pub struct MapOptions {
 }
 
 impl MapOptions {
-    /// The maps of a network.
+    /// The maps of a network, without groups.
     pub fn of(model: &HookedModel, keep: Option<FeatureFilter>) -> MapOptions {
         MapOptions {
             keep,
+            groups: false,
             upsampling: model.upsampling(),
             size: model.region().size(),
             is_torchprism: model.is_torchprism(),
@@ -160,18 +168,23 @@ impl Collector {
         let options = self.options;
         let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0));
         let is_given = basis.is_some();
-        let (mut basis, variance_ratio) = match basis {
+        let (mut basis, variance_ratio, leading) = match basis {
             Some(basis) => {
                 let ratio = pca.variance_along(&basis.axes)?;
-                (basis, ratio)
+                let leading = match options.groups {
+                    true => Some(pca.finish()?.leading),
+                    false => None,
+                };
+                (basis, ratio, leading)
             }
             None => {
                 let pca = pca.finish()?;
-                (Basis::without_ranges(pca.axes), pca.variance_ratio)
+                let leading = options.groups.then_some(pca.leading);
+                (Basis::without_ranges(pca.axes), pca.variance_ratio, leading)
             }
         };
 
-        let (mut features, sample) = scores(&basis.axes, self.excitation)?;
+        let (mut features, sample, groups) = scores(&basis.axes, leading, self.excitation)?;
         if !is_given {
             let signs = svd_flip(&features);
             features *= signs.reshape([1, -1, 1, 1]);
@@ -180,7 +193,7 @@ impl Collector {
         }
 
         let normalised = basis.features.apply(&features);
-        let colour_correlation = sample.correlation(&normalised)?;
+        let colour_correlation = rank_correlation(&sample, &normalised)?;
         let mut shown = match options.normalises_last() {
             true => features.shallow_clone(),
             false => normalised.shallow_clone(),
@@ -203,6 +216,7 @@ impl Collector {
             any,
             variance_ratio,
             colour_correlation,
+            groups,
             basis,
             logits: Tensor::f_cat(&self.logits, 0)?,
             saliency: match self.saliency.as_slice() {
@@ -231,22 +245,41 @@ impl Collector {
     }
 }
 
-/// The scores of all excitations along `axes`, `[N,3,h,w]` float32, and a sample of all channels.
-fn scores(axes: &Axes, excitation: Sequence) -> Result<(Tensor, Sample)> {
+/// The scores of all excitations along `axes`, `[N,3,h,w]` float32, a sample of all channels, and
+/// groups of places along `leading`.
+fn scores(
+    axes: &Axes,
+    leading: Option<Axes>,
+    excitation: Sequence,
+) -> Result<(Tensor, Sample, Option<Groups>)> {
     let (count, shape) = (excitation.len() as i64, excitation.shape());
     // Allocated at once: small tensors between large temporary ones would fragment the heap, by
     // two gigabytes for 5,000 images.
     let size = [count, COMPONENTS, shape[1], shape[2]];
     let features = Tensor::f_zeros(size, (Kind::Float, Device::Cpu))?;
-    let mut sample = Sample::new((count * shape[1] * shape[2]) as usize);
+    let cells = (count * shape[1] * shape[2]) as usize;
+    let mut sample = Sample::new(cells, correlation::PLACES);
+    let mut to_group = Sample::new(cells, groups::PLACES);
     for images in chunks(excitation.len()) {
         let (first, length) = (images.start, images.len() as i64);
         let excitation = excitation.get(images)?;
-        sample.add(first, &excitation, axes)?;
+        sample.add(first, &excitation, axes, |rows| rows)?;
+        if let Some(leading) = &leading {
+            let components = |rows: Tensor| rows.matmul(&leading.components.tr());
+            to_group.add(first, &excitation, leading, components)?;
+        }
         let scores = axes.project(&excitation);
         features.narrow(0, first as i64, length).copy_(&scores);
     }
-    Ok((features, sample))
+    let Some(leading) = leading else {
+        return Ok((features, sample, None));
+    };
+    let mut grouping = Grouping::new(&to_group.rows()?, shape[0])?;
+    for images in chunks(excitation.len()) {
+        let excitation = excitation.get(images)?;
+        grouping.add(&leading.project(&excitation), &excitation)?;
+    }
+    Ok((features, sample, Some(grouping.finish()?)))
 }
 
 /// The images in chunks that fit in memory together.
@@ -298,6 +331,8 @@ pub struct Maps {
     /// correlation of minus colour distance and cosine similarity, over pairs of up to 400 cells.
     /// `None` if there are too few, or no differences.
     pub colour_correlation: Option<f64>,
+    /// Groups of places with similar features, if they are asked for.
+    pub groups: Option<Groups>,
     /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
     pub logits: Tensor,
     /// Saliency of a class, `[N,1,h',w']` float32, not negative, at the resolution of the hooked
@@ -392,6 +427,27 @@ impl Maps {
     /// Returns an error if libtorch fails.
     pub fn colours(&self) -> Result<Vec<ColourSet>> {
         colours(&quantise(&self.basis.features.apply(&self.features)))
+    }
+
+    /// The colours of excitations `[n,C]` float64, `[n,3]` float64 in [0, 1]: those of the features
+    /// before upsampling, quantised if there is a filter.
+    pub fn colours_of(&self, excitations: &Tensor) -> Tensor {
+        let axes = &self.basis.axes;
+        let scores = (excitations - &axes.mean).matmul(&axes.components.tr());
+        let colours = self.basis.features.apply(&scores.unsqueeze(2).unsqueeze(3));
+        let colours = match self.options.keep {
+            Some(_) => quantise(&colours),
+            None => colours,
+        };
+        colours.flatten(1, 3).to_kind(Kind::Double)
+    }
+
+    /// The excitations at the two ends of the colour of each component, `[3,2,C]` float64: the
+    /// mean, and what the component adds where red (green, blue) is 0 and 1.
+    pub fn ends(&self) -> Tensor {
+        let axes = &self.basis.axes;
+        let ends = Tensor::from_slice(&self.basis.features.ends());
+        axes.components.unsqueeze(1) * ends.reshape([1, 2, 1]) + &axes.mean
     }
 
     /// The number of images whose saliency is zero everywhere, so that their maps are white.

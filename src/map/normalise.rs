@@ -24,6 +24,13 @@ pub struct Norm {
     high: f64,
 }
 
+impl Norm {
+    /// The values that become 0 and 1.
+    pub fn ends(&self) -> [f64; 2] {
+        [self.low, self.high].map(|standardised| self.mean + self.std * standardised)
+    }
+}
+
 impl Default for NormAccumulator {
     fn default() -> Self {
         NormAccumulator {

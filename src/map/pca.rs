@@ -14,6 +14,10 @@ use super::ensure_finite;
 /// Number of components that become colours: red, green and blue.
 pub const COMPONENTS: i64 = 3;
 
+/// Number of components that describe a place for the comparison of places: over all images of a
+/// run they follow the cosine of all channels closely.
+pub const LEADING: i64 = 32;
+
 /// Eigenvalues below this share of the largest are rounding noise of float32
 /// excitations (whose squared relative error is about 1e-14).
 const NOISE: f64 = 1e-12;
@@ -50,16 +54,18 @@ struct Moments {
 pub struct Pca {
     /// The first three components.
     pub axes: Axes,
+    /// The first 32 components, or as many as there are.
+    pub leading: Axes,
     /// Share of the variance of each of the min(rows, C) components, descending.
     pub variance_ratio: Vec<f64>,
 }
 
-/// The mean of the channels and the first three components.
+/// The mean of the channels and the first components.
 #[derive(Debug)]
 pub struct Axes {
     /// `[C]` float64.
     pub mean: Tensor,
-    /// `[3,C]` float64, unit length; zeros for missing components.
+    /// `[k,C]` float64, unit length. Of three components, missing ones are zeros.
     pub components: Tensor,
 }
 
@@ -167,16 +173,23 @@ impl PcaAccumulator {
     ///
     /// # Errors
     /// Returns an error if there are no rows or the number of channels differs.
-    pub fn variance_along(self, axes: &Axes) -> Result<Vec<f64>> {
+    pub fn variance_along(&self, axes: &Axes) -> Result<Vec<f64>> {
         ensure!(
             self.rows > 0 && self.channels == axes.channels(),
             "there is no excitation of {} channels to analyse",
             axes.channels()
         );
-        let Moments { mean, scatter } = self.state.into_moments();
+        let moments;
+        let Moments { mean, scatter } = match &self.state {
+            State::Rows(rows) => {
+                moments = Moments::of(&Tensor::cat(rows, 0));
+                &moments
+            }
+            State::Moments(moments) => moments,
+        };
         let scatter = scatter.triu(0) + scatter.triu(1).tr();
         let mut total = scatter.trace().double_value(&[]);
-        if is_rounding(total, &mean, self.rows) {
+        if is_rounding(total, mean, self.rows) {
             total = 0.0;
         }
         let along = axes.components.matmul(&scatter) * &axes.components;
@@ -286,10 +299,19 @@ impl Pca {
         }
         let components = components.narrow(0, 0, rank);
         let length = components.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
-        let components = (components / length).constant_pad_nd([0, 0, 0, COMPONENTS - rank]);
+        let leading = components / length;
+        let missing = (COMPONENTS - rank).max(0);
+        let first = leading.narrow(0, 0, COMPONENTS.min(rank));
         let eigenvalues = eigenvalues.iter().take(count);
         Pca {
-            axes: Axes { mean, components },
+            axes: Axes {
+                mean: mean.shallow_clone(),
+                components: first.constant_pad_nd([0, 0, 0, missing]),
+            },
+            leading: Axes {
+                mean,
+                components: leading,
+            },
             variance_ratio: eigenvalues.map(|&value| share(value, total)).collect(),
         }
     }
@@ -301,13 +323,12 @@ impl Axes {
         self.components.size()[1]
     }
 
-    /// The scores of the three components (`U3 * S3`) of an excitation `[n,C,h,w]`:
-    /// `[n,3,h,w]` float32.
+    /// The scores of the k components (`U * S`) of an excitation `[n,C,h,w]`: `[n,k,h,w]` float32.
     pub fn project(&self, excitation: &Tensor) -> Tensor {
         let size = excitation.size();
         let rows = rows_of(excitation).to_kind(Kind::Double) - &self.mean;
         rows.matmul(&self.components.tr())
-            .reshape([size[0], size[2], size[3], COMPONENTS])
+            .reshape([size[0], size[2], size[3], self.components.size()[0]])
             .permute([0, 3, 1, 2])
             .to_kind(Kind::Float)
             .contiguous()
@@ -340,7 +361,7 @@ fn rows_of(excitation: &Tensor) -> Tensor {
 /// symmetric eigensolver, which takes half the time at 1280 channels, a quarter at 2048.
 const LARGEST_SVD: i64 = 512;
 
-/// Eigenvalues, descending, and the first three eigenvectors `[<=3, n]` of a symmetric positive
+/// Eigenvalues, descending, and the first eigenvectors `[<=32, n]` of a symmetric positive
 /// semi-definite matrix `[n,n]`, of which only the part on and above the diagonal is read.
 fn eigen(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
     match gram.size()[0] > LARGEST_SVD {
@@ -353,7 +374,7 @@ fn eigen_of_large(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
     let (rising, vectors) = gram
         .f_linalg_eigh("U")
         .context("the principal components did not converge")?;
-    let count = COMPONENTS.min(gram.size()[0]);
+    let count = LEADING.min(gram.size()[0]);
     let vectors = vectors
         .narrow(1, gram.size()[0] - count, count)
         .flip([1])
@@ -374,7 +395,7 @@ fn eigen_of_small(gram: Tensor) -> Result<(Vec<f64>, Tensor)> {
         .svddc_into(JobSvd::Some)
         .context("the principal components did not converge")?;
     let left = left.context("the decomposition returned no vectors")?;
-    let count = left.ncols().min(COMPONENTS as usize);
+    let count = left.ncols().min(LEADING as usize);
     let vectors = left.slice(ndarray::s![.., ..count]);
     let vectors = Tensor::try_from(vectors.t().as_standard_layout().into_owned())
         .context("reading the components")?;
@@ -410,7 +431,7 @@ mod tests {
         for solve in [eigen_of_small, eigen_of_large] {
             // Below the diagonal there is nothing to read.
             let (values, vectors) = solve(gram.triu(0) - gram.tril(-1)).unwrap();
-            assert_eq!((values.len(), vectors.size()), (60, vec![3, 60]));
+            assert_eq!((values.len(), vectors.size()), (60, vec![32, 60]));
             assert!(values.is_sorted_by(|a, b| a >= b));
             assert!((values.iter().sum::<f64>() - trace).abs() < 1e-9 * trace);
             assert!(values[40..].iter().all(|&v| (0.0..1e-9).contains(&v)));

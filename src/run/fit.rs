@@ -25,7 +25,10 @@ impl Fit {
     /// # Errors
     /// Returns an error if the basis cannot be read or belongs to another run.
     pub fn new(network: &str, model: &HookedModel, choices: &MapChoices) -> Result<Fit> {
-        let options = MapOptions::of(model, choices.filter());
+        let options = MapOptions {
+            groups: !choices.no_legend,
+            ..MapOptions::of(model, choices.filter())
+        };
         let of = describe::basis_of(network, model, options);
         let basis = choices.basis.as_deref();
         let basis = basis.map(|file| read_basis(file, &of)).transpose()?;

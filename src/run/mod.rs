@@ -7,6 +7,7 @@ mod describe;
 mod fit;
 mod forward;
 mod input;
+mod key;
 mod oddities;
 mod outputs;
 
@@ -22,6 +23,8 @@ use crate::options::Options;
 use crate::remarks::Remarks;
 use crate::settings::Settings;
 use crate::spool::{self, Spool};
+
+pub use key::Key;
 
 pub use commands::{print_layers, print_models, print_text, som};
 
@@ -105,6 +108,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     reading.remark.iter().for_each(|remark| remarks.add(remark));
     let top = options.classes.top as i64;
     let classes = top_classes(&maps.logits, reading.kind, labels, top)?;
+    let key = Key::of(&maps, &model, reading.kind, labels)?;
     let mut settings = Settings(preprocessing.settings());
     settings
         .0
@@ -122,6 +126,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         pictures: forwarded.pictures,
         input: forwarded.input,
         classes,
+        key,
         maps,
         clock,
         remarks,

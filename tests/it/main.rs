@@ -12,6 +12,7 @@ mod cluster;
 mod faults;
 mod heads;
 mod images;
+mod key;
 mod loading;
 mod networks;
 mod parity;

@@ -279,6 +279,7 @@ fn excitations_that_are_not_finite_are_an_error() {
 fn product(keep: Option<FeatureFilter>) -> MapOptions {
     MapOptions {
         keep,
+        groups: false,
         upsampling: Upsampling::Product,
         size: Size::new(8, 8),
         is_torchprism: true,
@@ -579,6 +580,7 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
     let size = Size::new(24, 24);
     let options = MapOptions {
         keep: None,
+        groups: false,
         upsampling: Upsampling::Bilateral,
         size,
         is_torchprism: false,

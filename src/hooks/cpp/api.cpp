@@ -93,6 +93,12 @@ char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t 
   });
 }
 
+char *prism_head_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t value,
+                     const prism_layout *layout, prism_program **out) {
+  return guarded(
+      [&] { *out = prism::compile_head(*graph, {outputs, count}, value, *layout).release(); });
+}
+
 char *prism_program_run(prism_program *program, const void *input, void **results) {
   return guarded([&] {
     std::vector<std::unique_ptr<at::Tensor>> made; // all of them, before any is handed over

@@ -113,17 +113,21 @@ GradientTap find_tap(Graph &graph, Value *value, const torch::jit::AliasDb &alia
   return tap;
 }
 
+// Lets all operators after that of `read` take it in place of the value of the tap.
+void replace_after(const GradientTap &tap, Value *read) {
+  for (Value *value : tap.names)
+    for (const auto &use : std::vector<torch::jit::Use>(value->uses()))
+      if (use.user->isAfter(read->node()))
+        use.user->replaceInput(use.offset, read);
+}
+
 // Replaces the value after the tap by a leaf of autograd, so that nothing before it is
 // recorded. Returns the leaf.
 Value *insert_leaf(Graph &graph, const GradientTap &tap) {
   torch::jit::WithInsertPoint here(tap.point);
   Value *leaf = insert(graph, "prism::leaf", {tap.names[0]});
   // autograd forbids in-place operators on a leaf
-  Value *read = tap.written ? graph.insert(c10::aten::clone, {leaf}) : leaf;
-  for (Value *value : tap.names)
-    for (const auto &use : std::vector<torch::jit::Use>(value->uses()))
-      if (use.user->isAfter(read->node()))
-        use.user->replaceInput(use.offset, read);
+  replace_after(tap, tap.written ? graph.insert(c10::aten::clone, {leaf}) : leaf);
   return leaf;
 }
 
@@ -202,6 +206,34 @@ Value *insert_layout(Graph &graph, Value *value, const prism_layout &layout) {
   return against.empty() ? value : insert(graph, "aten::flip", {value, against});
 }
 
+// The inverse of insert_layout.
+Value *insert_own_layout(Graph &graph, Value *value, const prism_layout &layout) {
+  std::vector<int64_t> against;
+  for (const int64_t side : {0, 1})
+    if (layout.mirrored[side])
+      against.push_back(2 + side);
+  if (!against.empty())
+    value = insert(graph, "aten::flip", {value, against});
+  if (!layout.permuted)
+    return value;
+  std::vector<int64_t> back(4);
+  for (int64_t at = 0; at < 4; at++)
+    back[static_cast<size_t>(layout.order[at])] = at;
+  value = graph.insert(c10::aten::permute, {value, back});
+  if (layout.space >= 0)
+    value = graph.insert(c10::aten::flatten,
+                         {value, int64_t{layout.space}, int64_t{layout.space + 1}});
+  return value;
+}
+
+// Whether an operator takes nothing of the images but their number.
+bool counts_images(const Node *node) {
+  if (node->kind() != c10::aten::size || node->inputs().size() != 2)
+    return false;
+  const auto dimension = torch::jit::toIValue(node->input(1));
+  return dimension && dimension->isInt() && dimension->toInt() == 0;
+}
+
 Value *insert_reading(Graph &graph, Value *made, const prism_output &output,
                       const torch::jit::AliasDb &aliases) {
   Value *value = insert_layout(graph, made, output.layout);
@@ -255,6 +287,47 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
   program->batch_input = source.batch_input;
   program->count = graph->outputs().size();
   program->has_tap = gradient_tap.has_value();
+  return program;
+}
+
+std::unique_ptr<prism_program> compile_head(const prism_graph &source,
+                                            at::ArrayRef<prism_output> outputs, int64_t value,
+                                            const prism_layout &layout) {
+  auto graph = source.graph->copy();
+  const auto values = numbered_values(*graph);
+  erase_outputs(*graph);
+  torch::jit::AliasDb aliases(graph);
+  const GradientTap tap = find_tap(*graph, values.at(static_cast<size_t>(value)), aliases);
+  std::vector<Node *> points;
+  for (const prism_output &output : outputs)
+    points.push_back(reading_point(*graph, values.at(static_cast<size_t>(output.value)), aliases));
+  for (size_t i = 0; i < outputs.size(); i++) {
+    torch::jit::WithInsertPoint here(points[i]);
+    Value *made = values[static_cast<size_t>(outputs[i].value)];
+    graph->registerOutput(insert_reading(*graph, made, outputs[i], aliases));
+  }
+  Value *input = graph->inputs()[source.batch_input];
+  torch::jit::WithInsertPoint here(tap.point);
+  Value *copy = graph->insert(c10::aten::clone, {input}); // operators may write into it
+  replace_after(tap, insert_own_layout(*graph, copy, layout));
+  // Dead code, but for checks of what comes before, which do not count as dead.
+  std::vector<Node *> checks;
+  for (Node *node : graph->nodes())
+    if (node->isBefore(copy->node()) && node->outputs().empty())
+      checks.push_back(node);
+  for (Node *node : checks)
+    node->destroy();
+  torch::jit::EliminateDeadCode(graph);
+  for (const auto &use : input->uses())
+    TORCH_CHECK(use.user == copy->node() || counts_images(use.user),
+                "the outputs also depend on other values");
+  auto program = std::make_unique<prism_program>();
+  program->writes_state = writes_attributes(*graph, aliases);
+  program->sources = source.sources;
+  program->code = torch::jit::Code(graph, "prism_head");
+  program->fixed_inputs = source.fixed_inputs;
+  program->batch_input = source.batch_input;
+  program->count = graph->outputs().size();
   return program;
 }
 

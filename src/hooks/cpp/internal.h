@@ -110,6 +110,9 @@ std::string batches(const prism_graph &source);
 std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<prism_output> outputs,
                                        int64_t tap, at::ArrayRef<prism_node_rule> rules,
                                        int32_t execution);
+std::unique_ptr<prism_program> compile_head(const prism_graph &source,
+                                            at::ArrayRef<prism_output> outputs, int64_t value,
+                                            const prism_layout &layout);
 std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch);
 
 // optimise.cpp

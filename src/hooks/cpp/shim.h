@@ -92,6 +92,11 @@ char *prism_graph_batches(prism_graph *graph, char **json);
 char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t tap,
                         const prism_node_rule *rules, size_t rule_count, int32_t execution,
                         prism_program **out);
+/* Compiles what follows the activation `value`, which is laid out as `layout`, as a program
+ * that takes it as [N,C,h,w], upright, in place of the images. Fails if the outputs depend
+ * on the images in another way. It computes plainly. */
+char *prism_head_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t value,
+                     const prism_layout *layout, prism_program **out);
 /* Writes `count` new tensors into `results`, and one more if there is a tap. */
 char *prism_program_run(prism_program *program, const void *input, void **results);
 

@@ -34,6 +34,8 @@ use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
 
+use super::key::Key;
+
 use pictures::{StoredPicture, map_picture};
 
 /// One kind of result.
@@ -110,6 +112,8 @@ pub struct Results {
     pub probabilities: Tensor,
     /// Top classes of each image.
     pub classes: Vec<Vec<Class>>,
+    /// What the colours stand for, unless it is not asked for.
+    pub key: Option<Key>,
     /// The maps.
     pub maps: Maps,
     /// Times of the stages so far.
@@ -184,6 +188,7 @@ impl Results {
             saliency: self.saliency.as_deref(),
             variance_ratio: &self.maps.variance_ratio,
             colour_correlation: self.maps.colour_correlation,
+            key: self.key.as_ref(),
             remarks: self.remarks.lines(),
             images: images
                 .map(|(path, classes)| ImageSummary {

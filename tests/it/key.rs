@@ -1,0 +1,120 @@
+//! The key of the colours: groups of places, and the classes that their features speak for.
+
+use crate::common::{NETWORKS, Npz, assert_near, data};
+use prism::Size;
+use prism::hooks::{HookedModel, Hooks, NetworkGraph};
+use prism::map::{Collector, MapOptions, Maps};
+use tch::{Device, Kind, Tensor};
+
+fn hook(file: &str, layer: Option<&str>) -> HookedModel {
+    let network = NetworkGraph::load(&data("networks").join(file), Device::Cpu).unwrap();
+    let hooks = Hooks {
+        scores_of_features: true,
+        layer: layer.map(String::from),
+        ..Hooks::default()
+    };
+    HookedModel::new(&network, Size::new(64, 64), &hooks).unwrap()
+}
+
+fn head() -> Npz {
+    Npz::open("tests/data/head.npz")
+}
+
+#[test]
+fn scores_of_given_features_are_those_of_pytorch() {
+    let head = head();
+    for (network, kinds) in NETWORKS {
+        for kind in kinds {
+            let model = hook(&format!("{network}_{kind}.pt"), None);
+            let scores = model.scores_of(&head.tensor(&format!("{network}_input")));
+            let scores = scores.unwrap().expect(network);
+            let expected = head.tensor(&format!("{network}_scores"));
+            assert_near(&scores, &expected, 1e-4, &format!("{network}_{kind}"));
+        }
+    }
+}
+
+/// Scores that also depend on what bypasses the layer cannot be known.
+#[test]
+fn features_that_a_connection_bypasses_have_no_scores_of_their_own() {
+    for (file, layer) in [
+        ("tiny_resnet_scripted.pt", "layer1.0.relu.relu_1"),
+        ("tiny_dense_traced.pt", "block1.0.conv1"),
+    ] {
+        let model = hook(file, Some(layer));
+        let [channels, height, width] = (model.layers().iter())
+            .find(|found| found.name == layer)
+            .map(|found| <[i64; 3]>::from(found.shape))
+            .unwrap();
+        let zeros = Tensor::zeros([1, channels, height, width], (Kind::Float, Device::Cpu));
+        assert!(model.scores_of(&zeros).unwrap().is_none(), "{file} {layer}");
+    }
+}
+
+fn grouped(model: &HookedModel, input: &Tensor) -> Maps {
+    let options = MapOptions {
+        groups: true,
+        ..MapOptions::of(model, None)
+    };
+    let mut collector = Collector::new(options);
+    for batch in input.split(2, 0) {
+        collector.add(model.forward(&batch).unwrap()).unwrap();
+    }
+    collector.finish().unwrap()
+}
+
+#[test]
+fn a_group_is_the_mean_of_its_places_and_speaks_for_what_the_last_layer_says() {
+    let model = hook("tiny_resnet_traced.pt", None);
+    let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
+    let maps = grouped(&model, &input);
+    let groups = maps.groups.as_ref().unwrap();
+    let excitation = model.forward(&input).unwrap().excitation;
+    assert_eq!(groups.of_places.size(), [3, 8, 8]);
+    assert!((2..=8).contains(&groups.shares.len()));
+    assert!(groups.shares.is_sorted_by(|a, b| a >= b));
+    let rows = excitation
+        .permute([0, 2, 3, 1])
+        .reshape([-1, 24])
+        .to_kind(Kind::Double);
+    let of_places = groups.of_places.reshape([-1]);
+    for (group, &share) in (0..).zip(&groups.shares) {
+        let own = of_places.eq(group).nonzero().reshape([-1]);
+        assert_eq!(own.size()[0] as f64 / 192.0, share);
+        let mean = rows
+            .index_select(0, &own)
+            .mean_dim([0i64].as_slice(), false, Kind::Double);
+        assert_near(&groups.means.get(group), &mean, 1e-6, "mean");
+    }
+    let mean = rows.mean_dim([0i64].as_slice(), false, Kind::Double);
+    assert_near(&groups.mean, &mean, 1e-6, "mean of all places");
+
+    // Average pooling and a linear layer: W (mean of the group - mean of all).
+    let all = Tensor::cat(&[&groups.means, &groups.mean.unsqueeze(0)], 0).to_kind(Kind::Float);
+    let spread = all.unsqueeze(2).unsqueeze(3).expand([-1, -1, 8, 8], false);
+    let scores = model.scores_of(&spread.contiguous()).unwrap().unwrap();
+    let count = groups.shares.len() as i64;
+    let rises = scores.narrow(0, 0, count) - scores.narrow(0, count, 1);
+    let weight = head().tensor("tiny_resnet_weight").to_kind(Kind::Double);
+    let expected = (&groups.means - &groups.mean).matmul(&weight.tr());
+    assert_near(&rises.to_kind(Kind::Double), &expected, 1e-4, "rises");
+    assert!(expected.abs().max().double_value(&[]) > 0.01);
+}
+
+/// The colour of a group is that of its mean, and the ends of a component have its colours.
+#[test]
+fn the_ends_of_a_component_have_the_colours_0_and_1() {
+    let model = hook("tiny_resnet_traced.pt", None);
+    let input = Npz::open("tests/data/expected/tiny_resnet.npz").tensor("input");
+    let maps = grouped(&model, &input);
+    for component in 0..3 {
+        for end in 0..2 {
+            let colour = maps.colours_of(&maps.ends().get(component).narrow(0, end, 1));
+            let found = colour.double_value(&[0, component]);
+            assert!(
+                (found - end as f64).abs() < 1e-5,
+                "{component} {end}: {found}"
+            );
+        }
+    }
+}
