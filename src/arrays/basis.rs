@@ -28,15 +28,18 @@ pub struct BasisOf {
     pub upsampling: String,
     /// Which colours are selected: `every`, or of the quantised colours `common`, `unique` or `all`.
     pub colours: String,
+    /// What is stretched to [0, 1] last: the `features`, or the `maps` after upsampling.
+    pub norm: String,
 }
 
 impl BasisOf {
-    fn fields(&self) -> [(&'static str, &str); 4] {
+    fn fields(&self) -> [(&'static str, &str); 5] {
         [
             ("network", &self.network),
             ("layer", &self.layer),
             ("upsampling", &self.upsampling),
             ("colours", &self.colours),
+            ("norm", &self.norm),
         ]
     }
 }
@@ -149,6 +152,7 @@ fn parse(bytes: &[u8]) -> Result<(BasisOf, Basis)> {
         layer: field("layer")?,
         upsampling: field("upsampling")?,
         colours: field("colours")?,
+        norm: field("norm")?,
         channels: tensor("mean")?.shape().first().map_or(0, |&n| n as i64),
     };
     ensure!(of.channels > 0, "its 'mean' is empty");

@@ -45,7 +45,7 @@ pub enum Upsampling {
     /// Gradual extrapolation (Szandała, IEEE Access 2021): the features are multiplied by each
     /// guide's channel mean, up to the resolution of the shallowest guide.
     Product,
-    /// Each pixel is a weighted mean of the features of cells that are near, and alike in the
+    /// Each pixel is a weighted mean of the colours of cells that are near, and alike in the
     /// guides.
     Bilateral,
     /// Bilinear, without guides.

@@ -1,6 +1,6 @@
 //! Joint bilateral upsampling (Kopf et al., SIGGRAPH 2007) with the network's own guides: each
-//! pixel is a weighted mean of the features of cells that are near, and alike in the guides. So
-//! no pixel has a colour that no cell nearby has.
+//! pixel is a weighted mean of the colours of cells that are near, and alike in the guides. So
+//! each colour is a mix of colours nearby.
 //!
 //! The constants were chosen on one half of the composites of docs/quality.md and are reported on
 //! the other half.
@@ -58,6 +58,9 @@ pub fn stored(guide: &Tensor) -> Result<Tensor> {
 /// The upsampling of cells of one size by guides of certain sizes.
 #[derive(Debug)]
 pub struct Bilateral {
+    /// Whether rows and columns are exchanged: bands run along the longer side, so that their
+    /// memory grows with the shorter one.
+    is_turned: bool,
     cells: Size,
     /// The size of the weighted means: that of the finest guide, at most half of the image.
     working: Size,
@@ -74,7 +77,16 @@ impl Bilateral {
     /// For cells and guides of these sizes, and an image of `size`. `None` if no guide is finer
     /// than the cells.
     pub fn new(cells: Size, guides: impl Iterator<Item = Size>, size: Size) -> Option<Bilateral> {
-        let guides: Vec<Size> = guides.filter(|&guide| is_finer(guide, cells)).collect();
+        let is_turned = size.width > size.height;
+        let turned = |size: Size| match is_turned {
+            true => Size::new(size.width, size.height),
+            false => size,
+        };
+        let (cells, size) = (turned(cells), turned(size));
+        let guides: Vec<Size> = guides
+            .map(turned)
+            .filter(|&guide| is_finer(guide, cells))
+            .collect();
         let finest = guides.iter().max_by_key(|guide| guide.pixels())?;
         let side = |finest: i64, whole: i64, cells: i64| finest.min((whole + 1) / 2).max(cells);
         let working = Size::new(
@@ -89,6 +101,7 @@ impl Bilateral {
             (size, windows)
         });
         Some(Bilateral {
+            is_turned,
             cells,
             working,
             windows: windows.collect(),
@@ -107,15 +120,23 @@ impl Bilateral {
     /// # Errors
     /// Returns an error if libtorch fails, for example because memory is not enough.
     pub fn upsample(&self, values: &Tensor, guides: &[Tensor]) -> Result<Tensor> {
-        let guides = guides.iter().filter(|g| is_finer(Size::of(g), self.cells));
-        let guides: Vec<&Tensor> = guides.collect();
+        let turned = |tensor: &Tensor| match self.is_turned {
+            true => tensor.transpose(2, 3),
+            false => tensor.shallow_clone(),
+        };
+        let (values, guides) = (turned(values), guides.iter().map(turned));
+        let guides: Vec<Tensor> =
+            (guides.filter(|guide| is_finer(Size::of(guide), self.cells))).collect();
         // One by one, because the guides of an image take some megabytes at this size.
         let images = (0..values.size()[0]).map(|image| {
             let own = |tensor: &Tensor| tensor.narrow(0, image, 1);
             let levels = self.levels(guides.iter().map(|guide| own(guide)))?;
-            self.weighed(&own(values), &levels)
+            self.weighed(&own(&values), &levels)
         });
-        Ok(Tensor::f_cat(&images.collect::<Result<Vec<_>>>()?, 0)?)
+        Ok(turned(&Tensor::f_cat(
+            &images.collect::<Result<Vec<_>>>()?,
+            0,
+        )?))
     }
 
     /// The guides of an image as the weights need them: those of one size together, `[1,k,h,w]`

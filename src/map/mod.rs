@@ -79,7 +79,7 @@ impl MapOptions {
 
     /// Whether the maps are normalised after all other steps, as in TorchPRISM. Otherwise only the
     /// features are, so that a colour stays what it is.
-    fn normalises_last(&self) -> bool {
+    pub fn normalises_last(&self) -> bool {
         match self.upsampling {
             Upsampling::Product => true,
             Upsampling::None => self.is_torchprism,
@@ -193,14 +193,18 @@ impl Collector {
         }
 
         let normalised = basis.features.apply(&features);
-        let colour_correlation = rank_correlation(&sample, &normalised)?;
         let mut shown = match options.normalises_last() {
             true => features.shallow_clone(),
             false => normalised.shallow_clone(),
         };
+        let colours_of_features = match options.keep {
+            Some(_) => quantise(&normalised),
+            None => normalised,
+        };
+        let colour_correlation = rank_correlation(&sample, &colours_of_features)?;
         let (mut shared, mut any) = (ColourSet::ALL, ColourSet::NONE);
         if let Some(filter) = options.keep {
-            shown = quantise(&normalised);
+            shown = colours_of_features;
             let sets = colours(&shown)?;
             (shared, any) = (ColourSet::shared(&sets), ColourSet::any(&sets));
             if options.normalises_last() {
@@ -384,6 +388,11 @@ impl Maps {
         self.options.upsampling == Upsampling::None || is_quantised
     }
 
+    /// Whether no guide is finer than the features, so that bilateral upsampling is bilinear.
+    pub fn lacks_guides(&self) -> bool {
+        self.options.upsampling == Upsampling::Bilateral && self.bilateral.is_none()
+    }
+
     /// Whether all features are equal, so that the maps are black.
     pub fn is_constant(&self) -> bool {
         self.basis.maps.is_constant()
@@ -535,16 +544,13 @@ impl Maps {
                 codes.internal_upsample_nearest_exact2d([size.height, size.width], None, None);
             codes.squeeze_dim(1).to_kind(Kind::Int64)
         };
-        match self.options.upsampling {
-            Upsampling::None | Upsampling::Product => Ok(codes.shallow_clone()),
-            Upsampling::Bilinear => Ok(nearest(codes)),
-            Upsampling::Bilateral => match &self.bilateral {
-                Some(way) => {
-                    let weights = way.upsample(&membership(codes), &guides()?)?;
-                    Ok(nearest(&weights.argmax(1, false)))
-                }
-                None => Ok(nearest(codes)),
-            },
+        match (self.options.upsampling, &self.bilateral) {
+            (Upsampling::None | Upsampling::Product, _) => Ok(codes.shallow_clone()),
+            (Upsampling::Bilateral, Some(way)) => {
+                let weights = way.upsample(&membership(codes), &guides()?)?;
+                Ok(nearest(&weights.argmax(1, false)))
+            }
+            _ => Ok(resize(&membership(codes), size).argmax(1, false)),
         }
     }
 }

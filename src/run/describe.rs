@@ -27,10 +27,23 @@ pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
 
 /// The names of the guides that the upsampling reads.
 fn used_guides(model: &HookedModel) -> Vec<&str> {
+    let layers = model.layers();
+    let side_of = |name: &str| {
+        let [_, height, width] = layer(&layers, name).shape?;
+        Some((height, width))
+    };
+    let excitation = side_of(model.excitation_name());
+    let is_finer = |name: &str| match (side_of(name), excitation) {
+        (Some((h, w)), Some((height, width))) => h > height || w > width,
+        _ => true,
+    };
+    let mut names = model.guide_names();
     match model.upsampling() {
-        Upsampling::Product | Upsampling::Bilateral => model.guide_names(),
-        Upsampling::Bilinear | Upsampling::None => Vec::new(),
+        Upsampling::Product => {}
+        Upsampling::Bilateral => names.retain(|name| is_finer(name)),
+        Upsampling::Bilinear | Upsampling::None => names.clear(),
     }
+    names
 }
 
 /// What a basis of this run belongs to.
@@ -46,6 +59,11 @@ pub fn basis_of(network: &str, model: &HookedModel, options: MapOptions) -> Basi
             Some(FeatureFilter::Shared) => "common",
             Some(FeatureFilter::Unique) => "unique",
             Some(FeatureFilter::All) => "all",
+        }
+        .to_string(),
+        norm: match options.normalises_last() {
+            true => "maps",
+            false => "features",
         }
         .to_string(),
     }

@@ -48,11 +48,15 @@ impl Fit {
         let spinner = notices.spinner("analysing");
         let maps = collector.finish_with(self.basis.take())?;
         spinner.finish_and_clear();
-        if let Some(note) = maps.note() {
-            remarks.add(&Remark::note(note));
-        } else if maps.is_constant() {
+        if maps.is_constant() {
             let black = "all features are the same in all images, so the map is black";
             remarks.add(&Remark::warning(black));
+        } else if let Some(note) = maps.note() {
+            remarks.add(&Remark::note(note));
+        }
+        if maps.lacks_guides() {
+            let coarse = "no earlier activation is finer than the features, so the map is upsampled bilinearly";
+            remarks.add(&Remark::note(coarse));
         }
         let white = maps.not_salient();
         if white > 0 {

@@ -438,6 +438,7 @@ proptest! {
             channels,
             upsampling: "bilateral".into(),
             colours: "every".into(),
+            norm: "features".into(),
         };
         let basis = Basis {
             axes: Axes {

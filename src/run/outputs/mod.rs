@@ -148,10 +148,12 @@ impl Results {
     fn colour_phrases(&self) -> Vec<String> {
         let shares = self.maps.variance_ratio.iter().take(3);
         let mut phrases = vec![format!(
-            "before upsampling, the colours hold {:.0} % of the variance{}",
+            "the three components hold {:.0} % of the variance{}",
             100.0 * shares.sum::<f64>(),
             match self.maps.colour_correlation {
-                Some(r) => format!(" and follow the similarity of all channels with r = {r:.2}"),
+                Some(r) => format!(
+                    "; before upsampling, the colours follow the similarity of all channels with r = {r:.2}"
+                ),
                 None => String::new(),
             }
         )];
