@@ -48,11 +48,12 @@ impl Fit {
         let spinner = notices.spinner("analysing");
         let maps = collector.finish_with(self.basis.take())?;
         spinner.finish_and_clear();
-        if maps.is_constant() {
-            let black = "all features are the same in all images, so the map is black";
-            remarks.add(&Remark::warning(black));
-        } else if let Some(note) = maps.note() {
-            remarks.add(&Remark::note(note));
+        let black = Remark::warning("all features are the same in all images, so the map is black");
+        match maps.note() {
+            _ if maps.basis.features.is_constant() => remarks.add(&black),
+            Some(note) => remarks.add(&Remark::note(note)),
+            None if maps.is_constant() => remarks.add(&black),
+            None => {}
         }
         if maps.lacks_guides() {
             let coarse = "no earlier activation is finer than the features, so the map is upsampled bilinearly";

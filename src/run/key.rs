@@ -12,10 +12,15 @@ use crate::scores::ScoreKind;
 
 /// Classes of each group and of each end of a component.
 const CLASSES: i64 = 3;
+/// A group speaks for a class if the network would give it this probability.
+const LEAST: f64 = 0.05;
 
 /// What the colours of a run stand for.
 #[derive(Debug, Serialize)]
 pub struct Key {
+    /// What the probabilities are.
+    #[serde(skip)]
+    pub kind: ScoreKind,
     /// Groups of places with similar features, the largest first.
     pub groups: Vec<KeyGroup>,
     /// What the ends of red, green and blue stand for.
@@ -50,6 +55,58 @@ pub struct Sign {
     pub class: Class,
     /// How much higher its score is than that of the mean excitation.
     pub evidence: f64,
+}
+
+/// A group in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InWords {
+    /// The class that it speaks for most: `ox 0.94`.
+    pub name: String,
+    /// Further classes, and its share: `oxcart 0.05`, `7 % of all places`.
+    pub further: Vec<String>,
+}
+
+impl KeyGroup {
+    /// The group in words. A group that gives no class a probability of [`LEAST`] has no name;
+    /// with `kind` [`ScoreKind::None`], which gives no probabilities, each has.
+    pub fn in_words(&self, kind: ScoreKind) -> InWords {
+        let share = match 100.0 * self.share {
+            share if share < 0.95 => format!("{share:.1} % of all places"),
+            share => format!("{share:.0} % of all places"),
+        };
+        let speaks = |sign: &&Sign| kind == ScoreKind::None || sign.class.probability >= LEAST;
+        let mut names = self.classes.iter().filter(speaks).map(Sign::in_words);
+        let name = names
+            .next()
+            .unwrap_or_else(|| match self.classes.as_slice() {
+                [] => "not named".to_string(),
+                _ => "no class in particular".to_string(),
+            });
+        InWords {
+            name,
+            further: names.chain([share]).collect(),
+        }
+    }
+}
+
+impl Sign {
+    /// `ox 0.94`
+    fn in_words(&self) -> String {
+        format!("{} {:.2}", self.class.name, self.class.probability)
+    }
+}
+
+impl Ends {
+    /// The classes of both ends: `ox, ram, oxcart (low: lynx, tabby, lion)`; none if they are not
+    /// known.
+    pub fn in_words(&self) -> Option<String> {
+        let names = |signs: &[Sign]| {
+            let names: Vec<&str> = signs.iter().map(|sign| sign.class.name.as_str()).collect();
+            names.join(", ")
+        };
+        let known = !self.high.is_empty() && !self.low.is_empty();
+        known.then(|| format!("{} (low: {})", names(&self.high), names(&self.low)))
+    }
 }
 
 impl Key {
@@ -89,6 +146,7 @@ impl Key {
             components.push(Ends { low, high });
         }
         Ok(Some(Key {
+            kind,
             groups: groups.collect(),
             components,
         }))
@@ -131,4 +189,65 @@ fn signs(
         classes.into_iter().map(sign).collect()
     });
     Ok(signs.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(name: &str, probability: f64) -> Sign {
+        Sign {
+            class: Class {
+                id: 0,
+                name: name.into(),
+                probability,
+            },
+            evidence: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_group_has_the_name_of_a_class_only_if_it_speaks_for_one() {
+        let group = |share, classes| KeyGroup {
+            colour: [0.0; 3],
+            share,
+            classes,
+        };
+        let words = |share, classes, kind| {
+            let InWords { name, further } = group(share, classes).in_words(kind);
+            [vec![name], further].concat().join("; ")
+        };
+        let cow = || vec![sign("ox", 0.942), sign("oxcart", 0.051), sign("ram", 0.004)];
+        assert_eq!(
+            words(0.07, cow(), ScoreKind::Softmax),
+            "ox 0.94; oxcart 0.05; 7 % of all places"
+        );
+        let hay = || vec![sign("hay", 0.02)];
+        assert_eq!(
+            words(0.004, hay(), ScoreKind::Softmax),
+            "no class in particular; 0.4 % of all places"
+        );
+        assert_eq!(
+            words(1.0, hay(), ScoreKind::None),
+            "hay 0.02; 100 % of all places"
+        );
+        assert_eq!(
+            words(1.0, vec![], ScoreKind::None),
+            "not named; 100 % of all places"
+        );
+    }
+
+    #[test]
+    fn ends_are_named_if_both_are_known() {
+        let ends = Ends {
+            low: vec![sign("lynx", 0.1), sign("lion", 0.0)],
+            high: vec![sign("ox", 0.2)],
+        };
+        assert_eq!(ends.in_words().as_deref(), Some("ox (low: lynx, lion)"));
+        let unknown = Ends {
+            low: vec![],
+            high: vec![],
+        };
+        assert_eq!(unknown.in_words(), None);
+    }
 }
