@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::figure::encode_jpeg;
 use crate::output::{Outputs, folder_of};
+use crate::run::Ends;
 use crate::summary::{ImageSummary, Summary};
 
 /// More images than this would make a page of over ten megabytes.
@@ -128,6 +129,23 @@ impl Gallery {
                 .unwrap_or(&setting.text);
             json!({ "name": setting.name, "text": text.trim(), "from": setting.from.to_string() })
         });
+        let key = summary.key.map(|key| {
+            let groups = key.groups.iter().map(|group| {
+                let [r, g, b] = group.colour.map(|share| (255.0 * share).round());
+                let words = group.in_words(key.kind);
+                json!({
+                    "colour": format!("rgb({r}, {g}, {b})"),
+                    "name": words.name,
+                    "further": words.further,
+                })
+            });
+            let ends = key.components.iter().map(Ends::in_words);
+            json!({
+                "groups": groups.collect::<Vec<_>>(),
+                "components": ends.collect::<Vec<_>>(),
+                "axes": ["Red", "Green", "Blue"],
+            })
+        });
         let data = json!({
             "prism": summary.prism,
             "network": network.network,
@@ -143,6 +161,7 @@ impl Gallery {
             "settings": settings.collect::<Vec<_>>(),
             "variance_ratio": summary.variance_ratio,
             "colour_correlation": summary.colour_correlation,
+            "key": key,
             "remarks": summary.remarks,
             "images": images.collect::<Vec<_>>(),
         });

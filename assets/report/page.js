@@ -361,6 +361,28 @@
     $("made-by").textContent = `Made by prism ${data.prism}.`;
   }
 
+  // The key of the colours.
+
+  function buildKey() {
+    const key = data.key;
+    $("key").hidden = !key;
+    if (!key) return;
+    for (const { colour, name, further } of key.groups) {
+      const group = element("li");
+      const swatch = element("span", undefined, "swatch");
+      swatch.style.backgroundColor = colour;
+      const words = element("span");
+      words.append(element("strong", name), ` ${further.join(", ")}`);
+      group.append(swatch, words);
+      $("groups").append(group);
+    }
+    key.components.forEach((classes, index) => {
+      if (!classes) return;
+      const term = key.axes[index];
+      $("ends").append(element("dt", term), element("dd", classes));
+    });
+  }
+
   // Variance.
 
   let redrawVariance = () => {};
@@ -536,6 +558,7 @@
   buildViewer();
   change({});
   applyFilter();
+  buildKey();
   buildVariance();
   preparePrint();
 })();
