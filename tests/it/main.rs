@@ -20,6 +20,7 @@ mod properties;
 mod report;
 mod saliency;
 mod scores;
+mod terminal;
 mod units;
 mod weights;
 mod zoo;
