@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
 use crate::hooks::Precision;
-use crate::names::within;
+use crate::names::{in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, ComputeOptions, JsonTarget, ModelOptions, Options, OutputOptions,
@@ -168,7 +168,7 @@ fn quoted(path: &Path) -> String {
     };
     match word.chars().all(is_plain) {
         true => word,
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+        false => in_quotes(&word),
     }
 }
 
@@ -428,7 +428,8 @@ mod tests {
         for (path, word) in [
             ("out/2cluster.bin", "out/2cluster.bin"),
             ("a b", "'a b'"),
-            ("it's", r"'it'\''s'"),
+            ("it's", r#"'it'"'"'s'"#),
+            ("a\\b'c", r#"$'a\b'"'"$'c'"#),
             ("-x", "./-x"),
             ("$HOME", "'$HOME'"),
             ("h\u{e9}", "h\u{e9}"),

@@ -69,6 +69,17 @@ pub fn escaped(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// A word in a shell's quotes. What is escaped when the line is written (see [`escaped`]) is
+/// undone by the quotes `$'...'`; none is made with a backslash.
+pub fn in_quotes(word: &str) -> String {
+    let quote = match escaped(word) == word {
+        true => "'",
+        false => "$'",
+    };
+    let inner = word.replace('\'', &format!("'\"'\"{quote}"));
+    format!("{quote}{inner}'")
+}
+
 /// The text on one line, as [`escaped`] writes it. Bytes that are not UTF-8 stay as they are.
 pub fn escaped_bytes(text: &[u8]) -> Vec<u8> {
     let mut line = Vec::new();

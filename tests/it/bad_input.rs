@@ -458,7 +458,7 @@ fn files_that_are_no_image_are_refused() {
         phone.heics/*.heic photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
         tree.in.folder => 1: the folder tree.in.folder holds no image, but 1 sub-folder with images; 'tree.in.folder/**/*' reads them
         tree.in.folder/**/* => 0
-        it's.in.folder => 1: 'it'\''s.in.folder/**/*' reads them
+        it's.in.folder => 1: 'it'"'"'s.in.folder/**/*' reads them
         "#,
     );
 }
@@ -788,8 +788,8 @@ fn outputs_that_cannot_be_written_are_refused() {
         --report page.pdf => 2: --report | .html
         --cluster +2cluster.bin=folder => 1: 2cluster.bin | it is a folder
         --cluster= => 2: --cluster
-        --cluster=folder.html => 1: folder.html | it is a folder
-        --cluster=text/c.bin => 1: cannot write into text
+        --cluster=folder.html +folder.html => 1: folder.html | it is a folder
+        --cluster=text/c.bin +text => 1: cannot write into text
         --cluster -o out --json out/2cluster.bin => 2: --json and --cluster name the same file, out/2cluster.bin
         --save-basis b.npz => 2: --save-basis | .safetensors
         --save-arrays x.safetensors --save-basis x.safetensors => 2: --save-arrays and --save-basis name the same file
