@@ -48,8 +48,12 @@ fn main() -> Result<()> {
         "--input samples/ --model {MODEL} --output-dir {} --cluster",
         made.display()
     ))?;
-    prism(&format!("som 2cluster.bin --output {}", clusters.display()))?;
-    std::fs::remove_file("2cluster.bin")?;
+    let colours = made.join("2cluster.bin");
+    prism(&format!(
+        "som {} --output {}",
+        colours.display(),
+        clusters.display()
+    ))?;
     shrink(&clusters, &gallery.join("clusters.jpg"))
 }
 

@@ -1,15 +1,20 @@
 //! The command line: words in, [`Options`] out, and the flags that errors hint at.
 
+mod completions;
+mod manual;
+
 use std::ffi::OsString;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
 use crate::hooks::Precision;
+use crate::names::{in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, ComputeOptions, JsonTarget, ModelOptions, Options, OutputOptions,
@@ -17,54 +22,35 @@ use crate::options::{
 };
 use crate::output::same_place;
 
-const EXAMPLES: &str = "\
-Examples:
-  prism './photos/*.jpg' --model efficientnet_lite0
-  prism wolf.jpg coyote.jpg --model vgg16 --output-dir out
-  prism photos/ --model ./my_network.pt --image-size 256
-  prism photos/ --model resnet50 --saliency gradcam --target tabby
-  prism layers --model resnet50
-  prism photos/ --model resnet50 --cluster && prism som --labels imagenet";
+/// Commands for the long help and the manual page.
+const EXAMPLES: [&str; 6] = [
+    "prism './photos/*.jpg' --model efficientnet_lite0",
+    "prism wolf.jpg coyote.jpg --model vgg16 --output-dir out",
+    "prism photos/ --model ./my_network.pt --image-size 256",
+    "prism photos/ --model resnet50 --saliency gradcam --target tabby",
+    "prism layers --model resnet50",
+    "prism photos/ --model resnet50 --cluster && prism som --labels imagenet",
+];
 
-/// Sections of the manual page that clap does not write, as roff.
-const MANUAL_ENDS: &str = r"
-.SH EXIT STATUS
-.TP
-0
-Everything was written.
-.TP
-1
-Something failed: one line on standard error says what and where.
-.TP
-2
-A flag, value, layer or class that is not known.
-.TP
-128+N
-Ended by signal N (130: Ctrl\-C); nothing half\-written is left.
-.SH ENVIRONMENT
-.TP
-PRISM_MODELS
-Folders, between colons, in which networks and weights are looked for after ./models.
-.TP
-TORCH_HOME
-Where torchvision keeps its weights (else XDG_CACHE_HOME/torch, else ~/.cache/torch).
-.TP
-PRISM_OFFLINE
-Set, and not 0: weights are never downloaded.
-.TP
-PRISM_WEIGHTS_URL
-Address to download weights from, in place of torchvision's.
-.TP
-NO_COLOR
-Set: no colours on the terminal.
-";
+/// The end of the short help, which leaves many options out.
+const SHORT_END: &str = "\
+Example: prism './photos/*.jpg' --model efficientnet_lite0
+prism --help explains all options, and prism COMMAND --help those of a command.";
+
+/// The end of the long help.
+fn examples() -> String {
+    EXAMPLES
+        .iter()
+        .fold("Examples:".to_string(), |text, line| text + "\n  " + line)
+}
 
 /// Shows what a convolutional network has seen in images: equal colours mean similar features
 #[derive(Debug, Parser)]
 #[command(
     name = "prism",
     version,
-    after_help = EXAMPLES,
+    after_help = SHORT_END,
+    after_long_help = examples(),
     max_term_width = 100,
     args_conflicts_with_subcommands = true
 )]
@@ -155,10 +141,34 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::OtherWeights => "or use --weights FILE, or --model efficientnet_lite0",
         Hint::NameForWeights => "--weights goes with the name of a network",
         Hint::FileIsWeights => "--model NAME --weights FILE does this",
+        Hint::OtherNetwork => "--model NAME chooses one; --model vgg16 downloads its weights",
+        Hint::AnyNetwork => "--model NAME|FILE chooses a network",
         Hint::ListModels => "prism models lists the names",
         Hint::ListLayers => "prism layers lists all layers",
         Hint::Seed => "--seed sets another seed",
         Hint::BasisFile => "--save-basis writes such a file",
+    }
+}
+
+/// What to do with a cluster file that a run wrote.
+pub fn next_step(cluster_file: &Path) -> String {
+    format!(
+        "draw the cluster map with prism som {}",
+        quoted(cluster_file)
+    )
+}
+
+/// A path as a word of a shell's command line.
+fn quoted(path: &Path) -> String {
+    let word = path.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./+,:=@%".contains(c);
+    let word = match word.starts_with('-') {
+        true => format!("./{word}"),
+        false => word.into_owned(),
+    };
+    match word.chars().all(is_plain) {
+        true => word,
+        false => in_quotes(&word),
     }
 }
 
@@ -171,42 +181,12 @@ pub fn line(error: &anyhow::Error) -> String {
     hinted_line(&format!("{error:#}"), hinted.map(|hinted| hinted.hint))
 }
 
-/// A text of one line, with the option that helps at its end. Of a text that is too long, the
-/// middle is left out: a path comes first, the reason last.
+/// A text of one line, with the option that helps at its end; the middle of a text that is too
+/// long is left out.
 pub fn hinted_line(text: &str, hinted: Option<Hint>) -> String {
     let end = hinted.map_or(String::new(), |hinted| format!(" ({})", hint(hinted)));
-    let characters: Vec<char> = text.chars().collect();
     let room = LONGEST_LINE.saturating_sub(end.len());
-    if characters.len() <= room {
-        return format!("{text}{end}");
-    }
-    let head: String = characters[..room / 4].iter().collect();
-    let tail: String = characters[characters.len() - (room - room / 4 - 3)..]
-        .iter()
-        .collect();
-    format!("{head}...{tail}{end}")
-}
-
-fn completions(shell: Shell) -> Vec<u8> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "prism", &mut text);
-    text
-}
-
-/// The manual page of `prism`, followed by those of its commands.
-fn manual() -> Vec<u8> {
-    let mut text = Vec::new();
-    let add = |command: &clap::Command, text: &mut Vec<u8>| {
-        let page = clap_mangen::Man::new(command.clone().disable_help_subcommand(true));
-        let _ = page.render(text); // writing to memory does not fail
-    };
-    let mut command = Cli::command();
-    command.build();
-    add(&command, &mut text);
-    text.extend_from_slice(MANUAL_ENDS.as_bytes());
-    let commands = command.get_subcommands().filter(|c| c.get_name() != "help");
-    commands.for_each(|command| add(command, &mut text));
-    text
+    within(text, room) + &end
 }
 
 /// Reads the command line; the program's name is the first word.
@@ -222,22 +202,33 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
         _ => Usage(one_line(&error, first.as_deref())),
     };
     let matches = Cli::command().try_get_matches_from(&words).map_err(usage)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(usage)?;
+    cli.run.model.is_assumed = is_default(&matches, "model");
+    cli.run.output.has_folder = !is_default(&matches, "folder");
     Ok(match cli.command {
-        Some(CommandArgs::Layers(layers)) => {
+        Some(CommandArgs::Layers(mut layers)) => {
+            let of_layers = matches.subcommand_matches("layers");
+            layers.model.is_assumed = of_layers.is_some_and(|of| is_default(of, "model"));
             check_model(&layers.model)?;
             let notices = Notices::from_flags(layers.quiet, false);
             Request::Layers(Box::new((layers.model, layers.compute)), notices)
         }
         Some(CommandArgs::Som(som)) => Request::Som(Box::new(som)),
         Some(CommandArgs::Models) => Request::Models,
-        Some(CommandArgs::Completions { shell }) => Request::Text(completions(shell)),
-        Some(CommandArgs::Man) => Request::Text(manual()),
+        Some(CommandArgs::Completions { shell }) => {
+            Request::Text(completions::script(shell, Cli::command()))
+        }
+        Some(CommandArgs::Man) => Request::Text(manual::page(Cli::command(), &EXAMPLES)),
         None => {
             check(&cli.run)?;
             Request::Run(Box::new(cli.run))
         }
     })
+}
+
+/// Whether an option has its default because it was not given.
+fn is_default(matches: &ArgMatches, option: &str) -> bool {
+    matches.value_source(option) == Some(ValueSource::DefaultValue)
 }
 
 /// Refuses options that contradict each other.
@@ -305,11 +296,13 @@ fn require_distinct_files(output: &OutputOptions) -> Result<(), Usage> {
         Some(JsonTarget::File(file)) => Some(file),
         _ => None,
     };
+    let cluster = output.cluster_file();
     let named = [
         ("--save-arrays", output.save_arrays.as_ref()),
         ("--report", output.report.as_ref()),
         ("--save-basis", output.save_basis.as_ref()),
         ("--json", json),
+        ("--cluster", cluster.as_ref()),
     ];
     let named: Vec<_> = named
         .into_iter()
@@ -406,6 +399,43 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_short_help_fits_a_screen_and_the_long_one_explains_every_option() {
+        for (width, lines) in [(80, 66), (100, 62)] {
+            let mut command = Cli::command().term_width(width);
+            let short = command.render_help().to_string();
+            assert!(short.lines().count() <= lines, "{width}: {short}");
+            let widest = short.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width), "{width}: {widest:?} in {short}");
+            let long = command.render_long_help().to_string();
+            let long = long.split_whitespace().collect::<Vec<_>>().join(" ");
+            command.build();
+            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(long.contains(&format!("--{option}")), "{option}");
+            }
+            for option in ["--model", "--cluster", "--saliency", "--report"] {
+                assert!(short.contains(option), "{option}");
+            }
+            assert!(!short.contains("--max-pixels") && !short.contains("scripted or traced"));
+            assert!(long.contains("scripted or traced"));
+        }
+    }
+
+    #[test]
+    fn a_path_is_quoted_as_a_shell_reads_it() {
+        for (path, word) in [
+            ("out/2cluster.bin", "out/2cluster.bin"),
+            ("a b", "'a b'"),
+            ("it's", r#"'it'"'"'s'"#),
+            ("a\\b'c", r#"$'a\b'"'"$'c'"#),
+            ("-x", "./-x"),
+            ("$HOME", "'$HOME'"),
+            ("h\u{e9}", "h\u{e9}"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
     }
 
     #[test]

@@ -63,6 +63,10 @@ pub enum Hint {
     ClusterFile,
     /// The file of a basis that a run writes.
     BasisFile,
+    /// Another network than the default one, which would be downloaded.
+    OtherNetwork,
+    /// A network, in place of the default one.
+    AnyNetwork,
     /// The names of all networks of the zoo.
     ListModels,
     /// The names of all layers.

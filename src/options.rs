@@ -29,7 +29,8 @@ use values::{PerChannel, whole};
 /// input of a network.
 pub const LARGEST_SIDE: i64 = 8192;
 
-/// Name of the cluster file. It lies in the working folder, as TorchPRISM's does.
+/// Name of the cluster file. It lies in the working folder, as TorchPRISM's does, unless the user
+/// chooses a folder.
 pub const CLUSTER_FILE: &str = "2cluster.bin";
 
 /// A run of `prism`.
@@ -69,27 +70,29 @@ pub struct InputOptions {
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 
-    /// Images: files, folders or quoted globs (`**` recurses); or one .npz or
-    /// .safetensors file with a preprocessed array `input` [N,C,H,W]
+    /// Files, folders or quoted globs
+    ///
+    /// In a glob, `**` recurses. Or one .npz or .safetensors file with a preprocessed array
+    /// `input` [N,C,H,W].
     #[arg(short = 'i', long = "input", value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg", default_value_if("images", ArgPredicate::IsPresent, None))]
     pub paths: Vec<PathBuf>,
 
     /// Name images that cannot be read, and leave them out
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub skip_bad_images: bool,
 
     /// Refuse images with more pixels before they are decoded; an M stands for millions
     /// (50M). A decoded pixel takes up to 8 bytes [default: 268M]
-    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, hide_default_value = true, value_parser = values::text(values::pixels))]
+    #[arg(long, value_name = "N", hide_short_help = true, default_value_t = MAX_PIXELS, hide_default_value = true, value_parser = values::text(values::pixels))]
     pub max_pixels: u64,
 
     /// Sample of 16-bit images that becomes white, such as 4095 for 12 bits; higher ones
     /// become white, too. Images of 8 bits do not change [default: 65535]
-    #[arg(long, value_name = "LEVEL", value_parser = values::text(values::white))]
+    #[arg(long, value_name = "LEVEL", hide_short_help = true, value_parser = values::text(values::white))]
     pub white: Option<u16>,
 
     /// How images are brought to the input size [default: stretch]
-    #[arg(long, value_name = "HOW", value_enum)]
+    #[arg(long, value_name = "HOW", hide_short_help = true, value_enum)]
     pub resize: Option<Resize>,
 }
 
@@ -97,56 +100,74 @@ pub struct InputOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Network")]
 pub struct ModelOptions {
-    /// Name of a network (prism models lists them), or path of a TorchScript file
-    /// (scripted or traced)
+    /// Network by name, or TorchScript file
+    ///
+    /// prism models lists the names. A TorchScript file is scripted or traced; its path has a
+    /// separator, or the extension .pt, .pth or .torchscript. Unless the option is given, weights
+    /// that are not here are not downloaded.
     #[arg(short, long, value_name = "NAME|FILE", default_value = "vgg16")]
     pub model: PathBuf,
 
-    /// State dict for the network of that name (.pth, .safetensors or .ot)
+    /// Whether the user did not choose the network.
+    #[arg(skip)]
+    pub is_assumed: bool,
+
+    /// State dict for the network of that name
+    ///
+    /// A .pth, .safetensors or .ot file.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
 
     /// Never download weights (also PRISM_OFFLINE=1)
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub offline: bool,
 
-    /// Input size of the network in pixels [default: the network's own, else 224]
+    /// Input size of the network in pixels
+    ///
+    /// [default: the network's own, else 224]
     #[arg(long, value_name = "N|HxW", value_parser = values::text(values::image_size))]
     pub image_size: Option<Size>,
 
     /// Mean of the channels in the network's order, of pixels from 0 to 1; one value counts
     /// for all channels [default: the network's own, else 0.485,0.456,0.406, and 0.449 of grey]
-    #[arg(long, value_name = "R,G,B", value_parser = values::text(values::mean), allow_hyphen_values = true)]
+    #[arg(long, value_name = "R,G,B", hide_short_help = true, value_parser = values::text(values::mean), allow_hyphen_values = true)]
     pub mean: Option<PerChannel>,
 
     /// Standard deviation of the channels, as the mean [default: the network's own, else
     /// 0.229,0.224,0.225, and 0.226 of grey]
-    #[arg(long, value_name = "R,G,B", value_parser = values::text(values::std), allow_hyphen_values = true)]
+    #[arg(long, value_name = "R,G,B", hide_short_help = true, value_parser = values::text(values::std), allow_hyphen_values = true)]
     pub std: Option<PerChannel>,
 
     /// The network takes blue, green and red, in this order (as Caffe's and OpenCV's do);
     /// --mean and --std are in this order, too
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub bgr: bool,
 
     /// Rule that selects the activations: for any CNN, or TorchPRISM's own
-    #[arg(long = "hooks", value_name = "RULE", value_enum, default_value_t)]
+    #[arg(
+        long = "hooks",
+        value_name = "RULE",
+        hide_short_help = true,
+        value_enum,
+        default_value_t
+    )]
     pub rule: Rule,
 
     /// Output with the class scores, if the network returns several tensors: its name (the
     /// key of a dictionary), or its number, counted from 0 [default: the one that looks most
     /// like class scores]
-    #[arg(long, value_name = "N|NAME", value_parser = values::text(values::output))]
+    #[arg(long, value_name = "N|NAME", hide_short_help = true, value_parser = values::text(values::output))]
     pub output: Option<OutputChoice>,
 
     /// What the class scores are: logits of exclusive classes (softmax), a logit for each
     /// class by itself (sigmoid), percentages, or shown as they are (none) [default: what the
     /// network shows, else softmax; sigmoid for one score]
-    #[arg(long, value_name = "KIND", value_enum)]
+    #[arg(long, value_name = "KIND", hide_short_help = true, value_enum)]
     pub scores: Option<ScoreKind>,
 
-    /// Layer whose channels are analysed, in place of the rule's choice (prism layers
-    /// lists the layers)
+    /// Layer whose channels are analysed
+    ///
+    /// In place of the choice of --hooks; prism layers lists the layers.
     #[arg(long, value_name = "NAME")]
     pub layer: Option<String>,
 }
@@ -155,9 +176,10 @@ pub struct ModelOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Classes")]
 pub struct ClassOptions {
-    /// Class names: one per line, or a .json file in the format of torchvision or Keras; or
-    /// the word imagenet [default: the network's own, ImageNet's for the networks of prism
-    /// models, else numbers]
+    /// Class names
+    ///
+    /// One per line, or a .json file in the format of torchvision or Keras; or the word imagenet
+    /// [default: the network's own, ImageNet's for the networks of prism models, else numbers].
     #[arg(long, value_name = "FILE|imagenet")]
     pub labels: Option<PathBuf>,
 
@@ -170,18 +192,22 @@ pub struct ClassOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Saliency")]
 pub struct SaliencyOptions {
-    /// Fade the map where the class has no saliency, and show the saliency: Grad-CAM or
-    /// contrastive excitation backpropagation
+    /// Show where the class was seen
+    ///
+    /// Fades the map where the class has no saliency, and shows the saliency: by Grad-CAM or
+    /// contrastive excitation backpropagation.
     #[arg(long = "saliency", value_name = "METHOD", value_enum, default_value_t)]
     pub method: SaliencyChoice,
 
-    /// Class whose saliency is shown, for all images [default: each image's top class]
+    /// Class whose saliency is shown
+    ///
+    /// For all images [default: each image's top class].
     #[arg(long, value_name = "ID|NAME", allow_negative_numbers = true)]
     pub target: Option<String>,
 
     /// Layer at which the saliency is computed [default: the layer whose channels are
     /// analysed]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub saliency_layer: Option<String>,
 }
 
@@ -198,30 +224,35 @@ pub enum SaliencyChoice {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Map")]
 pub struct MapChoices {
-    /// Show only the features that all images share, quantised to 27 colours
+    /// Show only the features that all images share
+    ///
+    /// They are quantised to 27 colours.
     #[arg(long)]
     pub inclusive: bool,
 
-    /// Show only the features that some images lack, quantised to 27 colours; with
-    /// --inclusive: all features, quantised
+    /// Show only the features that some images lack
+    ///
+    /// They are quantised to 27 colours. With --inclusive: all features, quantised.
     #[arg(long)]
     pub exclusive: bool,
 
     /// How the features are upsampled, instead of the way of --hooks
-    #[arg(long, value_name = "WAY")]
+    #[arg(long, value_name = "WAY", hide_short_help = true)]
     pub upsampling: Option<Upsampling>,
 
     /// Leave the map at the resolution of the analysed activation: --upsampling none
-    #[arg(long, conflicts_with = "upsampling")]
+    #[arg(long, hide_short_help = true, conflicts_with = "upsampling")]
     pub no_gradual_extrapolation: bool,
 
-    /// Do not name the colours: no groups of similar places in the figure, the page and the
-    /// summary
-    #[arg(long)]
+    /// Do not name the colours
+    ///
+    /// Places of all images are not grouped, and figure, page and summary have no key.
+    #[arg(long, hide_short_help = true)]
     pub no_legend: bool,
 
-    /// Use the colours of an earlier run of the same network: a file that its --save-basis
-    /// wrote
+    /// Use the colours of an earlier run
+    ///
+    /// It must be of the same network; its --save-basis wrote the file.
     #[arg(long, value_name = "FILE", value_parser = values::path(&["safetensors"]), conflicts_with = "save_basis")]
     pub basis: Option<PathBuf>,
 }
@@ -239,11 +270,17 @@ pub struct OutputOptions {
     )]
     pub folder: PathBuf,
 
+    /// Whether the user chose the folder.
+    #[arg(skip)]
+    pub has_folder: bool,
+
     /// Draw the red, green and blue channels below the map
-    #[arg(long, help_heading = "Map")]
+    #[arg(long, hide_short_help = true, help_heading = "Map")]
     pub split_rgb: bool,
 
-    /// Also draw the map over the input, at this opacity (0 to 1)
+    /// Also draw the map over the input
+    ///
+    /// At this opacity, from 0 to 1.
     #[arg(long, value_name = "ALPHA", help_heading = "Map", value_parser = values::text(values::opacity))]
     pub overlay: Option<f64>,
 
@@ -251,37 +288,46 @@ pub struct OutputOptions {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: FigureFormat,
 
-    /// Save maps, features, variance ratios, class scores, input and saliency
-    /// (.npz or .safetensors)
+    /// Save the numbers
+    ///
+    /// Maps, features, variance ratios, class scores, input and saliency, as .npz or .safetensors.
     #[arg(long, value_name = "FILE")]
     pub save_arrays: Option<PathBuf>,
 
     /// Images side by side in a figure; further images start a new block
-    #[arg(long, value_name = "N", default_value_t = COLUMNS, value_parser = whole(1, MOST_IMAGES))]
+    #[arg(long, value_name = "N", hide_short_help = true, default_value_t = COLUMNS, value_parser = whole(1, MOST_IMAGES))]
     pub figure_columns: usize,
 
-    /// Also write two PNG files for each image, its map and the map over the input, in the
-    /// folder PRISM_<model>
+    /// Also write two PNG files for each image
+    ///
+    /// Its map and the map over the input, in the folder PRISM_<model>.
     #[arg(long)]
     pub per_image: bool,
 
-    /// Also write a page for a browser: one HTML file, with a folder of pictures beside it
-    /// if there are many images
+    /// Also write a page for a browser
+    ///
+    /// One HTML file, with a folder of pictures beside it if there are many images.
     #[arg(long, value_name = "FILE", value_parser = values::path(&["html", "htm"]))]
     pub report: Option<PathBuf>,
 
-    /// Also write a summary as JSON; - prints it on standard output, in place of the lines
+    /// Also write a summary as JSON
+    ///
+    /// The file - is standard output, in place of the lines.
     #[arg(long, value_name = "FILE", value_parser = values::json_target())]
     pub json: Option<JsonTarget>,
 
-    /// Write the components and ranges that define the colours (.safetensors), for
-    /// --basis in later runs
+    /// Save the colours for --basis
+    ///
+    /// The components and ranges that define the colours, as .safetensors.
     #[arg(long, value_name = "FILE", value_parser = values::path(&["safetensors"]))]
     pub save_basis: Option<PathBuf>,
 
-    /// Write the colours of each image to 2cluster.bin, for prism som
-    #[arg(long)]
-    pub cluster: bool,
+    /// Also write a file for prism som
+    ///
+    /// It has the colours of each image. --cluster=FILE names it; otherwise it is 2cluster.bin, in
+    /// the folder of --output-dir if that is given, else in the working folder.
+    #[arg(long, value_name = "FILE", require_equals = true)]
+    pub cluster: Option<Option<PathBuf>>,
 }
 
 /// Where the summary goes.
@@ -298,30 +344,36 @@ pub enum JsonTarget {
 #[command(next_help_heading = "Computing")]
 pub struct ComputeOptions {
     /// Where the network runs: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::text(values::device))]
+    #[arg(long, value_name = "DEVICE", hide_short_help = true, default_value = "auto", value_parser = values::text(values::device))]
     pub device: DeviceChoice,
 
     /// Number of threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = whole(1, 4096))]
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole(1, 4096))]
     pub threads: Option<usize>,
 
     /// Images forwarded at once; does not change the map [default: chosen from the
     /// network's size and the cores]
-    #[arg(long, value_name = "N", value_parser = whole(1, 4096))]
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole(1, 4096))]
     pub batch_size: Option<usize>,
 
     /// Arithmetic of the network; bf16 rounds to 8 bits, and is faster on processors that
     /// support it
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    #[arg(
+        long,
+        value_name = "TYPE",
+        hide_short_help = true,
+        value_enum,
+        default_value_t
+    )]
     pub precision: Precision,
 
     /// Seed of the random numbers of a network that draws any
-    #[arg(long, value_name = "N", default_value_t, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", hide_short_help = true, default_value_t, value_parser = clap::value_parser!(i64).range(0..))]
     pub seed: i64,
 
     /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
     /// to a temporary file in the output folder [default: a share of the memory]
-    #[arg(long, value_name = "SIZE", value_parser = values::text(values::bytes))]
+    #[arg(long, value_name = "SIZE", hide_short_help = true, value_parser = values::text(values::bytes))]
     pub memory: Option<usize>,
 }
 
@@ -333,7 +385,7 @@ pub struct NoticeOptions {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Also print what was chosen and why, and the time of each stage
+    /// Also print choices, reasons and times
     #[arg(short, long)]
     pub verbose: bool,
 }
@@ -408,6 +460,18 @@ impl InputOptions {
     }
 }
 
+impl OutputOptions {
+    /// The cluster file, if one is to be written.
+    pub fn cluster_file(&self) -> Option<PathBuf> {
+        let given = self.cluster.as_ref()?;
+        Some(match given {
+            Some(file) => file.clone(),
+            None if self.has_folder => self.folder.join(CLUSTER_FILE),
+            None => PathBuf::from(CLUSTER_FILE),
+        })
+    }
+}
+
 impl SaliencyOptions {
     /// The method, if there is to be a saliency.
     pub fn method(&self) -> Option<Method> {
@@ -444,6 +508,7 @@ impl Default for ModelOptions {
     fn default() -> Self {
         ModelOptions {
             model: PathBuf::from("vgg16"),
+            is_assumed: false,
             weights: None,
             offline: false,
             image_size: None,

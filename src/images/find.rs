@@ -149,7 +149,7 @@ impl LeftOut {
     fn below(&self) -> String {
         let folder = glob::Pattern::escape(&self.value.display().to_string());
         let glob = Path::new(&folder).join("**/*").display().to_string();
-        format!("'{}'", glob.replace('\'', r"'\''"))
+        crate::names::in_quotes(&glob)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::download;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
-use crate::error::{Hint, hinted};
+use crate::error::{Hint, hinted, usage_hinted};
 use crate::names::first_few;
 use crate::notices::Notices;
 use anyhow::Result;
@@ -74,6 +74,44 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
             Err(hinted(message, Hint::OtherWeights))
         }
     }
+}
+
+/// Names of networks in a message.
+const NAMED: usize = 4;
+
+/// The names of the networks whose files are here: those of the zoo, then TorchScript files.
+fn present(search: &SearchPath) -> Vec<String> {
+    let known = zoo::entries().iter().map(|entry| entry.name);
+    let known = known.filter(|name| find(name, search).is_some());
+    let mut names: Vec<String> = known.map(String::from).collect();
+    for folder in &search.folders {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path());
+        let scripts = files.filter(|file| file.extension() == Some("pt".as_ref()));
+        let stems = scripts.filter_map(|file| Some(file.file_stem()?.to_str()?.to_string()));
+        let mut stems: Vec<String> = stems.filter(|name| !names.contains(name)).collect();
+        stems.sort();
+        names.extend(stems);
+    }
+    names
+}
+
+/// The error if nobody chose a network and the default one is not here: it names those that are.
+pub(super) fn unchosen(default: &str, search: &SearchPath) -> anyhow::Error {
+    let bytes = zoo::find(default).map_or(0, |entry| 4 * entry.parameters);
+    let missing = format!(
+        "no network was chosen, and the weights of {default}, the default, are not here ({} MB)",
+        bytes / 1_000_000
+    );
+    let message = match present(search).as_slice() {
+        [] => format!("{missing}, nor is any other network"),
+        here => format!("{missing}; here are {}", first_few(here, NAMED)),
+    };
+    let hint = match search.offline {
+        true => Hint::AnyNetwork,
+        false => Hint::OtherNetwork,
+    };
+    usage_hinted(message, hint)
 }
 
 /// The error for a name that is not in the zoo.

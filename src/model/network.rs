@@ -153,6 +153,9 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     }
     let mut search = SearchPath::from_env();
     search.offline |= options.offline;
+    if options.is_assumed && locate::find(&name, &search).is_none() {
+        return Err(locate::unchosen(&name, &search));
+    }
     locate::locate(&name, &search, notices)
 }
 

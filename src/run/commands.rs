@@ -1,7 +1,8 @@
 //! The commands beside the maps: the cluster map, and the tables of layers and networks.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -11,7 +12,8 @@ use crate::figure::{ClusterFigure, Placed, draw_clusters};
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
-use crate::notices::{Notices, printable};
+use crate::names::{escaped, escaped_within, first_few};
+use crate::notices::Notices;
 use crate::options::{ClusterOptions, ComputeOptions, ModelOptions};
 use crate::output::{Outputs, folder_of};
 use crate::remarks::{Remark, Remarks};
@@ -45,7 +47,8 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
         }
     }
 
-    let trained = som::train(&rows, &options.training())?;
+    let training = options.training();
+    let trained = notices.during("training the map", || som::train(&rows, &training))?;
     let images: Vec<Placed> = trained
         .units
         .iter()
@@ -85,10 +88,11 @@ pub fn print_layers(
     notices: Notices,
     stdout: &mut dyn Write,
 ) -> Result<()> {
-    let network = Network::load(options, compute, notices)?;
+    let network = load(options, compute, notices)?;
     let mut hooks = options.hooks(compute);
     hooks.scores.names = count_of(None, &network);
-    let model = network.hook(network.input_size(), &hooks)?;
+    let size = network.input_size();
+    let model = notices.during("hooking", || network.hook(size, &hooks))?;
     let mut remarks = Remarks::new(notices);
     remarks.add_all(&network.remarks);
     remarks.add_all(&network.preprocessing.remarks(None));
@@ -100,7 +104,7 @@ pub fn print_layers(
             let (channels, height, width) = layer.shape;
             let shape = format!("{channels}x{height}x{width}");
             [
-                layer.name,
+                escaped(&layer.name),
                 layer.operator,
                 shape,
                 layer.role.word().to_string(),
@@ -135,7 +139,7 @@ pub fn print_models(stdout: &mut dyn Write) -> Result<()> {
                 entry.name.to_string(),
                 millions,
                 there.to_string(),
-                printable(&place),
+                escaped(&place),
             ]
         })
         .collect();
@@ -159,11 +163,109 @@ pub fn print_text(text: &[u8], stdout: &mut dyn Write) -> Result<()> {
     }
 }
 
+/// Loads the network that `options` select, and shows that it does.
+///
+/// # Errors
+/// Returns the errors of [`Network::load`].
+pub(super) fn load(
+    options: &ModelOptions,
+    compute: &ComputeOptions,
+    notices: Notices,
+) -> Result<Network> {
+    let name = options.model.file_name().unwrap_or_default();
+    let name = escaped_within(&name.to_string_lossy(), LONGEST_NAME);
+    notices.during(format!("loading {name}"), || {
+        Network::load(options, compute, notices)
+    })
+}
+
+/// Characters of a network's name beside a spinner.
+const LONGEST_NAME: usize = 40;
+
+/// So many files are noted one by one; more are summed up.
+const FEW_FILES: usize = 8;
+
+/// Names of files in a summary.
+const NAMED_FILES: usize = 3;
+
 /// Notes the files that were written.
 pub(super) fn report_written(paths: &[PathBuf], notices: Notices) {
-    for path in paths {
-        notices.note(&format!("wrote {}", path.display()));
+    for line in written_lines(paths) {
+        notices.note(&line);
     }
+}
+
+/// `wrote out/a.png` for each of a few files, else `wrote 42 files in out/: a.png, b.png,
+/// c.png and 1 more, maps/ (38)` for each folder that lies in no other.
+fn written_lines(paths: &[PathBuf]) -> Vec<String> {
+    let wrote = |path: &PathBuf| format!("wrote {}", path.display());
+    if paths.len() <= FEW_FILES {
+        return paths.iter().map(wrote).collect();
+    }
+    let mut folders: Vec<&Path> = Vec::new();
+    for folder in paths.iter().filter_map(|path| path.parent()) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    let is_below = |folder: &Path, other: &Path| {
+        folder != other && other != Path::new("") && folder.starts_with(other)
+    };
+    let outer = folders.iter().copied();
+    let outer = outer.filter(|folder| !folders.iter().any(|other| is_below(folder, other)));
+    outer
+        .map(|folder| {
+            let belongs = |path: &&PathBuf| {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                parent == folder || is_below(parent, folder)
+            };
+            let here: Vec<&PathBuf> = paths.iter().filter(belongs).collect();
+            match here.as_slice() {
+                [only] => wrote(only),
+                _ => summed_up(folder, &here),
+            }
+        })
+        .collect()
+}
+
+/// `wrote 42 files in out/: a.png, b.png, c.png and 1 more, maps/ (38)`.
+fn summed_up(folder: &Path, paths: &[&PathBuf]) -> String {
+    let mut files = Vec::new();
+    let mut below: Vec<(String, usize)> = Vec::new();
+    for path in paths {
+        let inner = path.strip_prefix(folder).unwrap_or(path);
+        let mut parts = inner.components();
+        let first = parts
+            .next()
+            .map_or(Cow::default(), |part| part.as_os_str().to_string_lossy());
+        if parts.next().is_none() {
+            files.push(first);
+        } else if let Some((_, count)) = below.iter_mut().find(|(name, _)| *name == first) {
+            *count += 1;
+        } else {
+            below.push((first.into_owned(), 1));
+        }
+    }
+    let below: Vec<String> = below
+        .into_iter()
+        .map(|(name, count)| format!("{name}/ ({count})"))
+        .collect();
+    let listed = [files.is_empty(), below.is_empty()];
+    let listed = match listed {
+        [true, _] => first_few(&below, NAMED_FILES),
+        [_, true] => first_few(&files, NAMED_FILES),
+        _ => format!(
+            "{}, {}",
+            first_few(&files, NAMED_FILES),
+            first_few(&below, NAMED_FILES)
+        ),
+    };
+    let place = match folder.as_os_str().is_empty() {
+        true => "the working folder".to_string(),
+        false => format!("{}/", folder.display()),
+    };
+    let place = place.replace("//", "/");
+    format!("wrote {} files in {place}: {listed}", paths.len())
 }
 
 /// A table with a heading and aligned columns; `right` marks those aligned to the right.
@@ -187,4 +289,49 @@ fn table<const N: usize>(heading: [&str; N], right: [bool; N], rows: &[[String; 
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(paths: &[&str]) -> Vec<String> {
+        let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+        written_lines(&paths)
+    }
+
+    #[test]
+    fn a_few_files_are_named_and_many_are_summed_up() {
+        let few = ["out/a.png", "out/maps/1.png", "b.npz"];
+        assert_eq!(
+            lines(&few),
+            ["wrote out/a.png", "wrote out/maps/1.png", "wrote b.npz"]
+        );
+        assert!(lines(&[]).is_empty());
+
+        let maps: Vec<String> = (0..40).map(|n| format!("out/maps/{n}.png")).collect();
+        let maps = maps.iter().map(String::as_str);
+        let many: Vec<&str> = ["out/a", "out/b"].into_iter().chain(maps.clone()).collect();
+        assert_eq!(lines(&many), ["wrote 42 files in out/: a, b, maps/ (40)"]);
+        let more = ["out/a", "out/b", "out/c", "out/d", "x.npz", "/y/z.html"];
+        let more: Vec<&str> = more.into_iter().chain(maps.clone()).collect();
+        assert_eq!(
+            lines(&more),
+            [
+                "wrote 44 files in out/: a, b, c and 1 more, maps/ (40)",
+                "wrote x.npz",
+                "wrote /y/z.html"
+            ]
+        );
+        let only: Vec<&str> = maps.collect();
+        assert_eq!(
+            lines(&only),
+            ["wrote 40 files in out/maps/: 0.png, 1.png, 2.png and 37 more"]
+        );
+        let here = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        assert_eq!(
+            lines(&here),
+            ["wrote 9 files in the working folder: 1, 2, 3 and 6 more"]
+        );
+    }
 }

@@ -113,7 +113,7 @@ pub fn forward_all(
                             all.paths.push(file.clone());
                         }
                         Err(error) if *skip_bad => {
-                            bar.suspend(|| options.notices.warn(&skipped(&error)));
+                            options.notices.warn(&skipped(&error));
                         }
                         Err(error) => return Err(error),
                     }

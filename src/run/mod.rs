@@ -16,8 +16,8 @@ use std::io::Write;
 use anyhow::{Context, Result};
 
 use crate::classes::top_classes;
+use crate::cli;
 use crate::heap::with_retained_heap;
-use crate::model::Network;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
 use crate::remarks::Remarks;
@@ -53,13 +53,14 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     }
     let given = classes::given_labels(&options.classes)?;
 
-    let network = Network::load(&options.model, &options.compute, notices)?;
+    let network = commands::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
     let preprocessing = input.preprocessing(&network.preprocessing);
     let mut hooks = options.hooks();
     hooks.channels = input.channels();
     hooks.scores.names = classes::count_of(given.as_ref(), &network);
-    let mut model = network.hook(preprocessing.size.value, &hooks)?;
+    let size = preprocessing.size.value;
+    let mut model = notices.during("hooking", || network.hook(size, &hooks))?;
     remarks.add_all(&network.remarks);
     remarks.add_all(&model.remarks());
     let preprocessing = channels::fitted(&input, preprocessing, model.channels(), &mut remarks)
@@ -143,6 +144,9 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     results.clock.lap("saving");
     let (written, printed) = to.commit()?;
     commands::report_written(&written, notices);
+    if let Some(file) = options.output.cluster_file() {
+        notices.note(&cli::next_step(&file));
+    }
     notices.detail(|| format!("times: {}", results.clock));
     commands::print_text(&printed, stdout)
 }

@@ -458,7 +458,7 @@ fn files_that_are_no_image_are_refused() {
         phone.heics/*.heic photos/a.png --skip-bad-images => 0: warning: left out: cannot read the image phone.heics/1.heic: this is HEIC
         tree.in.folder => 1: the folder tree.in.folder holds no image, but 1 sub-folder with images; 'tree.in.folder/**/*' reads them
         tree.in.folder/**/* => 0
-        it's.in.folder => 1: 'it'\''s.in.folder/**/*' reads them
+        it's.in.folder => 1: 'it'"'"'s.in.folder/**/*' reads them
         "#,
     );
 }
@@ -787,6 +787,10 @@ fn outputs_that_cannot_be_written_are_refused() {
         --report folder.html => 1: folder.html | it is a folder
         --report page.pdf => 2: --report | .html
         --cluster +2cluster.bin=folder => 1: 2cluster.bin | it is a folder
+        --cluster= => 2: --cluster
+        --cluster=folder.html +folder.html => 1: folder.html | it is a folder
+        --cluster=text/c.bin +text => 1: cannot write into text
+        --cluster -o out --json out/2cluster.bin => 2: --json and --cluster name the same file, out/2cluster.bin
         --save-basis b.npz => 2: --save-basis | .safetensors
         --save-arrays x.safetensors --save-basis x.safetensors => 2: --save-arrays and --save-basis name the same file
         --save-arrays x.safetensors --save-basis ./x.safetensors => 2: name the same file
@@ -866,7 +870,8 @@ fn options_that_make_no_sense_are_refused() {
         layers --input x => 2: --input
         layers --save-arrays x.npz => 2: --save-arrays
         layers --model none.pt => 1: none.pt
-        layers => 1: vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights
+        {layers|photos/a.png} => 2: no network was chosen | vgg16 | nor is any other network (--model NAME
+        layers --model vgg16 => 1: vgg16 | hub/checkpoints/vgg16-397923af.pth | --weights
         layers --image-size 64 --model data/networks/tiny_vgg_traced.pt --layer x => 2: 'x' | features.0
         completions => 2: not provided: <SHELL>
         completions tcsh => 2: tcsh | bash

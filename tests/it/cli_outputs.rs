@@ -281,7 +281,7 @@ fn completions_and_the_manual_name_the_options() {
         ".SH NAME",
         ".SH OPTIONS",
         "no\\-gradual\\-extrapolation",
-        "Examples:",
+        ".SH EXAMPLES",
         ".SH EXIT STATUS",
         "PRISM_OFFLINE",
     ] {

@@ -21,6 +21,7 @@ mod properties;
 mod report;
 mod saliency;
 mod scores;
+mod terminal;
 mod units;
 mod weights;
 mod zoo;

@@ -1,21 +1,20 @@
 //! The colours of each image, for `prism som`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use super::{Destination, Output, Results};
 use crate::cluster::{Row, pickle};
 use crate::map::ColourSet;
-use crate::options::CLUSTER_FILE;
-use crate::output::Outputs;
+use crate::output::{Outputs, folder_of};
 
-/// The rows of the cluster file.
-pub struct Clusters;
+/// The rows of the cluster file with that path.
+pub struct Clusters(pub PathBuf);
 
 impl Output for Clusters {
     fn prepare(&self, files: &mut Outputs) -> Result<()> {
-        files.prepare(Path::new("."))
+        files.prepare(folder_of(&self.0))
     }
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
@@ -29,7 +28,6 @@ impl Output for Clusters {
                 features: any.codes().map(|code| colours.contains(code)).collect(),
             })
             .collect();
-        to.files
-            .write(Path::new(CLUSTER_FILE), |out| pickle::write(&rows, out))
+        to.files.write(&self.0, |out| pickle::write(&rows, out))
     }
 }

@@ -1,20 +1,21 @@
 //! A line per image on standard output.
 
-use std::io::Write;
-
 use anyhow::Result;
 
 use super::{Destination, Output, Results};
+use crate::names::{escaped, escaped_bytes};
 
-/// Path and top classes of each image, separated by tabs.
+/// Path and top classes of each image, separated by tabs; names are escaped.
 pub struct Lines;
 
 impl Output for Lines {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         for (path, classes) in results.paths.iter().zip(&results.classes) {
-            to.printed.extend(path.as_os_str().as_encoded_bytes());
+            let path = path.as_os_str().as_encoded_bytes();
+            to.printed.extend(escaped_bytes(path));
             for class in classes {
-                write!(to.printed, "\t{class}")?;
+                to.printed.push(b'\t');
+                to.printed.extend(escaped(&class.to_string()).into_bytes());
             }
             to.printed.push(b'\n');
         }

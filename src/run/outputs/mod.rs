@@ -77,8 +77,8 @@ pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
     if let Some(file) = &options.save_arrays {
         outputs.push(Box::new(arrays::Arrays(file)));
     }
-    if options.cluster {
-        outputs.push(Box::new(clusters::Clusters));
+    if let Some(file) = options.cluster_file() {
+        outputs.push(Box::new(clusters::Clusters(file)));
     }
     if let Some(file) = &options.save_basis {
         outputs.push(Box::new(basis::SavedBasis(file)));
