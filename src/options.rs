@@ -13,7 +13,7 @@ use tch::Device;
 
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, hinted, usage};
-use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
+use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES, Palette};
 use crate::hooks::{
     self, Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook, Upsampling,
 };
@@ -170,8 +170,8 @@ pub struct ClassOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Saliency")]
 pub struct SaliencyOptions {
-    /// Fade the map where the class has no saliency, and show the saliency: Grad-CAM or
-    /// contrastive excitation backpropagation
+    /// Show where the class was seen, and outline it on the map: Grad-CAM or contrastive
+    /// excitation backpropagation
     #[arg(long = "saliency", value_name = "METHOD", value_enum, default_value_t)]
     pub method: SaliencyChoice,
 
@@ -207,6 +207,11 @@ pub struct MapChoices {
     #[arg(long)]
     pub exclusive: bool,
 
+    /// How the three components become colours in figures and pages; arrays have the components
+    /// themselves
+    #[arg(long, value_name = "PALETTE", value_enum, default_value_t)]
+    pub palette: Palette,
+
     /// How the features are upsampled, instead of the way of --hooks
     #[arg(long, value_name = "WAY")]
     pub upsampling: Option<Upsampling>,
@@ -234,13 +239,17 @@ pub struct OutputOptions {
     )]
     pub folder: PathBuf,
 
-    /// Draw the red, green and blue channels below the map
+    /// Draw the three components one by one below the map
     #[arg(long, help_heading = "Map")]
     pub split_rgb: bool,
 
     /// Also draw the map over the input, at this opacity (0 to 1)
     #[arg(long, value_name = "ALPHA", help_heading = "Map", value_parser = values::text(values::opacity))]
     pub overlay: Option<f64>,
+
+    /// Show images in the shape of the network's input, instead of their own
+    #[arg(long)]
+    pub square: bool,
 
     /// File format of the figures
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]

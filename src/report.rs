@@ -140,6 +140,7 @@ impl Gallery {
             "blocks": summary.is_in_blocks,
             "hatched": summary.leaves_out,
             "saliency": summary.saliency,
+            "palette": summary.palette.to_string(),
             "settings": settings.collect::<Vec<_>>(),
             "variance_ratio": summary.variance_ratio,
             "colour_correlation": summary.colour_correlation,

@@ -394,7 +394,7 @@ impl Maps {
         colours(&quantise(&self.basis.features.apply(&self.features)))
     }
 
-    /// The number of images whose saliency is zero everywhere, so that their maps are white.
+    /// The number of images whose saliency is zero everywhere.
     pub fn not_salient(&self) -> usize {
         self.saliency.as_ref().map_or(0, |saliency| {
             let largest = saliency.amax([1i64, 2, 3].as_slice(), false);

@@ -51,10 +51,10 @@ impl Fit {
             let black = "all features are the same in all images, so the map is black";
             remarks.add(&Remark::warning(black));
         }
-        let white = maps.not_salient();
-        if white > 0 {
+        let count = maps.not_salient();
+        if count > 0 {
             remarks.add(&Remark::warning(format!(
-                "the class has no saliency in {white} of {} images, so their maps are white",
+                "the class has no saliency in {count} of {} images, so no line is on their maps",
                 maps.len()
             )));
         }

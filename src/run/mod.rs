@@ -89,6 +89,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         maps: fit.options,
         chunk,
         keep_input: options.output.save_arrays.is_some(),
+        square: options.output.square,
         spool: &spool,
         notices,
     };
@@ -117,6 +118,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         probabilities: reading.kind.probabilities(&maps.logits),
         network: describe::network(&name, &model, options.model.rule),
         basis_of: fit.of,
+        palette: options.map.palette,
         saliency,
         paths: forwarded.paths,
         pictures: forwarded.pictures,

@@ -1,13 +1,15 @@
 //! Pictures that several outputs show, and the names of their files.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use crate::convert::to_picture;
+use crate::figure::colormap::hatch;
 use crate::figure::{Picture, Scaling};
 use crate::spool::Sequence;
 
@@ -20,10 +22,7 @@ const LONGEST_STEM: usize = 160;
 
 /// The picture of an image, which is loaded when it is drawn.
 #[derive(Debug, Clone, Copy)]
-pub struct StoredPicture<'a> {
-    pub pictures: &'a Sequence,
-    pub image: usize,
-}
+pub struct StoredPicture<'a>(pub &'a Sequence);
 
 impl StoredPicture<'_> {
     /// The picture.
@@ -31,7 +30,7 @@ impl StoredPicture<'_> {
     /// # Errors
     /// Returns an error if it cannot be read back.
     pub fn load(&self) -> Result<RgbImage> {
-        let bytes = self.pictures.get(self.image..self.image + 1)?;
+        let bytes = self.0.get(0..1)?;
         let bytes = Vec::<u8>::try_from(bytes.reshape([-1]))?;
         let (width, height) = self.size();
         RgbImage::from_raw(width, height, bytes).context("a picture is incomplete")
@@ -40,7 +39,7 @@ impl StoredPicture<'_> {
 
 impl Picture for StoredPicture<'_> {
     fn size(&self) -> (u32, u32) {
-        match self.pictures.shape() {
+        match self.0.shape() {
             &[height, width, _] => (width as u32, height as u32),
             _ => (0, 0),
         }
@@ -62,11 +61,17 @@ pub fn scaled(map: &Tensor, (width, height): (u32, u32), scaling: Scaling) -> Te
     scaled.squeeze_dim(0)
 }
 
-/// Side of the stripes for pixels that are left out, along rows and columns; a picture has some
-/// hundred pixels.
-const STRIPE: u32 = 6;
-/// Their greys. None of the 27 quantised colours is one of them.
-const GREYS: [u8; 2] = [96, 160];
+/// A quantity `[h,w]` as smooth values for the pixels of a picture of that size (width, height),
+/// row by row.
+///
+/// # Errors
+/// Returns an error if it has another shape.
+pub fn smoothed(quantity: &Tensor, (width, height): (u32, u32)) -> Result<Vec<f32>> {
+    let size = [i64::from(height), i64::from(width)];
+    let quantity = quantity.to_kind(Kind::Float).unsqueeze(0).unsqueeze(0);
+    let smooth = quantity.f_upsample_bicubic2d(size, false, None, None)?;
+    Ok(Vec::try_from(smooth.contiguous().view([-1]))?)
+}
 
 /// The picture of a map `[c,h,w]` at the size (width, height) of a picture. Pixels that are left
 /// out are hatched.
@@ -79,7 +84,7 @@ pub fn map_picture(map: &Tensor, size: (u32, u32), scaling: Scaling) -> Result<R
     let left_out = Vec::<bool>::try_from(map.get(0).isnan().contiguous().view([-1]))?;
     for ((x, y, pixel), _) in (picture.enumerate_pixels_mut().zip(left_out)).filter(|(_, out)| *out)
     {
-        pixel.0 = [GREYS[((x + y) / STRIPE % 2) as usize]; 3];
+        pixel.0 = hatch(x, y);
     }
     Ok(picture)
 }
@@ -110,6 +115,37 @@ pub fn overlaid(
     to_picture(&(below + change * alpha))
 }
 
+/// The names of images in figures: the last part of each path, with as many folders before it
+/// as tell equal ones apart.
+pub fn shown_names(paths: &[PathBuf]) -> Vec<String> {
+    let parts: Vec<Vec<_>> = paths
+        .iter()
+        .map(|path| path.iter().map(|part| part.to_string_lossy()).collect())
+        .collect();
+    let mut kept = vec![1; paths.len()];
+    loop {
+        let names = parts.iter().zip(&kept).map(|(parts, kept)| {
+            let parts = &parts[parts.len().saturating_sub(*kept)..];
+            parts.join("/").replace("//", "/")
+        });
+        let names: Vec<String> = names.collect();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for name in &names {
+            *counts.entry(name).or_default() += 1;
+        }
+        let mut is_done = true;
+        for ((name, parts), kept) in names.iter().zip(&parts).zip(&mut kept) {
+            if counts[name.as_str()] > 1 && *kept < parts.len() {
+                *kept += 1;
+                is_done = false;
+            }
+        }
+        if is_done {
+            return names;
+        }
+    }
+}
+
 /// The beginning of the names of an image's files: its number, which makes the name unique,
 /// and its own name without unusual characters.
 pub fn file_stem(image: usize, count: usize, name: &Path) -> String {
@@ -130,6 +166,7 @@ pub fn file_stem(image: usize, count: usize, name: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::colormap::STRIPES;
     use image::Rgb;
 
     #[test]
@@ -151,7 +188,7 @@ mod tests {
             map_picture(&map.expand([3, 1, 2], false), (48, 24), Scaling::Blocks).unwrap();
         let right: Vec<[u8; 3]> = (24..48).map(|x| picture.get_pixel(x, 0).0).collect();
         assert_eq!(picture.get_pixel(23, 0).0, [128; 3]);
-        for grey in GREYS {
+        for grey in STRIPES {
             assert_eq!(
                 right.iter().filter(|&&pixel| pixel == [grey; 3]).count(),
                 12
@@ -167,6 +204,32 @@ mod tests {
         )
         .unwrap();
         assert_eq!(over.get_pixel(1, 0).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn images_are_named_by_file_and_if_need_be_by_folder() {
+        let names =
+            |paths: &[&str]| shown_names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(names(&["a/dog.jpg", "a/cat.jpg"]), ["dog.jpg", "cat.jpg"]);
+        assert_eq!(
+            names(&[
+                "x/a/dog.jpg",
+                "y/a/dog.jpg",
+                "b/dog.jpg",
+                "dog.jpg",
+                "a/cat.jpg"
+            ]),
+            [
+                "x/a/dog.jpg",
+                "y/a/dog.jpg",
+                "b/dog.jpg",
+                "dog.jpg",
+                "cat.jpg"
+            ]
+        );
+        assert_eq!(names(&["/a.png", "/b/a.png"]), ["/a.png", "b/a.png"]);
+        assert_eq!(names(&["in.npz:0", "in.npz:1"]), ["in.npz:0", "in.npz:1"]);
+        assert_eq!(names(&["a.png", "a.png"]), ["a.png", "a.png"]);
     }
 
     #[test]
