@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 
-use super::pictures::{overlaid, shown_names};
+use super::pictures::{component_picture, overlaid, shown_names};
 use super::{Destination, Output, Results};
 use crate::classes::Class;
-use crate::convert::ramp_picture;
 use crate::figure::{
-    ColourBar, Column, MapFigure, Palette, Panel, Picture, Scaling, colormap, draw_maps,
-    drawn_size, has_glyphs, most_images,
+    ColourBar, Column, MapFigure, Palette, Panel, Scaling, colormap, draw_maps, has_glyphs,
+    most_images,
 };
 use crate::options::OutputOptions;
 use crate::output::Outputs;
@@ -53,7 +52,8 @@ impl Figure<'_> {
                 Palette::Oklab => [colormap::greys; 3],
             };
             for (channel, ramp) in (0..).zip(ramps) {
-                let picture = ramp_picture(&map.get(channel), None, ramp)?;
+                let size = results.drawn_size(image);
+                let picture = component_picture(&map.get(channel), size, scaling, ramp)?;
                 panels.push(Panel::new(picture, scaling));
             }
         }
@@ -110,10 +110,8 @@ impl Output for Figure<'_> {
             ..
         } = self.0;
         let row_names = self.row_names(results);
-        let heights = (0..results.pictures.len()).map(|image| {
-            let (width, height) = results.picture(image).size();
-            drawn_size(width.into(), height.into()).1
-        });
+        let images = 0..results.pictures.len();
+        let heights = images.map(|image| results.drawn_size(image).1);
         let lines = results.classes.first().map_or(0, Vec::len) + 2; // and name and target
         let count = results.maps.len();
         let most = most_images(

@@ -180,8 +180,7 @@ impl Results {
         if !self.maps.leaves_out() && self.saliency.is_none() {
             return to_picture(&painted(map, self.palette)?);
         }
-        let (width, height) = self.picture(image).size();
-        self.map_picture_at(map, image, drawn_size(width.into(), height.into()))
+        self.map_picture_at(map, image, self.drawn_size(image))
     }
 
     /// The picture of a map with its marks, of that size (width, height).
@@ -194,6 +193,12 @@ impl Results {
             draw_contour(&mut picture, &values, CONTOUR);
         }
         Ok(picture)
+    }
+
+    /// Width and height at which an image is drawn in the figures.
+    fn drawn_size(&self, image: usize) -> (u32, u32) {
+        let (width, height) = self.picture(image).size();
+        drawn_size(width.into(), height.into())
     }
 
     fn picture(&self, image: usize) -> StoredPicture<'_> {

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use fast_image_resize as fir;
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
-use crate::convert::to_picture;
-use crate::figure::colormap::hatch;
+use crate::convert::{ramp_picture, to_picture};
+use crate::figure::colormap::{Rgb, hatch};
 use crate::figure::{Picture, Scaling};
 use crate::spool::Sequence;
 
@@ -61,16 +62,26 @@ pub fn scaled(map: &Tensor, (width, height): (u32, u32), scaling: Scaling) -> Te
     scaled.squeeze_dim(0)
 }
 
-/// A quantity `[h,w]` as smooth values for the pixels of a picture of that size (width, height),
+/// A quantity `[h,w]`, enlarged as figures enlarge pictures, as values for the pixels of a picture of that size (width, height),
 /// row by row.
 ///
 /// # Errors
 /// Returns an error if it has another shape.
 pub fn smoothed(quantity: &Tensor, (width, height): (u32, u32)) -> Result<Vec<f32>> {
-    let size = [i64::from(height), i64::from(width)];
-    let quantity = quantity.to_kind(Kind::Float).unsqueeze(0).unsqueeze(0);
-    let smooth = quantity.f_upsample_bicubic2d(size, false, None, None)?;
-    Ok(Vec::try_from(smooth.contiguous().view([-1]))?)
+    let (rows, columns) = quantity.size2()?;
+    let values = Vec::<f32>::try_from(quantity.to_kind(Kind::Float).contiguous().view([-1]))?;
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect();
+    let kind = fir::PixelType::F32;
+    let source = fir::images::Image::from_vec_u8(columns as u32, rows as u32, bytes, kind)?;
+    let mut target = fir::images::Image::new(width, height, kind);
+    let as_drawn = fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom);
+    let options = fir::ResizeOptions::new().resize_alg(as_drawn);
+    fir::Resizer::new().resize(&source, &mut target, &options)?;
+    let value = |bytes: &[u8]| f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    Ok(target.buffer().chunks_exact(4).map(value).collect())
 }
 
 /// The picture of a map `[c,h,w]` at the size (width, height) of a picture. Pixels that are left
@@ -80,8 +91,28 @@ pub fn smoothed(quantity: &Tensor, (width, height): (u32, u32)) -> Result<Vec<f3
 /// Returns an error if the map has another shape.
 pub fn map_picture(map: &Tensor, size: (u32, u32), scaling: Scaling) -> Result<RgbImage> {
     let map = scaled(map, size, scaling);
-    let mut picture = to_picture(&map.nan_to_num(0.0, None, None))?;
-    let left_out = Vec::<bool>::try_from(map.get(0).isnan().contiguous().view([-1]))?;
+    let picture = to_picture(&map.nan_to_num(0.0, None, None))?;
+    hatched(picture, &map.get(0))
+}
+
+/// The picture of a component `[h,w]`, which goes from 0 to 1, at that size. Pixels that are left
+/// out are hatched.
+///
+/// # Errors
+/// Returns an error if the component has another shape.
+pub fn component_picture(
+    component: &Tensor,
+    size: (u32, u32),
+    scaling: Scaling,
+    ramp: fn(f32) -> Rgb,
+) -> Result<RgbImage> {
+    let values = scaled(&component.unsqueeze(0), size, scaling).get(0);
+    hatched(ramp_picture(&values, Some([0.0, 1.0]), ramp)?, &values)
+}
+
+/// The picture with hatches where `values` `[h,w]` are NaN.
+fn hatched(mut picture: RgbImage, values: &Tensor) -> Result<RgbImage> {
+    let left_out = Vec::<bool>::try_from(values.isnan().contiguous().view([-1]))?;
     for ((x, y, pixel), _) in (picture.enumerate_pixels_mut().zip(left_out)).filter(|(_, out)| *out)
     {
         pixel.0 = hatch(x, y);
@@ -166,7 +197,7 @@ pub fn file_stem(image: usize, count: usize, name: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::colormap::STRIPES;
+    use crate::figure::colormap::{STRIPES, greys};
     use image::Rgb;
 
     #[test]
@@ -194,6 +225,11 @@ mod tests {
                 12
             );
             assert!(![0, 127, 128, 255].contains(&grey));
+        }
+        let component = component_picture(&map.get(0), (48, 24), Scaling::Blocks, greys).unwrap();
+        assert_eq!(component.get_pixel(0, 0).0, greys(0.5));
+        for (x, pixel) in (24..48).zip(right) {
+            assert_eq!(component.get_pixel(x, 0).0, pixel);
         }
         let photograph = RgbImage::from_pixel(2, 1, Rgb([10, 20, 30]));
         let over = overlaid(
