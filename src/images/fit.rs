@@ -54,15 +54,13 @@ impl Resize {
         self.enlarged(image, size, size)
     }
 
-    /// Height and width of what a network with inputs of `size` sees of a picture of the size
-    /// `from`, in pixels of that picture. Their ratio is the shape in which nothing is distorted.
-    pub fn extent(self, from: Size, size: Size) -> (f64, f64) {
-        let part = match self {
-            Resize::Stretch => whole(from),
-            Resize::Crop => centre(from, size),
-            Resize::Pad => whole(size), // its own ratio is kept, with bars
-        };
-        (part.height, part.width)
+    /// A size of the shape in which nothing is distorted of what a network with inputs of `size`
+    /// sees of a picture of the size `from`.
+    pub fn undistorted(self, from: Size, size: Size) -> Size {
+        match self {
+            Resize::Stretch => from,
+            Resize::Crop | Resize::Pad => size,
+        }
     }
 
     /// What a network with inputs of `size` sees, at the resolution `shown`.

@@ -265,14 +265,14 @@ impl Seen<'_> {
 
     /// The size at which an image of that size is drawn, with what the features do not cover.
     fn shown(&self, image: Size) -> Size {
-        let (height, width) = match self.square {
-            true => (self.size.height as f64, self.size.width as f64),
-            false => self.resize.extent(image, self.size),
+        let shape = match self.square {
+            true => self.size,
+            false => self.resize.undistorted(image, self.size),
         };
         let Region { of, rows, columns } = self.region;
         let down = (rows.end - rows.start) as f64 / of.height as f64;
         let across = (columns.end - columns.start) as f64 / of.width as f64;
-        let (columns, rows) = drawn_size(width * across, height * down);
+        let (columns, rows) = drawn_size(shape.width as f64 * across, shape.height as f64 * down);
         let side = |drawn: u32, part: f64| ((f64::from(drawn) / part).round() as i64).max(1);
         Size::new(side(rows, down), side(columns, across))
     }

@@ -110,7 +110,7 @@ fn per_image_writes_a_map_and_an_overlay_of_each_image() {
         let path = place.path("results/PRISM_tiny_vgg_traced").join(name);
         image::open(path).unwrap().to_rgb8()
     };
-    assert_eq!(open("0001_a_map.png").dimensions(), (448, 448));
+    assert_eq!(open("0001_a_map.png").dimensions(), (517, 388));
     // An opacity of 0 shows the input: the same photograph twice.
     assert_eq!(open("0001_a_overlay.png"), open("0002_a_overlay.png"));
     let nothing = open("0001_a_overlay.png");
@@ -136,7 +136,7 @@ fn an_overlay_adds_a_row_and_columns_wrap() {
     };
     let (wide, plain) = size("");
     let (_, with_row) = size("--overlay 0.4");
-    assert_eq!(with_row, plain + 448 + 16, "one panel and one gap more");
+    assert_eq!(with_row, plain + 388 + 16, "one panel and one gap more");
     let (narrow, tall) = size("--figure-columns 1");
     assert!(narrow < wide / 2 && tall > plain * 2);
 }
