@@ -391,7 +391,8 @@
     const { ctx } = plot;
     const { left, top, width, height } = plot.bbox;
     const floor = plot.valToPos(0, "y", true);
-    const colours = [colour("red"), colour("green"), colour("blue")];
+    const isRgb = data.palette === "rgb";
+    const colours = isRgb ? [colour("red"), colour("green"), colour("blue")] : [];
     const rest = colour("rest");
     ctx.save();
     ctx.beginPath();
