@@ -53,8 +53,9 @@ const CAPTION_EM: f32 = 18.0;
 
 /// From what is above to the colour bar, the key and the caption.
 const PART_GAP: i32 = 36;
-/// From the baseline of a part's title to the part.
+/// From the baseline of a part's title to the part, and between lines of the title.
 const HEADING_GAP: i32 = 16;
+const HEADING_PITCH: i32 = 29;
 const CAPTION_PITCH: i32 = 27;
 /// Room for the colour bar, the key and the caption, in the highest figure.
 const ROOM_BELOW: i32 = 1600;
@@ -406,21 +407,24 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// A line of text; returns its baseline.
-    fn line(&mut self, text: &str, baseline: i32, style: Lettering) {
-        let text = style.shortened(&one_line(text), self.width as f32 * self.room);
-        self.sheet.text(&text, (0, baseline), style);
+    /// Text in as many lines as it needs, below the part before; returns the last baseline.
+    fn paragraph(&mut self, text: &str, style: Lettering, pitch: i32) -> i32 {
+        let lines = lines_of(&one_line(text), style, self.width as f32 * self.room);
+        let mut baseline = self.below + PART_GAP + style.em as i32 - pitch;
+        for text in lines {
+            baseline += pitch;
+            self.sheet.text(&text, (0, baseline), style);
+        }
+        baseline
     }
 
     /// The title of a part; returns where the part begins.
     fn heading(&mut self, text: &str) -> i32 {
         let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK);
-        let baseline = self.below + PART_GAP + NAME_EM as i32;
-        if text.is_empty() {
-            return self.below + PART_GAP;
+        match text.is_empty() {
+            true => self.below + PART_GAP,
+            false => self.paragraph(text, style, HEADING_PITCH) + HEADING_GAP,
         }
-        self.line(text, baseline, style);
-        baseline + HEADING_GAP
     }
 
     /// The bar, with 0 and the largest value at its ends.
@@ -502,11 +506,7 @@ impl Parts<'_> {
     /// The caption, in as many lines as it needs.
     fn caption(&mut self, text: &str) {
         let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
-        let lines = lines_of(&one_line(text), style, self.width as f32 * self.room);
-        let first = self.below + PART_GAP + CAPTION_EM as i32;
-        for (line, text) in (0..).zip(lines) {
-            self.line(&text, first + line * CAPTION_PITCH, style);
-        }
+        self.paragraph(text, style, CAPTION_PITCH);
     }
 }
 

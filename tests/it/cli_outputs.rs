@@ -254,10 +254,9 @@ fn pictures_and_maps_have_the_shape_of_the_photograph() {
 /// All texts of an SVG figure in one string.
 fn texts_of(svg: &str) -> String {
     let document = roxmltree::Document::parse(svg).unwrap();
-    let texts = document.descendants().filter_map(|node| {
-        (node.tag_name().name() == "text")
-            .then(|| node.text().unwrap_or_default().trim().to_string())
-    });
+    let nodes = document.descendants();
+    let texts = nodes.filter(|node| node.tag_name().name() == "text");
+    let texts = texts.map(|node| node.text().unwrap_or_default().trim().to_string());
     texts.collect::<Vec<_>>().join(" ")
 }
 

@@ -74,6 +74,19 @@ impl Figure<'_> {
     }
 }
 
+/// The names of the images, with their numbers if the font lacks letters: boxes in place of
+/// letters would be the same for many images.
+fn column_names(results: &Results) -> Vec<String> {
+    let names = shown_names(&results.paths).into_iter();
+    let numbered = (1..)
+        .zip(names)
+        .map(|(number, name)| match has_glyphs(&name) {
+            true => name,
+            false => format!("{number}: {name}"),
+        });
+    numbered.collect()
+}
+
 /// The scale of the saliency, if all images have the same.
 fn colour_bar(results: &Results) -> Option<ColourBar> {
     results.target()?;
@@ -121,17 +134,12 @@ impl Output for Figure<'_> {
             *figure_columns,
             *format,
         );
-        let names = shown_names(&results.paths);
+        let names = column_names(results);
         let bar = results.notices.bar(count, "drawing");
         for (number, start) in (1..).zip((0..count).step_by(most)) {
             let mut columns = Vec::new();
-            for image in start..(start + most).min(count) {
-                let name = match has_glyphs(&names[image]) {
-                    true => names[image].clone(),
-                    // Boxes in place of letters would be the same for many images.
-                    false => format!("{}: {}", image + 1, names[image]),
-                };
-                columns.push(self.column(results, image, &name)?);
+            for (image, name) in (start..count).zip(&names[start..]).take(most) {
+                columns.push(self.column(results, image, name)?);
                 bar.inc(1);
             }
             let figure = MapFigure {
