@@ -124,6 +124,7 @@ fn figures(c: &mut Criterion) {
             .map(String::from)
             .into(),
         panels: vec![panel(&photo), panel(&map)],
+        ..Column::default()
     };
     let figure = MapFigure {
         columns: vec![column; 4],

@@ -46,6 +46,7 @@ fn main() -> anyhow::Result<()> {
             panels: [picture, map]
                 .map(|image| Panel::new(image, Scaling::Smooth))
                 .into(),
+            ..Column::default()
         });
     }
     let file = "results/library.png";

@@ -13,7 +13,7 @@ use crate::scores::ScoreKind;
 pub struct Class {
     /// Index among the scores.
     pub id: usize,
-    /// `timber_wolf`; the id if no name is known.
+    /// `timber_wolf`; `class 3` if no name is known.
     pub name: String,
     /// What its score says, by the meaning of the scores (see [`ScoreKind`]); with
     /// [`ScoreKind::None`] the score itself.
@@ -25,6 +25,11 @@ impl std::fmt::Display for Class {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {:.2}", self.name, self.probability)
     }
+}
+
+/// The name of a class: `timber_wolf`; `class 3` if no name is known.
+pub fn class_name(id: usize, labels: Option<&Labels>) -> String {
+    labels.map_or_else(|| format!("class {id}"), |labels| labels.title(id))
 }
 
 /// The usage error for a class that a network of `count` classes does not have.
@@ -56,7 +61,7 @@ pub fn top_classes(
         let id = ids.int64_value(&[image, rank]) as usize;
         Class {
             id,
-            name: labels.map_or_else(|| id.to_string(), |labels| labels.title(id)),
+            name: class_name(id, labels),
             probability: values.double_value(&[image, rank]),
         }
     };
@@ -80,6 +85,6 @@ mod tests {
         assert_eq!(shown, ["owl: 0.67", "cat: 0.24"]);
         let all = top(None, 5);
         assert_eq!(all[0].len(), 3);
-        assert_eq!(all[0][0].name, "2");
+        assert_eq!(all[0][0].to_string(), "class 2: 0.67");
     }
 }

@@ -4,6 +4,8 @@ use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
+use crate::figure::Palette;
+
 /// Preprocessing: each channel is scaled to [0, 1], then `(x - mean) / std`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normalisation {
@@ -216,6 +218,28 @@ pub fn to_picture(image: &Tensor) -> Result<RgbImage> {
     picture_of(width, height, Vec::try_from(bytes)?)
 }
 
+/// A map `[3,H,W]` or `[4,H,W]` of components in [0, 1] as colours `[3,H,W]`; NaN stays NaN.
+///
+/// # Errors
+/// Returns an error if the tensor has fewer channels.
+pub fn painted(map: &Tensor, palette: Palette) -> Result<Tensor> {
+    let components = map.f_narrow(0, 0, 3)?;
+    if palette == Palette::Rgb {
+        return Ok(components);
+    }
+    let values = Vec::<f32>::try_from(components.contiguous().view([-1]))?;
+    let plane = values.len() / 3;
+    let mut colours = vec![0.0; values.len()];
+    for place in 0..plane {
+        let channels = [place, place + plane, place + 2 * plane];
+        let colour = palette.colour(channels.map(|channel| values[channel]));
+        for (channel, value) in channels.into_iter().zip(colour) {
+            colours[channel] = value;
+        }
+    }
+    Ok(Tensor::from_slice(&colours).reshape(components.size()))
+}
+
 /// The picture of a preprocessed image `[C,H,W]` of unknown mean and standard deviation: its
 /// own range is stretched to [0, 1]. Unless C is 3, it shows the first channel in grey.
 ///
@@ -232,19 +256,28 @@ pub fn stretched_picture(image: &Tensor) -> Result<RgbImage> {
     to_picture(&((image - low) / range))
 }
 
-/// The picture of a channel `[H,W]`: its own range is mapped to a colour map; a constant
-/// channel gets the colour of 0.
+/// The picture of a channel `[H,W]`: a range of values, or its own, is mapped to a colour map; a
+/// constant channel gets the colour of 0.
 ///
 /// # Errors
 /// Returns an error if the tensor has another shape.
-pub fn ramp_picture(channel: &Tensor, ramp: impl Fn(f32) -> [u8; 3]) -> Result<RgbImage> {
+pub fn ramp_picture(
+    channel: &Tensor,
+    range: Option<[f32; 2]>,
+    ramp: impl Fn(f32) -> [u8; 3],
+) -> Result<RgbImage> {
     let size = channel.size();
     let &[height, width] = size.as_slice() else {
         bail!("a channel is [H,W], not {size:?}");
     };
     let values = Vec::<f32>::try_from(channel.to_kind(Kind::Float).contiguous().view([-1]))?;
-    let low = values.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let [low, high] = range.unwrap_or_else(|| {
+        let low = values.iter().copied().fold(f32::INFINITY, f32::min);
+        [
+            low,
+            values.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        ]
+    });
     let range = if high > low { high - low } else { 1.0 };
     let bytes = values
         .iter()
@@ -387,10 +420,13 @@ mod tests {
     #[test]
     fn a_channel_is_spread_over_its_own_range() {
         let channel = Tensor::from_slice(&[2.0f32, 4.0, 3.0, 2.0]).reshape([2, 2]);
-        let picture = ramp_picture(&channel, |v| [(v * 200.0) as u8, 0, 7]).unwrap();
+        let picture = ramp_picture(&channel, None, |v| [(v * 200.0) as u8, 0, 7]).unwrap();
         let red = |x, y| picture.get_pixel(x, y).0;
         assert_eq!((red(0, 0), red(1, 0)), ([0, 0, 7], [200, 0, 7]));
         assert_eq!((red(0, 1), red(1, 1)), ([100, 0, 7], [0, 0, 7]));
+        let ramp = |v: f32| [(v * 200.0) as u8, 0, 7];
+        let picture = ramp_picture(&channel, Some([0.0, 8.0]), ramp).unwrap();
+        assert_eq!(picture.get_pixel(1, 0).0, [100, 0, 7]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tch::Device;
 
 use crate::cluster::som::{LARGEST_GRID, SomOptions};
 use crate::error::{Hint, hinted, usage};
-use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES};
+use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES, Palette};
 use crate::hooks::{
     self, Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook, Upsampling,
 };
@@ -194,8 +194,8 @@ pub struct ClassOptions {
 pub struct SaliencyOptions {
     /// Show where the class was seen
     ///
-    /// Fades the map where the class has no saliency, and shows the saliency: by Grad-CAM or
-    /// contrastive excitation backpropagation.
+    /// A row below the map shows the saliency, and a line on the map surrounds the places of at
+    /// least half of the largest: by Grad-CAM or contrastive excitation backpropagation.
     #[arg(long = "saliency", value_name = "METHOD", value_enum, default_value_t)]
     pub method: SaliencyChoice,
 
@@ -236,6 +236,11 @@ pub struct MapChoices {
     #[arg(long)]
     pub exclusive: bool,
 
+    /// How the three components become colours in figures and pages; arrays have the components
+    /// themselves
+    #[arg(long, value_name = "PALETTE", value_enum, default_value_t)]
+    pub palette: Palette,
+
     /// How the features are upsampled, instead of the way of --hooks
     #[arg(long, value_name = "WAY", hide_short_help = true)]
     pub upsampling: Option<Upsampling>,
@@ -274,7 +279,7 @@ pub struct OutputOptions {
     #[arg(skip)]
     pub has_folder: bool,
 
-    /// Draw the red, green and blue channels below the map
+    /// Draw the three components one by one below the map
     #[arg(long, hide_short_help = true, help_heading = "Map")]
     pub split_rgb: bool,
 
@@ -283,6 +288,10 @@ pub struct OutputOptions {
     /// At this opacity, from 0 to 1.
     #[arg(long, value_name = "ALPHA", help_heading = "Map", value_parser = values::text(values::opacity))]
     pub overlay: Option<f64>,
+
+    /// Show images in the shape of the network's input, instead of their own
+    #[arg(long)]
+    pub square: bool,
 
     /// File format of the figures
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]

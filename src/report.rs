@@ -13,6 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::figure::Palette;
 use crate::figure::encode_jpeg;
 use crate::output::{Outputs, folder_of};
 use crate::run::Ends;
@@ -131,7 +132,7 @@ impl Gallery {
         });
         let key = summary.key.map(|key| {
             let groups = key.groups.iter().map(|group| {
-                let [r, g, b] = group.colour.map(|share| (255.0 * share).round());
+                let [r, g, b] = group.painted(summary.palette);
                 let words = group.in_words(key.kind);
                 json!({
                     "colour": format!("rgb({r}, {g}, {b})"),
@@ -143,7 +144,10 @@ impl Gallery {
             json!({
                 "groups": groups.collect::<Vec<_>>(),
                 "components": ends.collect::<Vec<_>>(),
-                "axes": ["Red", "Green", "Blue"],
+                "axes": match summary.palette {
+                    Palette::Rgb => ["Red", "Green", "Blue"],
+                    Palette::Oklab => ["Light", "Yellow", "Red"],
+                },
             })
         });
         let data = json!({
@@ -158,6 +162,7 @@ impl Gallery {
             "blocks": summary.is_in_blocks,
             "hatched": summary.leaves_out,
             "saliency": summary.saliency,
+            "palette": summary.palette.to_string(),
             "settings": settings.collect::<Vec<_>>(),
             "variance_ratio": summary.variance_ratio,
             "colour_correlation": summary.colour_correlation,

@@ -8,6 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::classes::Class;
+use crate::figure::Palette;
 use crate::run::Key;
 use crate::settings::Settings;
 
@@ -39,6 +40,9 @@ pub struct Summary<'a> {
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.
     pub files: Vec<String>,
+    /// How components become colours.
+    #[serde(skip)]
+    pub palette: Palette,
     /// Whether the maps have blocks of one colour, and whether they leave pixels out.
     #[serde(skip)]
     pub is_in_blocks: bool,

@@ -167,6 +167,9 @@
     slider.id = id;
     label.htmlFor = id;
     controls.querySelector("[data-component=saliency]").hidden = !hasSaliency();
+    // Red, green and blue are the components only in the palette of these.
+    for (const component of data.palette === "rgb" ? [] : ["red", "green", "blue"])
+      controls.querySelector(`[data-component=${component}]`).hidden = true;
     for (const button of controls.querySelectorAll("[data-view]"))
       button.addEventListener("click", () => change({ view: button.dataset.view }));
     for (const button of controls.querySelectorAll("[data-component]"))
@@ -228,10 +231,14 @@
   }
 
   function legend() {
-    if (state.view === "input") return "The images, cut and stretched as the network took them.";
+    if (state.view === "input") return "The images, as much of them as the network took.";
     if (state.component === "saliency") return `Saliency, ${data.saliency}, in place of the map.`;
-    if (state.component === "all")
-      return "First component in red, second in green, third in blue.";
+    if (state.component === "all") {
+      const line = hasSaliency() ? " The line surrounds saliency above half of the largest." : "";
+      return data.palette === "oklab"
+        ? `First component from dark to light, second from blue to yellow, third from green to red.${line}`
+        : `First component in red, second in green, third in blue.${line}`;
+    }
     const share = ratios[["red", "green", "blue"].indexOf(state.component)];
     const held = Number.isFinite(share) ? ` It holds ${whole(share)} of the variance.` : "";
     return `${ORDINALS[state.component]} component alone, dark for low and bright for high.${held}`;
@@ -406,7 +413,8 @@
     const { ctx } = plot;
     const { left, top, width, height } = plot.bbox;
     const floor = plot.valToPos(0, "y", true);
-    const colours = [colour("red"), colour("green"), colour("blue")];
+    const isRgb = data.palette === "rgb";
+    const colours = isRgb ? [colour("red"), colour("green"), colour("blue")] : [];
     const rest = colour("rest");
     ctx.save();
     ctx.beginPath();

@@ -15,6 +15,8 @@ const REDS: [u32; 9] = [
 const GREENS: [u32; 9] = [
     0xf7fcf5, 0xe5f5e0, 0xc7e9c0, 0xa1d99b, 0x74c476, 0x41ab5d, 0x238b45, 0x006d2c, 0x00441b,
 ];
+/// Light to dark without a hue, for components that are no colour.
+const GREYS: [u32; 2] = [0xf7f7f7, 0x101010];
 const BLUES: [u32; 9] = [
     0xf7fbff, 0xdeebf7, 0xc6dbef, 0x9ecae1, 0x6baed6, 0x4292c6, 0x2171b5, 0x08519c, 0x08306b,
 ];
@@ -40,9 +42,25 @@ pub fn blues(v: f32) -> Rgb {
     interpolate(&BLUES, v)
 }
 
+/// Grey at `v` in `[0, 1]`, as [`reds`].
+pub fn greys(v: f32) -> Rgb {
+    interpolate(&GREYS, v)
+}
+
 /// Magma at `v` in `[0, 1]`, dark to light, for saliency; otherwise as [`reds`].
 pub fn magma(v: f32) -> Rgb {
     interpolate(&MAGMA, v)
+}
+
+/// Side of the stripes for pixels that are left out, along rows and columns; a picture has
+/// some hundred pixels.
+const STRIPE: u32 = 6;
+/// Their greys. None of the 27 quantised colours is one of them.
+pub const STRIPES: [u8; 2] = [96, 160];
+
+/// The colour of a pixel that is left out.
+pub fn hatch(x: u32, y: u32) -> Rgb {
+    [STRIPES[((x + y) / STRIPE % 2) as usize]; 3]
 }
 
 /// The colour at `v` on the line through equally spaced `anchors`, `0xRRGGBB`.

@@ -1,12 +1,14 @@
-//! The map figure: a column per image, its classes above, the input, its map
-//! and further rows beneath.
+//! The map figure: a column per image, its name and classes above, the input, its map
+//! and further rows beneath; below all images a colour bar, a key and a caption.
 
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use anyhow::{Result, bail};
+use image::RgbImage;
 
 use super::FigureFormat;
-use super::colormap::Rgb;
+use super::colormap::{Rgb, hatch, magma};
 use super::sheet::{JPEG_LONGEST_SIDE, MARGIN, Picture, Scaling, Sheet};
 use super::text::{Align, Bounds, Lettering, Weight, one_line};
 
@@ -17,11 +19,16 @@ pub const MOST_IMAGES: usize = 64;
 /// to read on a laptop's screen or across a landscape page.
 pub const COLUMNS: usize = 8;
 
-/// Length of a panel's shorter side, in pixels: twice the usual input's.
+/// Side of a square panel, in pixels: twice the usual input's. Panels of other shapes have
+/// the same area, so that no image looks more important than another.
 const PANEL_SIDE: f64 = 448.0;
 
-/// A panel's longer side is at most this many times [`PANEL_SIDE`].
-const LONGEST_PANEL: f64 = 3.0;
+/// A panel is at most this wide and high: others would push it out of sight.
+const WIDEST_PANEL: f64 = 896.0;
+const HIGHEST_PANEL: f64 = 597.0;
+
+/// Pictures of a larger aspect ratio are drawn at this one: they would be a line.
+pub const LARGEST_RATIO: f64 = 16.0;
 
 /// White between columns, between rows, and between blocks, in pixels.
 const COLUMN_GAP: i32 = 32;
@@ -32,19 +39,38 @@ const BLOCK_GAP: i32 = 56;
 const TITLE_GAP: i32 = 16;
 const TITLE_PITCH: f32 = 31.0;
 
+/// Rows of lower panels are as high as their names need, but not higher.
+const MOST_FOR_NAMES: i32 = 260;
+
 /// From the baseline of a row's name (it reads upwards) to its panels.
 const NAME_GAP: i32 = 18;
 
 const TITLE_EM: f32 = 25.0;
 const FURTHER_EM: f32 = 22.0;
 const NAME_EM: f32 = 22.0;
-const CAPTION_EM: f32 = 16.0;
+const FILE_EM: f32 = 20.0;
+const CAPTION_EM: f32 = 18.0;
 
-/// From the last panels to the caption, and between its lines.
-const CAPTION_GAP: i32 = 10;
-const CAPTION_PITCH: i32 = 24;
-/// Room for a caption of some lines, in the highest figure.
-const CAPTION_ROOM: i32 = 200;
+/// From what is above to the colour bar, the key and the caption.
+const PART_GAP: i32 = 36;
+/// From the baseline of a part's title to the part, and between lines of the title.
+const HEADING_GAP: i32 = 16;
+const HEADING_PITCH: i32 = 29;
+const CAPTION_PITCH: i32 = 27;
+/// Room for the colour bar, the key and the caption, in the highest figure.
+const ROOM_BELOW: i32 = 1600;
+
+/// The colour bar: its length and height, and white beside its labels.
+const BAR: (i32, i32) = (448, 20);
+const LABEL_GAP: i32 = 12;
+
+/// The key: side of a swatch, white beside it and between entries, and between lines.
+const SWATCH: i32 = 46;
+const SWATCH_GAP: i32 = 14;
+const ENTRY_GAP: (i32, i32) = (44, 22);
+const KEY_EM: f32 = 22.0;
+const KEY_FURTHER_EM: f32 = 19.0;
+const KEY_PITCH: i32 = 26;
 
 /// A title too long for its cell is set smaller, down to this part, then cut.
 const SMALLEST_TITLE: f32 = 0.78;
@@ -58,6 +84,12 @@ const INK: Rgb = [26, 26, 28];
 const SOFT_INK: Rgb = [92, 94, 100];
 /// A line around each panel, for panels that are white at their border.
 const HAIRLINE: Rgb = [214, 216, 220];
+
+static HATCHED: LazyLock<RgbImage> = LazyLock::new(|| {
+    RgbImage::from_fn(SWATCH as u32, SWATCH as u32, |x, y| image::Rgb(hatch(x, y)))
+});
+static RAMP: LazyLock<RgbImage> =
+    LazyLock::new(|| RgbImage::from_fn(256, 1, |x, _| image::Rgb(magma(x as f32 / 255.0))));
 
 /// A picture of a column.
 #[derive(Debug, Clone)]
@@ -79,12 +111,45 @@ impl<'a> Panel<'a> {
 }
 
 /// What a figure shows of one image.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Column<'a> {
+    /// The name of its file, in small letters on top; shortened in the middle. May be empty.
+    pub name: String,
     /// Lines above the first panel, the first one set stronger: `timber_wolf: 0.91`.
     pub title: Vec<String>,
+    /// A last line that is set as strong as the first: `target ram: 0.02`.
+    pub target: Option<String>,
     /// Top to bottom. They show the same area, so all take the size of the first.
     pub panels: Vec<Panel<'a>>,
+}
+
+/// A colour of the maps in the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swatch {
+    /// That colour.
+    Colour(Rgb),
+    /// What is left out.
+    Hatched,
+}
+
+/// An entry of the key: a colour of the maps and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// The colour.
+    pub swatch: Swatch,
+    /// The line beside it: `ox 0.92`.
+    pub name: String,
+    /// Softer lines beneath: `oxcart 0.04`.
+    pub further: Vec<String>,
+}
+
+/// A bar of the colours of the saliency, from 0 to the largest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColourBar {
+    /// What has these colours.
+    pub title: String,
+    /// The largest value.
+    pub largest: String,
 }
 
 /// A figure of one column per image, in the order of the images.
@@ -94,7 +159,13 @@ pub struct MapFigure<'a> {
     pub columns: Vec<Column<'a>>,
     /// Names of the panels' rows, left of them; none at all is allowed.
     pub row_names: Vec<String>,
-    /// A sentence in small letters below all images; may be empty.
+    /// The scale of the saliency, if it is one for all images.
+    pub bar: Option<ColourBar>,
+    /// What the colours of the maps stand for; may be empty.
+    pub key: Vec<KeyEntry>,
+    /// The line above the key.
+    pub key_title: String,
+    /// Sentences in small letters below all; may be empty.
     pub caption: String,
     /// Images side by side at most; the rest wraps.
     pub most_columns: usize,
@@ -105,6 +176,9 @@ impl Default for MapFigure<'_> {
         MapFigure {
             columns: Vec::new(),
             row_names: Vec::new(),
+            bar: None,
+            key: Vec::new(),
+            key_title: String::new(),
             caption: String::new(),
             most_columns: COLUMNS,
         }
@@ -113,8 +187,9 @@ impl Default for MapFigure<'_> {
 
 /// Draws the figure and encodes it.
 ///
-/// A column is at least 448 pixels wide. More columns than fit a readable row
-/// ([`COLUMNS`]) wrap into further blocks, filled as evenly as they can be.
+/// Panels have the area of a square of 448 pixels and the shape of the column's first
+/// picture. More columns than fit a readable row ([`COLUMNS`]) wrap into further blocks,
+/// filled as evenly as they can be.
 ///
 /// # Errors
 /// If the figure has no column or more than [`MOST_IMAGES`], if columns differ in
@@ -124,75 +199,362 @@ pub fn draw_maps(figure: &MapFigure<'_>, format: FigureFormat) -> Result<Vec<u8>
     compose(figure, format)?.encode(format)
 }
 
+/// A line of a title.
+struct Line<'a> {
+    text: &'a str,
+    kind: LineKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineKind {
+    File,
+    Strong,
+    Further,
+}
+
+impl Column<'_> {
+    fn lines(&self) -> Vec<Line<'_>> {
+        let line = |text, kind| Line { text, kind };
+        let name = (!self.name.is_empty()).then(|| line(self.name.as_str(), LineKind::File));
+        let classes = self.title.iter().enumerate().map(|(rank, text)| {
+            let kind = match rank {
+                0 => LineKind::Strong,
+                _ => LineKind::Further,
+            };
+            line(text.as_str(), kind)
+        });
+        let target = self.target.as_deref();
+        let target = target.map(|text| line(text, LineKind::Strong));
+        name.into_iter().chain(classes).chain(target).collect()
+    }
+
+    /// The length of its longest title at full size; names of files are shortened instead.
+    fn longest_title(&self) -> f32 {
+        let lines = self.lines().into_iter();
+        let titles = lines.filter(|line| line.kind != LineKind::File);
+        let length = |line: Line<'_>| title_style(line.kind, 1.0).length(&one_line(line.text));
+        titles.map(length).fold(0.0, f32::max)
+    }
+}
+
+/// Where the columns of a figure lie.
+struct Grid {
+    /// Columns in each block, top to bottom.
+    blocks: Vec<usize>,
+    /// Width of each place in a block, left to right.
+    widths: Vec<i32>,
+    /// Size of the panels of each column.
+    sizes: Vec<(i32, i32)>,
+}
+
+impl Grid {
+    fn of(figure: &MapFigure<'_>, room: f32) -> Grid {
+        let blocks = blocks(figure.columns.len(), figure.most_columns);
+        let sizes: Vec<(i32, i32)> = figure.columns.iter().map(panel_size).collect();
+        let mut widths = vec![0; blocks.iter().copied().max().unwrap_or(0)];
+        let mut columns = figure.columns.iter().zip(&sizes);
+        for &filled in &blocks {
+            for (widest, (column, size)) in widths.iter_mut().zip(columns.by_ref().take(filled)) {
+                let title = (column.longest_title() / room)
+                    .ceil()
+                    .min(PANEL_SIDE as f32);
+                *widest = size.0.max(title as i32).max(*widest);
+            }
+        }
+        Grid {
+            blocks,
+            widths,
+            sizes,
+        }
+    }
+
+    /// The left side of a place.
+    fn left(&self, place: usize) -> i32 {
+        self.widths[..place]
+            .iter()
+            .map(|width| width + COLUMN_GAP)
+            .sum()
+    }
+
+    /// The width of all places.
+    fn width(&self) -> i32 {
+        self.left(self.widths.len()) - COLUMN_GAP
+    }
+
+    /// The part of their full size at which the titles of the figure are set: one for
+    /// all, so that none looks more important than another.
+    fn title_scale(&self, figure: &MapFigure<'_>, room: f32) -> f32 {
+        let places = self.blocks.iter().flat_map(|&filled| 0..filled);
+        let parts = figure.columns.iter().zip(places).map(|(column, place)| {
+            room * self.widths[place] as f32 / column.longest_title().max(1.0)
+        });
+        parts.fold(1.0, f32::min).max(SMALLEST_TITLE)
+    }
+}
+
 /// Places all marks of the figure.
 fn compose<'a>(figure: &'a MapFigure<'_>, format: FigureFormat) -> Result<Sheet<'a>> {
     let rows = check(figure)?;
-    let sizes: Vec<(i32, i32)> = figure.columns.iter().map(panel_size).collect();
-    let cell_width = largest(sizes.iter().map(|size| size.0), PANEL_SIDE as i32);
-    let cell_height = largest(sizes.iter().map(|size| size.1), 1);
-    let lines = largest(figure.columns.iter().map(|c| c.title.len() as i32), 0);
-    let room = cell_width as f32
-        * match format {
-            FigureFormat::Svg => TITLE_ROOM_SVG,
-            FigureFormat::Jpg | FigureFormat::Png => TITLE_ROOM,
-        };
-    let scale = title_scale(figure, room);
+    let room = match format {
+        FigureFormat::Svg => TITLE_ROOM_SVG,
+        FigureFormat::Jpg | FigureFormat::Png => TITLE_ROOM,
+    };
+    let grid = Grid::of(figure, room);
+    let scale = grid.title_scale(figure, room);
+    let mut sheet = Sheet::default();
+    let mut below = -BLOCK_GAP;
+    let mut first = 0;
+    for &filled in &grid.blocks {
+        let columns = first..first + filled;
+        let top = below + BLOCK_GAP;
+        below = draw_block(
+            &mut sheet,
+            figure,
+            &grid,
+            columns,
+            (top, rows),
+            (scale, room),
+        );
+        first += filled;
+    }
+    let mut parts = Parts {
+        sheet,
+        width: grid.width().max(PANEL_SIDE as i32),
+        room,
+        below,
+    };
+    if let Some(bar) = &figure.bar {
+        parts.colour_bar(bar);
+    }
+    if !figure.key.is_empty() {
+        parts.key(&figure.key_title, &figure.key);
+    }
+    parts.caption(&figure.caption);
+    Ok(parts.sheet)
+}
+
+/// Draws a block of columns from `top` downwards; returns where it ends.
+fn draw_block<'a>(
+    sheet: &mut Sheet<'a>,
+    figure: &'a MapFigure<'_>,
+    grid: &Grid,
+    columns: std::ops::Range<usize>,
+    (top, rows): (i32, usize),
+    (scale, room): (f32, f32),
+) -> i32 {
     let title_pitch = (TITLE_PITCH * scale).round() as i32;
+    let shown = &figure.columns[columns.clone()];
+    let lines = largest(shown.iter().map(|column| column.lines().len() as i32), 0);
     let title_height = match lines {
         0 => 0,
         _ => (lines - 1) * title_pitch + TITLE_EM as i32 + TITLE_GAP,
     };
-    let row_pitch = cell_height + ROW_GAP;
-    let block_pitch = title_height + rows as i32 * row_pitch - ROW_GAP + BLOCK_GAP;
-
-    let mut sheet = Sheet::default();
-    let blocks = blocks(figure.columns.len(), figure.most_columns);
-    let bottom = blocks.len() as i32 * block_pitch - BLOCK_GAP;
-    let side_by_side = blocks.iter().copied().max().unwrap_or(1) as i32;
-    let width = side_by_side * (cell_width + COLUMN_GAP) - COLUMN_GAP;
-    let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
-    let room_of_caption = room * width as f32 / cell_width as f32;
-    for (line, text) in (1..).zip(lines_of(&one_line(&figure.caption), style, room_of_caption)) {
-        sheet.text(
-            &text,
-            (0, bottom + CAPTION_GAP + line * CAPTION_PITCH),
-            style,
-        );
+    let sizes = &grid.sizes[columns];
+    let named = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK);
+    let names = figure
+        .row_names
+        .iter()
+        .map(|name| named.length(&one_line(name)) / room);
+    let names = names.map(|length| (length.ceil() as i32).min(MOST_FOR_NAMES));
+    let height = largest(names.chain(sizes.iter().map(|size| size.1)), 1);
+    let row_pitch = height + ROW_GAP;
+    let top = top + title_height;
+    for (row, name) in figure.row_names.iter().enumerate() {
+        let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK)
+            .aligned(Align::Middle)
+            .upwards();
+        let name = style.shortened(&one_line(name), height as f32 * room);
+        let middle = top + row as i32 * row_pitch + height / 2;
+        sheet.text(&name, (-NAME_GAP, middle), style);
     }
-    let mut columns = figure.columns.iter().zip(&sizes);
-    for (block, filled) in blocks.into_iter().enumerate() {
-        let top = block as i32 * block_pitch + title_height;
-        for (row, name) in figure.row_names.iter().enumerate() {
-            let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK)
-                .aligned(Align::Middle)
-                .upwards();
-            let name = style.shortened(&one_line(name), cell_height as f32);
-            let middle = top + row as i32 * row_pitch + cell_height / 2;
-            sheet.text(&name, (-NAME_GAP, middle), style);
+    for (place, (column, &(width, own_height))) in shown.iter().zip(sizes).enumerate() {
+        let left = grid.left(place);
+        let room = grid.widths[place] as f32 * room;
+        let lines = column.lines();
+        for (line, Line { text, kind }) in lines.iter().enumerate() {
+            let style = title_style(*kind, scale);
+            let text = match kind {
+                LineKind::File => shortened_in_the_middle(style, &visible(text), room),
+                _ => style.shortened(&one_line(text), room),
+            };
+            let above = (lines.len() - 1 - line) as i32 * title_pitch;
+            sheet.text(&text, (left, top - TITLE_GAP - above), style);
         }
-        for (place, (column, &(width, height))) in columns.by_ref().take(filled).enumerate() {
-            let left = place as i32 * (cell_width + COLUMN_GAP);
-            for (line, text) in column.title.iter().enumerate() {
-                let style = title_style(line, scale);
-                let text = style.shortened(&one_line(text), room);
-                let above = (column.title.len() - 1 - line) as i32 * title_pitch;
-                sheet.text(&text, (left, top - TITLE_GAP - above), style);
-            }
-            for (row, panel) in column.panels.iter().enumerate() {
-                let top = top + row as i32 * row_pitch;
-                let area = Bounds {
-                    left,
-                    top,
-                    right: left + width,
-                    bottom: top + height,
-                };
-                sheet.fill(outline(area), HAIRLINE);
-                sheet.picture(area, &*panel.image, panel.scaling);
-            }
+        for (row, panel) in column.panels.iter().enumerate() {
+            let top = top + row as i32 * row_pitch;
+            let area = Bounds {
+                left,
+                top,
+                right: left + width,
+                bottom: top + own_height,
+            };
+            sheet.fill(outline(area), HAIRLINE);
+            sheet.picture(area, &*panel.image, panel.scaling);
         }
     }
-    Ok(sheet)
+    top + rows as i32 * row_pitch - ROW_GAP
 }
+
+/// The parts below all images.
+struct Parts<'a> {
+    sheet: Sheet<'a>,
+    /// Of the figure.
+    width: i32,
+    /// Part of a width that text may fill.
+    room: f32,
+    /// Where the part before ends.
+    below: i32,
+}
+
+impl Parts<'_> {
+    /// Text in as many lines as it needs, below the part before; returns the last baseline.
+    fn paragraph(&mut self, text: &str, style: Lettering, pitch: i32) -> i32 {
+        let lines = lines_of(&one_line(text), style, self.width as f32 * self.room);
+        let mut baseline = self.below + PART_GAP + style.em as i32 - pitch;
+        for text in lines {
+            baseline += pitch;
+            self.sheet.text(&text, (0, baseline), style);
+        }
+        baseline
+    }
+
+    /// The title of a part; returns where the part begins.
+    fn heading(&mut self, text: &str) -> i32 {
+        let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK);
+        match text.is_empty() {
+            true => self.below + PART_GAP,
+            false => self.paragraph(text, style, HEADING_PITCH) + HEADING_GAP,
+        }
+    }
+
+    /// The bar, with 0 and the largest value at its ends.
+    fn colour_bar(&mut self, bar: &ColourBar) {
+        let top = self.heading(&bar.title);
+        let style = Lettering::new(Weight::Regular, KEY_FURTHER_EM, SOFT_INK);
+        let label = one_line(&bar.largest);
+        let length = |text: &str| (style.length(text) / self.room).ceil() as i32;
+        let left = length("0") + LABEL_GAP;
+        let most = self.width - left - LABEL_GAP - length(&label);
+        let area = Bounds {
+            left,
+            top,
+            right: left + BAR.0.min(most.max(1)),
+            bottom: top + BAR.1,
+        };
+        let baseline = top + BAR.1 - 3;
+        self.sheet.text("0", (0, baseline), style);
+        self.sheet.picture(area, &*RAMP, Scaling::Smooth);
+        self.sheet
+            .text(&label, (area.right + LABEL_GAP, baseline), style);
+        self.below = area.bottom;
+    }
+
+    /// The entries of the key, in rows as even as can be.
+    fn key(&mut self, title: &str, key: &[KeyEntry]) {
+        let top = self.heading(title);
+        let beside = SWATCH + SWATCH_GAP;
+        let strong = Lettering::new(Weight::Semibold, KEY_EM, INK);
+        let soft = Lettering::new(Weight::Regular, KEY_FURTHER_EM, SOFT_INK);
+        let longest = key.iter().flat_map(|entry| {
+            let further = entry
+                .further
+                .iter()
+                .map(|text| soft.length(&one_line(text)));
+            further.chain([strong.length(&one_line(&entry.name))])
+        });
+        let longest = (longest.fold(1.0, f32::max) / self.room).ceil() as i32;
+        let entry_width = (beside + longest).min(self.width);
+        let fit = (self.width + ENTRY_GAP.0) / (entry_width + ENTRY_GAP.0);
+        let fit = fit.clamp(1, key.len() as i32) as usize;
+        let fit = key.len().div_ceil(key.len().div_ceil(fit));
+        let lines = largest(key.iter().map(|entry| entry.further.len() as i32), 0) + 1;
+        let entry_height = SWATCH.max(lines * KEY_PITCH);
+        let room = (entry_width - beside) as f32 * self.room;
+        for (number, entry) in key.iter().enumerate() {
+            let (row, column) = ((number / fit) as i32, (number % fit) as i32);
+            let left = column * (entry_width + ENTRY_GAP.0);
+            let top = top + row * (entry_height + ENTRY_GAP.1);
+            let area = Bounds {
+                left,
+                top,
+                right: left + SWATCH,
+                bottom: top + SWATCH,
+            };
+            self.sheet.fill(outline(area), HAIRLINE);
+            match entry.swatch {
+                Swatch::Colour(colour) => self.sheet.fill(area, colour),
+                Swatch::Hatched => self.sheet.picture(area, &*HATCHED, Scaling::Blocks),
+            }
+            // A name alone stands beside the middle of its swatch.
+            let lone = if entry.further.is_empty() {
+                KEY_PITCH / 2
+            } else {
+                0
+            };
+            let styles = std::iter::once((&entry.name, strong));
+            let styles = styles.chain(entry.further.iter().map(|text| (text, soft)));
+            for (line, (text, style)) in (0..).zip(styles) {
+                let baseline = top + CAP_DROP + lone + line * KEY_PITCH;
+                let text = style.shortened(&one_line(text), room);
+                self.sheet.text(&text, (left + beside, baseline), style);
+            }
+        }
+        let rows = key.len().div_ceil(fit) as i32;
+        self.below = top + rows * (entry_height + ENTRY_GAP.1) - ENTRY_GAP.1;
+    }
+
+    /// The caption, in as many lines as it needs.
+    fn caption(&mut self, text: &str) {
+        let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
+        self.paragraph(text, style, CAPTION_PITCH);
+    }
+}
+
+/// From the top of a key's entry to the baseline of its name.
+const CAP_DROP: i32 = 19;
+
+/// The name of a file as one line: what would break it is written as an escape, `\t`.
+fn visible(name: &str) -> String {
+    let mut shown = String::new();
+    for c in name.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    one_line(&shown)
+}
+
+/// `IMG_2023…0042.jpg`: the text, without its middle if it is longer than `room`. The
+/// extension is never cut.
+fn shortened_in_the_middle(style: Lettering, text: &str, room: f32) -> String {
+    if style.length(text) <= room {
+        return text.to_owned();
+    }
+    let letters: Vec<char> = text.chars().collect();
+    let joined = |kept: usize| -> String {
+        // More of the end than of the beginning: it has the number and the extension.
+        let head = kept * 2 / 5;
+        let tail = letters.len() - (kept - head);
+        letters[..head]
+            .iter()
+            .chain(&['…'])
+            .chain(&letters[tail..])
+            .collect()
+    };
+    let extension = text.rfind('.').map_or(0, |dot| text[dot..].chars().count());
+    let least = if extension <= LONGEST_EXTENSION {
+        extension * 5 / 3 + 1
+    } else {
+        1
+    };
+    let fits = |&kept: &usize| style.length(&joined(kept)) <= room;
+    let kept = (least..letters.len()).rev().find(fits);
+    joined(kept.unwrap_or(least).min(letters.len()))
+}
+
+/// Longer ones are part of a name: `.jpeg`, `.safetensors:12`.
+const LONGEST_EXTENSION: usize = 16;
 
 /// Words as lines, as many in each as there is room for.
 fn lines_of(text: &str, style: Lettering, room: f32) -> Vec<String> {
@@ -207,22 +569,11 @@ fn lines_of(text: &str, style: Lettering, room: f32) -> Vec<String> {
     lines
 }
 
-/// The part of their full size at which the titles of the figure are set: one for
-/// all, so that none looks more important than another.
-fn title_scale(figure: &MapFigure<'_>, room: f32) -> f32 {
-    let longest = figure
-        .columns
-        .iter()
-        .flat_map(|column| column.title.iter().enumerate())
-        .map(|(line, text)| title_style(line, 1.0).length(&one_line(text)))
-        .fold(room, f32::max);
-    (room / longest).max(SMALLEST_TITLE)
-}
-
-fn title_style(line: usize, scale: f32) -> Lettering {
-    let (weight, em, colour) = match line {
-        0 => (Weight::Semibold, TITLE_EM, INK),
-        _ => (Weight::Regular, FURTHER_EM, SOFT_INK),
+fn title_style(kind: LineKind, scale: f32) -> Lettering {
+    let (weight, em, colour) = match kind {
+        LineKind::File => (Weight::Regular, FILE_EM, SOFT_INK),
+        LineKind::Strong => (Weight::Semibold, TITLE_EM, INK),
+        LineKind::Further => (Weight::Regular, FURTHER_EM, SOFT_INK),
     };
     Lettering::new(weight, em * scale, colour)
 }
@@ -279,9 +630,9 @@ fn blocks(columns: usize, most: usize) -> Vec<usize> {
 }
 
 /// The most images that one figure holds: [`MOST_IMAGES`], or fewer where so many rows of
-/// `columns` pictures of that size (width, height) would be higher than a JPEG can be.
+/// `columns` panels of that height would be higher than a JPEG can be.
 pub fn most_images(
-    picture: (u32, u32),
+    height: u32,
     rows: usize,
     title_lines: usize,
     columns: usize,
@@ -291,24 +642,36 @@ pub fn most_images(
         return MOST_IMAGES;
     }
     let title = title_lines as i32 * TITLE_PITCH as i32 + TITLE_EM as i32 + TITLE_GAP;
-    let block = title + rows as i32 * (drawn_size(picture).1 + ROW_GAP) + BLOCK_GAP;
-    let blocks = (JPEG_LONGEST_SIDE as i32 - 2 * MARGIN - CAPTION_ROOM) / block;
+    let block = title + rows as i32 * (MOST_FOR_NAMES.max(height as i32) + ROW_GAP) + BLOCK_GAP;
+    let blocks = (JPEG_LONGEST_SIDE as i32 - 2 * MARGIN - ROOM_BELOW) / block;
     (columns * blocks.max(1) as usize).clamp(1, MOST_IMAGES)
 }
 
 /// Width and height at which the panels of a column are drawn, in the first one's aspect ratio.
 fn panel_size(column: &Column<'_>) -> (i32, i32) {
     let first = column.panels.first();
-    first.map_or((0, 0), |panel| drawn_size(panel.image.size()))
+    first.map_or((0, 0), |panel| {
+        let (width, height) = panel.image.size();
+        let (width, height) = drawn_size(width.into(), height.into());
+        (width as i32, height as i32)
+    })
 }
 
-/// Width and height at which a picture is drawn.
-fn drawn_size((width, height): (u32, u32)) -> (i32, i32) {
-    let (width, height) = (f64::from(width), f64::from(height));
-    let (shorter, longer) = (width.min(height), width.max(height));
-    let scale = (PANEL_SIDE / shorter).min(LONGEST_PANEL * PANEL_SIDE / longer);
-    let drawn = |side: f64| ((side * scale).round() as i32).max(1);
-    (drawn(width), drawn(height))
+/// Width and height in pixels at which a picture of this width and height, in any unit, is
+/// drawn. A picture that has such a size already keeps it.
+pub fn drawn_size(width: f64, height: f64) -> (u32, u32) {
+    let area = PANEL_SIDE * PANEL_SIDE;
+    let ratio = (width / height).clamp(1.0 / LARGEST_RATIO, LARGEST_RATIO);
+    let (across, down) = ((area * ratio).sqrt(), (area / ratio).sqrt());
+    let scale = (WIDEST_PANEL / across).min(HIGHEST_PANEL / down).min(1.0);
+    let drawn = [across * scale, down * scale];
+    // Rounding to whole pixels moves each side by half a pixel at most.
+    let is_drawn = [(width, 0), (height, 1)].into_iter().all(|(side, axis)| {
+        let slack = 0.5 + 0.5 * drawn[axis] / drawn[1 - axis];
+        side.fract() == 0.0 && (side - drawn[axis]).abs() <= slack
+    });
+    let [width, height] = if is_drawn { [width, height] } else { drawn };
+    (width.round() as u32, height.round() as u32)
 }
 
 fn largest(lengths: impl Iterator<Item = i32>, least: i32) -> i32 {
@@ -338,6 +701,7 @@ mod tests {
         Column {
             title: title.iter().map(|line| (*line).to_owned()).collect(),
             panels: vec![panel; rows],
+            ..Column::default()
         }
     }
 
@@ -388,7 +752,7 @@ mod tests {
     #[test]
     fn a_figure_holds_no_more_than_its_format() {
         let figure = |columns: usize, rows: usize| {
-            let most = most_images((448, 448), rows, 3, columns, FigureFormat::Jpg);
+            let most = most_images(448, rows, 3, columns, FigureFormat::Jpg);
             let figure = MapFigure {
                 most_columns: columns,
                 ..figure(most, rows)
@@ -500,19 +864,22 @@ mod tests {
         };
         let file = draw_maps(&figure, FigureFormat::Svg).unwrap();
         assert!(pixels(&figure).width() >= 448);
-        let room = PANEL_SIDE as f32;
-        let style = title_style(0, title_scale(&figure, room));
-        assert_eq!(style.shortened(title[0], room), title[0]);
+        let scale = Grid::of(&figure, 1.0).title_scale(&figure, 1.0);
+        let style = title_style(LineKind::Strong, scale);
+        assert_eq!(style.shortened(title[0], PANEL_SIDE as f32), title[0]);
         assert!(String::from_utf8(file).unwrap().contains(": 0.91"));
     }
 
+    /// sqrt(2) 448 = 633.6 and 448 / sqrt(2) = 316.8; no wider than 896 and no higher than 597.
     #[test]
-    fn other_aspect_ratios_are_kept() {
+    fn panels_have_the_shape_of_the_input_and_the_area_of_a_square() {
         for (size, drawn) in [
-            ((64, 32), (896, 448)),
-            ((32, 64), (448, 896)),
+            ((64, 32), (634, 317)),
+            ((34, 64), (317, 597)),
             ((600, 600), (448, 448)),
-            ((1000, 10), (1344, 13)),
+            ((1000, 100), (896, 90)),
+            ((2000, 1), (896, 56)),
+            ((1, 2000), (37, 597)),
         ] {
             let mut figure = figure(2, 2);
             for column in &mut figure.columns {
@@ -520,18 +887,65 @@ mod tests {
                 column.panels[0].image = Rc::new(image);
             }
             let pixels = pixels(&figure);
-            let down = panels_down(&pixels, 100);
+            let down = panels_down(&pixels, 60);
             // The map takes the size of the input, whatever its own.
             assert!(
                 down.iter().all(|(from, to)| to - from == drawn.1),
-                "{down:?}"
+                "{size:?} {down:?}"
             );
             let across = panels_across(&pixels, down[0].0 + 5);
             assert!(
                 across.iter().all(|(from, to)| to - from == drawn.0),
-                "{across:?}"
+                "{size:?} {across:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_picture_of_a_drawn_size_keeps_it() {
+        for step in 0..=400 {
+            let ratio = 16f64.powf(f64::from(step) / 200.0 - 1.0);
+            let (width, height) = drawn_size(ratio, 1.0);
+            assert_eq!(drawn_size(width.into(), height.into()), (width, height));
+            let area = f64::from(width * height) / (448.0 * 448.0);
+            let is_bounded = width == 896 || height == 597;
+            assert!(is_bounded || (area - 1.0).abs() < 0.01, "{width}x{height}");
+            let off = f64::from(width) / f64::from(height) / ratio - 1.0;
+            let rounding = 0.5 / f64::from(width) + 0.5 / f64::from(height);
+            assert!(off.abs() < 1.01 * rounding, "{ratio}: {off}");
+        }
+    }
+
+    #[test]
+    fn panels_of_a_row_begin_at_one_height_and_places_at_one_left() {
+        let mut figure = figure(6, 2);
+        figure.most_columns = 3;
+        for (column, size) in figure.columns.iter_mut().zip([
+            (40, 30),
+            (30, 40),
+            (90, 30),
+            (30, 30),
+            (32, 18),
+            (40, 30),
+        ]) {
+            let image = RgbImage::from_pixel(size.0, size.1, image::Rgb(PANEL));
+            column.panels[0].image = Rc::new(image);
+        }
+        let pixels = pixels(&figure);
+        let rows = panels_down(&pixels, 60);
+        // 4:3, and 1:1 below it.
+        let heights: Vec<usize> = rows.iter().map(|(from, to)| to - from).collect();
+        assert_eq!(heights, [388, 388, 448, 448]);
+        let lefts = |row: usize| -> Vec<usize> {
+            let across = panels_across(&pixels, rows[row].0);
+            across.iter().map(|(from, _)| *from).collect()
+        };
+        assert_eq!(lefts(0).len(), 3);
+        for row in 1..4 {
+            assert_eq!(lefts(row), lefts(0), "row {row}");
+        }
+        let before = panels_across(&pixels, rows[0].0 - 3);
+        assert!(before.is_empty(), "{before:?}");
     }
 
     #[test]
@@ -620,5 +1034,179 @@ mod tests {
         assert_eq!(count("image"), 18);
         // Three lines above each image; the row names beside both blocks.
         assert_eq!(count("text"), 27 + 4);
+    }
+
+    /// The texts of a figure as SVG, with the places of their baselines or tops.
+    fn texts(figure: &MapFigure<'_>) -> Vec<(String, i32, i32)> {
+        let svg = String::from_utf8(draw_maps(figure, FigureFormat::Svg).unwrap()).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let nodes = document.descendants();
+        let place = |node: &roxmltree::Node<'_, '_>, axis| {
+            node.attribute(axis).unwrap().parse::<f32>().unwrap() as i32
+        };
+        nodes
+            .filter(|node| node.tag_name().name() == "text")
+            .map(|node| {
+                let text = node.text().unwrap_or_default().trim().to_owned();
+                (text, place(&node, "x"), place(&node, "y"))
+            })
+            .collect()
+    }
+
+    fn key() -> Vec<KeyEntry> {
+        let names = [
+            "ox",
+            "tabby",
+            "great grey owl",
+            "hen",
+            "ram",
+            "goose",
+            "hog",
+            "malinois",
+        ];
+        let mut key: Vec<KeyEntry> = (0..)
+            .zip(names)
+            .map(|(number, name)| KeyEntry {
+                swatch: Swatch::Colour([number * 30, 200, 250 - number * 30]),
+                name: format!("{name} 0.92"),
+                further: vec![
+                    "oxcart 0.04".to_owned(),
+                    format!("{number} % of all places"),
+                ],
+            })
+            .collect();
+        key.push(KeyEntry {
+            swatch: Swatch::Hatched,
+            name: "left out".to_owned(),
+            further: Vec::new(),
+        });
+        key
+    }
+
+    #[test]
+    fn a_key_shows_each_colour_once_within_the_figure() {
+        for images in [1, 2, 9] {
+            let figure = MapFigure {
+                key: key(),
+                key_title: "Groups of similar places".to_owned(),
+                caption: "A caption.".to_owned(),
+                ..figure(images, 2)
+            };
+            let pixels = pixels(&figure);
+            super::super::sheet::assert_equal_margins(&pixels);
+            let plain = MapFigure {
+                key: Vec::new(),
+                ..figure.clone()
+            };
+            assert_eq!(pixels.width(), self::pixels(&plain).width());
+            let count = |colour: Rgb| pixels.pixels().filter(|pixel| pixel.0 == colour).count();
+            for entry in &figure.key {
+                match entry.swatch {
+                    Swatch::Colour(colour) => assert_eq!(count(colour), 46 * 46),
+                    Swatch::Hatched => {
+                        let greys = [[96; 3], [160; 3]].map(count);
+                        assert!(
+                            greys.iter().all(|&grey| grey > 46 * 46 / 2 - 50),
+                            "{greys:?}"
+                        );
+                    }
+                }
+            }
+            // Images, then the title of the key, its entries, and the caption.
+            let bottom = panels_down(&pixels, 60).last().unwrap().1 as i32;
+            let texts = texts(&figure);
+            let at = |wanted: &str| texts.iter().find(|(text, ..)| text == wanted).unwrap();
+            let heights = [
+                "Groups of similar places",
+                "ox 0.92",
+                "left out",
+                "A caption.",
+            ];
+            let heights = heights.map(|wanted| at(wanted).2);
+            assert!(bottom < heights[0], "{bottom} {heights:?}");
+            assert!(
+                heights[0] < heights[1] && heights[2] < heights[3],
+                "{heights:?}"
+            );
+            assert!(at("ox 0.92").2 < at("oxcart 0.04").2);
+        }
+    }
+
+    #[test]
+    fn a_long_name_in_the_key_is_cut_at_the_side_of_the_figure() {
+        let mut key = key();
+        key[1].name = "antidisestablishmentarianism ".repeat(9);
+        let figure = MapFigure {
+            key,
+            ..figure(1, 1)
+        };
+        assert_eq!(pixels(&figure).width(), 448 + 2 + 2 * MARGIN as u32);
+    }
+
+    #[test]
+    fn a_bar_has_the_colours_of_the_saliency_and_its_ends() {
+        let figure = MapFigure {
+            bar: Some(ColourBar {
+                title: "Grad-CAM: ram".to_owned(),
+                largest: "0.620".to_owned(),
+            }),
+            ..figure(2, 2)
+        };
+        let texts = texts(&figure);
+        let at = |wanted: &str| texts.iter().find(|(text, ..)| text == wanted).unwrap();
+        assert!(at("0").1 < at("0.620").1 && at("0").2 == at("0.620").2);
+        let pixels = pixels(&figure);
+        let is_bar = |y: &u32| (0..pixels.width()).any(|x| pixels.get_pixel(x, *y).0 == magma(0.0));
+        let rows: Vec<u32> = (0..pixels.height()).filter(is_bar).collect();
+        assert_eq!(rows.len(), 20);
+        let row = (0..pixels.width()).map(|x| pixels.get_pixel(x, rows[9]).0);
+        let row: Vec<Rgb> = row.collect();
+        let from = row.iter().position(|&pixel| pixel == magma(0.0)).unwrap();
+        for (part, at) in [(0.25, 112), (0.5, 224), (0.75, 336)] {
+            let off = row[from + at].iter().zip(magma(part));
+            assert!(off.clone().all(|(a, b)| a.abs_diff(b) < 6), "{part}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_file_is_cut_in_the_middle() {
+        let style = title_style(LineKind::File, 1.0);
+        let short = |name: &str, room| shortened_in_the_middle(style, &visible(name), room);
+        assert_eq!(short("dog.jpg", 448.0), "dog.jpg");
+        let long = format!("IMG_2023{}0042.jpeg", "_x".repeat(100));
+        for room in [120.0, 200.0, 448.0] {
+            let cut = short(&long, room);
+            assert!(cut.starts_with("IMG") && cut.ends_with("2.jpeg"), "{cut}");
+            assert!(cut.contains('…') && style.length(&cut) <= room, "{cut}");
+            assert!(style.length(&cut) > room - 25.0, "{cut}");
+        }
+        assert!(
+            short(&long, 10.0).ends_with(".jpeg"),
+            "{}",
+            short(&long, 10.0)
+        );
+        assert_eq!(short("a\tb\nc.png", 448.0), "a\\tb\\nc.png");
+        let greek = "ψυχή".repeat(50);
+        assert!(short(&greek, 200.0).contains('…'));
+        assert!(short(&format!("a.{greek}"), 200.0).starts_with("a.ψ"));
+    }
+
+    #[test]
+    fn the_name_of_the_file_is_on_top_and_the_target_at_the_end() {
+        let mut figure = figure(3, 2);
+        for column in &mut figure.columns {
+            column.name = "dog.jpg".to_owned();
+            column.target = Some("target ram: 0.02".to_owned());
+        }
+        let texts = texts(&figure);
+        let first: Vec<&str> = texts[..5].iter().map(|(text, ..)| text.as_str()).collect();
+        let lines = [
+            "dog.jpg",
+            "timber_wolf: 0.91",
+            "white_wolf: 0.05",
+            "malamute: 0.01",
+        ];
+        assert_eq!(first, [&lines[..], &["target ram: 0.02"]].concat());
+        assert!(texts[..5].is_sorted_by_key(|&(_, _, y)| y));
     }
 }

@@ -6,14 +6,22 @@
 
 mod clusters;
 pub mod colormap;
+mod contour;
 mod maps;
+mod palette;
 mod sheet;
 mod text;
 mod variance;
 
 pub use clusters::{ClusterFigure, Placed, draw_clusters};
-pub use maps::{COLUMNS, Column, MOST_IMAGES, MapFigure, Panel, draw_maps, most_images};
+pub use contour::draw_contour;
+pub use maps::{
+    COLUMNS, ColourBar, Column, KeyEntry, LARGEST_RATIO, MOST_IMAGES, MapFigure, Panel, Swatch,
+    draw_maps, drawn_size, most_images,
+};
+pub use palette::Palette;
 pub use sheet::{DENSITY, MARGIN, Picture, Scaling, encode_jpeg};
+pub use text::has_glyphs;
 pub use variance::draw_variance;
 
 /// Kind of file that a figure becomes.

@@ -320,6 +320,14 @@ fn leaves_no_mark(c: char) -> bool {
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Whether the font has all letters of a text.
+pub fn has_glyphs(text: &str) -> bool {
+    let mut marks = text
+        .chars()
+        .filter(|&c| !c.is_control() && !leaves_no_mark(c));
+    marks.all(|c| REGULAR.glyph_id(c).0 != 0)
+}
+
 /// `text` as one line that XML can hold: control characters, line breaks and
 /// non-characters become spaces.
 pub fn one_line(text: &str) -> String {
@@ -413,6 +421,12 @@ mod tests {
         assert_eq!(lettering().length("\u{200d}"), 0.0);
         assert!(lettering().ink("\u{200d}", (0, 0)).is_none());
         assert_eq!(lettering().shortened("狼: 0.91", 1.0), "…: 0.91");
+    }
+
+    #[test]
+    fn letters_without_glyphs_are_known() {
+        assert!(has_glyphs("Größe ψυχή Жираф\u{200d}\t.jpg"));
+        assert!(!has_glyphs("狼.jpg") && !has_glyphs("a🐺"));
     }
 
     #[test]

@@ -54,6 +54,15 @@ impl Resize {
         self.enlarged(image, size, size)
     }
 
+    /// A size of the shape in which nothing is distorted of what a network with inputs of `size`
+    /// sees of a picture of the size `from`.
+    pub fn undistorted(self, from: Size, size: Size) -> Size {
+        match self {
+            Resize::Stretch => from,
+            Resize::Crop | Resize::Pad => size,
+        }
+    }
+
     /// What a network with inputs of `size` sees, at the resolution `shown`.
     ///
     /// # Errors

@@ -382,6 +382,12 @@ impl Maps {
         filter != FeatureFilter::All && !self.options.normalises_last()
     }
 
+    /// Whether pixels that are left out are black, as in TorchPRISM.
+    pub fn blackens(&self) -> bool {
+        let filter = self.options.keep.unwrap_or(FeatureFilter::All);
+        filter != FeatureFilter::All && self.options.normalises_last()
+    }
+
     /// Whether the maps have blocks of one colour, which must not be smoothed.
     pub fn is_in_blocks(&self) -> bool {
         let is_quantised = self.options.keep.is_some() && !self.options.normalises_last();
@@ -459,7 +465,7 @@ impl Maps {
         axes.components.unsqueeze(1) * ends.reshape([1, 2, 1]) + &axes.mean
     }
 
-    /// The number of images whose saliency is zero everywhere, so that their maps are white.
+    /// The number of images whose saliency is zero everywhere.
     pub fn not_salient(&self) -> usize {
         self.saliency.as_ref().map_or(0, |saliency| {
             let largest = saliency.amax([1i64, 2, 3].as_slice(), false);

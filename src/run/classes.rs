@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::classes::no_class;
+use crate::classes::{class_name, no_class};
 use crate::error::{Hint, usage_hinted};
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
@@ -127,8 +127,16 @@ pub fn scores_setting(meaning: &Meaning, model: &HookedModel) -> Setting {
     Setting::new("scores", meaning.kind.to_string(), text, meaning.from)
 }
 
+/// The saliency that a run shows.
+pub struct Shown {
+    /// Its method, and its class if it is the same for all images.
+    pub title: String,
+    /// That class and its name.
+    pub target: Option<(usize, String)>,
+}
+
 /// Sets the class whose saliency is shown, notes what is unusual about the saliency, and
-/// returns its title for the figure.
+/// returns what is shown.
 ///
 /// # Errors
 /// Returns a usage error if the network has no such class.
@@ -137,7 +145,7 @@ pub fn choose_target(
     labels: Option<&Labels>,
     saliency: &SaliencyOptions,
     remarks: &mut Remarks,
-) -> Result<Option<String>> {
+) -> Result<Option<Shown>> {
     let Some(method) = saliency.method() else {
         return Ok(None);
     };
@@ -152,15 +160,21 @@ pub fn choose_target(
     }
     let title = method.title();
     let Some(target) = &saliency.target else {
-        return Ok(Some(title.to_string()));
+        return Ok(Some(Shown {
+            title: title.to_string(),
+            target: None,
+        }));
     };
     let class = find_class(target, labels, model.classes())?;
     model.set_target(class)?;
-    let name = labels.map_or_else(|| class.to_string(), |labels| labels.title(class));
+    let name = class_name(class, labels);
     if labels.is_some() {
         remarks.add(&Remark::note(format!("target: class {class}, {name}")));
     }
-    Ok(Some(format!("{title}: {name}")))
+    Ok(Some(Shown {
+        title: format!("{title}: {name}"),
+        target: Some((class, name)),
+    }))
 }
 
 /// The class with that number or name.

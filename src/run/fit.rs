@@ -59,10 +59,10 @@ impl Fit {
             let coarse = "no earlier activation is finer than the features, so the map is upsampled bilinearly";
             remarks.add(&Remark::note(coarse));
         }
-        let white = maps.not_salient();
-        if white > 0 {
+        let count = maps.not_salient();
+        if count > 0 {
             remarks.add(&Remark::warning(format!(
-                "the class has no saliency in {white} of {} images, so their maps are white",
+                "the class has no saliency in {count} of {} images, so no line is on their maps",
                 maps.len()
             )));
         }

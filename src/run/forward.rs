@@ -12,15 +12,13 @@ use tch::Tensor;
 use super::input::{Input, require_images, skipped};
 use super::oddities::Oddities;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
+use crate::figure::drawn_size;
 use crate::hooks::{HookedModel, Region};
 use crate::images::{self, Pixels, Resize};
 use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
 use crate::size::Size;
 use crate::spool::{Sequence, Spool};
-
-/// Shorter side of a picture in a figure, pixels.
-const PICTURE_SIDE: f64 = 448.0;
 
 /// Bytes of the network's largest tensor for the images of one chunk. Larger chunks are not
 /// faster (docs/performance.md).
@@ -35,6 +33,8 @@ pub struct ForwardOptions<'a> {
     pub chunk: usize,
     /// Whether the network's input is stored, for the arrays.
     pub keep_input: bool,
+    /// Whether pictures have the shape of the network's input, instead of their own.
+    pub square: bool,
     /// Where tensors are stored.
     pub spool: &'a Spool,
     pub notices: Notices,
@@ -46,8 +46,8 @@ pub struct Forwarded {
     pub collector: Collector,
     /// Paths as given.
     pub paths: Vec<PathBuf>,
-    /// Pictures for the figures, `[N,h,w,3]` bytes.
-    pub pictures: Sequence,
+    /// Pictures for the figures, `[1,h,w,3]` bytes of each image.
+    pub pictures: Vec<Sequence>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is stored.
     pub input: Sequence,
     /// What is odd about the images.
@@ -76,7 +76,7 @@ pub fn forward_all(
     let mut all = Forwarded {
         collector: Collector::with_spool(options.maps, options.spool),
         paths: Vec::new(),
-        pictures: Sequence::default(),
+        pictures: Vec::new(),
         input: Sequence::default(),
         oddities: Oddities::default(),
         times: ["forwarding", "collecting"].map(|stage| (stage, Duration::ZERO)),
@@ -91,12 +91,16 @@ pub fn forward_all(
             resize,
         } => {
             let bar = options.notices.bar(paths.len(), "decoding and forwarding");
-            let size = model.input_size();
-            let is_grey = model.channels() == 1;
-            let resize = resize.unwrap_or_default();
+            let seen = Seen {
+                size: model.input_size(),
+                resize: resize.unwrap_or_default(),
+                region: model.region(),
+                square: options.square,
+                is_grey: model.channels() == 1,
+            };
             let decode = |file: &Path| {
                 let pixels = images::decode_with_white(file, *max_pixels, *white)?;
-                decoded(pixels, is_grey, resize, size)
+                seen.decoded(pixels)
             };
             decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
@@ -168,7 +172,9 @@ impl Forwarded {
             let (width, height) = picture.dimensions();
             let bytes = Tensor::from_slice(picture.as_raw());
             let bytes = bytes.reshape([1, i64::from(height), i64::from(width), 3]);
-            self.pictures.push(options.spool, &bytes)?;
+            let mut kept = Sequence::default();
+            kept.push(options.spool, &bytes)?;
+            self.pictures.push(kept);
         }
         let [(_, forwarding), (_, collecting)] = &mut self.times;
         let begun = Instant::now();
@@ -230,15 +236,44 @@ fn decode_ahead(
     })
 }
 
-fn decoded(mut pixels: Pixels, is_grey: bool, resize: Resize, size: Size) -> Result<Decoded> {
-    let image = std::mem::take(&mut pixels.rgb);
-    let image = if is_grey { images::grey(image) } else { image };
-    let scale = PICTURE_SIDE / size.height.min(size.width) as f64;
-    let enlarged = |side: i64| (side as f64 * scale).round().max(1.0) as i64;
-    let shown = Size::new(enlarged(size.height), enlarged(size.width));
-    Ok(Decoded {
-        picture: resize.enlarged(&image, size, shown)?,
-        input: resize.apply(&image, size)?,
-        pixels,
-    })
+/// How images come to the network, and what is seen of them.
+struct Seen<'a> {
+    /// Size of the network's input.
+    size: Size,
+    resize: Resize,
+    /// The part that the features cover.
+    region: &'a Region,
+    square: bool,
+    is_grey: bool,
+}
+
+impl Seen<'_> {
+    fn decoded(&self, mut pixels: Pixels) -> Result<Decoded> {
+        let image = std::mem::take(&mut pixels.rgb);
+        let image = match self.is_grey {
+            true => images::grey(image),
+            false => image,
+        };
+        let (width, height) = image.dimensions();
+        let shown = self.shown(Size::new(height.into(), width.into()));
+        Ok(Decoded {
+            picture: self.resize.enlarged(&image, self.size, shown)?,
+            input: self.resize.apply(&image, self.size)?,
+            pixels,
+        })
+    }
+
+    /// The size at which an image of that size is drawn, with what the features do not cover.
+    fn shown(&self, image: Size) -> Size {
+        let shape = match self.square {
+            true => self.size,
+            false => self.resize.undistorted(image, self.size),
+        };
+        let Region { of, rows, columns } = self.region;
+        let down = (rows.end - rows.start) as f64 / of.height as f64;
+        let across = (columns.end - columns.start) as f64 / of.width as f64;
+        let (columns, rows) = drawn_size(shape.width as f64 * across, shape.height as f64 * down);
+        let side = |drawn: u32, part: f64| ((f64::from(drawn) / part).round() as i64).max(1);
+        Size::new(side(rows, down), side(columns, across))
+    }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::classes::{Class, top_classes};
+use crate::figure::Palette;
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::map::{Groups, Maps};
@@ -30,7 +31,7 @@ pub struct Key {
 /// A group of places with similar features.
 #[derive(Debug, Serialize)]
 pub struct KeyGroup {
-    /// The colour of its mean, each channel in [0, 1].
+    /// The three components of the colour of its mean, each in [0, 1].
     pub colour: [f64; 3],
     /// Its share of the places of all images.
     pub share: f64,
@@ -67,6 +68,12 @@ pub struct InWords {
 }
 
 impl KeyGroup {
+    /// Its colour, sRGB.
+    pub fn painted(&self, palette: Palette) -> [u8; 3] {
+        let colour = palette.colour(self.colour.map(|share| share as f32));
+        colour.map(|share| (255.0 * share).round() as u8)
+    }
+
     /// The group in words. A group that gives no class a probability of [`LEAST`] has no name;
     /// with `kind` [`ScoreKind::None`], which gives no probabilities, each has.
     pub fn in_words(&self, kind: ScoreKind) -> InWords {

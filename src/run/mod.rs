@@ -24,7 +24,7 @@ use crate::remarks::Remarks;
 use crate::settings::Settings;
 use crate::spool::{self, Spool};
 
-pub use key::{Ends, Key};
+pub use key::{Ends, InWords, Key};
 
 pub use commands::{print_layers, print_models, print_text, som};
 
@@ -93,6 +93,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         maps: fit.options,
         chunk,
         keep_input: options.output.save_arrays.is_some(),
+        square: options.output.square,
         spool: &spool,
         notices,
     };
@@ -122,6 +123,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         probabilities: reading.kind.probabilities(&maps.logits),
         network: describe::network(&name, &model, options.model.rule),
         basis_of: fit.of,
+        palette: options.map.palette,
         saliency,
         paths: forwarded.paths,
         pictures: forwarded.pictures,

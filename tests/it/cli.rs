@@ -100,7 +100,7 @@ fn stdout_is_a_line_per_image_with_its_three_classes() {
         for (rank, field) in (0..).zip(&fields[1..]) {
             let id = ids.int64_value(&[rank]);
             let share = values.double_value(&[rank]);
-            assert_eq!(*field, format!("{id}: {share:.2}"), "{line}");
+            assert_eq!(*field, format!("class {id}: {share:.2}"), "{line}");
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use prism::figure::Palette;
+
 use crate::common::place::{Place, tiny};
 use crate::common::{Npz, assert_near, data};
 use serde_json::Value;
@@ -28,7 +30,7 @@ fn the_summary_agrees_with_the_lines() {
         for class in image["classes"].as_array().unwrap() {
             let probability = class["probability"].as_f64().unwrap();
             let name = class["name"].as_str().unwrap();
-            assert_eq!(name, class["id"].to_string());
+            assert_eq!(name, format!("class {}", class["id"]));
             told.push(format!("{name}: {probability:.2}"));
         }
         assert_eq!(line, told.join("\t"));
@@ -108,7 +110,7 @@ fn per_image_writes_a_map_and_an_overlay_of_each_image() {
         let path = place.path("results/PRISM_tiny_vgg_traced").join(name);
         image::open(path).unwrap().to_rgb8()
     };
-    assert_eq!(open("0001_a_map.png").dimensions(), (448, 448));
+    assert_eq!(open("0001_a_map.png").dimensions(), (517, 388));
     // An opacity of 0 shows the input: the same photograph twice.
     assert_eq!(open("0001_a_overlay.png"), open("0002_a_overlay.png"));
     let nothing = open("0001_a_overlay.png");
@@ -134,7 +136,7 @@ fn an_overlay_adds_a_row_and_columns_wrap() {
     };
     let (wide, plain) = size("");
     let (_, with_row) = size("--overlay 0.4");
-    assert_eq!(with_row, plain + 448 + 16, "one panel and one gap more");
+    assert_eq!(with_row, plain + 388 + 16, "one panel and one gap more");
     let (narrow, tall) = size("--figure-columns 1");
     assert!(narrow < wide / 2 && tall > plain * 2);
 }
@@ -205,8 +207,199 @@ fn a_crop_inside_the_network_is_stated_everywhere() {
     let maps = Npz::open(place.path("a.npz")).tensor("maps");
     assert_eq!(maps.size()[2..], [32, 32]);
     let picture = &page["images"][0];
-    // 48 pixels are shown as 448: rows 75 to 373 and columns 149 to 448.
-    assert_eq!([&picture["height"], &picture["width"]], [298, 299]);
+    // Two thirds of each side of 4:3.
+    assert_eq!([&picture["height"], &picture["width"]], [388, 517]);
+}
+
+/// A photograph of 4:3 at the input size of 64x64: stretched it is shown in its own shape; the
+/// crop and the padded square are squares. sqrt(4 / 3) 448 = 517.3.
+#[test]
+fn pictures_and_maps_have_the_shape_of_the_photograph() {
+    let place = Place::new();
+    let photo = image::open(place.path("photos/a.png")).unwrap().to_rgb8();
+    let shape = |options: &str| {
+        place.run(&format!(
+            "--quiet --input photos/a.png --per-image --overlay 0 --report a.html {options}"
+        ));
+        let page = images_of(&fs::read_to_string(place.path("a.html")).unwrap());
+        let open = |kind: &str| {
+            let file = format!("results/PRISM_tiny_vgg_traced/0001_a_{kind}.png");
+            image::open(place.path(&file)).unwrap().to_rgb8()
+        };
+        let (map, input) = (open("map"), open("overlay"));
+        assert_eq!(map.dimensions(), input.dimensions());
+        let told = [&page[0]["width"], &page[0]["height"]].map(|side| side.as_u64().unwrap());
+        assert_eq!(told, [input.width(), input.height()].map(u64::from));
+        input
+    };
+    let own = shape("");
+    assert_eq!(own.dimensions(), (517, 388));
+    let resized = image::imageops::resize(&photo, 517, 388, image::imageops::Triangle);
+    let off = own
+        .iter()
+        .zip(resized.iter())
+        .map(|(a, b)| u64::from(a.abs_diff(*b)));
+    let mean = off.sum::<u64>() as f64 / own.len() as f64;
+    assert!(mean < 1.0, "the photograph is distorted or blurred: {mean}");
+    for options in [
+        "--square",
+        "--resize crop",
+        "--resize pad",
+        "--resize pad --square",
+    ] {
+        assert_eq!(shape(options).dimensions(), (448, 448), "{options}");
+    }
+}
+
+/// All texts of an SVG figure in one string.
+fn texts_of(svg: &str) -> String {
+    let document = roxmltree::Document::parse(svg).unwrap();
+    let nodes = document.descendants();
+    let texts = nodes.filter(|node| node.tag_name().name() == "text");
+    let texts = texts.map(|node| node.text().unwrap_or_default().trim().to_string());
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_figure_says_what_it_shows() {
+    let place = Place::new();
+    fs::create_dir(place.path("other")).unwrap();
+    for copy in ["other/a.png", "other/a\tb.png"] {
+        fs::copy(place.path("photos/a.png"), place.path(copy)).unwrap();
+    }
+    let figure = |options: &str| {
+        place.run(&format!(
+            "--quiet --input photos other --format svg {options}"
+        ));
+        texts_of(&fs::read_to_string(place.path("results/PRISM_tiny_vgg_traced.svg")).unwrap())
+    };
+    let plain = figure("");
+    for part in [
+        "photos/a.png",
+        "other/a.png",
+        "a\\tb.png",
+        "b.png",
+        "input",
+        "PRISM map",
+        "tiny_vgg_traced, layer features.",
+        "upsampling by products.",
+        "principal components as red, green and blue; before upsampling, they hold",
+        "Given: 64×64 pixels",
+        "Assumed: stretched",
+    ] {
+        assert!(plain.contains(part), "{part}: {plain}");
+    }
+    assert!(
+        !plain.contains("photos/b.png") && !plain.contains("surrounds"),
+        "{plain}"
+    );
+    let own = figure("--saliency gradcam --split-rgb --palette oklab --upsampling none");
+    for part in [
+        "Grad-CAM, own scale",
+        "above half of the largest in the image.",
+        "component 3 (darker = more)",
+        "as lightness, blue to yellow, and green to red; they hold",
+        "no upsampling.",
+    ] {
+        assert!(own.contains(part), "{part}: {own}");
+    }
+    let summary = place.run("--quiet --input photos other --top 10 --json -");
+    let summary = json(&summary);
+    let images = summary["images"].as_array().unwrap();
+    let probabilities = images.iter().map(|image| {
+        let classes = image["classes"].as_array().unwrap();
+        let third = classes.iter().find(|class| class["id"] == 3).unwrap();
+        third["probability"].as_f64().unwrap()
+    });
+    let target = figure("--saliency gradcam --target 3");
+    for probability in probabilities {
+        let title = format!("target class 3: {probability:.2}");
+        assert!(target.contains(&title), "{title}: {target}");
+    }
+    for part in [
+        "one scale for all images",
+        "above half of the largest of all images.",
+    ] {
+        assert!(target.contains(part), "{part}: {target}");
+    }
+}
+
+/// The map keeps its colours, and a line of black and white surrounds what is salient: the
+/// saliency, enlarged smoothly, is above half of the largest inside. With a target, that is the
+/// largest of all images.
+#[test]
+fn saliency_is_a_line_on_the_map() {
+    let place = Place::new();
+    let maps = |options: &str| {
+        place.run(&format!(
+            "--quiet --input photos --per-image --save-arrays a.npz {options}"
+        ));
+        ["0001_a", "0002_b", "0003_c"].map(|stem| {
+            let file = format!("results/PRISM_tiny_vgg_traced/{stem}_map.png");
+            image::open(place.path(&file)).unwrap().to_rgb8()
+        })
+    };
+    let plain = maps("");
+    for (options, is_one_scale) in [("", false), ("--target 3", true)] {
+        let lined = maps(&format!("--saliency gradcam {options}"));
+        let saliency = Npz::open(place.path("a.npz")).tensor("saliency");
+        for (image, (plain, lined)) in (0..).zip(plain.iter().zip(&lined)) {
+            let own = saliency.narrow(0, image, 1);
+            let most = if is_one_scale {
+                saliency.max()
+            } else {
+                own.max()
+            };
+            let size = [i64::from(plain.height()), i64::from(plain.width())];
+            let smooth = (own / most).upsample_bicubic2d(size, false, None, None);
+            let smooth = Vec::<f32>::try_from(smooth.contiguous().view([-1])).unwrap();
+            let (mut changed, mut black) = (0, 0);
+            for ((plain, lined), value) in plain.pixels().zip(lined.pixels()).zip(smooth) {
+                changed += usize::from(plain != lined);
+                if lined.0 == [0; 3] && plain.0 != [0; 3] {
+                    black += 1;
+                    assert!((value - 0.5).abs() < 0.15, "{options} {image}: {value}");
+                }
+            }
+            assert!(
+                changed * 8 < plain.pixels().len(),
+                "{options} {image}: {changed}"
+            );
+            assert!(is_one_scale || black > 300, "{image}: {black}");
+        }
+    }
+}
+
+/// The palette changes pictures, not arrays.
+#[test]
+fn a_palette_is_of_the_pictures_alone() {
+    let place = Place::new();
+    let run = |palette: &str| {
+        place.run(&format!(
+            "--quiet --input photos/a.png --per-image --upsampling none --save-arrays a.npz --palette {palette} --report a.html"
+        ));
+        let map = place.path("results/PRISM_tiny_vgg_traced/0001_a_map.png");
+        let map = image::open(map).unwrap().to_rgb8();
+        let page = data_of(&fs::read_to_string(place.path("a.html")).unwrap());
+        assert_eq!(page["palette"], palette);
+        (Npz::open(place.path("a.npz")).tensor("maps"), map)
+    };
+    let ((components, rgb), (same, oklab)) = (run("rgb"), run("oklab"));
+    assert_eq!(components, same);
+    assert_eq!(components.size(), [1, 3, 8, 8]);
+    for (row, column) in (0..8).flat_map(|row| (0..8).map(move |column| (row, column))) {
+        let of = |channel| components.double_value(&[0, channel, row, column]) as f32;
+        let place = (column as u32 * 517 / 8 + 32, row as u32 * 388 / 8 + 24);
+        for (palette, map) in [(Palette::Rgb, &rgb), (Palette::Oklab, &oklab)] {
+            let colour = palette.colour([of(0), of(1), of(2)]);
+            let colour = colour.map(|value| (value * 255.0).round() as u8);
+            assert_eq!(
+                map.get_pixel(place.0, place.1).0,
+                colour,
+                "{palette} {row} {column}"
+            );
+        }
+    }
 }
 
 #[test]

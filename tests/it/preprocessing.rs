@@ -152,7 +152,7 @@ fn images_are_cropped_or_padded_and_so_are_their_pictures() {
     let place = Place::new();
     let base = tiny("tiny_vgg_traced");
     let options =
-        "--mean 0 --std 1 --save-arrays run.npz --per-image --overlay 0 --report run.html";
+        "--mean 0 --std 1 --save-arrays run.npz --per-image --overlay 0 --square --report run.html";
     let mut shown = Vec::new();
     for (how, name) in [
         ("stretch", "photo_64x64.png"),

@@ -1,37 +1,42 @@
 //! The figures of the maps.
 
 use anyhow::Result;
-use image::RgbImage;
 
-use super::pictures::overlaid;
+use super::pictures::{component_picture, overlaid, shown_names};
 use super::{Destination, Output, Results};
 use crate::classes::Class;
-use crate::convert::ramp_picture;
-use crate::figure::{Column, MapFigure, Panel, Scaling, colormap, draw_maps, most_images};
+use crate::figure::{
+    ColourBar, Column, KeyEntry, MapFigure, Palette, Panel, Scaling, Swatch, colormap, draw_maps,
+    has_glyphs, most_images,
+};
 use crate::options::OutputOptions;
 use crate::output::Outputs;
+use crate::run::InWords;
 
 /// Figures of the inputs and maps, as many images in each as fit.
 pub struct Figure<'a>(pub &'a OutputOptions);
 
 impl Figure<'_> {
-    /// The names of the rows, if there are more than input and map.
-    fn row_names(&self, saliency: Option<&str>) -> Vec<String> {
-        let mut names = Vec::new();
+    fn row_names(&self, results: &Results) -> Vec<String> {
+        let mut names = vec!["input".to_string(), "PRISM map".to_string()];
         if self.0.overlay.is_some() {
             names.push("overlay".to_string());
         }
         if self.0.split_rgb {
-            names.extend(["red", "green", "blue"].map(|name| format!("{name} (darker = more)")));
+            let components = match results.palette {
+                Palette::Rgb => ["red", "green", "blue"],
+                Palette::Oklab => ["component 1", "component 2", "component 3"],
+            };
+            names.extend(components.map(|name| format!("{name} (darker = more)")));
         }
-        names.extend(saliency.map(String::from));
-        if !names.is_empty() {
-            names.splice(0..0, ["input", "PRISM"].map(String::from));
-        }
+        names.extend(results.saliency.as_ref().map(|shown| match shown.target {
+            Some(_) => shown.title.clone(),
+            None => format!("{}, own scale", shown.title),
+        }));
         names
     }
 
-    fn column<'r>(&self, results: &'r Results, image: usize) -> Result<Column<'r>> {
+    fn column<'r>(&self, results: &'r Results, image: usize, name: &str) -> Result<Column<'r>> {
         let (map, scaling) = (results.map(image)?, results.scaling());
         let picture = results.picture(image);
         let mut panels = vec![
@@ -39,24 +44,70 @@ impl Figure<'_> {
             Panel::new(results.map_picture(&map, image)?, scaling),
         ];
         if let Some(alpha) = self.0.overlay {
-            let over = overlaid(&picture.load()?, &map, alpha, scaling)?;
+            let over = overlaid(&picture.load()?, &results.colours(&map)?, alpha, scaling)?;
             panels.push(Panel::new(over, Scaling::Smooth));
         }
         if self.0.split_rgb {
-            for (channel, ramp) in (0..).zip([colormap::reds, colormap::greens, colormap::blues]) {
-                let picture = ramp_picture(&map.get(channel), ramp)?;
+            let ramps: [fn(f32) -> colormap::Rgb; 3] = match results.palette {
+                Palette::Rgb => [colormap::reds, colormap::greens, colormap::blues],
+                Palette::Oklab => [colormap::greys; 3],
+            };
+            for (channel, ramp) in (0..).zip(ramps) {
+                let size = results.drawn_size(image);
+                let picture = component_picture(&map.get(channel), size, scaling, ramp)?;
                 panels.push(Panel::new(picture, scaling));
             }
         }
-        if let Some(saliency) = results.saliency_of(image) {
-            let picture: RgbImage = ramp_picture(&saliency, colormap::magma)?;
+        if let Some(picture) = results.saliency_picture(image)? {
             panels.push(Panel::new(picture, scaling));
         }
-        let title = results.classes[image]
-            .iter()
-            .map(Class::to_string)
-            .collect();
-        Ok(Column { title, panels })
+        let classes = &results.classes[image];
+        Ok(Column {
+            name: name.to_string(),
+            title: classes.iter().map(Class::to_string).collect(),
+            target: results.target().map(|(class, name)| {
+                let place = [image as i64, *class as i64];
+                let probability = results.probabilities.double_value(&place);
+                format!("target {name}: {probability:.2}")
+            }),
+            panels,
+        })
+    }
+}
+
+/// The names of the images, with their numbers if the font lacks letters: boxes in place of
+/// letters would be the same for many images.
+fn column_names(results: &Results) -> Vec<String> {
+    let names = shown_names(&results.paths).into_iter();
+    let numbered = (1..)
+        .zip(names)
+        .map(|(number, name)| match has_glyphs(&name) {
+            true => name,
+            false => format!("{number}: {name}"),
+        });
+    numbered.collect()
+}
+
+/// The scale of the saliency, if all images have the same.
+fn colour_bar(results: &Results) -> Option<ColourBar> {
+    results.target()?;
+    let shown = results.saliency.as_ref()?;
+    Some(ColourBar {
+        title: format!("{}, one scale for all images", shown.title),
+        largest: three_digits(f64::from(results.most_salient(0))),
+    })
+}
+
+/// `0.62`, `0.00123`, `4.1e-7`.
+fn three_digits(value: f64) -> String {
+    let exponent = value.abs().log10().floor();
+    match (-4.0..6.0).contains(&exponent) {
+        true => {
+            let digits = (2.0 - exponent).max(0.0) as usize;
+            format!("{value:.digits$}")
+        }
+        false if value == 0.0 => "0".to_string(),
+        false => format!("{value:.2e}"),
     }
 }
 
@@ -72,30 +123,33 @@ impl Output for Figure<'_> {
             figure_columns,
             ..
         } = self.0;
-        let row_names = self.row_names(results.saliency.as_deref());
-        let size = crate::figure::Picture::size(&results.picture(0));
-        let lines = results.classes.first().map_or(0, Vec::len);
+        let row_names = self.row_names(results);
+        let images = 0..results.pictures.len();
+        let heights = images.map(|image| results.drawn_size(image).1);
+        let lines = results.classes.first().map_or(0, Vec::len) + 2; // and name and target
         let count = results.maps.len();
         let most = most_images(
-            size,
-            row_names.len().max(2),
+            heights.max().unwrap_or(0),
+            row_names.len(),
             lines,
             *figure_columns,
             *format,
         );
+        let names = column_names(results);
         let bar = results.notices.bar(count, "drawing");
         for (number, start) in (1..).zip((0..count).step_by(most)) {
             let mut columns = Vec::new();
-            for image in start..(start + most).min(count) {
-                columns.push(self.column(results, image)?);
+            for (image, name) in (start..count).zip(&names[start..]).take(most) {
+                columns.push(self.column(results, image, name)?);
                 bar.inc(1);
             }
             let figure = MapFigure {
                 columns,
                 row_names: row_names.clone(),
-                caption: [results.colour_phrases(), results.settings.phrases()]
-                    .concat()
-                    .join("; "),
+                bar: colour_bar(results),
+                key: key_entries(results),
+                key_title: KEY_TITLE.to_string(),
+                caption: results.caption(),
                 most_columns: *figure_columns,
             };
             let numbered = if count > most {
@@ -111,5 +165,43 @@ impl Output for Figure<'_> {
             to.write(&folder.join(name), &draw_maps(&figure, *format)?)?;
         }
         Ok(())
+    }
+}
+
+/// The line above the key.
+const KEY_TITLE: &str = "Groups of similar places: colour of the mean, and the classes seen if every place were like it";
+
+/// The entries of the key: a group each, and what is left out.
+fn key_entries(results: &Results) -> Vec<KeyEntry> {
+    let Some(key) = &results.key else {
+        return Vec::new();
+    };
+    let groups = key.groups.iter().map(|group| {
+        let InWords { name, further } = group.in_words(key.kind);
+        KeyEntry {
+            swatch: Swatch::Colour(group.painted(results.palette)),
+            name,
+            further,
+        }
+    });
+    let left_out = results.maps.leaves_out().then(|| KeyEntry {
+        swatch: Swatch::Hatched,
+        name: "left out".to_string(),
+        further: Vec::new(),
+    });
+    groups.chain(left_out).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_scale_has_three_digits() {
+        let shown = [0.0, 0.62, 0.0012345, 12.0, 1234.5, 4.1e-7, 5e9].map(three_digits);
+        assert_eq!(
+            shown,
+            ["0", "0.620", "0.00123", "12.0", "1234", "4.10e-7", "5.00e9"]
+        );
     }
 }

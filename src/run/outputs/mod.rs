@@ -3,6 +3,7 @@
 
 mod arrays;
 mod basis;
+mod caption;
 mod clusters;
 mod figure;
 mod json;
@@ -22,8 +23,8 @@ use tch::Tensor;
 
 use crate::arrays::BasisOf;
 use crate::classes::Class;
-use crate::convert::to_picture;
-use crate::figure::{Picture, Scaling};
+use crate::convert::{painted, ramp_picture, to_picture};
+use crate::figure::{Palette, Picture, Scaling, colormap, draw_contour, drawn_size};
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
@@ -34,9 +35,12 @@ use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
 
+use super::classes::Shown;
 use super::key::Key;
+use pictures::{StoredPicture, map_picture, smoothed};
 
-use pictures::{StoredPicture, map_picture};
+/// The part of the largest saliency at which the line on the maps is drawn.
+const CONTOUR: f32 = 0.5;
 
 /// One kind of result.
 pub trait Output {
@@ -98,12 +102,14 @@ pub struct Results {
     pub network: NetworkSummary,
     /// What a basis of this run belongs to.
     pub basis_of: BasisOf,
+    /// How components become colours.
+    pub palette: Palette,
     /// Method and class of the saliency, if there is one.
-    pub saliency: Option<String>,
+    pub saliency: Option<Shown>,
     /// Paths of the images, as given.
     pub paths: Vec<PathBuf>,
-    /// Pictures of the images, `[N,h,w,3]` bytes.
-    pub pictures: Sequence,
+    /// Pictures of the images, `[1,h,w,3]` bytes each.
+    pub pictures: Vec<Sequence>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
     /// What the network does not fix by itself, and where it came from.
@@ -136,38 +142,70 @@ impl Results {
         Some(all.get(image as i64).get(0))
     }
 
-    /// The picture of a map: at its own size, or with what is left out hatched at that of the image.
-    fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
-        match self.maps.leaves_out() {
-            true => map_picture(map, Picture::size(&self.picture(image)), self.scaling()),
-            false => to_picture(map),
-        }
+    /// The largest saliency on the scale of an image: its own, or with a target class that of
+    /// all images.
+    fn most_salient(&self, image: usize) -> f32 {
+        let Some(all) = &self.maps.saliency else {
+            return 0.0;
+        };
+        let on_scale = match self.target() {
+            Some(_) => all.shallow_clone(),
+            None => all.get(image as i64),
+        };
+        on_scale.max().double_value(&[]) as f32
     }
 
-    /// What the colours of the features are worth, and what is not a colour.
-    fn colour_phrases(&self) -> Vec<String> {
-        let shares = self.maps.variance_ratio.iter().take(3);
-        let mut phrases = vec![format!(
-            "the three components hold {:.0} % of the variance{}",
-            100.0 * shares.sum::<f64>(),
-            match self.maps.colour_correlation {
-                Some(r) => format!(
-                    "; before upsampling, the colours follow the similarity of all channels with r = {r:.2}"
-                ),
-                None => String::new(),
-            }
-        )];
-        if self.maps.leaves_out() {
-            phrases.push("hatched: left out".to_string());
+    /// The picture of the saliency of an image on its scale, if there is one.
+    fn saliency_picture(&self, image: usize) -> Result<Option<RgbImage>> {
+        let range = self.target().map(|_| [0.0, self.most_salient(image)]);
+        let saliency = self.saliency_of(image);
+        let picture = saliency.map(|saliency| ramp_picture(&saliency, range, colormap::magma));
+        picture.transpose()
+    }
+
+    /// The class whose saliency is shown in all images, and its name.
+    fn target(&self) -> Option<&(usize, String)> {
+        self.saliency.as_ref()?.target.as_ref()
+    }
+
+    /// The colours `[3,H,W]` of a map; with saliency `[4,H,W]`, the last channel as in the map.
+    fn colours(&self, map: &Tensor) -> Result<Tensor> {
+        let colours = painted(map, self.palette)?;
+        Ok(match map.size()[0] {
+            4 => Tensor::cat(&[colours, map.narrow(0, 3, 1)], 0),
+            _ => colours,
+        })
+    }
+
+    /// The picture of a map: at its own size, or at that of the image if marks are drawn on it:
+    /// hatches where it is left out, and a line around what is salient.
+    fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
+        if !self.maps.leaves_out() && self.saliency.is_none() {
+            return to_picture(&painted(map, self.palette)?);
         }
-        phrases
+        self.map_picture_at(map, image, self.drawn_size(image))
+    }
+
+    /// The picture of a map with its marks, of that size (width, height).
+    fn map_picture_at(&self, map: &Tensor, image: usize, size: (u32, u32)) -> Result<RgbImage> {
+        let colours = self.colours(map)?.narrow(0, 0, 3);
+        let most = self.most_salient(image);
+        let mut picture = map_picture(&colours, size, self.scaling())?;
+        if let Some(saliency) = self.saliency_of(image).filter(|_| most > 0.0) {
+            let values = smoothed(&(saliency / f64::from(most)), size)?;
+            draw_contour(&mut picture, &values, CONTOUR);
+        }
+        Ok(picture)
+    }
+
+    /// Width and height at which an image is drawn in the figures.
+    fn drawn_size(&self, image: usize) -> (u32, u32) {
+        let (width, height) = self.picture(image).size();
+        drawn_size(width.into(), height.into())
     }
 
     fn picture(&self, image: usize) -> StoredPicture<'_> {
-        StoredPicture {
-            pictures: &self.pictures,
-            image,
-        }
+        StoredPicture(&self.pictures[image])
     }
 
     /// How maps are enlarged: maps that keep the features' resolution show their pixels.
@@ -187,7 +225,8 @@ impl Results {
             settings: &self.settings,
             upsampling: &self.basis_of.upsampling,
             colours: &self.basis_of.colours,
-            saliency: self.saliency.as_deref(),
+            saliency: self.saliency.as_ref().map(|shown| shown.title.as_str()),
+            palette: self.palette,
             variance_ratio: &self.maps.variance_ratio,
             colour_correlation: self.maps.colour_correlation,
             key: self.key.as_ref(),

@@ -6,8 +6,6 @@ use anyhow::Result;
 
 use super::pictures::file_stem;
 use super::{Destination, Output, Results};
-use crate::convert::ramp_picture;
-use crate::figure::colormap;
 use crate::output::{Outputs, folder_of};
 use crate::report::Gallery;
 
@@ -24,13 +22,11 @@ impl Output for Page<'_> {
         let mut gallery = Gallery::new(self.0, count, &mut to.files)?;
         let bar = results.notices.bar(count, "drawing the page");
         for (image, path) in results.paths.iter().enumerate() {
-            let saliency = results.saliency_of(image);
-            let saliency = saliency.map(|saliency| ramp_picture(&saliency, colormap::magma));
             gallery.add(
                 &file_stem(image, count, path),
                 &results.picture(image).load()?,
-                &results.map_picture(&results.map(image)?.narrow(0, 0, 3), image)?,
-                saliency.transpose()?.as_ref(),
+                &results.map_picture(&results.map(image)?, image)?,
+                results.saliency_picture(image)?.as_ref(),
                 &mut to.files,
             )?;
             bar.inc(1);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use image::ImageFormat;
 
-use super::pictures::{OVERLAY, file_stem, map_picture, overlaid};
+use super::pictures::{OVERLAY, file_stem, overlaid};
 use super::{Destination, Output, Results};
 use crate::options::OutputOptions;
 
@@ -22,8 +22,9 @@ impl Output for PerImage<'_> {
         let bar = results.notices.bar(count, "drawing each image");
         for (image, path) in results.paths.iter().enumerate() {
             let map = results.map(image)?;
-            let over = overlaid(&results.picture(image).load()?, &map, alpha, scaling)?;
-            let alone = map_picture(&map, over.dimensions(), scaling)?;
+            let picture = results.picture(image).load()?;
+            let over = overlaid(&picture, &results.colours(&map)?, alpha, scaling)?;
+            let alone = results.map_picture_at(&map, image, over.dimensions())?;
             let stem = file_stem(image, count, path);
             for (kind, picture) in [("map", &alone), ("overlay", &over)] {
                 let file = folder.join(format!("{stem}_{kind}.png"));

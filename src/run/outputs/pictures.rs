@@ -1,13 +1,16 @@
 //! Pictures that several outputs show, and the names of their files.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use fast_image_resize as fir;
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
-use crate::convert::to_picture;
+use crate::convert::{ramp_picture, to_picture};
+use crate::figure::colormap::{Rgb, hatch};
 use crate::figure::{Picture, Scaling};
 use crate::spool::Sequence;
 
@@ -20,10 +23,7 @@ const LONGEST_STEM: usize = 160;
 
 /// The picture of an image, which is loaded when it is drawn.
 #[derive(Debug, Clone, Copy)]
-pub struct StoredPicture<'a> {
-    pub pictures: &'a Sequence,
-    pub image: usize,
-}
+pub struct StoredPicture<'a>(pub &'a Sequence);
 
 impl StoredPicture<'_> {
     /// The picture.
@@ -31,7 +31,7 @@ impl StoredPicture<'_> {
     /// # Errors
     /// Returns an error if it cannot be read back.
     pub fn load(&self) -> Result<RgbImage> {
-        let bytes = self.pictures.get(self.image..self.image + 1)?;
+        let bytes = self.0.get(0..1)?;
         let bytes = Vec::<u8>::try_from(bytes.reshape([-1]))?;
         let (width, height) = self.size();
         RgbImage::from_raw(width, height, bytes).context("a picture is incomplete")
@@ -40,7 +40,7 @@ impl StoredPicture<'_> {
 
 impl Picture for StoredPicture<'_> {
     fn size(&self) -> (u32, u32) {
-        match self.pictures.shape() {
+        match self.0.shape() {
             &[height, width, _] => (width as u32, height as u32),
             _ => (0, 0),
         }
@@ -62,11 +62,27 @@ pub fn scaled(map: &Tensor, (width, height): (u32, u32), scaling: Scaling) -> Te
     scaled.squeeze_dim(0)
 }
 
-/// Side of the stripes for pixels that are left out, along rows and columns; a picture has some
-/// hundred pixels.
-const STRIPE: u32 = 6;
-/// Their greys. None of the 27 quantised colours is one of them.
-const GREYS: [u8; 2] = [96, 160];
+/// A quantity `[h,w]`, enlarged as figures enlarge pictures, as values for the pixels of a picture of that size (width, height),
+/// row by row.
+///
+/// # Errors
+/// Returns an error if it has another shape.
+pub fn smoothed(quantity: &Tensor, (width, height): (u32, u32)) -> Result<Vec<f32>> {
+    let (rows, columns) = quantity.size2()?;
+    let values = Vec::<f32>::try_from(quantity.to_kind(Kind::Float).contiguous().view([-1]))?;
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect();
+    let kind = fir::PixelType::F32;
+    let source = fir::images::Image::from_vec_u8(columns as u32, rows as u32, bytes, kind)?;
+    let mut target = fir::images::Image::new(width, height, kind);
+    let as_drawn = fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom);
+    let options = fir::ResizeOptions::new().resize_alg(as_drawn);
+    fir::Resizer::new().resize(&source, &mut target, &options)?;
+    let value = |bytes: &[u8]| f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    Ok(target.buffer().chunks_exact(4).map(value).collect())
+}
 
 /// The picture of a map `[c,h,w]` at the size (width, height) of a picture. Pixels that are left
 /// out are hatched.
@@ -75,11 +91,31 @@ const GREYS: [u8; 2] = [96, 160];
 /// Returns an error if the map has another shape.
 pub fn map_picture(map: &Tensor, size: (u32, u32), scaling: Scaling) -> Result<RgbImage> {
     let map = scaled(map, size, scaling);
-    let mut picture = to_picture(&map.nan_to_num(0.0, None, None))?;
-    let left_out = Vec::<bool>::try_from(map.get(0).isnan().contiguous().view([-1]))?;
+    let picture = to_picture(&map.nan_to_num(0.0, None, None))?;
+    hatched(picture, &map.get(0))
+}
+
+/// The picture of a component `[h,w]`, which goes from 0 to 1, at that size. Pixels that are left
+/// out are hatched.
+///
+/// # Errors
+/// Returns an error if the component has another shape.
+pub fn component_picture(
+    component: &Tensor,
+    size: (u32, u32),
+    scaling: Scaling,
+    ramp: fn(f32) -> Rgb,
+) -> Result<RgbImage> {
+    let values = scaled(&component.unsqueeze(0), size, scaling).get(0);
+    hatched(ramp_picture(&values, Some([0.0, 1.0]), ramp)?, &values)
+}
+
+/// The picture with hatches where `values` `[h,w]` are NaN.
+fn hatched(mut picture: RgbImage, values: &Tensor) -> Result<RgbImage> {
+    let left_out = Vec::<bool>::try_from(values.isnan().contiguous().view([-1]))?;
     for ((x, y, pixel), _) in (picture.enumerate_pixels_mut().zip(left_out)).filter(|(_, out)| *out)
     {
-        pixel.0 = [GREYS[((x + y) / STRIPE % 2) as usize]; 3];
+        pixel.0 = hatch(x, y);
     }
     Ok(picture)
 }
@@ -110,6 +146,37 @@ pub fn overlaid(
     to_picture(&(below + change * alpha))
 }
 
+/// The names of images in figures: the last part of each path, with as many folders before it
+/// as tell equal ones apart.
+pub fn shown_names(paths: &[PathBuf]) -> Vec<String> {
+    let parts: Vec<Vec<_>> = paths
+        .iter()
+        .map(|path| path.iter().map(|part| part.to_string_lossy()).collect())
+        .collect();
+    let mut kept = vec![1; paths.len()];
+    loop {
+        let names = parts.iter().zip(&kept).map(|(parts, kept)| {
+            let parts = &parts[parts.len().saturating_sub(*kept)..];
+            parts.join("/").replace("//", "/")
+        });
+        let names: Vec<String> = names.collect();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for name in &names {
+            *counts.entry(name).or_default() += 1;
+        }
+        let mut is_done = true;
+        for ((name, parts), kept) in names.iter().zip(&parts).zip(&mut kept) {
+            if counts[name.as_str()] > 1 && *kept < parts.len() {
+                *kept += 1;
+                is_done = false;
+            }
+        }
+        if is_done {
+            return names;
+        }
+    }
+}
+
 /// The beginning of the names of an image's files: its number, which makes the name unique,
 /// and its own name without unusual characters.
 pub fn file_stem(image: usize, count: usize, name: &Path) -> String {
@@ -130,6 +197,7 @@ pub fn file_stem(image: usize, count: usize, name: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::colormap::{STRIPES, greys};
     use image::Rgb;
 
     #[test]
@@ -151,12 +219,17 @@ mod tests {
             map_picture(&map.expand([3, 1, 2], false), (48, 24), Scaling::Blocks).unwrap();
         let right: Vec<[u8; 3]> = (24..48).map(|x| picture.get_pixel(x, 0).0).collect();
         assert_eq!(picture.get_pixel(23, 0).0, [128; 3]);
-        for grey in GREYS {
+        for grey in STRIPES {
             assert_eq!(
                 right.iter().filter(|&&pixel| pixel == [grey; 3]).count(),
                 12
             );
             assert!(![0, 127, 128, 255].contains(&grey));
+        }
+        let component = component_picture(&map.get(0), (48, 24), Scaling::Blocks, greys).unwrap();
+        assert_eq!(component.get_pixel(0, 0).0, greys(0.5));
+        for (x, pixel) in (24..48).zip(right) {
+            assert_eq!(component.get_pixel(x, 0).0, pixel);
         }
         let photograph = RgbImage::from_pixel(2, 1, Rgb([10, 20, 30]));
         let over = overlaid(
@@ -167,6 +240,32 @@ mod tests {
         )
         .unwrap();
         assert_eq!(over.get_pixel(1, 0).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn images_are_named_by_file_and_if_need_be_by_folder() {
+        let names =
+            |paths: &[&str]| shown_names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(names(&["a/dog.jpg", "a/cat.jpg"]), ["dog.jpg", "cat.jpg"]);
+        assert_eq!(
+            names(&[
+                "x/a/dog.jpg",
+                "y/a/dog.jpg",
+                "b/dog.jpg",
+                "dog.jpg",
+                "a/cat.jpg"
+            ]),
+            [
+                "x/a/dog.jpg",
+                "y/a/dog.jpg",
+                "b/dog.jpg",
+                "dog.jpg",
+                "cat.jpg"
+            ]
+        );
+        assert_eq!(names(&["/a.png", "/b/a.png"]), ["/a.png", "b/a.png"]);
+        assert_eq!(names(&["in.npz:0", "in.npz:1"]), ["in.npz:0", "in.npz:1"]);
+        assert_eq!(names(&["a.png", "a.png"]), ["a.png", "a.png"]);
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! What a figure says of itself.
+
+use super::Results;
+use crate::figure::{LARGEST_RATIO, Palette, Picture, drawn_size};
+use crate::settings::{Settings, Source};
+
+impl Results {
+    /// The caption of the figures: what the colours are and what they are worth, and what was
+    /// given or assumed. What the network or its file states is not repeated.
+    pub fn caption(&self) -> String {
+        let mut sentences = vec![self.made_by(), self.worth()];
+        if self.maps.leaves_out() {
+            sentences.push("Hatched: left out".to_string());
+        }
+        if self.maps.blackens() {
+            sentences.push("Black: left out".to_string());
+        }
+        sentences.extend(self.line_on_map());
+        let is_cut = |image| {
+            let size = self.picture(image).size();
+            let longest = drawn_size(LARGEST_RATIO, 1.0);
+            size == longest || size == (longest.1, longest.0)
+        };
+        if (0..self.pictures.len()).any(is_cut) {
+            sentences.push(format!(
+                "Images longer than {LARGEST_RATIO} to 1 are drawn at {LARGEST_RATIO} to 1"
+            ));
+        }
+        for (heading, from) in [("Given", Source::Given), ("Assumed", Source::Assumed)] {
+            sentences.extend(of_source(&self.settings, heading, from));
+        }
+        sentences
+            .iter()
+            .map(|sentence| format!("{sentence}. "))
+            .collect::<String>()
+            .trim_end()
+            .to_string()
+    }
+
+    /// `vgg16, layer features.29 (512x14x14), upsampling by products`.
+    fn made_by(&self) -> String {
+        let layer = &self.network.excitation;
+        let shape = layer
+            .shape
+            .map_or_else(String::new, |[c, h, w]| format!(" ({c}x{h}x{w})"));
+        let upsampling = match self.basis_of.upsampling.as_str() {
+            "product" => "upsampling by products".to_string(),
+            "none" => "no upsampling".to_string(),
+            way => format!("{way} upsampling"),
+        };
+        let network = &self.network.network;
+        format!("{network}, layer {}{shape}, {upsampling}", layer.name)
+    }
+
+    /// What the colours of the features are worth.
+    fn worth(&self) -> String {
+        let colours = match self.palette {
+            Palette::Rgb => "red, green and blue",
+            Palette::Oklab => "lightness, blue to yellow, and green to red",
+        };
+        let before = match self.basis_of.upsampling.as_str() {
+            "none" => "",
+            _ => "before upsampling, ",
+        };
+        let share = 100.0 * self.maps.variance_ratio.iter().take(3).sum::<f64>();
+        let follow = self.maps.colour_correlation.map(|r| {
+            format!("; {before}they follow the similarity of all channels with r = {r:.2}")
+        });
+        format!(
+            "Colours: the first three principal components, which hold {share:.0} % of the \
+             variance, as {colours}{}",
+            follow.unwrap_or_default()
+        )
+    }
+
+    /// What the line on the maps surrounds, if there is one.
+    fn line_on_map(&self) -> Option<String> {
+        self.saliency.as_ref()?;
+        let whose = match self.target() {
+            Some(_) => "of all images",
+            None => "in the image",
+        };
+        Some(format!(
+            "The line on the map surrounds saliency above half of the largest {whose}"
+        ))
+    }
+}
+
+/// The settings that came from there: `Assumed: stretched, softmax scores`.
+fn of_source(settings: &Settings, heading: &str, from: Source) -> Option<String> {
+    let settings = settings.0.iter().filter(|setting| setting.from == from);
+    let texts: Vec<&str> = settings.map(|setting| setting.text.as_str()).collect();
+    (!texts.is_empty()).then(|| format!("{heading}: {}", texts.join(", ")))
+}
