@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
 use crate::hooks::Precision;
-use crate::notices::Notices;
+use crate::notices::{Notices, printable};
 use crate::options::{
     ClusterOptions, ComputeOptions, JsonTarget, ModelOptions, Options, OutputOptions,
     SaliencyChoice,
@@ -151,6 +151,9 @@ pub fn hint(hint: Hint) -> &'static str {
             "options for images and their preprocessing, such as --image-size and --mean, do not apply to stored arrays"
         }
         Hint::ClusterFile => "prism --cluster writes such a file",
+        Hint::ClusterFolder => {
+            "prism som takes their paths from the folder in which the run with --cluster was started"
+        }
         Hint::WeightsFile => "or give it with --weights FILE",
         Hint::OtherWeights => "or use --weights FILE, or --model efficientnet_lite0",
         Hint::NameForWeights => "--weights goes with the name of a network",
@@ -222,22 +225,42 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
         _ => Usage(one_line(&error, first.as_deref())),
     };
     let matches = Cli::command().try_get_matches_from(&words).map_err(usage)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(usage)?;
     Ok(match cli.command {
         Some(CommandArgs::Layers(layers)) => {
             check_model(&layers.model)?;
             let notices = Notices::from_flags(layers.quiet, false);
             Request::Layers(Box::new((layers.model, layers.compute)), notices)
         }
-        Some(CommandArgs::Som(som)) => Request::Som(Box::new(som)),
+        Some(CommandArgs::Som(mut som)) => {
+            som.command = command_line(&words);
+            Request::Som(Box::new(som))
+        }
         Some(CommandArgs::Models) => Request::Models,
         Some(CommandArgs::Completions { shell }) => Request::Text(completions(shell)),
         Some(CommandArgs::Man) => Request::Text(manual()),
         None => {
             check(&cli.run)?;
+            cli.run.output.command = command_line(&words);
             Request::Run(Box::new(cli.run))
         }
     })
+}
+
+/// The words as a line for a shell, without the folder of the program.
+fn command_line(words: &[OsString]) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
+    let quoted = words.iter().skip(1).map(|word| {
+        let word = printable(&word.to_string_lossy());
+        match !word.is_empty() && word.chars().all(is_plain) {
+            true => word,
+            false => format!("'{}'", word.replace('\'', r"'\''")),
+        }
+    });
+    std::iter::once("prism".to_owned())
+        .chain(quoted)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Refuses options that contradict each other.
@@ -401,6 +424,21 @@ mod tests {
         }
         let current = std::fs::read_to_string(file).unwrap_or_default();
         assert!(page == current, "{file} is not current; run `make docs`");
+    }
+
+    #[test]
+    fn the_command_line_is_quoted_for_a_shell() {
+        let words = [
+            "a b.jpg", "it's.png", "$x", "tab\t", "--mean", "0.5,0.5", "é.jpg",
+        ];
+        let words = [&["--input"], &words[..]].concat();
+        let line = r"prism --input 'a b.jpg' 'it'\''s.png' '$x' 'tab\t' --mean 0.5,0.5 é.jpg";
+        assert_eq!(run(&words).output.command, line);
+        let words = ["/usr/bin/prism", "som", "--quiet"].map(OsString::from);
+        match parse(words) {
+            Ok(Request::Som(som)) => assert_eq!(som.command, "prism som --quiet"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

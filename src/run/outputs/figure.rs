@@ -97,6 +97,7 @@ impl Output for Figure<'_> {
                     .concat()
                     .join("; "),
                 most_columns: *figure_columns,
+                about: results.about(&self.0.command),
             };
             let numbered = if count > most {
                 format!("_{number:04}")

@@ -23,7 +23,7 @@ use tch::Tensor;
 use crate::arrays::BasisOf;
 use crate::classes::Class;
 use crate::convert::to_picture;
-use crate::figure::{Picture, Scaling};
+use crate::figure::{About, Picture, Scaling};
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
@@ -155,6 +155,19 @@ impl Results {
             phrases.push("hatched: left out".to_string());
         }
         phrases
+    }
+
+    /// What the files of figures say of their origin.
+    fn about(&self, command: &str) -> About {
+        let NetworkSummary {
+            network,
+            excitation,
+            ..
+        } = &self.network;
+        About::new(
+            format!("network {network}, layer {}", excitation.name),
+            command,
+        )
     }
 
     fn picture(&self, image: usize) -> StoredPicture<'_> {
