@@ -1,6 +1,7 @@
 //! The cluster figure: where on a self-organising map the images are.
 
 use std::collections::BTreeMap;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use anyhow::{Result, bail};
 use image::RgbImage;
@@ -41,14 +42,14 @@ const OTHER: Rgb = [112, 114, 120];
 /// Shapes of the marks: corners of a star, the radius between them, and its turn in degrees. There
 /// is one more than colours, so that 56 classes have a pair of their own.
 const SHAPES: [(usize, f64, f64); 8] = [
-    (16, 1.0, 0.0),    // circle
-    (4, 0.7071, 45.0), // square
-    (3, 0.5, 0.0),     // triangle
-    (4, 0.34, 0.0),    // plus
-    (4, 0.7071, 0.0),  // diamond
-    (3, 0.5, 180.0),   // triangle, its tip below
-    (4, 0.34, 45.0),   // cross
-    (5, 0.42, 0.0),    // star
+    (16, 1.0, 0.0),           // circle
+    (4, FRAC_1_SQRT_2, 45.0), // square
+    (3, 0.5, 0.0),            // triangle
+    (4, 0.34, 0.0),           // plus
+    (4, FRAC_1_SQRT_2, 0.0),  // diamond
+    (3, 0.5, 180.0),          // triangle, its tip below
+    (4, 0.34, 45.0),          // cross
+    (5, 0.42, 0.0),           // star
 ];
 
 /// The number of classes with marks of their own; all others are small grey circles.
@@ -135,8 +136,10 @@ fn compose<'a>(figure: &ClusterFigure<'a>) -> Result<Sheet<'a>> {
         has_photographs,
     };
     let ranking = Ranking::new(figure.images);
-    let mut sheet = Sheet::default();
-    sheet.about = figure.about.clone();
+    let mut sheet = Sheet {
+        about: figure.about.clone(),
+        ..Sheet::default()
+    };
     draw_map(&mut sheet, figure, &ranking, cell)?;
     let crowded = draw_images(&mut sheet, figure, &ranking, cell);
     let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
@@ -230,9 +233,8 @@ fn mark(rank: usize, (x, y): (f64, f64), radius: f64) -> Vec<(f64, f64)> {
     // A shape that fills less of its circle is no smaller for that.
     let size = size * if points == 16 { 0.85 } else { 1.0 };
     let corner = |number: usize| {
-        let angle =
-            (turn - 90.0).to_radians() + number as f64 * std::f64::consts::PI / points as f64;
-        let radius = radius * size * if number % 2 == 0 { 1.0 } else { inner };
+        let angle = (turn - 90.0).to_radians() + number as f64 * PI / points as f64;
+        let radius = radius * size * if number.is_multiple_of(2) { 1.0 } else { inner };
         (x + radius * angle.cos(), y + radius * angle.sin())
     };
     (0..2 * points).map(corner).collect()

@@ -118,7 +118,7 @@ fn thumbnails(
     let (missing, first) = (errors.clone().count(), errors.clone().next());
     if let Some(first) = first {
         if missing == count {
-            let text = format!("none of the {count} photographs can be read: {first:#}");
+            let text = format!("none of {count} photographs can be read: {first:#}");
             return Err(hinted(text, Hint::ClusterFolder));
         }
         let text = format!(

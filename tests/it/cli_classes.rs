@@ -202,7 +202,8 @@ fn a_map_of_clusters_is_drawn_and_its_errors_are_printed() {
     assert!(decoded.width() >= 600 && decoded.height() >= 400);
     let (second, stderr) = som("som --grid 6 --labels labels.txt --output again.png");
     assert_eq!(second, first);
-    assert_eq!(fs::read(place.path("again.png")).unwrap(), figure);
+    // The files differ in the command line that they hold.
+    assert!(image::open(place.path("again.png")).unwrap() == decoded);
     assert!(stderr.contains("again.png"), "{stderr}");
     som("som 2cluster.bin --grid 6 --seed 7 --epochs 3 --output other.svg --quiet");
     let svg = fs::read_to_string(place.path("other.svg")).unwrap();
