@@ -7,7 +7,9 @@ use std::path::Path;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use image::RgbImage;
 use prism::Size;
-use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance};
+use prism::figure::{
+    About, Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance,
+};
 use prism::hooks::{Hooks, Precision};
 use prism::images;
 use prism::images::{Normalisation, to_batch};
@@ -137,7 +139,7 @@ fn figures(c: &mut Criterion) {
         b.iter(|| draw_maps(&figure, FigureFormat::Jpg).unwrap());
     });
     group.bench_function("variances", |b| {
-        b.iter(|| draw_variance(&ratios, FigureFormat::Jpg).unwrap());
+        b.iter(|| draw_variance(&ratios, &About::default(), FigureFormat::Jpg).unwrap());
     });
     group.finish();
 }

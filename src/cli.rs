@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
 use crate::hooks::Precision;
-use crate::names::{in_quotes, within};
+use crate::names::{escaped, in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, ComputeOptions, JsonTarget, ModelOptions, Options, OutputOptions,
@@ -137,6 +137,9 @@ pub fn hint(hint: Hint) -> &'static str {
             "options for images and their preprocessing, such as --image-size and --mean, do not apply to stored arrays"
         }
         Hint::ClusterFile => "prism --cluster writes such a file",
+        Hint::ClusterFolder => {
+            "prism som takes their paths from the folder in which the run with --cluster was started"
+        }
         Hint::WeightsFile => "or give it with --weights FILE",
         Hint::OtherWeights => "or use --weights FILE, or --model efficientnet_lite0",
         Hint::NameForWeights => "--weights goes with the name of a network",
@@ -213,7 +216,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             let notices = Notices::from_flags(layers.quiet, false);
             Request::Layers(Box::new((layers.model, layers.compute)), notices)
         }
-        Some(CommandArgs::Som(som)) => Request::Som(Box::new(som)),
+        Some(CommandArgs::Som(mut som)) => {
+            som.command = command_line(&words);
+            Request::Som(Box::new(som))
+        }
         Some(CommandArgs::Models) => Request::Models,
         Some(CommandArgs::Completions { shell }) => {
             Request::Text(completions::script(shell, Cli::command()))
@@ -221,6 +227,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
         Some(CommandArgs::Man) => Request::Text(manual::page(Cli::command(), &EXAMPLES)),
         None => {
             check(&cli.run)?;
+            cli.run.output.command = command_line(&words);
             Request::Run(Box::new(cli.run))
         }
     })
@@ -229,6 +236,22 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
 /// Whether an option has its default because it was not given.
 fn is_default(matches: &ArgMatches, option: &str) -> bool {
     matches.value_source(option) == Some(ValueSource::DefaultValue)
+}
+
+/// The words as a line for a shell, without the folder of the program.
+fn command_line(words: &[OsString]) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=,:+@%".contains(c);
+    let quoted = words.iter().skip(1).map(|word| {
+        let word = word.to_string_lossy();
+        match !word.is_empty() && word.chars().all(is_plain) {
+            true => word.into_owned(),
+            false => escaped(&in_quotes(&word)),
+        }
+    });
+    std::iter::once("prism".to_owned())
+        .chain(quoted)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Refuses options that contradict each other.
@@ -394,6 +417,21 @@ mod tests {
         }
         let current = std::fs::read_to_string(file).unwrap_or_default();
         assert!(page == current, "{file} is not current; run `make docs`");
+    }
+
+    #[test]
+    fn the_command_line_is_quoted_for_a_shell() {
+        let words = [
+            "a b.jpg", "it's.png", "$x", "tab\t", "--mean", "0.5,0.5", "é.jpg",
+        ];
+        let words = [&["--input"], &words[..]].concat();
+        let line = r"prism --input 'a b.jpg' 'it'\''s.png' '$x' 'tab\t' --mean 0.5,0.5 é.jpg";
+        assert_eq!(run(&words).output.command, line);
+        let words = ["/usr/bin/prism", "som", "--quiet"].map(OsString::from);
+        match parse(words) {
+            Ok(Request::Som(som)) => assert_eq!(som.command, "prism som --quiet"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

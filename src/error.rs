@@ -61,6 +61,8 @@ pub enum Hint {
     StoredInput,
     /// The file of clusters that a run writes.
     ClusterFile,
+    /// The folder of the run that wrote a cluster file.
+    ClusterFolder,
     /// The file of a basis that a run writes.
     BasisFile,
     /// Another network than the default one, which would be downloaded.

@@ -11,7 +11,7 @@ use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use tch::Device;
 
-use crate::cluster::som::{LARGEST_GRID, SomOptions};
+use crate::cluster::som::{LARGEST_GRID, SomOptions, grid_for};
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES, Palette};
 use crate::hooks::{
@@ -337,6 +337,10 @@ pub struct OutputOptions {
     /// the folder of --output-dir if that is given, else in the working folder.
     #[arg(long, value_name = "FILE", require_equals = true)]
     pub cluster: Option<Option<PathBuf>>,
+
+    /// The whole command line, which the figures' files hold.
+    #[arg(skip)]
+    pub command: String,
 }
 
 /// Where the summary goes.
@@ -420,9 +424,15 @@ pub struct ClusterOptions {
     #[arg(long, value_name = "FILE|imagenet")]
     pub labels: Option<PathBuf>,
 
-    /// Units along each side of the map
-    #[arg(long, value_name = "N", default_value_t = SomOptions::default().grid, value_parser = whole(2, LARGEST_GRID))]
-    pub grid: usize,
+    /// Units along each side of the map [default: by the number N of images, so that the map has
+    /// about 5 sqrt(N) units]
+    #[arg(long, value_name = "N", value_parser = whole(2, LARGEST_GRID))]
+    pub grid: Option<usize>,
+
+    /// Draw the photographs, in place of marks; the file has their paths as that run was given
+    /// them
+    #[arg(long)]
+    pub thumbnails: bool,
 
     /// Seed of the training; the same seed makes the same map
     #[arg(long, value_name = "N", default_value_t = SomOptions::default().seed, allow_negative_numbers = true)]
@@ -435,6 +445,10 @@ pub struct ClusterOptions {
     /// Print nothing but errors on standard error
     #[arg(short, long)]
     pub quiet: bool,
+
+    /// The whole command line, which the figure's file holds.
+    #[arg(skip)]
+    pub command: String,
 }
 
 impl Options {
@@ -567,10 +581,10 @@ impl ClusterOptions {
         })
     }
 
-    /// How the self-organising map is trained.
-    pub fn training(&self) -> SomOptions {
+    /// How the self-organising map of that many images is trained.
+    pub fn training(&self, images: usize) -> SomOptions {
         SomOptions {
-            grid: self.grid,
+            grid: self.grid.unwrap_or_else(|| grid_for(images)),
             seed: self.seed,
             epochs: self.epochs,
         }

@@ -48,6 +48,13 @@ impl Default for SomOptions {
     }
 }
 
+/// Units along each side of a map of that many images: 5 sqrt(N) units as a square (J. Vesanto's
+/// rule for the SOM toolbox, 2000), at least 2 and at most [`LARGEST_GRID`] on a side.
+pub fn grid_for(images: usize) -> usize {
+    let units = 5.0 * (images as f64).sqrt();
+    (units.sqrt().round() as usize).clamp(2, LARGEST_GRID)
+}
+
 /// A trained map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Som {
@@ -317,6 +324,13 @@ mod tests {
         let expected = (0xd640_5f89_2fef_003e_u64 >> 11) as f64 / 2f64.powi(53);
         assert_eq!(Uniform::new(0).next(), expected);
         assert_ne!(Uniform::new(1).next(), expected);
+    }
+
+    /// 5 sqrt(N) is 5, 15, 70.7, 223.6 and 5e6.
+    #[test]
+    fn the_grid_follows_the_number_of_images() {
+        let images = [1, 9, 200, 2000, 1_000_000_000_000];
+        assert_eq!(images.map(grid_for), [2, 4, 8, 15, 100]);
     }
 
     #[test]

@@ -1,82 +1,85 @@
 //! The cluster figure: where on a self-organising map the images are.
 
 use std::collections::BTreeMap;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use anyhow::{Result, bail};
+use image::RgbImage;
 use ndarray::ArrayView2;
+use plotters::chart::ChartBuilder;
+use plotters::element::Rectangle;
+use plotters::style::Color;
 
-use super::FigureFormat;
 use super::colormap::Rgb;
-use super::sheet::Sheet;
-use super::text::{Align, Bounds, CAP_HEIGHT, Lettering, Weight};
+use super::paper::{Entry, draw_legend, ink, on_paper, px};
+use super::sheet::{Scaling, Sheet};
+use super::text::{Bounds, Lettering, Weight, one_line};
+use super::{About, FigureFormat, INK, SOFT_INK};
 
 /// About the side of the map, in pixels; a cell is a whole number of them.
 const MAP_SIDE: i32 = 1120;
 const SMALLEST_CELL: i32 = 9;
+/// A cell with photographs has at least this side, and a photograph at least that.
+const SMALLEST_CELL_OF_PHOTOGRAPHS: i32 = 96;
+const LEAST_PHOTOGRAPH: i32 = 32;
 
 /// Cells of at least this width are told apart by a line of the page's white.
 const NARROWEST_WITH_GAP: i32 = 16;
 
-/// Colours of the classes, the most frequent first. They are our own: the first is
-/// given, each further one is the farthest from those before in OKLab (B. Ottosson,
-/// 2020), where what dichromats see of it (G. M. Machado et al., 2009) counts as
-/// well; out of the vivid colours that stand out from the greys of the map. Nobody
-/// tells twenty apart with ease, and a dichromat fewer; the first eight are safest.
-const COLOURS: [Rgb; 20] = [
-    [0, 96, 180],
-    [204, 36, 0],
-    [72, 180, 12],
-    [192, 108, 240],
-    [108, 12, 84],
-    [0, 120, 72],
-    [252, 120, 132],
-    [0, 180, 192],
-    [180, 24, 132],
-    [72, 12, 168],
-    [120, 48, 0],
-    [120, 84, 228],
-    [156, 132, 48],
-    [180, 96, 120],
-    [96, 132, 204],
-    [0, 60, 120],
-    [240, 132, 0],
-    [156, 156, 240],
-    [228, 72, 156],
-    [156, 0, 60],
+/// After M. Okabe and K. Ito (2008), whose colours are for colour-blind readers: without the yellow,
+/// which is too light for the greys of the map, and with a darker green, for deuteranopes.
+const COLOURS: [Rgb; 7] = [
+    [0, 114, 178],
+    [213, 94, 0],
+    [0, 100, 70],
+    [204, 121, 167],
+    [26, 26, 28],
+    [230, 159, 0],
+    [86, 180, 233],
 ];
 const OTHER: Rgb = [112, 114, 120];
+
+/// Shapes of the marks: corners of a star, the radius between them, and its turn in degrees. There
+/// is one more than colours, so that 56 classes have a pair of their own.
+const SHAPES: [(usize, f64, f64); 8] = [
+    (16, 1.0, 0.0),           // circle
+    (4, FRAC_1_SQRT_2, 45.0), // square
+    (3, 0.5, 0.0),            // triangle
+    (4, 0.34, 0.0),           // plus
+    (4, FRAC_1_SQRT_2, 0.0),  // diamond
+    (3, 0.5, 180.0),          // triangle, its tip below
+    (4, 0.34, 45.0),          // cross
+    (5, 0.42, 0.0),           // star
+];
+
+/// The number of classes with marks of their own; all others are small grey circles.
+const MARKED: usize = 20;
 
 /// The U-matrix: units near to their neighbours, and borders between clusters.
 const NEAR: Rgb = [249, 249, 250];
 const FAR: Rgb = [176, 179, 185];
 
-const INK: Rgb = [26, 26, 28];
-const SOFT_INK: Rgb = [92, 94, 100];
 const RULE: Rgb = [200, 203, 208];
 const WHITE: Rgb = [255, 255, 255];
 
 const CAPTION_EM: f32 = 25.0;
-const LEGEND_EM: f32 = 25.0;
-const HEAD_EM: f32 = 22.0;
+const CAPTION_PITCH: i32 = 36;
 
-/// The largest cross takes this much of its cell.
-const WIDEST_CROSS: f64 = 0.6;
-/// Distance of crosses that are only just told apart, in pixels.
+/// The largest mark, in pixels, and as a part of its cell.
+const LARGEST_MARK: i32 = 44;
+const WIDEST_MARK: f64 = 0.6;
+/// Distance of marks that are only just told apart, in pixels.
 const LEAST_PITCH: i32 = 5;
-/// Crosses this far apart have room for a white rim.
+/// Marks this far apart have room for a white rim.
 const NARROWEST_WITH_RIM: i32 = 9;
+/// A photograph's frame and mark.
+const FRAME: i32 = 3;
+const LARGEST_BADGE: i32 = 22;
 
 /// The legend, in pixels.
 const LEGEND_GAP: i32 = 56;
-const LEGEND_PITCH: i32 = 40;
-const LEGEND_CROSS: i32 = 22;
-const LEGEND_INDENT: i32 = LEGEND_CROSS + 16;
+const LEGEND_MARK: f64 = 24.0;
 const LONGEST_NAME: f32 = 480.0;
-const NARROWEST_LEGEND: i32 = 300;
-
-/// The scale of greys.
-const SCALE_HEIGHT: i32 = 16;
-const SCALE_STEPS: i32 = 60;
 
 /// One image on the map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,20 +97,29 @@ pub struct ClusterFigure<'a> {
     pub u_matrix: ArrayView2<'a, f64>,
     /// The images.
     pub images: &'a [Placed],
+    /// Their photographs, to be drawn in place of marks where there are any; may be empty.
+    pub thumbnails: &'a [Option<RgbImage>],
     /// Names of the classes by id; where there is none, the id stands for it.
     pub names: &'a [String],
     /// Mean distance of an image to its unit.
     pub quantisation_error: f64,
     /// Share of the images whose two nearest units lie apart.
     pub topographic_error: f64,
+    /// What the file says of its origin.
+    pub about: About,
 }
 
-/// Draws a cross per image in the cell of its unit, coloured by class, on the
+/// Longest side of a photograph on a map of that many units on a side, in pixels.
+pub fn thumbnail_side(grid: usize) -> u32 {
+    room(cell_side((grid, grid), true)).unsigned_abs()
+}
+
+/// Draws a mark per image in the cell of its unit, its colour and shape by class, on the
 /// U-matrix in greys, with a legend on the right, and encodes the figure.
 ///
-/// The twenty most frequent classes have colours of their own, all others are grey.
-/// A cell of more crosses than can be told apart (81 on a grid of 20x20)
-/// shows an even choice of them, and the caption says so.
+/// The twenty most frequent classes have marks of their own, all others are grey.
+/// A cell of more marks than can be told apart shows an even choice of them, and the caption
+/// says so.
 ///
 /// # Errors
 /// If there are no images, one lies outside of the map, or the U-matrix has
@@ -116,23 +128,25 @@ pub fn draw_clusters(figure: &ClusterFigure<'_>, format: FigureFormat) -> Result
     compose(figure)?.encode(format)
 }
 
-fn compose(figure: &ClusterFigure<'_>) -> Result<Sheet<'static>> {
+fn compose<'a>(figure: &ClusterFigure<'a>) -> Result<Sheet<'a>> {
     check(figure)?;
-    let (rows, columns) = figure.u_matrix.dim();
-    let cell = (MAP_SIDE / rows.max(columns) as i32).max(SMALLEST_CELL);
-    let map = Bounds {
-        left: 0,
-        top: 0,
-        right: cell * columns as i32,
-        bottom: cell * rows as i32,
+    let has_photographs = !figure.thumbnails.is_empty();
+    let cell = Cell {
+        side: cell_side(figure.u_matrix.dim(), has_photographs),
+        has_photographs,
     };
     let ranking = Ranking::new(figure.images);
-
-    let mut sheet = Sheet::default();
-    draw_u_matrix(&mut sheet, figure.u_matrix, cell, map);
-    let crowded = draw_crosses(&mut sheet, figure.images, &ranking, cell);
-    draw_legend(&mut sheet, figure, &ranking, map);
-    draw_caption(&mut sheet, figure, crowded, map);
+    let mut sheet = Sheet {
+        about: figure.about.clone(),
+        ..Sheet::default()
+    };
+    draw_map(&mut sheet, figure, &ranking, cell)?;
+    let crowded = draw_images(&mut sheet, figure, &ranking, cell);
+    let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
+    let bottom = cell.side * figure.u_matrix.nrows() as i32;
+    for (line, text) in (1..).zip(captions(figure, crowded, cell)) {
+        sheet.text(&text, (0, bottom + 10 + line * CAPTION_PITCH), style);
+    }
     Ok(sheet)
 }
 
@@ -157,12 +171,9 @@ fn check(figure: &ClusterFigure<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The classes, the most frequent first, and of equally frequent ones the lowest id.
-struct Ranking {
-    /// Class and number of its images.
-    classes: Vec<(usize, usize)>,
-    ranks: BTreeMap<usize, usize>,
-}
+/// The classes with their numbers of images, the most frequent first, and of equally frequent ones
+/// the lowest id.
+struct Ranking(Vec<(usize, usize)>);
 
 impl Ranking {
     fn new(images: &[Placed]) -> Self {
@@ -172,18 +183,61 @@ impl Ranking {
         }
         let mut classes: Vec<(usize, usize)> = counts.into_iter().collect();
         classes.sort_by_key(|(class, count)| (std::cmp::Reverse(*count), *class));
-        let ranks = classes.iter().map(|(class, _)| *class).zip(0..).collect();
-        Self { classes, ranks }
+        Self(classes)
     }
 
-    /// How frequent the class is among the others; 0 is the most frequent.
-    fn rank(&self, class: usize) -> usize {
-        self.ranks.get(&class).copied().unwrap_or(usize::MAX)
+    /// The ranks of all classes; 0 is the most frequent.
+    fn ranks(&self) -> BTreeMap<usize, usize> {
+        self.0.iter().map(|(class, _)| *class).zip(0..).collect()
     }
 
-    fn colour(&self, class: usize) -> Rgb {
-        COLOURS.get(self.rank(class)).copied().unwrap_or(OTHER)
+    /// The marks of the legend, with the names of the classes and their numbers of images.
+    fn entries(&self, names: &[String]) -> Vec<(usize, String)> {
+        let style = Lettering::new(Weight::Regular, CAPTION_EM, INK);
+        let (own, others) = self.0.split_at(self.0.len().min(MARKED));
+        let named = own.iter().map(|&(class, count)| {
+            let name = match names.get(class) {
+                Some(name) if !name.trim().is_empty() => one_line(name),
+                _ => format!("class {class}"),
+            };
+            format!("{} ({count})", style.shortened(&name, LONGEST_NAME))
+        });
+        let mut entries: Vec<(usize, String)> = (0..).zip(named).collect();
+        if !others.is_empty() {
+            let images: usize = others.iter().map(|(_, count)| count).sum();
+            let classes = match others.len() {
+                1 => "1 other class".to_owned(),
+                count => format!("{count} other classes"),
+            };
+            entries.push((MARKED, format!("{classes} ({images})")));
+        }
+        entries
     }
+}
+
+/// The colour of the classes of a rank.
+fn colour_of(rank: usize) -> Rgb {
+    match rank < MARKED {
+        true => COLOURS[rank % COLOURS.len()],
+        false => OTHER,
+    }
+}
+
+/// The corners of the mark of a rank around a place, in units of `radius`.
+fn mark(rank: usize, (x, y): (f64, f64), radius: f64) -> Vec<(f64, f64)> {
+    let (shape, size) = match rank < MARKED {
+        true => (SHAPES[rank % SHAPES.len()], 1.0),
+        false => (SHAPES[0], 0.6),
+    };
+    let (points, inner, turn) = shape;
+    // A shape that fills less of its circle is no smaller for that.
+    let size = size * if points == 16 { 0.85 } else { 1.0 };
+    let corner = |number: usize| {
+        let angle = (turn - 90.0).to_radians() + number as f64 * PI / points as f64;
+        let radius = radius * size * if number.is_multiple_of(2) { 1.0 } else { inner };
+        (x + radius * angle.cos(), y + radius * angle.sin())
+    };
+    (0..2 * points).map(corner).collect()
 }
 
 /// The grey of a distance between the least and the largest on the map.
@@ -204,239 +258,207 @@ fn range(u_matrix: ArrayView2<'_, f64>) -> (f64, f64) {
     u_matrix.iter().fold((f64::INFINITY, 0.0), fold)
 }
 
-fn draw_u_matrix(sheet: &mut Sheet<'_>, u_matrix: ArrayView2<'_, f64>, cell: i32, map: Bounds) {
-    let frame = |by: i32| Bounds {
-        left: map.left - by,
-        top: map.top - by,
-        right: map.right + by,
-        bottom: map.bottom + by,
+/// The side of a cell, in pixels.
+fn cell_side((rows, columns): (usize, usize), has_photographs: bool) -> i32 {
+    let least = match has_photographs {
+        true => SMALLEST_CELL_OF_PHOTOGRAPHS,
+        false => SMALLEST_CELL,
     };
-    let gap = if cell < NARROWEST_WITH_GAP { 0 } else { 1 };
-    sheet.fill(frame(2), RULE);
-    sheet.fill(frame(1), WHITE);
-    let range = range(u_matrix);
-    for ((row, column), distance) in u_matrix.indexed_iter() {
-        let area = Bounds {
-            left: column as i32 * cell + gap,
-            top: row as i32 * cell + gap,
-            right: (column as i32 + 1) * cell,
-            bottom: (row as i32 + 1) * cell,
+    (MAP_SIDE / rows.max(columns) as i32).max(least)
+}
+
+/// Draws the U-matrix and the legend.
+fn draw_map(
+    sheet: &mut Sheet<'_>,
+    figure: &ClusterFigure<'_>,
+    ranking: &Ranking,
+    cell: Cell,
+) -> Result<()> {
+    let (rows, columns) = figure.u_matrix.dim();
+    let (width, height) = (cell.side * columns as i32, cell.side * rows as i32);
+    let map = Bounds::sized((0, 0), (width, height));
+    sheet.fill(map.grown(2), RULE);
+    sheet.fill(map.grown(1), WHITE);
+    let gap = if cell.side < NARROWEST_WITH_GAP {
+        0
+    } else {
+        px(1) as u32
+    };
+    let range = range(figure.u_matrix);
+    on_paper(sheet, (0, 0), (width, height), |area| {
+        let mut chart =
+            ChartBuilder::on(area).build_cartesian_2d(0.0..columns as f64, rows as f64..0.0)?;
+        chart.draw_series(
+            figure
+                .u_matrix
+                .indexed_iter()
+                .map(|((row, column), distance)| {
+                    let (x, y) = (column as f64, row as f64);
+                    let grey = ink(grey(*distance, range)).filled();
+                    let mut unit = Rectangle::new([(x, y), (x + 1.0, y + 1.0)], grey);
+                    unit.set_margin(gap, 0, gap, 0);
+                    unit
+                }),
+        )?;
+        Ok(())
+    })?;
+    let entries = ranking.entries(figure.names).into_iter();
+    let entries = entries.map(|(rank, name)| Entry {
+        name,
+        mark: mark(rank, (0.0, 0.0), LEGEND_MARK / 2.0),
+        colour: colour_of(rank),
+    });
+    let origin = (width + LEGEND_GAP, 0);
+    draw_legend(sheet, origin, (CAPTION_EM, 40), entries.collect())
+}
+
+/// A unit of the map.
+#[derive(Clone, Copy)]
+struct Cell {
+    /// Its side, pixels.
+    side: i32,
+    has_photographs: bool,
+}
+
+/// The part of a cell's side that images may take.
+fn room(side: i32) -> i32 {
+    side - if side < NARROWEST_WITH_GAP { 2 } else { 8 }
+}
+
+impl Cell {
+    /// The most images that are drawn.
+    fn capacity(self) -> usize {
+        let pitch = match self.has_photographs {
+            true => LEAST_PHOTOGRAPH,
+            false => LEAST_PITCH,
         };
-        sheet.fill(area, grey(*distance, range));
+        let across = (room(self.side) / pitch).max(1) as usize;
+        across * across
+    }
+
+    /// Squares for so many images side by side, in a cell at the origin.
+    fn places(self, count: usize) -> Vec<Bounds> {
+        let across = (1..).find(|n| n * n >= count).unwrap_or(1);
+        let down = count.div_ceil(across);
+        let pitch = room(self.side) / across as i32;
+        let rim = if pitch < NARROWEST_WITH_RIM { 1 } else { 3 };
+        let widest = match self.has_photographs {
+            true => pitch,
+            false => ((f64::from(self.side) * WIDEST_MARK) as i32).min(LARGEST_MARK),
+        };
+        let side = (pitch - rim).min(widest).max(1);
+        // Few marks stay together in the middle.
+        let pitch = pitch.min(side + side / 3 + 2);
+        let start = |in_line: usize| {
+            let length = (in_line as i32 - 1) * pitch + side;
+            // The line between cells is on the left and above.
+            (self.side + 1 - length) / 2
+        };
+        let area = |place: usize| {
+            let (row, column) = (place / across, place % across);
+            let in_row = (count - row * across).min(across);
+            let left = start(in_row) + column as i32 * pitch;
+            let top = start(down) + row as i32 * pitch;
+            Bounds::sized((left, top), (side, side))
+        };
+        (0..count).map(area).collect()
     }
 }
 
-/// The part of a cell's side that crosses may take.
-fn room(cell: i32) -> i32 {
-    cell - if cell < NARROWEST_WITH_GAP { 2 } else { 8 }
-}
-
-/// The most crosses that are drawn in a cell.
-fn capacity(cell: i32) -> usize {
-    let across = (room(cell) / LEAST_PITCH).max(1) as usize;
-    across * across
-}
-
-/// Draws the crosses; whether some cells hold more than are drawn.
-fn draw_crosses(sheet: &mut Sheet<'_>, images: &[Placed], ranking: &Ranking, cell: i32) -> bool {
-    let mut cells: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-    for image in images {
-        cells.entry(image.unit).or_default().push(image.class);
+/// Draws the images; whether some cells hold more than are drawn.
+fn draw_images<'a>(
+    sheet: &mut Sheet<'a>,
+    figure: &ClusterFigure<'a>,
+    ranking: &Ranking,
+    cell: Cell,
+) -> bool {
+    let ranks = ranking.ranks();
+    let mut cells: BTreeMap<(usize, usize), Vec<(usize, usize)>> = BTreeMap::new();
+    for (index, image) in figure.images.iter().enumerate() {
+        let ranked = (ranks[&image.class], index);
+        cells.entry(image.unit).or_default().push(ranked);
     }
-    let most = capacity(cell);
+    let most = cell.capacity();
     let mut crowded = false;
-    for ((row, column), mut classes) in cells {
-        classes.sort_by_key(|class| ranking.rank(*class));
-        crowded |= classes.len() > most;
-        let drawn = classes.len().min(most);
-        let corner = (column as i32 * cell, row as i32 * cell);
-        for (place, area) in places(drawn, cell).into_iter().enumerate() {
-            let class = classes[place * classes.len() / drawn];
+    for ((row, column), mut images) in cells {
+        images.sort_unstable();
+        crowded |= images.len() > most;
+        let drawn = images.len().min(most);
+        let corner = (column as i32 * cell.side, row as i32 * cell.side);
+        for (place, area) in cell.places(drawn).into_iter().enumerate() {
+            let (rank, index) = images[place * images.len() / drawn];
             let area = area.shifted(corner.0, corner.1);
-            draw_cross(sheet, area, ranking.colour(class));
+            match figure.thumbnails.get(index) {
+                Some(Some(photograph)) => draw_photograph(sheet, photograph, rank, area),
+                _ => draw_mark(sheet, rank, area),
+            }
         }
     }
     crowded
 }
 
-/// Squares for so many crosses side by side in a cell at the origin.
-fn places(count: usize, cell: i32) -> Vec<Bounds> {
-    let across = (1..).find(|n| n * n >= count).unwrap_or(1);
-    let down = count.div_ceil(across);
-    let pitch = room(cell) / across as i32;
-    let widest = (f64::from(cell) * WIDEST_CROSS) as i32;
-    let rim = if pitch < NARROWEST_WITH_RIM { 1 } else { 3 };
-    let side = (pitch - rim).min(widest).max(1);
-    // Few crosses stay together in the middle.
-    let pitch = pitch.min(side + side / 3 + 2);
-    let start = |in_line: usize| {
-        let length = (in_line as i32 - 1) * pitch + side;
-        // The line between cells is on the left and above.
-        (cell + 1 - length) / 2
+/// A mark, with a white rim if it is large enough.
+fn draw_mark(sheet: &mut Sheet<'_>, rank: usize, area: Bounds) {
+    let side = f64::from((area.right - area.left).min(LARGEST_MARK));
+    let middle = |from: i32, to: i32| f64::from(from + to) / 2.0;
+    let at = (middle(area.left, area.right), middle(area.top, area.bottom));
+    let mut shape = |radius: f64, colour: Rgb| {
+        let corners = mark(rank, at, radius).into_iter();
+        sheet.shape(corners.map(|(x, y)| (x as f32, y as f32)).collect(), colour);
     };
-    let area = |place: usize| {
-        let (row, column) = (place / across, place % across);
-        let in_row = if row + 1 == down {
-            count - row * across
-        } else {
-            across
-        };
-        let left = start(in_row) + column as i32 * pitch;
-        let top = start(down) + row as i32 * pitch;
-        Bounds {
-            left,
-            top,
-            right: left + side,
-            bottom: top + side,
-        }
-    };
-    (0..count).map(area).collect()
-}
-
-/// A cross, with a white rim where it is large enough.
-fn draw_cross(sheet: &mut Sheet<'_>, area: Bounds, colour: Rgb) {
-    let side = area.right - area.left;
-    let width = (side as f32 * 0.17).max(1.3);
-    if side >= NARROWEST_WITH_RIM - 3 {
-        let around = Bounds {
-            left: area.left - 1,
-            top: area.top - 1,
-            right: area.right + 1,
-            bottom: area.bottom + 1,
-        };
-        sheet.cross(around, width + 2.0, WHITE);
+    if side >= f64::from(NARROWEST_WITH_RIM - 3) {
+        shape(side / 2.0 + 1.5, WHITE);
     }
-    sheet.cross(area, width, colour);
+    shape(side / 2.0, colour_of(rank));
 }
 
-/// A line of the legend.
-struct Entry {
-    name: String,
-    count: usize,
-    colour: Rgb,
+/// A photograph in its aspect ratio, with a frame in the colour of its class and its mark in a corner.
+fn draw_photograph<'a>(sheet: &mut Sheet<'a>, photograph: &'a RgbImage, rank: usize, area: Bounds) {
+    let room = f64::from(area.right - area.left - 2 * FRAME).max(1.0);
+    let (width, height) = photograph.dimensions();
+    let scale = room / f64::from(width.max(height).max(1));
+    let drawn = |side: u32| ((f64::from(side) * scale).round() as i32).max(1);
+    let (width, height) = (drawn(width), drawn(height));
+    let left = (area.left + area.right - width) / 2;
+    let top = (area.top + area.bottom - height) / 2;
+    let area = Bounds::sized((left, top), (width, height));
+    sheet.fill(area.grown(FRAME), colour_of(rank));
+    sheet.fill(area.grown(1), WHITE);
+    sheet.picture(area, photograph, Scaling::Smooth);
+    let badge = (width.min(height) / 3).min(LARGEST_BADGE);
+    let corner = (area.right - badge - 2, area.bottom - badge - 2);
+    let badge = Bounds::sized(corner, (badge, badge));
+    sheet.fill(badge.grown(2), WHITE);
+    draw_mark(sheet, rank, badge);
 }
 
-fn entries(ranking: &Ranking, names: &[String]) -> Vec<Entry> {
-    let own = ranking.classes.iter().zip(COLOURS);
-    let mut entries: Vec<Entry> = own
-        .map(|(&(class, count), colour)| Entry {
-            name: match names.get(class) {
-                Some(name) if !name.trim().is_empty() => name.clone(),
-                _ => class.to_string(),
-            },
-            count,
-            colour,
-        })
-        .collect();
-    let others = ranking.classes.get(COLOURS.len()..).unwrap_or_default();
-    if !others.is_empty() {
-        entries.push(Entry {
-            name: format!("other classes ({})", others.len()),
-            count: others.iter().map(|(_, count)| count).sum(),
-            colour: OTHER,
-        });
-    }
-    entries
-}
-
-fn draw_legend(sheet: &mut Sheet<'_>, figure: &ClusterFigure<'_>, ranking: &Ranking, map: Bounds) {
-    let style = Lettering::new(Weight::Regular, LEGEND_EM, INK);
-    let head = Lettering::new(Weight::Regular, HEAD_EM, SOFT_INK);
-    let half_cap = (CAP_HEIGHT * LEGEND_EM / 2.0).round() as i32;
-    let entries: Vec<Entry> = entries(ranking, figure.names)
-        .into_iter()
-        .map(|entry| Entry {
-            name: style.shortened(&super::text::one_line(&entry.name), LONGEST_NAME),
-            ..entry
-        })
-        .collect();
-    let longest = |texts: &mut dyn Iterator<Item = f32>| texts.fold(0.0, f32::max).ceil() as i32;
-    let name_width = longest(&mut entries.iter().map(|e| style.length(&e.name)));
-    let counts = entries.iter().map(|e| style.length(&e.count.to_string()));
-    let count_width = longest(&mut counts.chain([head.length("images")]));
-    let width = (LEGEND_INDENT + name_width + 36 + count_width).max(NARROWEST_LEGEND);
-    let left = map.right + LEGEND_GAP;
-    let right = left + width;
-
-    let baseline = map.top + (CAP_HEIGHT * HEAD_EM).round() as i32;
-    sheet.text("class", (left + LEGEND_INDENT, baseline), head);
-    sheet.text("images", (right, baseline), head.aligned(Align::End));
-    let first = baseline + 34;
-    for (line, entry) in (0..).zip(&entries) {
-        let middle = first + line * LEGEND_PITCH;
-        let mark = Bounds {
-            left,
-            top: middle - LEGEND_CROSS / 2,
-            right: left + LEGEND_CROSS,
-            bottom: middle + LEGEND_CROSS / 2,
-        };
-        let width = LEGEND_CROSS as f32 * 0.17;
-        sheet.cross(mark, width, entry.colour);
-        let baseline = middle + half_cap;
-        sheet.text(&entry.name, (left + LEGEND_INDENT, baseline), style);
-        let count = entry.count.to_string();
-        sheet.text(&count, (right, baseline), style.aligned(Align::End));
-    }
-    draw_scale(sheet, range(figure.u_matrix), (left, right), map.bottom);
-}
-
-/// What the greys mean, down to `bottom`; nothing if there is only one.
-fn draw_scale(sheet: &mut Sheet<'_>, range: (f64, f64), (left, right): (i32, i32), bottom: i32) {
-    let (least, largest) = range;
-    if largest - least < 1e-9 {
-        return;
-    }
-    let style = Lettering::new(Weight::Regular, HEAD_EM, SOFT_INK);
-    let baseline = bottom;
-    let bar = Bounds {
-        left,
-        top: baseline - 28 - SCALE_HEIGHT,
-        right: right.min(left + NARROWEST_LEGEND),
-        bottom: baseline - 28,
-    };
-    let outline = Bounds {
-        left: bar.left - 1,
-        top: bar.top - 1,
-        right: bar.right + 1,
-        bottom: bar.bottom + 1,
-    };
-    sheet.fill(outline, RULE);
-    let at = |step: i32| bar.left + (bar.right - bar.left) * step / SCALE_STEPS;
-    for step in 0..SCALE_STEPS {
-        let part = f64::from(step) / f64::from(SCALE_STEPS - 1);
-        let area = Bounds {
-            left: at(step),
-            right: at(step + 1),
-            ..bar
-        };
-        sheet.fill(area, grey(least + part * (largest - least), range));
-    }
-    let name = "mean distance to neighbours";
-    sheet.text(name, (bar.left, bar.top - 14), style);
-    sheet.text(&format!("{least:.2}"), (bar.left, baseline), style);
-    let end = (bar.right, baseline);
-    sheet.text(&format!("{largest:.2}"), end, style.aligned(Align::End));
-}
-
-fn draw_caption(sheet: &mut Sheet<'_>, figure: &ClusterFigure<'_>, crowded: bool, map: Bounds) {
-    let style = Lettering::new(Weight::Regular, CAPTION_EM, INK);
+/// What the map shows, a line each.
+fn captions(figure: &ClusterFigure<'_>, crowded: bool, cell: Cell) -> Vec<String> {
+    let (rows, columns) = figure.u_matrix.dim();
     let images = match figure.images.len() {
         1 => "1 image".to_owned(),
         count => format!("{count} images"),
     };
-    let caption = format!(
-        "{images} · quantisation error {:.3} · topographic error {:.3}",
-        figure.quantisation_error, figure.topographic_error
-    );
-    let baseline = map.bottom + 28 + (CAP_HEIGHT * CAPTION_EM).round() as i32;
-    sheet.text(&caption, (map.left, baseline), style);
+    let (least, largest) = range(figure.u_matrix);
+    let mut lines = vec![
+        format!(
+            "{images} on {rows}×{columns} units · quantisation error {:.3} · topographic error {:.3}",
+            figure.quantisation_error, figure.topographic_error
+        ),
+        match largest - least < 1e-9 {
+            true => "all units are equally far from their neighbours".to_owned(),
+            false => format!(
+                "grey: mean distance of a unit to its neighbours, {least:.2} (light) to {largest:.2} (dark)"
+            ),
+        },
+    ];
     if crowded {
-        let cell = map.right / figure.u_matrix.ncols() as i32;
-        let most = capacity(cell);
-        let note = format!("Units with more than {most} images show {most} of them.");
-        let style = Lettering::new(Weight::Regular, HEAD_EM, SOFT_INK);
-        sheet.text(&note, (map.left, baseline + 36), style);
+        let most = cell.capacity();
+        lines.push(format!(
+            "units with more than {most} images show {most} of them"
+        ));
     }
+    lines
 }
 
 #[cfg(test)]
@@ -471,27 +493,51 @@ mod tests {
             u_matrix: u_matrix.view(),
             images,
             names,
+            thumbnails: &[],
+            about: About::default(),
             quantisation_error: 0.8125,
             topographic_error: 0.25,
         }
     }
 
     fn texts(figure: &ClusterFigure<'_>) -> Vec<String> {
-        let svg = draw_clusters(figure, FigureFormat::Svg).unwrap();
-        let svg = String::from_utf8(svg).unwrap();
-        let document = roxmltree::Document::parse(&svg).unwrap();
-        document
-            .descendants()
-            .filter(|node| node.tag_name().name() == "text")
-            .map(|node| node.text().unwrap().trim().to_owned())
-            .collect()
+        compose(figure).unwrap().texts()
+    }
+
+    /// The marks of a rank on the map, left of the legend, without their white rims.
+    fn marks(sheet: &Sheet<'_>, rank: usize) -> Vec<Bounds> {
+        let side = |area: &Bounds| f64::from(area.right - area.left);
+        let alone = mark(rank, (0.0, 0.0), 100.0);
+        let wide = alone.iter().map(|at| at.0).fold(0.0, f64::max);
+        let high = alone.iter().map(|at| -at.1).fold(0.0, f64::max);
+        let shapes = sheet.shapes_of(colour_of(rank)).into_iter();
+        let on_map = shapes.filter(|area| area.right <= MAP_SIDE);
+        // Marks of one colour differ in their proportions.
+        let likeness = |area: &Bounds| {
+            let depth = f64::from(area.bottom - area.top);
+            let low = alone.iter().map(|at| at.1).fold(0.0, f64::max);
+            (depth / side(area) - (high + low) / (2.0 * wide)).abs()
+        };
+        on_map.filter(|area| likeness(area) < 0.2).collect()
     }
 
     #[test]
-    fn crosses_in_a_cell_neither_overlap_nor_leave_it() {
-        for cell in [SMALLEST_CELL, 11, 16, 56, 112, 1120] {
-            for count in 1..=capacity(cell).min(300) {
-                let places = places(count, cell);
+    fn marks_in_a_cell_neither_overlap_nor_leave_it() {
+        for (side, has_photographs) in [
+            (SMALLEST_CELL, false),
+            (11, false),
+            (16, false),
+            (56, false),
+            (112, true),
+            (1120, true),
+        ] {
+            let cell = Cell {
+                side,
+                has_photographs,
+            };
+            for count in 1..=cell.capacity().min(300) {
+                let places = cell.places(count);
+                let cell = side;
                 assert_eq!(places.len(), count);
                 for (index, a) in places.iter().enumerate() {
                     assert!(a.left >= 1 && a.top >= 1, "{cell} {count} {a:?}");
@@ -506,26 +552,24 @@ mod tests {
     }
 
     #[test]
-    fn every_image_has_its_cross_in_its_cell_and_colour() {
+    fn every_image_has_its_mark_in_its_cell_and_colour() {
         let images =
             [((0, 0), 7), ((3, 1), 7), ((3, 1), 2)].map(|(unit, class)| Placed { unit, class });
         let u_matrix = u_matrix(20);
         let sheet = compose(&figure(&u_matrix, &images, &[])).unwrap();
-        let cells = |colour| -> Vec<(i32, i32)> {
-            let crosses = sheet.crosses_of(colour);
-            crosses.iter().map(|c| (c.top / 56, c.left / 56)).collect()
+        let cells = |rank| -> Vec<(i32, i32)> {
+            let marks = marks(&sheet, rank);
+            marks.iter().map(|c| (c.top / 56, c.left / 56)).collect()
         };
-        // The last one of each colour is in the legend, right of the 20 columns.
-        let first = cells(COLOURS[0]);
-        assert_eq!(first[..2], [(0, 0), (3, 1)]);
-        assert!(first.len() == 3 && first[2].1 >= 20);
-        let second = cells(COLOURS[1]);
-        assert_eq!(second[0], (3, 1));
-        assert!(second.len() == 2 && second[1].1 >= 20);
+        assert_eq!(cells(0), [(0, 0), (3, 1)]);
+        assert_eq!(cells(1), [(3, 1)]);
+        // And once in the legend.
+        assert_eq!(sheet.shapes_of(COLOURS[0]).len(), 3);
+        assert_eq!(sheet.shapes_of(COLOURS[1]).len(), 2);
     }
 
     #[test]
-    fn the_most_frequent_classes_have_colours_and_the_others_one_grey() {
+    fn the_most_frequent_classes_have_marks_and_the_others_one_grey() {
         // Class c has 30 - c images.
         let images: Vec<Placed> = (0..30)
             .flat_map(|class| {
@@ -537,16 +581,62 @@ mod tests {
         let u_matrix = u_matrix(20);
         let figure = figure(&u_matrix, &images, &names);
         let texts = texts(&figure);
-        let legend = &texts[2..44];
-        let expected = ["first", "30", "1", "29", "third: x", "28", "3", "27"];
-        assert_eq!(legend[..8], expected);
+        let expected = [
+            "first (30)",
+            "class 1 (29)",
+            "third: x (28)",
+            "class 3 (27)",
+        ];
+        assert_eq!(texts[..4], expected);
         // 10 + 9 + ... + 1 images of ten classes.
-        assert_eq!(legend[38..42], ["19", "11", "other classes (10)", "55"]);
+        assert_eq!(texts[19..21], ["class 19 (11)", "10 other classes (55)"]);
         let sheet = compose(&figure).unwrap();
-        assert_eq!(sheet.crosses_of(OTHER).len(), 56);
-        for (rank, colour) in COLOURS.into_iter().enumerate() {
-            assert_eq!(sheet.crosses_of(colour).len(), 30 - rank + 1);
+        assert_eq!(sheet.shapes_of(OTHER).len(), 56);
+        for (number, colour) in COLOURS.into_iter().enumerate() {
+            let ranks = (number..MARKED).step_by(COLOURS.len());
+            let images: usize = ranks.map(|rank| 30 - rank + 1).sum();
+            assert_eq!(sheet.shapes_of(colour).len(), images);
         }
+    }
+
+    #[test]
+    fn each_class_has_its_own_pair_of_colour_and_shape() {
+        let pair = |rank: usize| (rank % COLOURS.len(), rank % SHAPES.len());
+        for a in 0..MARKED {
+            assert!((0..a).all(|b| pair(a) != pair(b)), "{a}");
+        }
+        // The most frequent eight share no shape, the first seven no colour.
+        for rank in 0..MARKED {
+            for (x, y) in mark(rank, (5.0, 6.0), 2.0) {
+                assert!((x - 5.0).hypot(y - 6.0) <= 2.0 + 1e-9, "{rank}");
+            }
+        }
+    }
+
+    #[test]
+    fn photographs_keep_their_proportions_and_missing_ones_have_marks() {
+        let images = [(0, 0), (0, 1), (1, 1)].map(|unit| Placed { unit, class: 3 });
+        let photographs = [
+            Some(RgbImage::new(200, 50)),
+            None,
+            Some(RgbImage::new(1, 300)),
+        ];
+        let u_matrix = u_matrix(2);
+        let figure = ClusterFigure {
+            thumbnails: &photographs,
+            ..figure(&u_matrix, &images, &[])
+        };
+        let sheet = compose(&figure).unwrap();
+        let pictures = sheet.pictures();
+        let sizes: Vec<(i32, i32)> = pictures
+            .iter()
+            .map(|area| (area.right - area.left, area.bottom - area.top))
+            .collect();
+        // A cell of 560 pixels has room for 552, less a gap of 3 and two frames of 3.
+        assert_eq!(sizes, [(543, 136), (2, 543)]);
+        assert!(pictures[0].bottom < 560 && pictures[1].left > 560);
+        // Three marks and that of the legend.
+        assert_eq!(sheet.shapes_of(COLOURS[0]).len(), 4);
     }
 
     #[test]
@@ -560,10 +650,10 @@ mod tests {
         let u_matrix = u_matrix(20);
         let figure = figure(&u_matrix, &images, &[]);
         let sheet = compose(&figure).unwrap();
-        assert_eq!(sheet.crosses_of(COLOURS[0]).len(), 54 + 1);
-        assert_eq!(sheet.crosses_of(COLOURS[1]).len(), 27 + 1);
-        let note = "Units with more than 81 images show 81 of them.";
-        assert!(texts(&figure).iter().any(|text| text == note));
+        assert_eq!(sheet.shapes_of(COLOURS[0]).len(), 54 + 1);
+        assert_eq!(sheet.shapes_of(COLOURS[1]).len(), 27 + 1);
+        let note = "units with more than 81 images show 81 of them";
+        assert_eq!(texts(&figure).last().unwrap(), note);
         let few = ClusterFigure {
             images: &images[..81],
             ..figure
@@ -572,18 +662,29 @@ mod tests {
     }
 
     #[test]
-    fn the_caption_counts_images_and_tells_the_errors() {
-        let u_matrix = u_matrix(20);
+    fn the_captions_count_images_and_tell_the_errors() {
+        let grid = u_matrix(20);
         let images = placed(12, 2, 20);
-        let texts = texts(&figure(&u_matrix, &images, &[]));
-        let caption = "12 images · quantisation error 0.812 · topographic error 0.250";
-        assert_eq!(texts.last().unwrap(), caption);
+        let texts = texts(&figure(&grid, &images, &[]));
+        let captions = [
+            "12 images on 20×20 units · quantisation error 0.812 · topographic error 0.250",
+            "grey: mean distance of a unit to its neighbours, 0.00 (light) to 3.61 (dark)",
+        ];
+        assert_eq!(texts[texts.len() - 2..], captions);
+        let even = Array2::zeros((2, 2));
+        let one = [Placed {
+            unit: (0, 0),
+            class: 5,
+        }];
+        let texts = self::texts(&figure(&even, &one, &[]));
+        assert!(texts[1].starts_with("1 image on 2×2 units"), "{texts:?}");
+        assert_eq!(texts[2], "all units are equally far from their neighbours");
     }
 
     #[test]
     fn margins_are_equal_and_no_text_runs_into_another_or_the_map() {
         let names: Vec<String> = (0..150)
-            .map(|class| "name_".repeat(class % 40) + &class.to_string())
+            .map(|class| "name\t\n🐺_".repeat(class % 40) + &class.to_string())
             .collect();
         for (grid, count, classes) in [
             (1, 1, 1),
@@ -598,8 +699,8 @@ mod tests {
             let pixels = sheet.pixels();
             super::super::sheet::assert_equal_margins(&pixels);
             let (width, height) = pixels.dimensions();
-            assert!((1400..=2000).contains(&width), "{width}");
-            assert!((1200..=1300).contains(&height), "{height}");
+            assert!((1300..=2000).contains(&width), "{width}");
+            assert!((1200..=1320).contains(&height), "{height}");
             let inks = sheet.inks();
             for (index, a) in inks.iter().enumerate() {
                 assert!(a.left >= MAP_SIDE || a.top >= 1100, "{a:?}");

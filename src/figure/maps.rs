@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 use anyhow::{Result, bail};
 use image::RgbImage;
 
-use super::FigureFormat;
 use super::colormap::{Rgb, hatch, magma};
 use super::sheet::{JPEG_LONGEST_SIDE, MARGIN, Picture, Scaling, Sheet};
 use super::text::{Align, Bounds, Lettering, Weight, one_line};
+use super::{About, FigureFormat, INK, SOFT_INK};
 
 /// The most images that one figure holds.
 pub const MOST_IMAGES: usize = 64;
@@ -80,8 +80,6 @@ const SMALLEST_TITLE: f32 = 0.78;
 const TITLE_ROOM: f32 = 1.0;
 const TITLE_ROOM_SVG: f32 = 0.82;
 
-const INK: Rgb = [26, 26, 28];
-const SOFT_INK: Rgb = [92, 94, 100];
 /// A line around each panel, for panels that are white at their border.
 const HAIRLINE: Rgb = [214, 216, 220];
 
@@ -169,6 +167,8 @@ pub struct MapFigure<'a> {
     pub caption: String,
     /// Images side by side at most; the rest wraps.
     pub most_columns: usize,
+    /// What the file says of its origin.
+    pub about: About,
 }
 
 impl Default for MapFigure<'_> {
@@ -181,6 +181,7 @@ impl Default for MapFigure<'_> {
             key_title: String::new(),
             caption: String::new(),
             most_columns: COLUMNS,
+            about: About::default(),
         }
     }
 }
@@ -196,7 +197,9 @@ impl Default for MapFigure<'_> {
 /// their number of panels or have none, if a panel is empty, if there are row
 /// names but not one per row, or if the page is larger than the format holds.
 pub fn draw_maps(figure: &MapFigure<'_>, format: FigureFormat) -> Result<Vec<u8>> {
-    compose(figure, format)?.encode(format)
+    let mut sheet = compose(figure, format)?;
+    sheet.about = figure.about.clone();
+    sheet.encode(format)
 }
 
 /// A line of a title.

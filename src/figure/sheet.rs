@@ -1,48 +1,30 @@
-//! A sheet: marks placed on a white page, and the page as a file.
+//! A sheet: marks placed on a white page.
 //!
-//! Who composes a figure places marks anywhere; the page is then cut around
-//! them with the same margin on all four sides.
+//! Who composes a figure places marks anywhere, each over those before; the page is then cut
+//! around them with the same margin on all four sides.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::fmt;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, sync_channel};
 
-use anyhow::{Context, Result, anyhow, bail};
-use base64::Engine as _;
+use ab_glyph_rasterizer::{Rasterizer, point};
+use anyhow::{Context, Result, bail};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::RgbImage;
-use jpeg_encoder::{
-    ColorType, Encoder, ImageBuffer, JpegColorType, PixelDensity, PixelDensityUnit, SamplingFactor,
-    rgb_to_ycbcr,
-};
-use plotters::backend::{BitMapBackend, SVGBackend};
-use plotters_backend::{BackendColor, DrawingBackend};
+use image::{RgbImage, imageops};
 
-use super::FigureFormat;
 use super::colormap::Rgb;
 use super::text::{Bounds, Lettering, one_line};
-use crate::threads::or_resume;
+use super::{About, FigureFormat, encode};
 
 /// White space around the marks, in pixels.
 pub const MARGIN: i32 = 40;
-
-/// Density written into the files, in pixels per inch.
-pub const DENSITY: u16 = 150;
-
-const JPEG_QUALITY: u8 = 95;
-const SCREEN_QUALITY: u8 = 90;
 
 /// A JPEG's sides are 16-bit numbers.
 pub const JPEG_LONGEST_SIDE: u32 = 65_535;
 
 /// More than this is a slip, not a figure.
 const MOST_PIXELS: u64 = 1 << 29;
-
-const INCHES_PER_METRE: f64 = 39.370_08;
 
 const WHITE: Rgb = [255, 255, 255];
 
@@ -78,95 +60,71 @@ impl Picture for RgbImage {
     }
 }
 
-enum Mark<'a> {
-    Fill {
-        area: Bounds,
-        colour: Rgb,
-    },
-    Picture {
-        area: Bounds,
-        image: &'a dyn Picture,
-        scaling: Scaling,
-    },
-    Text {
-        text: String,
-        at: (i32, i32),
-        lettering: Lettering,
-    },
-    Cross {
-        area: Bounds,
-        width: f32,
-        colour: Rgb,
-    },
+/// What is drawn in an area.
+pub(super) enum Ink<'a> {
+    Fill(Rgb),
+    Picture(&'a dyn Picture, Scaling),
+    /// A line of text whose baseline passes through a place.
+    Text(String, (i32, i32), Lettering),
+    /// A polygon of these corners, its edges smooth.
+    Shape(Vec<(f32, f32)>, Rgb),
 }
 
-impl Mark<'_> {
-    fn bounds(&self) -> Option<Bounds> {
-        match self {
-            Mark::Fill { area, .. } | Mark::Picture { area, .. } | Mark::Cross { area, .. } => {
-                Some(*area)
-            }
-            Mark::Text {
-                text,
-                at,
-                lettering,
-            } => lettering.ink(text, *at),
-        }
-    }
+/// Something on a sheet, and the pixels that it touches.
+pub(super) struct Mark<'a> {
+    pub area: Bounds,
+    pub ink: Ink<'a>,
 }
 
 /// Marks on a white page of no fixed size.
 #[derive(Default)]
 pub struct Sheet<'a> {
-    marks: Vec<Mark<'a>>,
-}
-
-/// Size of the page and what is added to the marks' coordinates.
-struct Page {
-    width: u32,
-    height: u32,
-    shift: (i32, i32),
+    pub(super) marks: Vec<Mark<'a>>,
+    /// What the file says of its origin.
+    pub about: About,
 }
 
 impl<'a> Sheet<'a> {
-    /// A filled rectangle. Later marks cover earlier ones; pictures cover all.
+    /// A filled rectangle.
     pub fn fill(&mut self, area: Bounds, colour: Rgb) {
-        self.marks.push(Mark::Fill { area, colour });
+        self.add(area, Ink::Fill(colour));
     }
 
     /// A picture, brought to the size of `area`.
     pub fn picture(&mut self, area: Bounds, image: &'a dyn Picture, scaling: Scaling) {
-        self.marks.push(Mark::Picture {
-            area,
-            image,
-            scaling,
-        });
+        self.add(area, Ink::Picture(image, scaling));
     }
 
     /// A line of text whose baseline passes through `at`.
     pub fn text(&mut self, text: &str, at: (i32, i32), lettering: Lettering) {
-        self.marks.push(Mark::Text {
-            text: one_line(text),
-            at,
-            lettering,
-        });
+        let text = one_line(text);
+        if let Some(area) = lettering.ink(&text, at) {
+            self.add(area, Ink::Text(text, at, lettering));
+        }
     }
 
-    /// An X of the given stroke width whose round ends touch the sides of the
-    /// square `area`. Later crosses cover earlier ones; crosses cover all other marks.
-    pub fn cross(&mut self, area: Bounds, width: f32, colour: Rgb) {
-        self.marks.push(Mark::Cross {
-            area,
-            width,
-            colour,
-        });
+    /// A polygon with smooth edges.
+    pub fn shape(&mut self, corners: Vec<(f32, f32)>, colour: Rgb) {
+        let one = |&(x, y): &(f32, f32)| Bounds {
+            left: x.floor() as i32,
+            top: y.floor() as i32,
+            right: x.ceil() as i32,
+            bottom: y.ceil() as i32,
+        };
+        if let Some(area) = corners.iter().map(one).reduce(Bounds::union) {
+            self.add(area, Ink::Shape(corners, colour));
+        }
+    }
+
+    fn add(&mut self, area: Bounds, ink: Ink<'a>) {
+        self.marks.push(Mark { area, ink });
     }
 
     /// The smallest rectangle around all marks.
     pub fn bounds(&self) -> Option<Bounds> {
         self.marks
             .iter()
-            .filter_map(Mark::bounds)
+            .map(|mark| mark.area)
             .reduce(Bounds::union)
     }
 
@@ -177,13 +135,13 @@ impl<'a> Sheet<'a> {
     pub fn encode(&self, format: FigureFormat) -> Result<Vec<u8>> {
         let page = self.page()?;
         match format {
-            FigureFormat::Jpg => jpeg(&Bands::of(self, page)),
-            FigureFormat::Png => png_of(&Bands::of(self, page)),
-            FigureFormat::Svg => Ok(self.svg(&page)?.into_bytes()),
+            FigureFormat::Jpg => encode::jpeg(&page),
+            FigureFormat::Png => encode::png(&page),
+            FigureFormat::Svg => Ok(encode::svg(&page)?.into_bytes()),
         }
     }
 
-    fn page(&self) -> Result<Page> {
+    fn page(&self) -> Result<Page<'_, 'a>> {
         let Some(bounds) = self.bounds() else {
             bail!("nothing to draw in the figure");
         };
@@ -195,464 +153,155 @@ impl<'a> Sheet<'a> {
             );
         }
         Ok(Page {
+            sheet: self,
             width,
             height,
             shift: (MARGIN - bounds.left, MARGIN - bounds.top),
         })
     }
-
-    /// Draws fills and texts, not pictures and crosses, on a backend of plotters that
-    /// is as large as the page.
-    fn draw_on<'m, B: DrawingBackend>(
-        marks: impl IntoIterator<Item = &'m Mark<'a>>,
-        backend: &mut B,
-        page: &Page,
-    ) -> Result<()>
-    where
-        B::ErrorType: 'static,
-        'a: 'm,
-    {
-        let failed = |error| anyhow!("cannot draw the figure: {error}");
-        let (dx, dy) = page.shift;
-        let whole = (page.width as i32, page.height as i32);
-        backend
-            .draw_rect((0, 0), whole, &colour(WHITE), true)
-            .map_err(failed)?;
-        for mark in marks {
-            match mark {
-                Mark::Fill { area, colour: rgb } => {
-                    let area = area.shifted(dx, dy);
-                    let (from, to) = ((area.left, area.top), (area.right, area.bottom));
-                    backend.draw_rect(from, to, &colour(*rgb), true)
-                }
-                Mark::Text {
-                    text,
-                    at: (x, y),
-                    lettering,
-                } => {
-                    let position = lettering.position((x + dx, y + dy));
-                    backend.draw_text(text, lettering, position)
-                }
-                Mark::Picture { .. } | Mark::Cross { .. } => Ok(()),
-            }
-            .map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// The pictures and the areas of the page that they take.
-    fn pictures(&self, page: &Page) -> impl Iterator<Item = (Bounds, &'a dyn Picture, Scaling)> {
-        let (dx, dy) = page.shift;
-        self.marks.iter().filter_map(move |mark| match *mark {
-            Mark::Picture {
-                area,
-                image,
-                scaling,
-            } => Some((area.shifted(dx, dy), image, scaling)),
-            _ => None,
-        })
-    }
-
-    /// The crosses, where they are on the page.
-    fn crosses(&self, page: &Page) -> impl Iterator<Item = Cross> {
-        let (dx, dy) = page.shift;
-        self.marks.iter().filter_map(move |mark| match *mark {
-            Mark::Cross {
-                area,
-                width,
-                colour,
-            } => Some(Cross {
-                area: area.shifted(dx, dy),
-                width,
-                colour,
-            }),
-            _ => None,
-        })
-    }
-
-    /// The page as SVG, with its pictures inside. Smooth ones keep their own
-    /// resolution and are enlarged by the viewer; blocks come at their full size,
-    /// for no viewer is to blur them.
-    fn svg(&self, page: &Page) -> Result<String> {
-        let mut svg = String::new();
-        let mut backend = SVGBackend::with_string(&mut svg, (page.width, page.height));
-        Self::draw_on(&self.marks, &mut backend, page)?;
-        backend
-            .present()
-            .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
-        drop(backend);
-        // plotters' own way to put a bitmap into an SVG names a MIME type that does not exist.
-        let end = svg.rfind("</svg>").context("plotters left the SVG open")?;
-        svg.truncate(end);
-        let mut resizer = Resizer::new();
-        for (area, image, scaling) in self.pictures(page) {
-            let (width, height) = size_of(area);
-            let image = image.pixels()?;
-            let data = match scaling {
-                Scaling::Smooth => png(image.as_raw(), image.width(), image.height())?,
-                Scaling::Blocks => {
-                    let scaled = resized(&mut resizer, &image, (width, height), scaling)?;
-                    png(&scaled, width, height)?
-                }
-            };
-            // xlink:href: what old and new viewers alike understand.
-            write!(
-                svg,
-                "<image xmlns:xlink=\"http://www.w3.org/1999/xlink\" x=\"{}\" y=\"{}\" \
-                 width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
-                 xlink:href=\"data:image/png;base64,",
-                area.left, area.top
-            )?;
-            base64::engine::general_purpose::STANDARD.encode_string(&data, &mut svg);
-            svg.push_str("\"/>\n");
-        }
-        for cross in self.crosses(page) {
-            cross.write_path(&mut svg)?;
-        }
-        svg.push_str("</svg>\n");
-        Ok(svg)
-    }
 }
 
-/// A page as stretches of rows, each drawn when it is needed: a page of 64 images as
-/// a whole would take 100 MB.
-struct Bands<'s, 'a> {
-    sheet: &'s Sheet<'a>,
-    page: Page,
-    /// Rows of the stretches, top to bottom; none cuts a picture in two.
-    rows: Vec<Range<u32>>,
-    /// Rows that each mark touches.
-    touched: Vec<Range<i32>>,
+/// A sheet cut to its size.
+pub(super) struct Page<'s, 'a> {
+    pub sheet: &'s Sheet<'a>,
+    pub width: u32,
+    pub height: u32,
+    /// What is added to the marks' coordinates.
+    pub shift: (i32, i32),
 }
 
-impl<'s, 'a> Bands<'s, 'a> {
-    fn of(sheet: &'s Sheet<'a>, page: Page) -> Bands<'s, 'a> {
-        let mut pictures: Vec<(u32, u32)> = sheet
-            .pictures(&page)
-            .map(|(area, _, _)| (area.top.max(0) as u32, area.bottom.max(0) as u32))
-            .collect();
-        pictures.sort_unstable();
-        let mut cuts = vec![0];
-        let mut reached = pictures.first().map_or(0, |&(_, bottom)| bottom);
-        for (top, bottom) in pictures {
-            if top >= reached {
-                cuts.push(top);
-            }
-            reached = reached.max(bottom);
-        }
-        cuts.push(page.height);
-        let touched = |mark: &Mark<'_>| {
-            let bounds = mark.bounds()?.shifted(0, page.shift.1);
-            Some(bounds.top..bounds.bottom)
+impl Page<'_, '_> {
+    /// Rows from `first` on, which cut no picture in two. They are drawn when they are needed: a
+    /// page of 64 images as a whole would take 100 MB.
+    pub fn band(&self, first: u32) -> Range<u32> {
+        let pictures = self.sheet.marks.iter().filter_map(|mark| match mark.ink {
+            Ink::Picture(..) => Some(mark.area.shifted(0, self.shift.1)),
+            _ => None,
+        });
+        let pictures: Vec<Bounds> = pictures.collect();
+        let is_cut = |y: &i32| {
+            pictures
+                .iter()
+                .all(|area| area.top >= *y || area.bottom <= *y)
         };
-        let none = 0..0;
-        let marks = sheet.marks.iter();
-        Bands {
-            rows: cuts.windows(2).map(|cut| cut[0]..cut[1]).collect(),
-            touched: marks
-                .map(|mark| touched(mark).unwrap_or(none.clone()))
-                .collect(),
-            sheet,
-            page,
-        }
+        let tops = pictures.iter().map(|area| area.top);
+        let below = tops.filter(|top| *top > first as i32 && is_cut(top)).min();
+        first..below.map_or(self.height, |top| top as u32)
     }
 
-    /// The RGB pixels of a stretch of rows.
-    fn draw(&self, rows: &Range<u32>) -> Result<Vec<u8>> {
-        let (width, height) = (self.page.width, rows.end - rows.start);
-        let top = rows.start as i32;
-        let band = Page {
-            width,
-            height,
-            shift: (self.page.shift.0, self.page.shift.1 - top),
-        };
-        let mut pixels = vec![255; width as usize * height as usize * 3];
-        let mut backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
-        let marks = self.sheet.marks.iter().zip(&self.touched);
-        let inside = marks
-            .filter(|(_, touched)| touched.start < rows.end as i32 && touched.end > top)
-            .map(|(mark, _)| mark);
-        Sheet::draw_on(inside, &mut backend, &band)?;
+    /// All bands, top to bottom.
+    pub fn bands(&self) -> impl Iterator<Item = Range<u32>> {
+        let next = |band: &Range<u32>| (band.end < self.height).then(|| self.band(band.end));
+        std::iter::successors(Some(self.band(0)), next)
+    }
+
+    /// The pixels of a stretch of rows.
+    ///
+    /// # Errors
+    /// If the pixels of a picture cannot be had.
+    pub fn draw(&self, rows: &Range<u32>) -> Result<RgbImage> {
+        let mut band = RgbImage::from_pixel(self.width, rows.end - rows.start, image::Rgb(WHITE));
+        let (dx, dy) = (self.shift.0, self.shift.1 - rows.start as i32);
         let mut resizer = Resizer::new();
-        for (area, image, scaling) in self.sheet.pictures(&band) {
-            if area.top < 0 || area.top >= height as i32 {
+        for mark in &self.sheet.marks {
+            let area = mark.area.shifted(dx, dy);
+            if area.bottom <= 0 || area.top >= band.height() as i32 {
                 continue;
             }
-            let scaled = resized(&mut resizer, &*image.pixels()?, size_of(area), scaling)?;
-            backend
-                .blit_bitmap((area.left, area.top), size_of(area), &scaled)
-                .map_err(|error| anyhow!("cannot draw the figure: {error}"))?;
-        }
-        drop(backend);
-        for cross in self.sheet.crosses(&self.page) {
-            cross.blend_into(&mut pixels, width as usize, rows);
-        }
-        Ok(pixels)
-    }
-}
-
-/// A stretch of rows, and the brightness and the two chromas of their pixels.
-type Drawn = (Range<u32>, [Vec<u8>; 3]);
-
-/// RGB pixels as JPEG's three planes.
-fn planes(pixels: &[u8]) -> [Vec<u8>; 3] {
-    let mut planes = [(); 3].map(|()| vec![0; pixels.len() / 3]);
-    let [luma, blue, red] = &mut planes;
-    let places = luma.iter_mut().zip(blue).zip(red);
-    for (pixel, ((y, cb), cr)) in pixels.chunks_exact(3).zip(places) {
-        (*y, *cb, *cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
-    }
-    planes
-}
-
-/// What an encoder asks for its rows, from the first to the last.
-struct Rows {
-    width: u16,
-    height: u16,
-    /// The stretches of the page, as they are drawn.
-    bands: Receiver<Drawn>,
-    /// The stretch that the encoder is in.
-    drawn: RefCell<Drawn>,
-}
-
-impl ImageBuffer for Rows {
-    fn get_jpeg_color_type(&self) -> JpegColorType {
-        JpegColorType::Ycbcr
-    }
-
-    fn width(&self) -> u16 {
-        self.width
-    }
-
-    fn height(&self) -> u16 {
-        self.height
-    }
-
-    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
-        let row = u32::from(y);
-        let mut drawn = self.drawn.borrow_mut();
-        while row >= drawn.0.end {
-            let Ok(next) = self.bands.recv() else {
-                // A stretch could not be drawn, so the file is thrown away.
-                for buffer in &mut buffers[..3] {
-                    buffer.resize(buffer.len() + usize::from(self.width), 0);
+            match &mark.ink {
+                Ink::Fill(colour) => fill(&mut band, area, *colour),
+                Ink::Picture(image, scaling) => {
+                    let scaled = resized(&mut resizer, &*image.pixels()?, size_of(area), *scaling)?;
+                    imageops::replace(&mut band, &scaled, area.left.into(), area.top.into());
                 }
-                return;
-            };
-            *drawn = next;
-        }
-        let length = usize::from(self.width);
-        let start = (row - drawn.0.start) as usize * length;
-        for (buffer, plane) in buffers.iter_mut().zip(&drawn.1) {
-            buffer.extend_from_slice(&plane[start..start + length]);
-        }
-    }
-}
-
-/// A cross on the page. plotters draws slanting lines with ragged edges.
-struct Cross {
-    area: Bounds,
-    width: f32,
-    colour: Rgb,
-}
-
-impl Cross {
-    /// Half the side of the square that has the ends of the strokes' middle lines
-    /// for its corners.
-    fn reach(&self) -> f32 {
-        ((self.area.right - self.area.left) as f32 - self.width).max(0.0) / 2.0
-    }
-
-    /// The middle of the area.
-    fn centre(&self) -> (f32, f32) {
-        let middle = |from: i32, to: i32| (from + to) as f32 / 2.0;
-        (
-            middle(self.area.left, self.area.right),
-            middle(self.area.top, self.area.bottom),
-        )
-    }
-
-    /// Mixes the cross into some rows of RGB pixels of a page of that width, by how much
-    /// of each pixel it covers.
-    fn blend_into(&self, pixels: &mut [u8], page_width: usize, rows: &Range<u32>) {
-        let (x, y) = self.centre();
-        let length = self.reach() * std::f32::consts::SQRT_2;
-        let distance = |along: f32, aside: f32| (along.abs() - length).max(0.0).hypot(aside);
-        let (first, end) = (rows.start as i32, rows.end as i32);
-        for row in self.area.top.max(first)..self.area.bottom.min(end) {
-            for column in self.area.left..self.area.right {
-                let (right, down) = (column as f32 + 0.5 - x, row as f32 + 0.5 - y);
-                let falling = (right + down) * std::f32::consts::FRAC_1_SQRT_2;
-                let rising = (right - down) * std::f32::consts::FRAC_1_SQRT_2;
-                let nearest = distance(falling, rising).min(distance(rising, falling));
-                let cover = (0.5 + self.width / 2.0 - nearest).clamp(0.0, 1.0);
-                let start = ((row - first) as usize * page_width + column as usize) * 3;
-                for (pixel, ink) in pixels[start..start + 3].iter_mut().zip(self.colour) {
-                    let mixed = f32::from(*pixel) * (1.0 - cover) + f32::from(ink) * cover;
-                    *pixel = mixed.round() as u8;
+                Ink::Text(text, (x, y), lettering) => {
+                    lettering.draw(text, (x + dx, y + dy), |place, cover| {
+                        mix(&mut band, place, lettering.colour, cover);
+                    });
+                }
+                Ink::Shape(corners, colour) => {
+                    cover_of(corners, mark.area, |(x, y), cover| {
+                        mix(&mut band, (x + dx, y + dy), *colour, cover);
+                    });
                 }
             }
         }
-    }
-
-    fn write_path(&self, svg: &mut String) -> std::fmt::Result {
-        let ((x, y), reach, width) = (self.centre(), self.reach(), self.width);
-        let ([r, g, b], side) = (self.colour, 2.0 * reach);
-        let (left, top) = (x - reach, y - reach);
-        writeln!(
-            svg,
-            "<path d=\"M{left:.2} {top:.2}l{side:.2} {side:.2}m0 -{side:.2}l-{side:.2} {side:.2}\" \
-             fill=\"none\" stroke=\"#{r:02X}{g:02X}{b:02X}\" stroke-width=\"{width:.2}\" \
-             stroke-linecap=\"round\"/>"
-        )
+        Ok(band)
     }
 }
 
-fn colour([r, g, b]: Rgb) -> BackendColor {
-    BackendColor {
-        alpha: 1.0,
-        rgb: (r, g, b),
+fn fill(band: &mut RgbImage, area: Bounds, colour: Rgb) {
+    for y in area.top.max(0)..area.bottom.min(band.height() as i32) {
+        for x in area.left.max(0)..area.right.min(band.width() as i32) {
+            band.put_pixel(x as u32, y as u32, image::Rgb(colour));
+        }
     }
 }
 
-fn size_of(area: Bounds) -> (u32, u32) {
+fn mix(band: &mut RgbImage, (x, y): (i32, i32), colour: Rgb, cover: f32) {
+    let cover = cover.min(1.0);
+    if let Some(pixel) = band.get_pixel_mut_checked(x as u32, y as u32) {
+        for (value, ink) in pixel.0.iter_mut().zip(colour) {
+            let mixed = f32::from(*value) * (1.0 - cover) + f32::from(ink) * cover;
+            *value = mixed.round() as u8;
+        }
+    }
+}
+
+/// Calls `mark` with each pixel of `area` and how much of it the polygon covers.
+fn cover_of(corners: &[(f32, f32)], area: Bounds, mut mark: impl FnMut((i32, i32), f32)) {
+    let (width, height) = size_of(area);
+    let mut shape = Rasterizer::new(width as usize, height as usize);
+    let at = |(x, y): (f32, f32)| point(x - area.left as f32, y - area.top as f32);
+    for (from, to) in corners.iter().zip(corners.iter().cycle().skip(1)) {
+        shape.draw_line(at(*from), at(*to));
+    }
+    shape.for_each_pixel_2d(|x, y, cover| {
+        mark((area.left + x as i32, area.top + y as i32), cover);
+    });
+}
+
+pub(super) fn size_of(area: Bounds) -> (u32, u32) {
     (
         (area.right - area.left).unsigned_abs(),
         (area.bottom - area.top).unsigned_abs(),
     )
 }
 
-/// The pixels of `image` at another size.
-fn resized(
+/// `image` at another size.
+pub(super) fn resized(
     resizer: &mut Resizer,
     image: &RgbImage,
     (width, height): (u32, u32),
     scaling: Scaling,
-) -> Result<Vec<u8>> {
-    if image.dimensions() == (width, height) {
-        return Ok(image.as_raw().clone());
-    }
+) -> Result<RgbImage> {
     let enlarged = image.width() <= width && image.height() <= height;
-    let algorithm = if scaling == Scaling::Blocks && enlarged {
-        ResizeAlg::Nearest
-    } else {
-        ResizeAlg::Convolution(FilterType::CatmullRom)
+    let algorithm = match scaling == Scaling::Blocks && enlarged {
+        true => ResizeAlg::Nearest,
+        false => ResizeAlg::Convolution(FilterType::CatmullRom),
     };
-    let source = ImageRef::new(
-        image.width(),
-        image.height(),
-        image.as_raw(),
-        PixelType::U8x3,
-    )?;
+    let (w, h) = image.dimensions();
+    let source = ImageRef::new(w, h, image.as_raw(), PixelType::U8x3)?;
     let mut scaled = Image::new(width, height, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(algorithm);
     resizer.resize(&source, &mut scaled, &options)?;
-    Ok(scaled.into_vec())
-}
-
-/// A JPEG, 4:4:4.
-fn jpeg(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
-    let (width, height) = (bands.page.width, bands.page.height);
-    if width.max(height) > JPEG_LONGEST_SIDE {
-        bail!(
-            "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} \
-             on a side): choose PNG or put fewer images in it"
-        );
-    }
-    let mut file = Vec::new();
-    // Faster by far than image's own encoder, and it takes the rows as they come.
-    let mut encoder = Encoder::new(&mut file, JPEG_QUALITY);
-    encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
-    encoder.set_density(PixelDensity {
-        unit: PixelDensityUnit::Inches,
-        density: (DENSITY, DENSITY),
-    });
-    // One stretch is drawn while the one before is encoded.
-    let (sender, receiver) = sync_channel(0);
-    let rows = Rows {
-        width: width as u16,
-        height: height as u16,
-        bands: receiver,
-        drawn: RefCell::new((0..0, Default::default())),
-    };
-    std::thread::scope(|scope| {
-        let encoding = scope.spawn(move || encoder.encode_image(rows));
-        let sender = sender; // which an error drops, so that the encoder waits no longer
-        for rows in &bands.rows {
-            // Nobody listens where encoding has failed, which is told below.
-            let _ = sender.send((rows.clone(), planes(&bands.draw(rows)?)));
-        }
-        or_resume(encoding.join()).context("cannot encode the figure as JPEG")
-    })?;
-    Ok(file)
-}
-
-/// A picture as JPEG, of a quality for screens.
-///
-/// # Errors
-/// Where it is larger than the format holds.
-pub fn encode_jpeg(picture: &RgbImage) -> Result<Vec<u8>> {
-    let (width, height) = picture.dimensions();
-    let (width, height) = (u16::try_from(width)?, u16::try_from(height)?);
-    let mut file = Vec::new();
-    Encoder::new(&mut file, SCREEN_QUALITY)
-        .encode(picture.as_raw(), width, height, ColorType::Rgb)
-        .context("cannot encode the picture as JPEG")?;
-    Ok(file)
-}
-
-/// A figure as PNG, with its density.
-fn png_of(bands: &Bands<'_, '_>) -> Result<Vec<u8>> {
-    let mut file = Vec::new();
-    let mut encoder = png_encoder(&mut file, bands.page.width, bands.page.height);
-    let per_metre = (f64::from(DENSITY) * INCHES_PER_METRE).round() as u32;
-    encoder.set_pixel_dims(Some(png::PixelDimensions {
-        xppu: per_metre,
-        yppu: per_metre,
-        unit: png::Unit::Meter,
-    }));
-    let mut writer = encoder.write_header()?;
-    let mut stream = writer.stream_writer()?;
-    for rows in &bands.rows {
-        stream.write_all(&bands.draw(rows)?)?;
-    }
-    stream.finish()?;
-    writer.finish()?;
-    Ok(file)
-}
-
-/// A PNG of RGB pixels.
-fn png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
-    let mut file = Vec::new();
-    let mut writer = png_encoder(&mut file, width, height).write_header()?;
-    writer.write_image_data(pixels)?;
-    writer.finish()?;
-    Ok(file)
-}
-
-fn png_encoder(file: &mut Vec<u8>, width: u32, height: u32) -> png::Encoder<'_, &mut Vec<u8>> {
-    let mut encoder = png::Encoder::new(file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Fast);
-    encoder
+    RgbImage::from_raw(width, height, scaled.into_vec()).context("a picture is incomplete")
 }
 
 #[cfg(test)]
 impl Sheet<'_> {
     /// The page before it is encoded.
     pub fn pixels(&self) -> RgbImage {
-        let bands = Bands::of(self, self.page().unwrap());
-        let pixels = bands.rows.iter().flat_map(|rows| bands.draw(rows).unwrap());
-        let (width, height) = (bands.page.width, bands.page.height);
-        RgbImage::from_raw(width, height, pixels.collect()).unwrap()
+        let page = self.page().unwrap();
+        let bands = page.bands();
+        let pixels = bands.flat_map(|rows| page.draw(&rows).unwrap().into_raw());
+        RgbImage::from_raw(page.width, page.height, pixels.collect()).unwrap()
     }
 
     /// The same, drawn at once.
     pub fn pixels_at_once(&self) -> RgbImage {
-        let bands = Bands::of(self, self.page().unwrap());
-        let (width, height) = (bands.page.width, bands.page.height);
-        RgbImage::from_raw(width, height, bands.draw(&(0..height)).unwrap()).unwrap()
+        let page = self.page().unwrap();
+        page.draw(&(0..page.height)).unwrap()
     }
 
     /// The height of the page, pixels.
@@ -662,29 +311,40 @@ impl Sheet<'_> {
 
     /// The number of bands that it is drawn in.
     pub fn bands(&self) -> usize {
-        Bands::of(self, self.page().unwrap()).rows.len()
+        self.page().unwrap().bands().count()
     }
 
-    /// The areas of the crosses of this colour, in the order of drawing.
-    pub fn crosses_of(&self, rgb: Rgb) -> Vec<Bounds> {
-        let of = |mark: &Mark<'_>| match mark {
-            Mark::Cross { area, colour, .. } if *colour == rgb => Some(*area),
-            _ => None,
-        };
-        self.marks.iter().filter_map(of).collect()
+    /// The areas of the shapes of this colour, in the order of drawing.
+    pub fn shapes_of(&self, colour: Rgb) -> Vec<Bounds> {
+        let of = |mark: &&Mark<'_>| matches!(&mark.ink, Ink::Shape(_, own) if *own == colour);
+        self.marks.iter().filter(of).map(|mark| mark.area).collect()
+    }
+
+    /// The areas of the rectangles of this colour, in the order of drawing.
+    pub fn fills_of(&self, colour: Rgb) -> Vec<Bounds> {
+        let of = |mark: &&Mark<'_>| matches!(&mark.ink, Ink::Fill(own) if *own == colour);
+        self.marks.iter().filter(of).map(|mark| mark.area).collect()
+    }
+
+    /// The areas of the pictures, in the order of drawing.
+    pub fn pictures(&self) -> Vec<Bounds> {
+        let of = |mark: &&Mark<'_>| matches!(mark.ink, Ink::Picture(..));
+        self.marks.iter().filter(of).map(|mark| mark.area).collect()
     }
 
     /// Where each text leaves ink.
     pub fn inks(&self) -> Vec<Bounds> {
-        let ink = |mark: &Mark<'_>| match mark {
-            Mark::Text {
-                text,
-                at,
-                lettering,
-            } => lettering.ink(text, *at),
+        let of = |mark: &&Mark<'_>| matches!(mark.ink, Ink::Text(..));
+        self.marks.iter().filter(of).map(|mark| mark.area).collect()
+    }
+
+    /// Each text.
+    pub fn texts(&self) -> Vec<String> {
+        let of = |mark: &Mark<'_>| match &mark.ink {
+            Ink::Text(text, ..) => Some(text.clone()),
             _ => None,
         };
-        self.marks.iter().filter_map(ink).collect()
+        self.marks.iter().filter_map(of).collect()
     }
 }
 
@@ -710,6 +370,8 @@ pub fn assert_equal_margins(pixels: &RgbImage) {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::super::text::Weight;
     use super::*;
 
@@ -759,7 +421,7 @@ mod tests {
             let top = row * 70;
             sheet.picture(area(0, top, 60, top + 60), &picture, Scaling::Smooth);
         }
-        assert_eq!(sheet.bands(), 5);
+        assert_eq!(sheet.bands(), 6); // the first is the margin above
         let file = sheet.encode(FigureFormat::Jpg).unwrap();
         let decoded = image::load_from_memory(&file).unwrap().to_rgb8();
         let page = sheet.pixels();
@@ -794,6 +456,71 @@ mod tests {
                 assert_eq!(error.root_cause().to_string(), "it is gone");
             }
         }
+    }
+
+    fn described() -> Sheet<'static> {
+        let about = About {
+            software: "prism 9.9".to_owned(),
+            network: "network n, layer <l> & \"m\"".to_owned(),
+            command: "prism 'é <&>.jpg' --model n".to_owned(),
+        };
+        Sheet { about, ..sheet() }
+    }
+
+    #[test]
+    fn a_png_says_where_it_is_from() {
+        let file = described().encode(FigureFormat::Png).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(&file))
+            .read_info()
+            .unwrap();
+        let info = reader.info();
+        let plain: Vec<(&str, &str)> = info
+            .uncompressed_latin1_text
+            .iter()
+            .map(|chunk| (chunk.keyword.as_str(), chunk.text.as_str()))
+            .collect();
+        let network = "network n, layer <l> & \"m\"";
+        assert_eq!(plain, [("Software", "prism 9.9"), ("Description", network)]);
+        let [wide] = &info.utf8_text[..] else {
+            panic!("one text beyond ASCII")
+        };
+        assert_eq!(wide.keyword, "Comment");
+        assert_eq!(wide.get_text().unwrap(), "prism 'é <&>.jpg' --model n");
+    }
+
+    /// Walks over the segments of the file up to its pixels.
+    #[test]
+    fn a_jpeg_says_where_it_is_from() {
+        let file = described().encode(FigureFormat::Jpg).unwrap();
+        let mut comments = Vec::new();
+        let mut at = 2;
+        while file[at..at + 2] != [0xff, 0xda] {
+            assert_eq!(file[at], 0xff);
+            let length = usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+            let data = &file[at + 4..at + 2 + length];
+            if file[at + 1] == 0xfe {
+                comments.push(String::from_utf8(data.to_vec()).unwrap());
+            }
+            at += 2 + length;
+        }
+        let expected = "Software: prism 9.9\nDescription: network n, layer <l> & \"m\"\nComment: prism 'é <&>.jpg' --model n";
+        assert_eq!(comments, [expected]);
+        let decoded = image::load_from_memory(&file).unwrap();
+        assert_eq!((decoded.width(), decoded.height()), (200, 120));
+    }
+
+    #[test]
+    fn an_svg_says_where_it_is_from() {
+        let file = described().encode(FigureFormat::Svg).unwrap();
+        let svg = String::from_utf8(file).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let first = document.root_element().first_element_child().unwrap();
+        assert_eq!(first.tag_name().name(), "metadata");
+        let lines: Vec<&str> = first.text().unwrap().lines().collect();
+        assert_eq!(lines[1], "Description: network n, layer <l> & \"m\"");
+        assert_eq!(lines[2], "Comment: prism 'é <&>.jpg' --model n");
+        let plain = sheet().encode(FigureFormat::Svg).unwrap();
+        assert!(!String::from_utf8(plain).unwrap().contains("metadata"));
     }
 
     #[test]
@@ -856,8 +583,8 @@ mod tests {
         let image = RgbImage::from_raw(4, 1, row).unwrap();
         let scaled = resized(&mut Resizer::new(), &image, (8, 1), Scaling::Smooth).unwrap();
         let expected = [0, 60, 212, 220, 74, 35, 98, 128];
-        for (pixel, value) in scaled.chunks(3).zip(expected) {
-            assert!(pixel[0].abs_diff(value) <= 1, "{scaled:?}");
+        for (pixel, value) in scaled.pixels().zip(expected) {
+            assert!(pixel.0[0].abs_diff(value) <= 1, "{scaled:?}");
         }
     }
 
@@ -866,33 +593,55 @@ mod tests {
         let image = RgbImage::from_fn(7, 7, |x, y| image::Rgb([x as u8 * 30, y as u8 * 30, 77]));
         let mut resizer = Resizer::new();
         let scaled = resized(&mut resizer, &image, (448, 448), Scaling::Blocks).unwrap();
-        let scaled = RgbImage::from_raw(448, 448, scaled).unwrap();
         for (x, y, pixel) in scaled.enumerate_pixels() {
             assert_eq!(pixel, image.get_pixel(x / 64, y / 64), "{x} {y}");
         }
     }
 
     #[test]
-    fn a_cross_fills_its_square_and_no_more() {
+    fn a_polygon_covers_its_area_with_soft_edges() {
         let mut sheet = Sheet::default();
-        sheet.cross(area(0, 0, 20, 20), 4.0, [200, 0, 0]);
+        sheet.shape(
+            vec![(10.0, 0.0), (20.0, 10.0), (10.0, 20.0), (0.0, 10.0)],
+            [200, 0, 0],
+        );
         let pixels = sheet.pixels();
         let at = |x: u32, y: u32| pixels.get_pixel(MARGIN as u32 + x, MARGIN as u32 + y).0;
-        // On both diagonals; their ends are round and touch the sides.
-        for (x, y) in [(10, 10), (2, 2), (17, 2), (2, 17), (17, 17), (5, 14)] {
+        for (x, y) in [(10, 10), (2, 10), (17, 10), (10, 2), (6, 6), (13, 13)] {
             assert_eq!(at(x, y), [200, 0, 0], "{x} {y}");
         }
-        for (x, y) in [(10, 3), (3, 10), (16, 10), (10, 16), (0, 5)] {
+        for (x, y) in [(0, 0), (19, 0), (3, 3), (19, 19)] {
             assert_eq!(at(x, y), WHITE, "{x} {y}");
         }
-        assert!(
-            pixels.pixels().any(|p| (1..255).contains(&p.0[1])),
-            "no soft edge"
-        );
+        // An edge cuts this pixel in two: (255 + 200) / 2 and 255 / 2.
+        assert_eq!(at(5, 4), [228, 128, 128]);
         assert_equal_margins(&pixels);
         let svg = String::from_utf8(sheet.encode(FigureFormat::Svg).unwrap()).unwrap();
-        let path = "M42.00 42.00l16.00 16.00m0 -16.00l-16.00 16.00";
-        assert!(svg.contains(path), "{svg}");
+        assert!(
+            svg.contains("50.00,40.00 60.00,50.00 50.00,60.00 40.00,50.00"),
+            "{svg}"
+        );
+    }
+
+    #[test]
+    fn later_marks_cover_earlier_ones() {
+        let picture = RgbImage::from_pixel(8, 8, image::Rgb([0, 0, 90]));
+        let mut sheet = sheet();
+        sheet.picture(area(0, 10, 20, 30), &picture, Scaling::Smooth);
+        sheet.fill(area(5, 15, 10, 20), [9, 9, 9]);
+        let pixels = sheet.pixels();
+        // The first mark begins at (-30, 5).
+        let at = |x: i32, y: i32| {
+            pixels
+                .get_pixel((x + 30 + MARGIN) as u32, (y - 5 + MARGIN) as u32)
+                .0
+        };
+        assert_eq!(
+            [at(-1, 12), at(2, 12), at(7, 17)],
+            [[180, 20, 20], [0, 0, 90], [9, 9, 9]]
+        );
+        let svg = String::from_utf8(sheet.encode(FigureFormat::Svg).unwrap()).unwrap();
+        assert!(svg.find("<image") < svg.find("#090909"), "{svg}");
     }
 
     #[test]

@@ -1,39 +1,30 @@
 //! Text: the embedded font, measured and drawn the same way.
 //!
-//! plotters draws and measures text through [`BackendTextStyle`]. Its own
-//! implementation on `ab_glyph` puts every glyph on a whole pixel and drops the
-//! bearing on its left, which shows at small sizes; [`Lettering`] is one that
-//! keeps both, and knows where the ink of a text will be.
+//! plotters puts every glyph on a whole pixel and drops the bearing on its left, which shows
+//! at small sizes. [`Lettering`] keeps both, and knows where the ink of a text will be.
 
-use std::convert::Infallible;
 use std::sync::LazyLock;
 
 use ab_glyph::{Font, FontRef, OutlinedGlyph, PxScale, ScaleFont, point};
-use plotters_backend::text_anchor::{HPos, Pos, VPos};
-use plotters_backend::{
-    BackendColor, BackendCoord, BackendTextStyle, FontFamily, FontStyle, FontTransform,
-};
 
 use super::colormap::Rgb;
 
 /// What a viewer of an SVG may use in place of the embedded font, in the order of likeness.
-const FAMILIES: &str = "Open Sans, Noto Sans, Segoe UI, Helvetica, Arial, sans-serif";
+pub const FAMILIES: &str = "Open Sans, Noto Sans, Segoe UI, Helvetica, Arial, sans-serif";
 
-/// plotters' SVG backend takes the top of a text to be this far above the baseline, in em.
-const TOP_TO_BASELINE: f32 = 0.76;
+/// The files of the embedded font.
+pub const REGULAR: &[u8] = include_bytes!("../../assets/fonts/OpenSans-Regular.ttf");
+pub const SEMIBOLD: &[u8] = include_bytes!("../../assets/fonts/OpenSans-Semibold.ttf");
 
-/// plotters' SVG backend divides the size of a font by this to get the em.
-const SVG_SIZE_OF_EM: f64 = 1.24;
+/// From ascent to descent, in em (the font's own): the size that ab_glyph and plotters go by.
+pub const LINE_HEIGHT: f32 = 2789.0 / 2048.0;
 
 /// Height of a capital, in em (the font's own).
 pub const CAP_HEIGHT: f32 = 1462.0 / 2048.0;
 
 const ELLIPSIS: char = '…';
 
-static REGULAR: LazyLock<FontRef<'static>> =
-    LazyLock::new(|| embedded(include_bytes!("../../assets/fonts/OpenSans-Regular.ttf")));
-static SEMIBOLD: LazyLock<FontRef<'static>> =
-    LazyLock::new(|| embedded(include_bytes!("../../assets/fonts/OpenSans-Semibold.ttf")));
+static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| [REGULAR, SEMIBOLD].map(embedded));
 
 fn embedded(bytes: &'static [u8]) -> FontRef<'static> {
     FontRef::try_from_slice(bytes).expect("the embedded font is a TrueType file")
@@ -64,6 +55,26 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The rectangle of a size whose left upper corner is at `(left, top)`.
+    pub fn sized((left, top): (i32, i32), (width, height): (i32, i32)) -> Self {
+        Self {
+            left,
+            top,
+            right: left + width,
+            bottom: top + height,
+        }
+    }
+
+    /// The rectangle with `by` more pixels on each side.
+    pub fn grown(self, by: i32) -> Self {
+        Self {
+            left: self.left - by,
+            top: self.top - by,
+            right: self.right + by,
+            bottom: self.bottom + by,
+        }
+    }
+
     /// The smallest rectangle around both.
     pub fn union(self, other: Self) -> Self {
         Self {
@@ -127,22 +138,17 @@ impl Lettering {
 
     /// Where `text` leaves ink when its baseline passes through `(x, y)`; `None`
     /// for text without ink.
-    pub fn ink(&self, text: &str, (x, y): BackendCoord) -> Option<Bounds> {
+    pub fn ink(&self, text: &str, (x, y): (i32, i32)) -> Option<Bounds> {
         let mut ink: Option<Bounds> = None;
         let length = self.walk(text, |glyph| {
             let area = pixels(&glyph);
             ink = Some(ink.map_or(area, |sum| sum.union(area)));
         });
         let ink = ink?.shifted(-self.start(length.ceil() as i32), 0);
-        let ink = if self.upwards {
-            Bounds {
-                left: ink.top,
-                top: 1 - ink.right,
-                right: ink.bottom,
-                bottom: 1 - ink.left,
-            }
-        } else {
-            ink
+        let (width, height) = (ink.right - ink.left, ink.bottom - ink.top);
+        let ink = match self.upwards {
+            true => Bounds::sized((ink.top, 1 - ink.right), (height, width)),
+            false => ink,
         };
         Some(ink.shifted(x, y))
     }
@@ -174,13 +180,8 @@ impl Lettering {
     }
 
     fn font(&self) -> ab_glyph::PxScaleFont<&'static FontRef<'static>> {
-        let font: &FontRef<'static> = match self.weight {
-            Weight::Regular => &REGULAR,
-            Weight::Semibold => &SEMIBOLD,
-        };
-        // ab_glyph's scale is the height from ascent to descent.
-        let per_em = font.height_unscaled() / font.units_per_em().unwrap_or(1000.0);
-        font.into_scaled(PxScale::from(self.em * per_em))
+        let font: &FontRef<'static> = &FONTS[self.weight as usize];
+        font.into_scaled(PxScale::from(self.em * LINE_HEIGHT))
     }
 
     /// Calls `visit` with the outline of every glyph, its baseline at y = 0, and
@@ -213,103 +214,29 @@ impl Lettering {
         }
     }
 
-    /// Distance from what plotters takes for the top of the text to its baseline.
-    fn drop(&self) -> i32 {
-        (TOP_TO_BASELINE * self.em).round() as i32
-    }
-
-    /// The position to give to a backend so that the baseline passes through `(x, y)`.
-    pub fn position(&self, (x, y): BackendCoord) -> BackendCoord {
-        if self.upwards {
-            (x - self.drop(), y)
-        } else {
-            (x, y - self.drop())
-        }
-    }
-}
-
-impl BackendTextStyle for Lettering {
-    type FontError = Infallible;
-
-    fn color(&self) -> BackendColor {
-        let [r, g, b] = self.colour;
-        BackendColor {
-            alpha: 1.0,
-            rgb: (r, g, b),
-        }
-    }
-
-    fn size(&self) -> f64 {
-        // Rounded: f32 to f64 leaves a tail of digits in the SVG.
-        (f64::from(self.em) * 100.0).round() / 100.0 * SVG_SIZE_OF_EM
-    }
-
-    fn transform(&self) -> FontTransform {
-        if self.upwards {
-            FontTransform::Rotate270
-        } else {
-            FontTransform::None
-        }
-    }
-
-    fn style(&self) -> FontStyle {
-        match self.weight {
-            Weight::Regular => FontStyle::Normal,
-            Weight::Semibold => FontStyle::Bold,
-        }
-    }
-
-    fn anchor(&self) -> Pos {
-        let horizontal = match self.align {
-            Align::Start => HPos::Left,
-            Align::Middle => HPos::Center,
-            Align::End => HPos::Right,
-        };
-        Pos::new(horizontal, VPos::Top)
-    }
-
-    fn family(&self) -> FontFamily<'_> {
-        FontFamily::Name(FAMILIES)
-    }
-
-    fn layout_box(&self, text: &str) -> Result<(BackendCoord, BackendCoord), Infallible> {
-        let length = self.length(text).ceil() as i32;
-        Ok(((0, 0), (length, self.em.ceil() as i32)))
-    }
-
-    fn draw<E, DrawFunc: FnMut(i32, i32, BackendColor) -> Result<(), E>>(
-        &self,
-        text: &str,
-        (x, y): BackendCoord,
-        mut draw: DrawFunc,
-    ) -> Result<Result<(), E>, Infallible> {
-        let baseline = y + self.drop();
-        let mut drawn = Ok(());
+    /// Calls `mark` with each pixel that `text` touches and how much of it, when its baseline
+    /// passes through `(x, y)`.
+    pub fn draw(&self, text: &str, (x, y): (i32, i32), mut mark: impl FnMut((i32, i32), f32)) {
+        let start = self.start(self.length(text).ceil() as i32);
         self.walk(text, |glyph| {
             let corner = pixels(&glyph);
-            glyph.draw(|gx, gy, coverage| {
-                if drawn.is_ok() && coverage > 0.0 {
-                    drawn = draw(
-                        x + corner.left + gx as i32,
-                        baseline + corner.top + gy as i32,
-                        self.color().mix(f64::from(coverage.min(1.0))),
-                    );
-                }
+            glyph.draw(|right, down, cover| {
+                let (along, below) = (corner.left + right as i32 - start, corner.top + down as i32);
+                let place = match self.upwards {
+                    true => (x + below, y - along),
+                    false => (x + along, y + below),
+                };
+                mark(place, cover);
             });
         });
-        Ok(drawn)
     }
 }
 
 /// The pixels that a glyph touches.
 fn pixels(glyph: &OutlinedGlyph) -> Bounds {
     let bounds = glyph.px_bounds();
-    Bounds {
-        left: bounds.min.x as i32,
-        top: bounds.min.y as i32,
-        right: bounds.max.x as i32,
-        bottom: bounds.max.y as i32,
-    }
+    let corner = (bounds.min.x as i32, bounds.min.y as i32);
+    Bounds::sized(corner, (bounds.width() as i32, bounds.height() as i32))
 }
 
 /// Characters that join, direct or vary others. A font without them would show
@@ -325,7 +252,7 @@ pub fn has_glyphs(text: &str) -> bool {
     let mut marks = text
         .chars()
         .filter(|&c| !c.is_control() && !leaves_no_mark(c));
-    marks.all(|c| REGULAR.glyph_id(c).0 != 0)
+    marks.all(|c| FONTS[0].glyph_id(c).0 != 0)
 }
 
 /// `text` as one line that XML can hold: control characters, line breaks and
@@ -369,26 +296,17 @@ mod tests {
                 let text = "jÅg_ψЖ: 0.91";
                 let expected = style.ink(text, (100, 100)).unwrap();
                 let mut seen: Option<Bounds> = None;
-                let (x, y) = style.position((100, 100));
-                let length = style.length(text).ceil() as i32;
-                let transform = style.transform();
-                style
-                    .draw(text, (0, 0), |px, py, colour| {
-                        let (px, py) = transform.transform(px - style.start(length), py);
-                        let (px, py) = (px + x, py + y);
-                        let pixel = Bounds {
-                            left: px,
-                            top: py,
-                            right: px + 1,
-                            bottom: py + 1,
-                        };
-                        if colour.alpha > 0.0 {
-                            seen = Some(seen.map_or(pixel, |sum| sum.union(pixel)));
-                        }
-                        Ok::<(), ()>(())
-                    })
-                    .unwrap()
-                    .unwrap();
+                style.draw(text, (100, 100), |(px, py), cover| {
+                    let pixel = Bounds {
+                        left: px,
+                        top: py,
+                        right: px + 1,
+                        bottom: py + 1,
+                    };
+                    if cover > 0.0 {
+                        seen = Some(seen.map_or(pixel, |sum| sum.union(pixel)));
+                    }
+                });
                 let seen = seen.unwrap();
                 assert_eq!(seen.union(expected), expected, "{align:?} {upwards}");
                 assert!((seen.left - expected.left).abs() <= 1);

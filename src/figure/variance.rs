@@ -1,71 +1,56 @@
-//! The variance figure: how much of the variance each principal component holds.
+//! The variance figure: how much of the variance the components hold.
+
+use std::cell::Cell;
 
 use anyhow::{Result, bail};
+use plotters::chart::ChartBuilder;
+use plotters::coord::combinators::IntoLogRange;
+use plotters::element::Rectangle;
+use plotters::series::LineSeries;
+use plotters::style::{Color, TRANSPARENT};
 
-use super::FigureFormat;
 use super::colormap::Rgb;
+use super::paper::{Entry, draw_legend, font, ink, on_paper, px};
 use super::sheet::Sheet;
-use super::text::{Align, Bounds, CAP_HEIGHT, Lettering, Weight};
+use super::text::{Lettering, Weight};
+use super::{About, FigureFormat, INK, SOFT_INK};
 
-/// The plot, in pixels; with its labels and margins the figure is about 1600x1000.
-const PLOT_WIDTH: i32 = 1400;
-const PLOT_HEIGHT: i32 = 810;
+/// Size of the plot with its labels, and of the space for these, in pixels.
+const PLOT: (i32, i32) = (1260, 900);
+const LABELS: (i32, i32) = (140, 96);
 
-/// Up to here every bar is as wide as the others. With more, equal bars would
-/// become hairlines, the coloured three first of all: then the axis is logarithmic,
-/// wide for the components that matter, and still shows all of them.
-const MOST_EQUAL_BARS: usize = 60;
+/// From the plot to the legend on its right.
+const LEGEND_GAP: i32 = 28;
 
-/// With more equal bars only every fifth carries its number.
-const MOST_LABELLED_BARS: usize = 24;
+/// The first three components, as they colour the maps; the green is lighter than the red, which
+/// colour-blind readers see.
+const COLOURS: [Rgb; 3] = [[178, 34, 44], [110, 190, 120], [50, 100, 190]];
+const FURTHER: Rgb = [112, 114, 120];
 
-const WIDEST_BAR: f64 = 150.0;
-
-/// Bars narrower than this touch each other.
-const NARROWEST_WITH_GAP: f64 = 6.0;
-
-/// The first three components, as they colour the maps.
-const COLOURS: [Rgb; 3] = [[205, 68, 72], [72, 158, 92], [62, 112, 182]];
-const FURTHER: Rgb = [176, 181, 189];
-
-const INK: Rgb = [26, 26, 28];
-const SOFT_INK: Rgb = [92, 94, 100];
 const GRID: Rgb = [228, 230, 233];
-const BOX_LINE: Rgb = [200, 203, 208];
-const WHITE: Rgb = [255, 255, 255];
 
-const TICK_EM: f32 = 22.0;
+const TITLE_EM: f32 = 30.0;
 const LABEL_EM: f32 = 25.0;
-const BOX_EM: f32 = 25.0;
+const TICK_EM: f32 = 22.0;
 
-const AXIS_WIDTH: i32 = 2;
-const TICK_LENGTH: i32 = 9;
-
-/// The box and what is in it, in pixels.
-const BOX_WIDTH: i32 = 396;
-const BOX_PADDING: i32 = 24;
-const BOX_PITCH: i32 = 42;
-const SWATCH: i32 = 22;
-
-/// White between the box and bars beneath it.
-const BOX_CLEARANCE: i32 = 24;
-
-/// About this many lines across the plot.
-const GRID_LINES: f64 = 6.0;
+/// The number of points of the curve.
+const POINTS: u32 = 120;
 
 /// A sum of squares over its total may come out a little below zero.
 const ROUNDING: f64 = 1e-6;
 
-/// Draws a bar per principal component, the first three in the colours they have
-/// in the maps, and a box with the shares of these three, and encodes the figure.
+/// Draws the share of variance that the first components hold together, as a curve over their
+/// number, with the first three as steps in the colours they have in the maps, and encodes the
+/// figure. All steps have the same width, so areas are proportional to shares.
 ///
-/// `ratios` are the components' shares of the variance, as fractions of 1, in
-/// descending order; each is drawn, up to 2048 and more.
+/// `ratios` are the components' shares of the variance, as fractions of 1, in descending order.
 ///
 /// # Errors
 /// If there are no ratios, or one is negative, above 1 or not a finite number.
-pub fn draw_variance(ratios: &[f64], format: FigureFormat) -> Result<Vec<u8>> {
-    compose(ratios)?.encode(format)
+pub fn draw_variance(ratios: &[f64], about: &About, format: FigureFormat) -> Result<Vec<u8>> {
+    let mut sheet = compose(ratios)?;
+    sheet.about = about.clone();
+    sheet.encode(format)
 }
 
 fn compose(ratios: &[f64]) -> Result<Sheet<'static>> {
@@ -80,270 +65,135 @@ fn compose(ratios: &[f64]) -> Result<Sheet<'static>> {
             );
         }
     }
-    let axis = ComponentAxis::new(ratios.len());
-    let frame = Bounds {
-        left: PLOT_WIDTH - BOX_WIDTH,
-        top: 0,
-        right: PLOT_WIDTH,
-        bottom: box_height(ratios.len().min(3)),
-    };
-    let scale = ShareScale::new(ratios, &axis, frame);
-
+    let sums = running_sums(ratios);
     let mut sheet = Sheet::default();
-    draw_grid(&mut sheet, &scale);
-    for (index, &ratio) in ratios.iter().enumerate() {
-        let (left, right) = axis.bar(index);
-        let area = Bounds {
-            left,
-            top: scale.top_of(ratio),
-            right,
-            bottom: PLOT_HEIGHT,
-        };
-        if area.top < area.bottom {
-            sheet.fill(area, COLOURS.get(index).copied().unwrap_or(FURTHER));
-        }
-    }
-    draw_component_axis(&mut sheet, &axis);
-    draw_box(&mut sheet, frame, ratios);
+    let title = Lettering::new(Weight::Semibold, TITLE_EM, INK);
+    sheet.text(&heading(ratios), (LABELS.0, -84), title);
+    let further = Lettering::new(Weight::Regular, LABEL_EM, SOFT_INK);
+    sheet.text(&subheading(&sums), (LABELS.0, -42), further);
+    draw_chart(&mut sheet, ratios, &sums)?;
     Ok(sheet)
 }
 
-/// The horizontal axis: where each component's bar stands.
-struct ComponentAxis {
-    count: usize,
-    logarithmic: bool,
+/// The shares of the first 0, 1, 2, ... components together.
+fn running_sums(ratios: &[f64]) -> Vec<f64> {
+    let mut sums = vec![0.0];
+    let mut sum = 0.0f64;
+    for ratio in ratios {
+        sum = (sum + ratio.max(0.0)).min(1.0);
+        sums.push(sum);
+    }
+    sums
 }
 
-impl ComponentAxis {
-    fn new(count: usize) -> Self {
-        Self {
-            count,
-            logarithmic: count > MOST_EQUAL_BARS,
-        }
-    }
-
-    /// Left and right end of the space for the component, in pixels.
-    fn slot(&self, index: usize) -> (f64, f64) {
-        let at = |position: usize| {
-            let part = if self.logarithmic {
-                ((position + 1) as f64).ln() / ((self.count + 1) as f64).ln()
-            } else {
-                position as f64 / self.count as f64
-            };
-            part * f64::from(PLOT_WIDTH)
-        };
-        (at(index), at(index + 1))
-    }
-
-    /// Left and right end of the component's bar, at least one pixel apart.
-    fn bar(&self, index: usize) -> (i32, i32) {
-        let (left, right) = self.slot(index);
-        let width = right - left;
-        let (left, right) = if self.logarithmic {
-            let gap = if width < NARROWEST_WITH_GAP { 0.0 } else { 1.0 };
-            (left + gap, right)
-        } else {
-            let half = (0.8 * width).min(WIDEST_BAR) / 2.0;
-            let middle = (left + right) / 2.0;
-            (middle - half, middle + half)
-        };
-        let left = (left.round() as i32).min(PLOT_WIDTH - 1);
-        (left, (right.round() as i32).max(left + 1))
-    }
-
-    fn middle(&self, index: usize) -> i32 {
-        let (left, right) = self.bar(index);
-        (left + right) / 2
-    }
-
-    /// Numbers of the components (from 1) that may be labelled, the most important first.
-    fn candidates(&self) -> Vec<usize> {
-        let mut numbers = vec![1, self.count];
-        if self.logarithmic {
-            let decades = || {
-                (0..)
-                    .map(|d| 10usize.pow(d))
-                    .take_while(|d| *d <= self.count)
-            };
-            for lead in [1, 2, 5, 3] {
-                numbers.extend(decades().map(|decade| lead * decade));
-            }
-        } else {
-            let step = if self.count <= MOST_LABELLED_BARS {
-                1
-            } else {
-                5
-            };
-            numbers.extend((step..).step_by(step).take_while(|n| *n <= self.count));
-        }
-        numbers.retain(|n| *n <= self.count);
-        numbers
+fn heading(ratios: &[f64]) -> String {
+    let share = percent(running_sums(ratios)[ratios.len().min(3)]);
+    match ratios.len() {
+        1 => format!("The map's only component holds {share} of the variance"),
+        2 => format!("The map's two colours hold {share} of the variance"),
+        _ => format!("The map's three colours hold {share} of the variance"),
     }
 }
 
-/// The vertical axis: shares of the variance.
-struct ShareScale {
-    /// The share at the top of the plot.
-    top: f64,
-    /// Shares between two grid lines.
-    step: f64,
-}
-
-impl ShareScale {
-    /// A scale on which all bars fit, those beneath the box too.
-    fn new(ratios: &[f64], axis: &ComponentAxis, frame: Bounds) -> Self {
-        let largest = ratios.iter().copied().fold(0.0, f64::max);
-        let beneath = (0..ratios.len())
-            .filter(|&index| axis.bar(index).1 > frame.left - BOX_CLEARANCE)
-            .map(|index| ratios[index])
-            .fold(0.0, f64::max);
-        let free = PLOT_HEIGHT - frame.bottom - BOX_CLEARANCE;
-        let needed = largest.max(beneath * f64::from(PLOT_HEIGHT) / f64::from(free));
-        let needed = if needed > 0.0 { needed } else { 1.0 };
-        let step = round_step(needed / GRID_LINES);
-        // The last grid line is the top, except where that would be a share above 1.
-        let top = (needed / step - 1e-9).ceil() * step;
-        Self {
-            top: if needed <= 1.0 { top.min(1.0) } else { needed },
-            step,
-        }
+/// How much is left, and how many components hold most of the variance.
+fn subheading(sums: &[f64]) -> String {
+    let count = sums.len() - 1;
+    if count <= 3 {
+        return "There are no further components".to_owned();
     }
-
-    fn y(&self, share: f64) -> i32 {
-        PLOT_HEIGHT - (share / self.top * f64::from(PLOT_HEIGHT)).round() as i32
-    }
-
-    /// Top of a bar; one that is not zero is at least a pixel high.
-    fn top_of(&self, ratio: f64) -> i32 {
-        let least = if ratio > 0.0 { 1 } else { 0 };
-        self.y(ratio.max(0.0)).min(PLOT_HEIGHT - least)
-    }
-
-    /// The grid lines' shares; none above 1.
-    fn ticks(&self) -> Vec<f64> {
-        (0..)
-            .map(|line| f64::from(line) * self.step)
-            .take_while(|share| *share <= self.top.min(1.0) + 1e-9)
-            .collect()
-    }
-
-    fn label(&self, share: f64) -> String {
-        let decimals = (-(self.step * 100.0).log10() - 1e-9).ceil().max(0.0);
-        // A step of 2.5 needs a decimal more than one of 2 or 5.
-        let uneven = ((self.step * 100.0) * 10f64.powf(decimals)).fract();
-        let decimals = decimals as usize + usize::from((0.1..0.9).contains(&uneven));
-        format!("{:.decimals$} %", share * 100.0)
-    }
-}
-
-/// The next number of the form 1, 2, 2.5 or 5 times a power of ten.
-fn round_step(step: f64) -> f64 {
-    let power = 10f64.powf(step.log10().floor());
-    [1.0, 2.0, 2.5, 5.0]
-        .into_iter()
-        .map(|lead| lead * power)
-        .find(|rounded| *rounded >= step * (1.0 - 1e-9))
-        .unwrap_or(10.0 * power)
-}
-
-fn draw_grid(sheet: &mut Sheet<'_>, scale: &ShareScale) {
-    let style = Lettering::new(Weight::Regular, TICK_EM, SOFT_INK).aligned(Align::End);
-    let half_cap = (CAP_HEIGHT * TICK_EM / 2.0).round() as i32;
-    let mut widest: f32 = 0.0;
-    for share in scale.ticks() {
-        let y = scale.y(share);
-        sheet.fill(line(0, y, PLOT_WIDTH, 1), GRID);
-        let label = scale.label(share);
-        widest = widest.max(style.length(&label));
-        sheet.text(&label, (-16, y + half_cap), style);
-    }
-    let style = Lettering::new(Weight::Regular, LABEL_EM, INK)
-        .aligned(Align::Middle)
-        .upwards();
-    let baseline = -16 - widest.ceil() as i32 - 28;
-    sheet.text("share of variance", (baseline, PLOT_HEIGHT / 2), style);
-}
-
-fn draw_component_axis(sheet: &mut Sheet<'_>, axis: &ComponentAxis) {
-    sheet.fill(line(0, PLOT_HEIGHT, PLOT_WIDTH, AXIS_WIDTH), SOFT_INK);
-    let style = Lettering::new(Weight::Regular, TICK_EM, SOFT_INK).aligned(Align::Middle);
-    let ticks_end = PLOT_HEIGHT + AXIS_WIDTH + TICK_LENGTH;
-    let baseline = ticks_end + 8 + (CAP_HEIGHT * TICK_EM).round() as i32;
-    let mut taken: Vec<(i32, i32)> = Vec::new();
-    for number in axis.candidates() {
-        let middle = axis.middle(number - 1);
-        let label = number.to_string();
-        let half = (style.length(&label) / 2.0).ceil() as i32 + 9;
-        if taken
-            .iter()
-            .all(|(from, to)| middle + half < *from || middle - half > *to)
-        {
-            taken.push((middle - half, middle + half));
-            let tick = Bounds {
-                left: middle - 1,
-                top: PLOT_HEIGHT + AXIS_WIDTH,
-                right: middle + 1,
-                bottom: ticks_end,
-            };
-            sheet.fill(tick, SOFT_INK);
-            sheet.text(&label, (middle, baseline), style);
-        }
-    }
-    let name = if axis.logarithmic {
-        "principal component (logarithmic scale)"
-    } else {
-        "principal component"
+    let needed = sums.iter().position(|sum| *sum >= 0.9);
+    let most = match needed {
+        Some(needed) => format!("; {} of {} hold 90 %", grouped(needed), grouped(count)),
+        None => String::new(),
     };
-    let style = Lettering::new(Weight::Regular, LABEL_EM, INK).aligned(Align::Middle);
-    sheet.text(name, (PLOT_WIDTH / 2, baseline + 48), style);
-}
-
-/// Height of the box with that many components and their sum.
-fn box_height(components: usize) -> i32 {
-    2 * BOX_PADDING + (components as i32 + 1) * BOX_PITCH
-}
-
-fn draw_box(sheet: &mut Sheet<'_>, frame: Bounds, ratios: &[f64]) {
-    sheet.fill(frame, BOX_LINE);
-    let inner = Bounds {
-        left: frame.left + 1,
-        top: frame.top + 1,
-        right: frame.right - 1,
-        bottom: frame.bottom - 1,
-    };
-    sheet.fill(inner, WHITE);
-    let left = frame.left + BOX_PADDING;
-    let right = frame.right - BOX_PADDING;
-    let half_cap = (CAP_HEIGHT * BOX_EM / 2.0).round() as i32;
-    let shown = ratios.len().min(COLOURS.len());
-    let middle_of = |row: usize| frame.top + BOX_PADDING + row as i32 * BOX_PITCH + BOX_PITCH / 2;
-    let style = Lettering::new(Weight::Regular, BOX_EM, INK);
-    for (row, (ratio, colour)) in ratios.iter().zip(COLOURS).enumerate() {
-        let middle = middle_of(row);
-        let swatch = Bounds {
-            left,
-            top: middle - SWATCH / 2,
-            right: left + SWATCH,
-            bottom: middle + SWATCH / 2,
-        };
-        sheet.fill(swatch, colour);
-        let name = format!("component {}", row + 1);
-        let baseline = middle + half_cap;
-        sheet.text(&name, (left + SWATCH + 14, baseline), style);
-        sheet.text(
-            &percent(*ratio),
-            (right, baseline),
-            style.aligned(Align::End),
-        );
+    let rest = percent(sums[count] - sums[3]);
+    match count {
+        4 => format!("One further component holds {rest}{most}"),
+        _ => format!(
+            "{} further components hold {rest}{most}",
+            grouped(count - 3)
+        ),
     }
-    let middle = middle_of(shown) + 6;
-    let rule = middle - BOX_PITCH / 2 - 3;
-    sheet.fill(line(left, rule, right, 1), BOX_LINE);
-    let strong = Lettering::new(Weight::Semibold, BOX_EM, INK);
-    let sum: f64 = ratios.iter().take(shown).sum();
-    let baseline = middle + half_cap;
-    sheet.text("sum", (left + SWATCH + 14, baseline), strong);
-    sheet.text(&percent(sum), (right, baseline), strong.aligned(Align::End));
+}
+
+fn draw_chart(sheet: &mut Sheet<'_>, ratios: &[f64], sums: &[f64]) -> Result<()> {
+    let count = ratios.len();
+    let (first, last) = (0.72, (count as f64 * 1.08).max(1.4));
+    let labelled = Cell::new(0);
+    // On a logarithmic axis equal factors are equally wide; the steps of 2 and 3 stay apart.
+    let half_step = (last / first).powf(0.022).min(1.18);
+    on_paper(sheet, (0, 0), PLOT, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .y_label_area_size(px(LABELS.0))
+            .x_label_area_size(px(LABELS.1))
+            .build_cartesian_2d((first..last).log_scale(), 0.0..1.0)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .bold_line_style(ink(GRID).stroke_width(px(1) as u32))
+            .light_line_style(TRANSPARENT)
+            .axis_style(ink(SOFT_INK).stroke_width(px(2) as u32))
+            .set_all_tick_mark_size(px(8))
+            .x_labels(60)
+            .x_label_formatter(&|number| tick(*number, &labelled))
+            .y_labels(6)
+            .y_label_formatter(&|share| format!("{:.0} %", 100.0 * share))
+            .label_style(font(TICK_EM, SOFT_INK))
+            .axis_desc_style(font(LABEL_EM, INK))
+            .x_desc("number of components (logarithmic scale)")
+            .y_desc("share of variance that they hold together")
+            .draw()?;
+        let curve = numbers(count).map(|number| (number as f64, sums[number]));
+        let line = ink(FURTHER).stroke_width(px(3) as u32);
+        if count > 1 {
+            chart.draw_series(LineSeries::new(curve, line))?;
+        }
+        for (index, colour) in COLOURS.into_iter().enumerate().take(count) {
+            let number = (index + 1) as f64;
+            let corners = [
+                (number / half_step, sums[index]),
+                (number * half_step, sums[index + 1]),
+            ];
+            chart.draw_series([Rectangle::new(corners, ink(colour).filled())])?;
+        }
+        Ok(())
+    })?;
+    let entries = ratios.iter().zip(COLOURS).zip(1..);
+    let entries = entries.map(|((ratio, colour), number)| Entry {
+        name: format!("component {number}: {}", percent(*ratio)),
+        mark: [(-11.0, -11.0), (11.0, -11.0), (11.0, 11.0), (-11.0, 11.0)].into(),
+        colour,
+    });
+    let origin = (PLOT.0 + LEGEND_GAP, 0);
+    draw_legend(sheet, origin, (LABEL_EM, 36), entries.collect())
+}
+
+/// Numbers of components from 1 to `count`, evenly spread on a logarithmic axis.
+fn numbers(count: usize) -> impl Iterator<Item = usize> {
+    let part = |point: u32| f64::from(point) / f64::from(POINTS);
+    let mut last = 0;
+    (0..=POINTS)
+        .map(move |point| (count as f64).powf(part(point)).round() as usize)
+        .filter(move |number| std::mem::replace(&mut last, *number) != *number)
+}
+
+/// The label of a tick; only 1, 2, 3 and 5 times a power of ten have room for one. plotters asks
+/// twice for the powers.
+fn tick(number: f64, last: &Cell<usize>) -> String {
+    let number = number.round() as usize;
+    match number.to_string().trim_end_matches('0') {
+        "1" | "2" | "5" if last.replace(number) != number => grouped(number),
+        "3" if number == 3 => grouped(number),
+        _ => String::new(),
+    }
+}
+
+/// A number with a comma between thousands.
+fn grouped(number: usize) -> String {
+    match number {
+        0..=9999 => number.to_string(),
+        _ => format!("{},{:03}", number / 1000, number % 1000),
+    }
 }
 
 /// A share as a percentage; what would round to nothing keeps a digit that says so.
@@ -353,16 +203,6 @@ fn percent(share: f64) -> String {
         format!("{share:.2} %")
     } else {
         format!("{share:.1} %")
-    }
-}
-
-/// A horizontal line from `left` to `right`, `width` pixels downwards from `y`.
-fn line(left: i32, y: i32, right: i32, width: i32) -> Bounds {
-    Bounds {
-        left,
-        top: y,
-        right,
-        bottom: y + width,
     }
 }
 
@@ -377,106 +217,76 @@ mod tests {
         powers.into_iter().map(|power| power / sum).collect()
     }
 
-    const COUNTS: [usize; 8] = [1, 2, 3, 24, 49, 61, 512, 2048];
-
-    struct Rect {
-        x: i32,
-        y: i32,
-        width: i32,
-        height: i32,
-    }
-
-    fn hex([r, g, b]: Rgb) -> String {
-        format!("#{r:02X}{g:02X}{b:02X}")
-    }
-
-    /// The filled rectangles of a colour in an SVG, in the order of drawing.
-    fn rects(svg: &str, colour: Rgb) -> Vec<Rect> {
-        let document = roxmltree::Document::parse(svg).unwrap();
-        document
-            .descendants()
-            .filter(|node| node.attribute("fill") == Some(&hex(colour)))
-            .filter(|node| node.tag_name().name() == "rect")
-            .map(|node| {
-                let number = |name| node.attribute(name).unwrap().parse().unwrap();
-                Rect {
-                    x: number("x"),
-                    y: number("y"),
-                    width: number("width"),
-                    height: number("height"),
-                }
-            })
-            .collect()
-    }
-
-    fn texts(svg: &str) -> Vec<String> {
-        let document = roxmltree::Document::parse(svg).unwrap();
-        document
-            .descendants()
-            .filter(|node| node.tag_name().name() == "text")
-            .map(|node| node.text().unwrap().trim().to_owned())
-            .collect()
-    }
-
-    fn svg(ratios: &[f64]) -> String {
-        String::from_utf8(draw_variance(ratios, FigureFormat::Svg).unwrap()).unwrap()
-    }
+    const COUNTS: [usize; 9] = [1, 2, 3, 4, 32, 61, 512, 1280, 4096];
 
     #[test]
-    fn every_component_has_its_bar_in_order() {
-        for count in [4, 49, 512, 2048] {
-            let svg = svg(&spectrum(count, 0.7));
-            let further = rects(&svg, FURTHER);
-            assert_eq!(further.len(), count - 3);
-            assert!(further.windows(2).all(|pair| pair[0].x <= pair[1].x));
-            assert!(further.iter().all(|bar| bar.width >= 1 && bar.height >= 1));
-            for colour in COLOURS {
-                // A bar and a square in the box.
-                assert_eq!(rects(&svg, colour).len(), 2, "{count} {colour:?}");
+    fn the_steps_are_equally_wide_and_as_high_as_the_ratios() {
+        for count in COUNTS {
+            let ratios = spectrum(count, 0.5);
+            let sheet = compose(&ratios).unwrap();
+            let plot = f64::from(PLOT.1 - LABELS.1);
+            let mut below = plot;
+            for (ratio, colour) in ratios.iter().zip(COLOURS) {
+                let [step] = sheet.fills_of(colour)[..] else {
+                    panic!("{count}: a step");
+                };
+                let first = sheet.fills_of(COLOURS[0])[0];
+                let (width, first) = (step.right - step.left, first.right - first.left);
+                assert!(width.abs_diff(first) <= 1 && width > 20, "{count} {width}");
+                let height = f64::from(step.bottom - step.top);
+                assert!((height - (ratio * plot).max(1.0)).abs() < 1.5);
+                assert!(
+                    (f64::from(step.bottom) - below).abs() < 1.5,
+                    "stands on the one before"
+                );
+                below = f64::from(step.top);
+                let swatch = sheet.shapes_of(colour);
+                assert!(swatch.len() == 1 && swatch[0].left > PLOT.0);
             }
         }
     }
 
     #[test]
-    fn heights_are_proportional_to_the_ratios() {
-        for count in [3, 49, 512] {
-            let ratios = spectrum(count, 0.5);
-            let svg = svg(&ratios);
-            let [red, green, blue] = COLOURS.map(|colour| rects(&svg, colour)[0].height);
-            assert!((f64::from(green) / f64::from(red) - 0.5f64.sqrt()).abs() < 0.005);
-            assert!((f64::from(blue) / f64::from(red) - (1.0 / 3.0f64).sqrt()).abs() < 0.005);
-            assert!(red > PLOT_HEIGHT / 2, "the scale wastes the plot");
-        }
-    }
-
-    #[test]
-    fn the_box_names_three_shares_and_their_sum() {
-        let texts = texts(&svg(&[0.5, 0.25, 0.125, 0.0625, 0.0625]));
-        for expected in ["50.0 %", "25.0 %", "12.5 %", "87.5 %", "component 3", "sum"] {
+    fn the_title_and_the_legend_say_the_shares() {
+        let texts = compose(&[0.5, 0.25, 0.125, 0.0625, 0.0625])
+            .unwrap()
+            .texts();
+        for expected in [
+            "The map's three colours hold 87.5 % of the variance",
+            "2 further components hold 12.5 %; 4 of 5 hold 90 %",
+            "component 1: 50.0 %",
+            "component 2: 25.0 %",
+            "component 3: 12.5 %",
+        ] {
             assert!(
                 texts.iter().any(|text| text == expected),
                 "{expected}: {texts:?}"
             );
         }
-        let one = self::texts(&svg(&[1.0]));
-        assert!(one.iter().any(|text| text == "100.0 %"));
-        assert!(!one.iter().any(|text| text == "component 2"));
+        let one = compose(&[1.0]).unwrap().texts();
+        assert_eq!(
+            one[0],
+            "The map's only component holds 100.0 % of the variance"
+        );
+        assert_eq!(one[1], "There are no further components");
+        assert!(
+            one.iter().all(|text| !text.starts_with("component 2")),
+            "{one:?}"
+        );
+        // A basis of another run may hold less than all: 90 % is never reached.
+        let foreign = compose(&[0.2, 0.1, 0.1, 0.1]).unwrap().texts();
+        assert_eq!(foreign[1], "One further component holds 10.0 %");
     }
 
     #[test]
-    fn no_bar_reaches_the_box_and_no_text_another() {
+    fn the_curve_ends_at_all_components_and_no_text_meets_another() {
         for count in COUNTS {
             for decay in [0.0, 0.5, 1.5] {
-                let ratios = spectrum(count, decay);
-                let svg = svg(&ratios);
-                let frame = &rects(&svg, BOX_LINE)[0];
-                let bars = COLOURS.iter().map(|c| rects(&svg, *c).remove(0));
-                for bar in bars.take(count).chain(rects(&svg, FURTHER)) {
-                    let beside = bar.x + bar.width < frame.x;
-                    let below = bar.y > frame.y + frame.height;
-                    assert!(beside || below, "{count} components, decay {decay}");
+                let sheet = compose(&spectrum(count, decay)).unwrap();
+                if count > 1 {
+                    let curve = sheet.shapes_of(FURTHER);
+                    assert!(curve.len() == 1 && curve[0].top.abs() <= 3, "{curve:?}");
                 }
-                let sheet = compose(&ratios).unwrap();
                 let inks = sheet.inks();
                 for (index, a) in inks.iter().enumerate() {
                     for b in &inks[..index] {
@@ -497,43 +307,29 @@ mod tests {
             let pixels = compose(&spectrum(count, 1.0)).unwrap().pixels();
             let (width, height) = pixels.dimensions();
             assert!((1500..=1700).contains(&width), "{width}");
-            assert!((940..=1040).contains(&height), "{height}");
+            assert!((940..=1140).contains(&height), "{height}");
             super::super::sheet::assert_equal_margins(&pixels);
         }
     }
 
     #[test]
-    fn grid_labels_are_round_and_distinct() {
-        for (largest, expected) in [
-            (1.0, "80 %"),
-            (0.108, "12 %"),
-            (0.12, "8 %"),
-            (0.14, "7.5 %"),
-            (0.006, "0.4 %"),
-            (0.0006, "0.06 %"),
-        ] {
-            let ratios = [largest, 0.0, 0.0];
-            let frame = Bounds {
-                left: PLOT_WIDTH,
-                top: 0,
-                right: PLOT_WIDTH,
-                bottom: 0,
-            };
-            let scale = ShareScale::new(&ratios, &ComponentAxis::new(3), frame);
-            let labels: Vec<String> = scale.ticks().iter().map(|t| scale.label(*t)).collect();
-            assert!(labels.iter().any(|l| l == expected), "{labels:?}");
-            assert!((4..=9).contains(&labels.len()), "{labels:?}");
-        }
+    fn the_curve_has_each_number_once() {
+        assert_eq!(numbers(1).collect::<Vec<_>>(), [1]);
+        assert_eq!(numbers(4).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        let many: Vec<usize> = numbers(4096).collect();
+        assert!(many.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!((many[0], many[many.len() - 1]), (1, 4096));
     }
 
     #[test]
     fn what_is_no_share_is_an_error() {
-        assert!(draw_variance(&[], FigureFormat::Png).is_err());
+        let draw = |ratios: &[f64]| draw_variance(ratios, &About::default(), FigureFormat::Svg);
+        assert!(draw(&[]).is_err());
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1, 1.1] {
-            let error = draw_variance(&[0.5, wrong], FigureFormat::Png).unwrap_err();
+            let error = draw(&[0.5, wrong]).unwrap_err();
             assert!(error.to_string().contains("component 2"), "{error}");
         }
-        assert!(draw_variance(&[0.0, 0.0], FigureFormat::Svg).is_ok());
-        assert!(draw_variance(&[1.0, -1e-17], FigureFormat::Svg).is_ok());
+        assert!(draw(&[0.0, 0.0]).is_ok());
+        assert!(draw(&[1.0, -1e-17]).is_ok());
     }
 }

@@ -5,10 +5,13 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use image::RgbImage;
+use rayon::prelude::*;
 
-use crate::cluster::{pickle, som};
-use crate::error::Hint;
-use crate::figure::{ClusterFigure, Placed, draw_clusters};
+use crate::cluster::{Row, pickle, som};
+use crate::error::{Hint, hinted};
+use crate::figure::{About, ClusterFigure, Placed, draw_clusters, thumbnail_side};
+use crate::images::{MAX_PIXELS, decode, resize};
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
@@ -17,6 +20,7 @@ use crate::notices::Notices;
 use crate::options::{ClusterOptions, ComputeOptions, ModelOptions};
 use crate::output::{Outputs, folder_of};
 use crate::remarks::{Remark, Remarks};
+use crate::size::Size;
 
 use super::classes::{count_of, read_labels};
 
@@ -34,6 +38,7 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
     let labels = options.labels.as_deref().map(read_labels).transpose()?;
     let rows = pickle::read(&options.file).with_context(|| format!("{show}"))?;
     let highest = rows.iter().map(|row| row.class).max().unwrap_or(0);
+    let mut remarks = Remarks::new(notices);
     match labels.as_ref().zip(options.labels.as_ref()) {
         Some((labels, file)) if highest >= labels.len() => bail!(
             "{}: it holds {} names, but {show} has class {highest}",
@@ -43,12 +48,16 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
         Some(_) => {}
         None => {
             let text = "the file does not name the classes, so they are numbered";
-            notices.note(&Remark::note(text).with_hint(Hint::LabelsOrImageNet).line());
+            remarks.add(&Remark::note(text).with_hint(Hint::LabelsOrImageNet));
         }
     }
 
-    let training = options.training();
+    let training = options.training(rows.len());
     let trained = notices.during("training the map", || som::train(&rows, &training))?;
+    let thumbnails = match options.thumbnails {
+        true => thumbnails(&rows, thumbnail_side(training.grid), notices, &mut remarks)?,
+        false => Vec::new(),
+    };
     let images: Vec<Placed> = trained
         .units
         .iter()
@@ -63,9 +72,11 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
         &ClusterFigure {
             u_matrix: trained.u_matrix.view(),
             images: &images,
+            thumbnails: &thumbnails,
             names: &names,
             quantisation_error: trained.quantisation_error,
             topographic_error: trained.topographic_error,
+            about: About::new(format!("cluster map of {show}"), &options.command),
         },
         format,
     )?;
@@ -76,6 +87,48 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
         trained.quantisation_error, trained.topographic_error
     );
     print_text(errors.as_bytes(), stdout)
+}
+
+/// The photographs of the rows, their longer side at most `side` pixels; those that cannot be read
+/// are none.
+///
+/// # Errors
+/// Returns an error if none can be read.
+fn thumbnails(
+    rows: &[Row],
+    side: u32,
+    notices: Notices,
+    remarks: &mut Remarks,
+) -> Result<Vec<Option<RgbImage>>> {
+    let bar = notices.bar(rows.len(), "reading");
+    let read = |row: &Row| {
+        let photograph = decode(Path::new(&row.path), MAX_PIXELS)?;
+        let size = Size::new(photograph.height().into(), photograph.width().into());
+        let longer = size.height.max(size.width).max(1);
+        let scaled = |length: i64| (length * i64::from(side) / longer).clamp(1, length.max(1));
+        bar.inc(1);
+        resize(
+            &photograph,
+            Size::new(scaled(size.height), scaled(size.width)),
+        )
+    };
+    let read: Vec<Result<RgbImage>> = rows.par_iter().map(read).collect();
+    let (count, errors) = (
+        rows.len(),
+        read.iter().filter_map(|read| read.as_ref().err()),
+    );
+    let (missing, first) = (errors.clone().count(), errors.clone().next());
+    if let Some(first) = first {
+        if missing == count {
+            let text = format!("none of {count} photographs can be read: {first:#}");
+            return Err(hinted(text, Hint::ClusterFolder));
+        }
+        let text = format!(
+            "{missing} of {count} photographs cannot be read and have marks instead, the first: {first:#}"
+        );
+        remarks.add(&Remark::warning(text).with_hint(Hint::ClusterFolder));
+    }
+    Ok(read.into_iter().map(Result::ok).collect())
 }
 
 /// Prints a table of the network's layers.

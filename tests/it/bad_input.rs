@@ -913,6 +913,7 @@ fn cluster_files_are_checked() {
         {text.bin|photos/a.png} => 1: is not a pickle
         one.bin => 0: wrote results/clustering.png
         one.bin --labels ten.txt => 0
+        one.bin --thumbnails --quiet => 1: none of 1 photographs | --cluster was started
         one.bin --labels cut5_ten.txt => 1: cut5_ten.txt | 1 names | one.bin has class
         one.bin --grid {1|101} => 2: --grid | 2 to 100
         one.bin --epochs 0 => 2: --epochs

@@ -203,11 +203,80 @@ fn a_map_of_clusters_is_drawn_and_its_errors_are_printed() {
     assert!(decoded.width() >= 600 && decoded.height() >= 400);
     let (second, stderr) = som("som --grid 6 --labels labels.txt --output again.png");
     assert_eq!(second, first);
-    assert_eq!(fs::read(place.path("again.png")).unwrap(), figure);
+    // The files differ in the command line that they hold.
+    assert!(image::open(place.path("again.png")).unwrap() == decoded);
     assert!(stderr.contains("again.png"), "{stderr}");
     som("som 2cluster.bin --grid 6 --seed 7 --epochs 3 --output other.svg --quiet");
     let svg = fs::read_to_string(place.path("other.svg")).unwrap();
     assert!(roxmltree::Document::parse(&svg).is_ok());
+}
+
+/// The file has `photos/a.png` and so on, as the run was given them.
+#[test]
+fn photographs_are_drawn_in_place_of_marks() {
+    let place = place();
+    place.run("--input photos --cluster --quiet");
+    let pictures = |name: &str| {
+        let svg = fs::read_to_string(place.path(name)).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let nodes = document.descendants();
+        nodes
+            .filter(|node| node.tag_name().name() == "image")
+            .count()
+    };
+    let count = fs::read_dir(place.path("photos")).unwrap().count();
+    let (_, stderr) = place.succeed("som --thumbnails --labels labels.txt --output all.svg");
+    assert!(!stderr.contains("photograph"), "{stderr}");
+    assert_eq!(pictures("all.svg"), count);
+    fs::remove_file(place.path("photos/a.png")).unwrap();
+    let (_, stderr) = place.succeed("som --thumbnails --labels labels.txt --output some.svg");
+    let warning = format!("1 of {count} photographs cannot be read and have marks instead");
+    assert!(
+        stderr.contains(&warning) && stderr.contains("a.png"),
+        "{stderr}"
+    );
+    assert_eq!(pictures("some.svg"), count - 1);
+}
+
+/// Texts of the PNG files that a run writes, read by the crate `png`.
+#[test]
+fn every_figure_says_how_it_was_made() {
+    let place = place();
+    place.run("--input photos/a.png --format png --per-image --cluster --quiet -o out");
+    place.succeed("som --quiet --output map.png");
+    let texts = |path: &str| -> Vec<(String, String)> {
+        let file = fs::File::open(place.path(path)).unwrap();
+        let reader = png::Decoder::new(std::io::BufReader::new(file));
+        let reader = reader.read_info().unwrap();
+        let texts = reader.info().uncompressed_latin1_text.iter();
+        texts
+            .map(|chunk| (chunk.keyword.clone(), chunk.text.clone()))
+            .collect()
+    };
+    let version = format!("prism {}", env!("CARGO_PKG_VERSION"));
+    for file in [
+        "PRISM_tiny_vgg_traced.png",
+        "PRISM_var_tiny_vgg_traced.png",
+        "PRISM_tiny_vgg_traced/0001_a_map.png",
+        "PRISM_tiny_vgg_traced/0001_a_overlay.png",
+    ] {
+        let texts = texts(&format!("out/{file}"));
+        assert_eq!(texts[0], ("Software".to_owned(), version.clone()), "{file}");
+        let network = "network tiny_vgg_traced, layer ";
+        assert!(
+            texts[1].0 == "Description" && texts[1].1.starts_with(network),
+            "{texts:?}"
+        );
+        let command = "--input photos/a.png --format png --per-image --cluster --quiet -o out";
+        assert!(
+            texts[2].0 == "Comment" && texts[2].1.ends_with(command),
+            "{texts:?}"
+        );
+        assert!(texts[2].1.starts_with("prism "), "{texts:?}");
+    }
+    let texts = texts("map.png");
+    assert_eq!(texts[1].1, "cluster map of 2cluster.bin");
+    assert_eq!(texts[2].1, "prism som --quiet --output map.png");
 }
 
 #[test]

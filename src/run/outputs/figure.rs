@@ -151,6 +151,7 @@ impl Output for Figure<'_> {
                 key_title: KEY_TITLE.to_string(),
                 caption: results.caption(),
                 most_columns: *figure_columns,
+                about: results.about(&self.0.command),
             };
             let numbered = if count > most {
                 format!("_{number:04}")

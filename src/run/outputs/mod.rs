@@ -24,7 +24,7 @@ use tch::Tensor;
 use crate::arrays::BasisOf;
 use crate::classes::Class;
 use crate::convert::{painted, ramp_picture, to_picture};
-use crate::figure::{Palette, Picture, Scaling, colormap, draw_contour, drawn_size};
+use crate::figure::{About, Palette, Picture, Scaling, colormap, draw_contour, drawn_size};
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
@@ -202,6 +202,19 @@ impl Results {
     fn drawn_size(&self, image: usize) -> (u32, u32) {
         let (width, height) = self.picture(image).size();
         drawn_size(width.into(), height.into())
+    }
+
+    /// What the files of figures say of their origin.
+    fn about(&self, command: &str) -> About {
+        let NetworkSummary {
+            network,
+            excitation,
+            ..
+        } = &self.network;
+        About::new(
+            format!("network {network}, layer {}", excitation.name),
+            command,
+        )
     }
 
     fn picture(&self, image: usize) -> StoredPicture<'_> {

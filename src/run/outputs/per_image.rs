@@ -1,10 +1,10 @@
 //! Two pictures for each image: its map, and the map over the input.
 
 use anyhow::Result;
-use image::ImageFormat;
 
 use super::pictures::{OVERLAY, file_stem, overlaid};
 use super::{Destination, Output, Results};
+use crate::figure::encode_png;
 use crate::options::OutputOptions;
 
 /// The pictures in the folder `PRISM_<network>`.
@@ -17,6 +17,7 @@ impl Output for PerImage<'_> {
             .folder
             .join(format!("PRISM_{}", results.network.network));
         to.files.prepare(&folder)?;
+        let about = results.about(&self.0.command);
         let alpha = self.0.overlay.unwrap_or(OVERLAY);
         let (count, scaling) = (results.maps.len(), results.scaling());
         let bar = results.notices.bar(count, "drawing each image");
@@ -28,8 +29,7 @@ impl Output for PerImage<'_> {
             let stem = file_stem(image, count, path);
             for (kind, picture) in [("map", &alone), ("overlay", &over)] {
                 let file = folder.join(format!("{stem}_{kind}.png"));
-                to.files
-                    .write(&file, |out| Ok(picture.write_to(out, ImageFormat::Png)?))?;
+                to.write(&file, &encode_png(picture, &about)?)?;
             }
             bar.inc(1);
         }
