@@ -425,7 +425,7 @@ mod tests {
             "a b.jpg", "it's.png", "$x", "tab\t", "--mean", "0.5,0.5", "é.jpg",
         ];
         let words = [&["--input"], &words[..]].concat();
-        let line = r"prism --input 'a b.jpg' 'it'\''s.png' '$x' 'tab\t' --mean 0.5,0.5 é.jpg";
+        let line = r#"prism --input 'a b.jpg' 'it'"'"'s.png' '$x' $'tab\t' --mean 0.5,0.5 é.jpg"#;
         assert_eq!(run(&words).output.command, line);
         let words = ["/usr/bin/prism", "som", "--quiet"].map(OsString::from);
         match parse(words) {

@@ -236,8 +236,9 @@ pub struct MapChoices {
     #[arg(long)]
     pub exclusive: bool,
 
-    /// How the three components become colours in figures and pages; arrays have the components
-    /// themselves
+    /// How the three components become colours
+    ///
+    /// In figures and pages; arrays have the components themselves.
     #[arg(long, value_name = "PALETTE", value_enum, default_value_t)]
     pub palette: Palette,
 
@@ -290,7 +291,7 @@ pub struct OutputOptions {
     pub overlay: Option<f64>,
 
     /// Show images in the shape of the network's input, instead of their own
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub square: bool,
 
     /// File format of the figures

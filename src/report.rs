@@ -133,11 +133,12 @@ impl Gallery {
         let key = summary.key.map(|key| {
             let groups = key.groups.iter().map(|group| {
                 let [r, g, b] = group.painted(summary.palette);
-                let words = group.in_words(key.kind);
+                let words = group.in_words(key.kind, summary.network.classes);
                 json!({
                     "colour": format!("rgb({r}, {g}, {b})"),
                     "name": words.name,
                     "further": words.further,
+                    "left_out": group.left_out,
                 })
             });
             let ends = key.components.iter().map(Ends::in_words);

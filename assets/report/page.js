@@ -374,12 +374,13 @@
     const key = data.key;
     $("key").hidden = !key;
     if (!key) return;
-    for (const { colour, name, further } of key.groups) {
+    for (const { colour, name, further, left_out: leftOut } of key.groups) {
       const group = element("li");
       const swatch = element("span", undefined, "swatch");
-      swatch.style.backgroundColor = colour;
+      if (leftOut) swatch.classList.add("left-out");
+      else swatch.style.backgroundColor = colour;
       const words = element("span");
-      words.append(element("strong", name), ` ${further.join(", ")}`);
+      words.append(element("strong", name), ` ${[...further, ...(leftOut ? ["left out"] : [])].join(", ")}`);
       group.append(swatch, words);
       $("groups").append(group);
     }

@@ -24,6 +24,12 @@ impl fmt::Display for Palette {
 }
 
 impl Palette {
+    /// The colour of three components as bytes.
+    pub fn painted(self, components: [f32; 3]) -> [u8; 3] {
+        let colour = self.colour(components);
+        colour.map(|share| (255.0 * share).round() as u8)
+    }
+
     /// The colour of three components, as sRGB from 0 to 1. NaN gives NaN.
     pub fn colour(self, components: [f32; 3]) -> [f32; 3] {
         match self {

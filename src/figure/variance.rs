@@ -90,8 +90,8 @@ fn heading(ratios: &[f64]) -> String {
     let share = percent(running_sums(ratios)[ratios.len().min(3)]);
     match ratios.len() {
         1 => format!("The map's only component holds {share} of the variance"),
-        2 => format!("The map's two colours hold {share} of the variance"),
-        _ => format!("The map's three colours hold {share} of the variance"),
+        2 => format!("The map's two components hold {share} of the variance"),
+        _ => format!("The map's three components hold {share} of the variance"),
     }
 }
 
@@ -252,7 +252,7 @@ mod tests {
             .unwrap()
             .texts();
         for expected in [
-            "The map's three colours hold 87.5 % of the variance",
+            "The map's three components hold 87.5 % of the variance",
             "2 further components hold 12.5 %; 4 of 5 hold 90 %",
             "component 1: 50.0 %",
             "component 2: 25.0 %",

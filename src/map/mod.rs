@@ -457,6 +457,17 @@ impl Maps {
         colours.flatten(1, 3).to_kind(Kind::Double)
     }
 
+    /// Whether the filter, if there is one, leaves out a quantised colour.
+    pub fn leaves_out_colour(&self, colour: [f64; 3]) -> bool {
+        let code = (colour.iter()).fold(0, |code, level| 3 * code + (2.0 * level).round() as u32);
+        let is_shared = self.shared.contains(code);
+        match self.options.keep {
+            None | Some(FeatureFilter::All) => false,
+            Some(FeatureFilter::Shared) => !is_shared,
+            Some(FeatureFilter::Unique) => is_shared,
+        }
+    }
+
     /// The excitations at the two ends of the colour of each component, `[3,2,C]` float64: the
     /// mean, and what the component adds where red (green, blue) is 0 and 1.
     pub fn ends(&self) -> Tensor {

@@ -13,8 +13,6 @@ use crate::scores::ScoreKind;
 
 /// Classes of each group and of each end of a component.
 const CLASSES: i64 = 3;
-/// A group speaks for a class if the network would give it this probability.
-const LEAST: f64 = 0.05;
 
 /// What the colours of a run stand for.
 #[derive(Debug, Serialize)]
@@ -33,6 +31,8 @@ pub struct Key {
 pub struct KeyGroup {
     /// The three components of the colour of its mean, each in [0, 1].
     pub colour: [f64; 3],
+    /// Whether the filter of colours leaves it out of the maps.
+    pub left_out: bool,
     /// Its share of the places of all images.
     pub share: f64,
     /// The classes that its mean excitation speaks for; none if that cannot be known.
@@ -61,28 +61,33 @@ pub struct Sign {
 /// A group in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InWords {
-    /// The class that it speaks for most: `ox 0.94`.
+    /// The class that it speaks for most: `ox: 0.94`.
     pub name: String,
-    /// Further classes, and its share: `oxcart 0.05`, `7 % of all places`.
+    /// Further classes, and its share: `oxcart: 0.05`, `7 % of all places`.
     pub further: Vec<String>,
 }
 
 impl KeyGroup {
     /// Its colour, sRGB.
     pub fn painted(&self, palette: Palette) -> [u8; 3] {
-        let colour = palette.colour(self.colour.map(|share| share as f32));
-        colour.map(|share| (255.0 * share).round() as u8)
+        palette.painted(self.colour.map(|share| share as f32))
     }
 
-    /// The group in words. A group that gives no class a probability of [`LEAST`] has no name;
-    /// with `kind` [`ScoreKind::None`], which gives no probabilities, each has.
-    pub fn in_words(&self, kind: ScoreKind) -> InWords {
+    /// The group in words, of a network of `count` classes. A group that speaks for no class clearly
+    /// has no name.
+    pub fn in_words(&self, kind: ScoreKind, count: usize) -> InWords {
         let share = match 100.0 * self.share {
             share if share < 0.95 => format!("{share:.1} % of all places"),
             share => format!("{share:.0} % of all places"),
         };
-        let speaks = |sign: &&Sign| kind == ScoreKind::None || sign.class.probability >= LEAST;
-        let mut names = self.classes.iter().filter(speaks).map(Sign::in_words);
+        let least = least_clear(kind, count);
+        let speaks = |sign: &&Sign| sign.class.probability >= least;
+        let mut signs: Vec<&Sign> = self.classes.iter().filter(speaks).collect();
+        if kind != ScoreKind::None {
+            // What the network would say comes first.
+            signs.sort_by(|a, b| b.class.probability.total_cmp(&a.class.probability));
+        }
+        let mut names = signs.iter().map(|sign| sign.class.to_string());
         let name = names
             .next()
             .unwrap_or_else(|| match self.classes.as_slice() {
@@ -96,10 +101,13 @@ impl KeyGroup {
     }
 }
 
-impl Sign {
-    /// `ox 0.94`
-    fn in_words(&self) -> String {
-        format!("{} {:.2}", self.class.name, self.class.probability)
+/// The least probability with which a group speaks for a class clearly: of exclusive classes half
+/// more than by chance, and 5 %; of others more likely than not. Scores as they are say nothing of it.
+fn least_clear(kind: ScoreKind, count: usize) -> f64 {
+    match kind {
+        ScoreKind::Softmax | ScoreKind::Percent => (1.5 / count as f64).max(0.05),
+        ScoreKind::Sigmoid => 0.5,
+        ScoreKind::None => f64::NEG_INFINITY,
     }
 }
 
@@ -144,6 +152,7 @@ impl Key {
         let groups = shares.iter().zip(of_groups).zip(colours.as_chunks().0);
         let groups = groups.map(|((&share, classes), &colour)| KeyGroup {
             colour,
+            left_out: maps.leaves_out_colour(colour),
             share,
             classes,
         });
@@ -217,17 +226,18 @@ mod tests {
     fn a_group_has_the_name_of_a_class_only_if_it_speaks_for_one() {
         let group = |share, classes| KeyGroup {
             colour: [0.0; 3],
+            left_out: false,
             share,
             classes,
         };
         let words = |share, classes, kind| {
-            let InWords { name, further } = group(share, classes).in_words(kind);
+            let InWords { name, further } = group(share, classes).in_words(kind, 1000);
             [vec![name], further].concat().join("; ")
         };
         let cow = || vec![sign("ox", 0.942), sign("oxcart", 0.051), sign("ram", 0.004)];
         assert_eq!(
             words(0.07, cow(), ScoreKind::Softmax),
-            "ox 0.94; oxcart 0.05; 7 % of all places"
+            "ox: 0.94; oxcart: 0.05; 7 % of all places"
         );
         let hay = || vec![sign("hay", 0.02)];
         assert_eq!(
@@ -236,12 +246,20 @@ mod tests {
         );
         assert_eq!(
             words(1.0, hay(), ScoreKind::None),
-            "hay 0.02; 100 % of all places"
+            "hay: 0.02; 100 % of all places"
         );
         assert_eq!(
             words(1.0, vec![], ScoreKind::None),
             "not named; 100 % of all places"
         );
+    }
+
+    #[test]
+    fn what_is_clear_depends_on_the_number_of_classes() {
+        assert_eq!(least_clear(ScoreKind::Softmax, 2), 0.75);
+        assert_eq!(least_clear(ScoreKind::Softmax, 10), 0.15);
+        assert_eq!(least_clear(ScoreKind::Softmax, 21_000), 0.05);
+        assert_eq!(least_clear(ScoreKind::Sigmoid, 10), 0.5);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::remarks::Remarks;
 use crate::settings::Settings;
 use crate::spool::{self, Spool};
 
-pub use key::{Ends, InWords, Key};
+pub use key::{Ends, InWords, Key, KeyGroup};
 
 pub use commands::{print_layers, print_models, print_text, som};
 

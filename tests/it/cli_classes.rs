@@ -243,7 +243,7 @@ fn photographs_are_drawn_in_place_of_marks() {
 fn every_figure_says_how_it_was_made() {
     let place = place();
     place.run("--input photos/a.png --format png --per-image --cluster --quiet -o out");
-    place.succeed("som --quiet --output map.png");
+    place.succeed("som out/2cluster.bin --quiet --output map.png");
     let texts = |path: &str| -> Vec<(String, String)> {
         let file = fs::File::open(place.path(path)).unwrap();
         let reader = png::Decoder::new(std::io::BufReader::new(file));
@@ -275,8 +275,11 @@ fn every_figure_says_how_it_was_made() {
         assert!(texts[2].1.starts_with("prism "), "{texts:?}");
     }
     let texts = texts("map.png");
-    assert_eq!(texts[1].1, "cluster map of 2cluster.bin");
-    assert_eq!(texts[2].1, "prism som --quiet --output map.png");
+    assert_eq!(texts[1].1, "cluster map of out/2cluster.bin");
+    assert_eq!(
+        texts[2].1,
+        "prism som out/2cluster.bin --quiet --output map.png"
+    );
 }
 
 #[test]

@@ -283,7 +283,7 @@ fn a_figure_says_what_it_shows() {
         "PRISM map",
         "tiny_vgg_traced, layer features.",
         "upsampling by products.",
-        "principal components as red, green and blue; before upsampling, they hold",
+        "of the variance, as red, green and blue; before upsampling, the colours follow",
         "Given: 64×64 pixels",
         "Assumed: stretched",
     ] {

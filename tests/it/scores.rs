@@ -316,7 +316,7 @@ fn names_tell_which_output_and_which_class() {
         ["not_great_white_shark", "great_white_shark"]
     );
     let (numbers, setting, _) = of("one_score", "");
-    assert_eq!(numbers, ["0", "1"]);
+    assert_eq!(numbers, ["class 0", "class 1"]);
     assert_eq!(setting["value"], "numbers");
     let (own, setting, _) = of("named_heads", "");
     assert_eq!(own, ["ant", "bee", "cat"]);

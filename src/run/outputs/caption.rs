@@ -9,10 +9,10 @@ impl Results {
     /// given or assumed. What the network or its file states is not repeated.
     pub fn caption(&self) -> String {
         let mut sentences = vec![self.made_by(), self.worth()];
-        if self.maps.leaves_out() {
+        if self.maps.leaves_out() && self.key.is_none() {
             sentences.push("Hatched: left out".to_string());
         }
-        if self.maps.blackens() {
+        if self.maps.blackens() && self.key.is_none() {
             sentences.push("Black: left out".to_string());
         }
         sentences.extend(self.line_on_map());
@@ -64,7 +64,7 @@ impl Results {
         };
         let share = 100.0 * self.maps.variance_ratio.iter().take(3).sum::<f64>();
         let follow = self.maps.colour_correlation.map(|r| {
-            format!("; {before}they follow the similarity of all channels with r = {r:.2}")
+            format!("; {before}the colours follow the similarity of all channels with r = {r:.2}")
         });
         format!(
             "Colours: the first three principal components, which hold {share:.0} % of the \

@@ -11,7 +11,7 @@ use crate::figure::{
 };
 use crate::options::OutputOptions;
 use crate::output::Outputs;
-use crate::run::InWords;
+use crate::run::{InWords, KeyGroup};
 
 /// Figures of the inputs and maps, as many images in each as fit.
 pub struct Figure<'a>(pub &'a OutputOptions);
@@ -177,18 +177,26 @@ fn key_entries(results: &Results) -> Vec<KeyEntry> {
     let Some(key) = &results.key else {
         return Vec::new();
     };
-    let groups = key.groups.iter().map(|group| {
-        let InWords { name, further } = group.in_words(key.kind);
+    let in_words = |group: &KeyGroup| group.in_words(key.kind, results.network.classes);
+    let shown = key.groups.iter().filter(|group| !group.left_out);
+    let groups = shown.map(|group| {
+        let InWords { name, further } = in_words(group);
         KeyEntry {
             swatch: Swatch::Colour(group.painted(results.palette)),
             name,
             further,
         }
     });
-    let left_out = results.maps.leaves_out().then(|| KeyEntry {
-        swatch: Swatch::Hatched,
+    let swatch = match (results.maps.leaves_out(), results.maps.blackens()) {
+        (true, _) => Some(Swatch::Hatched),
+        (_, true) => Some(Swatch::Colour(results.palette.painted([0.0; 3]))),
+        _ => None,
+    };
+    let names = key.groups.iter().filter(|group| group.left_out);
+    let left_out = swatch.map(|swatch| KeyEntry {
+        swatch,
         name: "left out".to_string(),
-        further: Vec::new(),
+        further: names.map(|group| in_words(group).name).collect(),
     });
     groups.chain(left_out).collect()
 }
