@@ -445,16 +445,39 @@ impl Maps {
     }
 
     /// The colours of excitations `[n,C]` float64, `[n,3]` float64 in [0, 1]: those of the features
-    /// before upsampling, quantised if there is a filter.
+    /// before upsampling.
     pub fn colours_of(&self, excitations: &Tensor) -> Tensor {
         let axes = &self.basis.axes;
         let scores = (excitations - &axes.mean).matmul(&axes.components.tr());
         let colours = self.basis.features.apply(&scores.unsqueeze(2).unsqueeze(3));
-        let colours = match self.options.keep {
-            Some(_) => quantise(&colours),
-            None => colours,
-        };
         colours.flatten(1, 3).to_kind(Kind::Double)
+    }
+
+    /// The colour of each group before upsampling, in [0, 1]: that of its mean; if there is a
+    /// filter, the quantised colour that most of its places have.
+    ///
+    /// # Errors
+    /// Returns an error if libtorch fails.
+    pub fn group_colours(&self, groups: &Groups) -> Result<Vec<[f64; 3]>> {
+        if self.options.keep.is_none() {
+            let colours = self.colours_of(&groups.means).contiguous();
+            return Ok(Vec::<f64>::try_from(colours.view([-1]))?
+                .as_chunks()
+                .0
+                .to_vec());
+        }
+        let quantised = quantise(&self.basis.features.apply(&self.features));
+        let codes = codes(&quantised).view([-1]);
+        let of_places = groups.of_places.view([-1]);
+        let colour = |group: i64| {
+            let own = codes.f_masked_select(&of_places.eq(group))?;
+            let most = own
+                .f_bincount(None::<&Tensor>, i64::from(COLOURS))?
+                .argmax(0, false);
+            let code = most.int64_value(&[]);
+            Ok([code / 9, code / 3 % 3, code % 3].map(|level| level as f64 / 2.0))
+        };
+        (0..groups.shares.len() as i64).map(colour).collect()
     }
 
     /// Whether the filter, if there is one, leaves out a quantised colour.

@@ -29,7 +29,8 @@ pub struct Key {
 /// A group of places with similar features.
 #[derive(Debug, Serialize)]
 pub struct KeyGroup {
-    /// The three components of the colour of its mean, each in [0, 1].
+    /// The three components of its colour, each in [0, 1]: of its mean, or, quantised, of most of
+    /// its places.
     pub colour: [f64; 3],
     /// Whether the filter of colours leaves it out of the maps.
     pub left_out: bool,
@@ -135,22 +136,22 @@ impl Key {
         kind: ScoreKind,
         labels: Option<&Labels>,
     ) -> Result<Option<Key>> {
-        let Some(Groups {
+        let Some(groups) = &maps.groups else {
+            return Ok(None);
+        };
+        let Groups {
             shares,
             means,
             mean,
             ..
-        }) = &maps.groups
-        else {
-            return Ok(None);
-        };
+        } = groups;
         let signs = |excitations: &Tensor, mean: &Tensor| {
             signs(model, maps, excitations, mean, kind, labels)
         };
         let of_groups = signs(means, mean)?;
-        let colours = Vec::<f64>::try_from(maps.colours_of(means).contiguous().view([-1]))?;
-        let groups = shares.iter().zip(of_groups).zip(colours.as_chunks().0);
-        let groups = groups.map(|((&share, classes), &colour)| KeyGroup {
+        let colours = maps.group_colours(groups)?;
+        let groups = shares.iter().zip(of_groups).zip(colours);
+        let groups = groups.map(|((&share, classes), colour)| KeyGroup {
             colour,
             left_out: maps.leaves_out_colour(colour),
             share,

@@ -285,6 +285,8 @@ fn a_figure_says_what_it_shows() {
         "upsampling by products.",
         "of the variance, as red, green and blue; before upsampling, the colours follow",
         "Given: 64×64 pixels",
+        "Groups of similar places: the colour of their mean",
+        "% of all places",
         "Assumed: stretched",
     ] {
         assert!(plain.contains(part), "{part}: {plain}");
@@ -293,12 +295,15 @@ fn a_figure_says_what_it_shows() {
         !plain.contains("photos/b.png") && !plain.contains("surrounds"),
         "{plain}"
     );
+    assert!(!figure("--no-legend").contains("places"));
+    let common = figure("--inclusive --hooks auto --layer features.0");
+    assert!(common.contains("the colour of most of them"), "{common}");
     let own = figure("--saliency gradcam --split-rgb --palette oklab --upsampling none");
     for part in [
         "Grad-CAM, own scale",
         "above half of the largest in the image.",
         "component 3 (darker = more)",
-        "as lightness, blue to yellow, and green to red; they hold",
+        "as lightness, blue to yellow, and green to red; the colours follow",
         "no upsampling.",
     ] {
         assert!(own.contains(part), "{part}: {own}");

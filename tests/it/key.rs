@@ -1,5 +1,6 @@
 //! The key of the colours: groups of places, and the classes that their features speak for.
 
+use crate::common::place::Place;
 use crate::common::{NETWORKS, Npz, assert_near, data};
 use prism::Size;
 use prism::hooks::{HookedModel, Hooks, NetworkGraph};
@@ -117,4 +118,44 @@ fn the_ends_of_a_component_have_the_colours_0_and_1() {
             );
         }
     }
+}
+
+#[test]
+fn the_summary_has_the_key() {
+    let place = Place::new();
+    let key = |options: &str| -> serde_json::Value {
+        let text = place.run(&format!("--input photos --quiet --json - {options}"));
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["key"].take()
+    };
+    let named = key("");
+    let groups = named["groups"].as_array().unwrap();
+    let shares: f64 = groups
+        .iter()
+        .map(|group| group["share"].as_f64().unwrap())
+        .sum();
+    assert!((shares - 1.0).abs() < 1e-12, "{shares}");
+    for sign in groups
+        .iter()
+        .flat_map(|group| group["classes"].as_array().unwrap())
+    {
+        let id = sign["id"].as_u64().unwrap();
+        assert_eq!(sign["name"], format!("class {id}"));
+        assert!(sign["evidence"].is_f64() && sign["probability"].as_f64() <= Some(1.0));
+    }
+    assert_eq!(named["components"].as_array().map(Vec::len), Some(3));
+    // A colour that all images share is left out of the unique ones, and the other way round.
+    let both = ["--inclusive", "--exclusive"].map(key);
+    let left_out = both.map(|key| {
+        let groups = key["groups"].as_array().unwrap().clone();
+        groups
+            .iter()
+            .map(|group| group["left_out"].as_bool().unwrap())
+            .collect::<Vec<_>>()
+    });
+    let [common, unique] = left_out;
+    assert!(
+        common.iter().zip(&unique).all(|(a, b)| a != b),
+        "{common:?} {unique:?}"
+    );
+    assert!(key("--no-legend").is_null());
 }

@@ -328,7 +328,7 @@ fn names_tell_which_output_and_which_class() {
     let (numbers, setting, _) = of("thousand", "");
     assert_eq!(
         (numbers[269].as_str(), setting["from"].as_str()),
-        ("269", Some("assumed"))
+        ("class 269", Some("assumed"))
     );
     let (imagenet, setting, stderr) = of("thousand", "--labels imagenet");
     assert_eq!(imagenet[269], "timber_wolf");

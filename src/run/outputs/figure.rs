@@ -148,7 +148,7 @@ impl Output for Figure<'_> {
                 row_names: row_names.clone(),
                 bar: colour_bar(results),
                 key: key_entries(results),
-                key_title: KEY_TITLE.to_string(),
+                key_title: key_title(results),
                 caption: results.caption(),
                 most_columns: *figure_columns,
                 about: results.about(&self.0.command),
@@ -170,7 +170,15 @@ impl Output for Figure<'_> {
 }
 
 /// The line above the key.
-const KEY_TITLE: &str = "Groups of similar places: colour of the mean, and the classes seen if every place were like it";
+fn key_title(results: &Results) -> String {
+    let whose = match results.basis_of.colours.as_str() {
+        "every" => "their mean",
+        _ => "most of them",
+    };
+    format!(
+        "Groups of similar places: the colour of {whose}, and the classes seen if every place were like their mean"
+    )
+}
 
 /// The entries of the key: a group each, and what is left out.
 fn key_entries(results: &Results) -> Vec<KeyEntry> {
