@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     ))?;
     let colours = made.join("2cluster.bin");
     prism(&format!(
-        "som {} --output {}",
+        "som {} --labels imagenet --thumbnails --output {}",
         colours.display(),
         clusters.display()
     ))?;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::ops::Range;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -18,6 +19,7 @@ use super::About;
 use super::colormap::Rgb;
 use super::sheet::{Ink, JPEG_LONGEST_SIDE, Page, Scaling, resized, size_of};
 use super::text::{Align, FAMILIES, Lettering, Weight};
+use crate::threads::or_resume;
 
 /// Density written into the files, in pixels per inch.
 pub const DENSITY: u16 = 150;
@@ -129,45 +131,56 @@ fn escaped(text: &str) -> String {
 }
 
 /// The rows of a page for an encoder, which asks for them from the first to the last.
-struct Rows<'p, 's, 'a> {
-    page: &'p Page<'s, 'a>,
-    /// The stretch that the encoder is in, and its pixels or why there are none.
-    drawn: RefCell<(Range<u32>, Result<RgbImage>)>,
+struct Rows {
+    width: u16,
+    height: u16,
+    /// The stretches of the page, as they are drawn.
+    bands: Receiver<(Range<u32>, Planes)>,
+    /// The stretch that the encoder is in.
+    drawn: RefCell<(Range<u32>, Planes)>,
 }
 
-impl ImageBuffer for &Rows<'_, '_, '_> {
+impl ImageBuffer for Rows {
     fn get_jpeg_color_type(&self) -> JpegColorType {
         JpegColorType::Ycbcr
     }
 
     fn width(&self) -> u16 {
-        self.page.width as u16
+        self.width
     }
 
     fn height(&self) -> u16 {
-        self.page.height as u16
+        self.height
     }
 
     fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
         let (row, mut drawn) = (u32::from(y), self.drawn.borrow_mut());
-        if row >= drawn.0.end && drawn.1.is_ok() {
-            let band = self.page.band(row);
-            *drawn = (band.clone(), self.page.draw(&band));
+        if row >= drawn.0.end {
+            match self.bands.recv() {
+                Ok(next) => *drawn = next,
+                // The stretch could not be drawn, so the file is thrown away.
+                Err(_) => *drawn = (row..row + 1, planes(&vec![0; 3 * usize::from(self.width)])),
+            }
         }
-        let length = 3 * self.page.width as usize;
+        let length = usize::from(self.width);
         let start = (row - drawn.0.start) as usize * length;
-        let missing = vec![0; length]; // the file is thrown away
-        let pixels = drawn
-            .1
-            .as_ref()
-            .map(|band| &band.as_raw()[start..start + length]);
-        for pixel in pixels.unwrap_or(&missing).chunks_exact(3) {
-            let (luma, blue, red) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
-            buffers[0].push(luma);
-            buffers[1].push(blue);
-            buffers[2].push(red);
+        for (buffer, plane) in buffers.iter_mut().zip(&drawn.1) {
+            buffer.extend_from_slice(&plane[start..start + length]);
         }
     }
+}
+
+/// Luma, blue and red differences of pixels.
+type Planes = [Vec<u8>; 3];
+
+fn planes(pixels: &[u8]) -> Planes {
+    let mut planes = [(); 3].map(|()| vec![0; pixels.len() / 3]);
+    let [luma, blue, red] = &mut planes;
+    let places = luma.iter_mut().zip(blue).zip(red);
+    for (pixel, ((y, cb), cr)) in pixels.chunks_exact(3).zip(places) {
+        (*y, *cb, *cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
+    }
+    planes
 }
 
 /// A page as JPEG, 4:4:4.
@@ -187,13 +200,23 @@ pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
         unit: PixelDensityUnit::Inches,
         density: (DENSITY, DENSITY),
     });
+    // A band is drawn while the one before is encoded: 1 of 11 ms an image.
+    let (sender, receiver) = sync_channel(0);
     let rows = Rows {
-        page,
-        drawn: RefCell::new((0..0, Ok(RgbImage::default()))),
+        width: width as u16,
+        height: height as u16,
+        bands: receiver,
+        drawn: RefCell::new((0..0, Planes::default())),
     };
-    let encoded = encoder.encode_image(&rows);
-    rows.drawn.into_inner().1?;
-    encoded.context("cannot encode the figure as JPEG")?;
+    std::thread::scope(|scope| {
+        let encoding = scope.spawn(move || encoder.encode_image(rows));
+        let sender = sender; // dropped on an error, so that the encoder waits no longer
+        for rows in page.bands() {
+            let band = planes(&page.draw(&rows)?);
+            let _ = sender.send((rows, band)); // nobody listens if encoding failed
+        }
+        or_resume(encoding.join()).context("cannot encode the figure as JPEG")
+    })?;
     let about = page.sheet.about.lines();
     if !about.is_empty() {
         let length = u16::try_from(about.len() + 2)?.to_be_bytes();
