@@ -130,7 +130,7 @@ impl Bilateral {
         // One by one, because the guides of an image take some megabytes at this size.
         let images = (0..values.size()[0]).map(|image| {
             let own = |tensor: &Tensor| tensor.narrow(0, image, 1);
-            let levels = self.levels(guides.iter().map(|guide| own(guide)))?;
+            let levels = self.levels(guides.iter().map(own))?;
             self.weighed(&own(&values), &levels)
         });
         Ok(turned(&Tensor::f_cat(
