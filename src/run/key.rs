@@ -203,7 +203,9 @@ fn signs(
                 ..class
             },
         };
-        classes.into_iter().map(sign).collect()
+        let signs = classes.into_iter().map(sign);
+        // What does not rise is no sign.
+        signs.filter(|sign| sign.evidence > 0.0).collect()
     });
     Ok(signs.collect())
 }

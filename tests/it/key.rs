@@ -35,6 +35,40 @@ fn scores_of_given_features_are_those_of_pytorch() {
     }
 }
 
+/// What follows the layer makes of an image's own features the scores of the image.
+#[test]
+fn scores_of_the_features_of_an_image_are_those_of_the_image() {
+    let (mut same, mut unknown) = (0, Vec::new());
+    for folder in ["heads", "networks"] {
+        let files = std::fs::read_dir(data(folder)).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|kind| kind == "pt")) {
+            let network = NetworkGraph::load(&file, Device::Cpu).unwrap();
+            let hooks = Hooks {
+                scores_of_features: true,
+                ..Hooks::default()
+            };
+            let Ok(model) = HookedModel::new(&network, Size::new(64, 64), &hooks) else {
+                continue; // of another input size
+            };
+            tch::manual_seed(3);
+            let shape = [2, model.channels(), 64, 64];
+            let images = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            let made = model.forward(&images).unwrap();
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            match model.scores_of(&made.excitation).unwrap() {
+                Some(scores) => {
+                    let scale = made.logits.abs().max().double_value(&[]);
+                    assert_near(&scores, &made.logits, 1e-4 * scale.max(1.0), &name);
+                    same += 1;
+                }
+                None => unknown.push(name),
+            }
+        }
+    }
+    assert!(same >= 40, "{same} of the networks; not of {unknown:?}");
+}
+
 /// Scores that also depend on what bypasses the layer cannot be known.
 #[test]
 fn features_that_a_connection_bypasses_have_no_scores_of_their_own() {
@@ -49,6 +83,12 @@ fn features_that_a_connection_bypasses_have_no_scores_of_their_own() {
             .unwrap();
         let zeros = Tensor::zeros([1, channels, height, width], (Kind::Float, Device::Cpu));
         assert!(model.scores_of(&zeros).unwrap().is_none(), "{file} {layer}");
+        let remarks: Vec<String> = model.remarks().into_iter().map(|r| r.text).collect();
+        let bypass = format!("also depend on layers that bypass '{layer}'");
+        assert!(
+            remarks.iter().any(|remark| remark.contains(&bypass)),
+            "{remarks:?}"
+        );
     }
 }
 
