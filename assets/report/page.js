@@ -345,8 +345,8 @@
     fact("Features kept", data.hatched ? `${kept}; the rest is hatched` : kept);
     const held = (data.variance_ratio ?? []).slice(0, 3).reduce((sum, share) => sum + share, 0);
     const follow = data.colour_correlation;
-    const worth = typeof follow === "number" ? `; similarity of all channels: r = ${follow.toFixed(2)}` : "";
-    fact("Colours", `before upsampling: ${(100 * held).toFixed(0)} % of the variance${worth}`);
+    const worth = typeof follow === "number" ? `; before upsampling, colours follow the similarity of all channels with r = ${follow.toFixed(2)}` : "";
+    fact("Colours", `three components: ${(100 * held).toFixed(0)} % of the variance${worth}`);
     fact("Saliency", data.saliency);
     const terms = { size: "Input", std: "Deviation" };
     for (const { name, text, from } of data.settings ?? []) {
@@ -374,13 +374,16 @@
     const key = data.key;
     $("key").hidden = !key;
     if (!key) return;
+    const whose = data.keep ? "most of its places" : "its mean";
+    $("key-note").textContent = `Each group has the colour of ${whose}, and the classes that the network
+      would see if every place were like its mean.`;
     for (const { colour, name, further, left_out: leftOut } of key.groups) {
       const group = element("li");
       const swatch = element("span", undefined, "swatch");
       if (leftOut) swatch.classList.add("left-out");
       else swatch.style.backgroundColor = colour;
       const words = element("span");
-      words.append(element("strong", name), ` ${[...further, ...(leftOut ? ["left out"] : [])].join(", ")}`);
+      words.append(element("strong", name), `, ${[...further, ...(leftOut ? ["left out"] : [])].join(", ")}`);
       group.append(swatch, words);
       $("groups").append(group);
     }
@@ -441,7 +444,7 @@
       return;
     }
     const colours = Math.min(3, ratios.length);
-    const who = { 1: "The colour shows", 2: "The two colours show", 3: "The three colours show" };
+    const who = { 1: "The component holds", 2: "The two components hold", 3: "The three components hold" };
     $("variance-note").textContent =
       `${who[colours]} ${whole(sum(ratios.slice(0, 3)))} of the variance.`;
 
