@@ -93,6 +93,33 @@ void run(prism_graph *graph, const std::vector<prism_output> &outputs, int64_t t
   prism_program_free(program);
 }
 
+// What follows `value`, on the value itself.
+void run_head(prism_graph *graph, int64_t last, int64_t value, const at::Tensor &input, int64_t *ran) {
+  const prism_output scores{last, PRISM_WHOLE}, own{value, PRISM_WHOLE};
+  const prism_layout layout{0, -1};
+  prism_program *head = nullptr, *whole = nullptr;
+  char *message = prism_head_new(graph, &scores, 1, value, &layout, &head);
+  if (message != nullptr) {
+    prism_message_free(message);
+    return;
+  }
+  message = prism_program_new(graph, &own, 1, -1, nullptr, 0, PRISM_PLAIN, &whole);
+  void *made = nullptr, *result = nullptr;
+  if (message == nullptr)
+    message = prism_program_run(whole, &input, &made);
+  if (message == nullptr)
+    message = prism_program_run(head, made, &result);
+  if (message == nullptr)
+    ++*ran;
+  else
+    prism_message_free(message);
+  delete static_cast<at::Tensor *>(made);
+  delete static_cast<at::Tensor *>(result);
+  prism_program_free(head);
+  if (whole != nullptr)
+    prism_program_free(whole);
+}
+
 void of_file(const char *file, int64_t *ran) {
   prism_graph *graph = nullptr;
   char *message = prism_graph_load(file, -1, &graph);
@@ -119,6 +146,8 @@ void of_file(const char *file, int64_t *ran) {
     }
     if (value % 2 == 0)
       run(graph, {{last, PRISM_WHOLE}, {value, PRISM_WHOLE}}, value, PRISM_PLAIN, input, ran);
+    if (value % 6 == 0)
+      run_head(graph, last, value, input, ran);
   }
   run(graph, {{last, PRISM_WHOLE}}, -1, PRISM_BF16, input, ran);
   run(graph, {{1 << 20, PRISM_WHOLE}}, -1, PRISM_PLAIN, input, ran);

@@ -309,18 +309,23 @@ std::unique_ptr<prism_program> compile_head(const prism_graph &source,
   Value *input = graph->inputs()[source.batch_input];
   torch::jit::WithInsertPoint here(tap.point);
   Value *copy = graph->insert(c10::aten::clone, {input}); // operators may write into it
+  const Node *copying = copy->node();                     // gone below if nothing reads it
   replace_after(tap, insert_own_layout(*graph, copy, layout));
   // Dead code, but for checks of what comes before, which do not count as dead.
   std::vector<Node *> checks;
   for (Node *node : graph->nodes())
-    if (node->isBefore(copy->node()) && node->outputs().empty())
+    if (node->isBefore(copying) && node->outputs().empty())
       checks.push_back(node);
   for (Node *node : checks)
     node->destroy();
   torch::jit::EliminateDeadCode(graph);
-  for (const auto &use : input->uses())
-    TORCH_CHECK(use.user == copy->node() || counts_images(use.user),
+  bool is_read = false;
+  for (const auto &use : input->uses()) {
+    is_read |= use.user == copying;
+    TORCH_CHECK(use.user == copying || counts_images(use.user),
                 "the outputs also depend on other values");
+  }
+  TORCH_CHECK(is_read, "the outputs do not depend on the value");
   auto program = std::make_unique<prism_program>();
   program->writes_state = writes_attributes(*graph, aliases);
   program->sources = source.sources;
