@@ -204,8 +204,8 @@ fn signs(
             },
         };
         let signs = classes.into_iter().map(sign);
-        // What does not rise is no sign.
-        signs.filter(|sign| sign.evidence > 0.0).collect()
+        // Of the mean itself there are no signs. Others may fall, as a softmax goes by differences.
+        signs.filter(|sign| sign.evidence != 0.0).collect()
     });
     Ok(signs.collect())
 }
