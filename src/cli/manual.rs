@@ -61,12 +61,7 @@ fn write_page(command: &Command, examples: &[&str], out: &mut Vec<u8>) -> io::Re
             .source(format!("prism {version}"))
             .manual("prism")
     };
-    let own = of(command);
-    own.render_title(out)?;
-    own.render_name_section(out)?;
-    own.render_synopsis_section(out)?;
-    own.render_description_section(out)?;
-    own.render_options_section(out)?;
+    write_sections(&of(command), out)?;
     let commands = command.get_subcommands().filter(|c| c.get_name() != "help");
     let commands: Vec<&Command> = commands.collect();
     let mut listed = ".SH COMMANDS\n".to_string();
@@ -87,14 +82,18 @@ fn write_page(command: &Command, examples: &[&str], out: &mut Vec<u8>) -> io::Re
     out.extend(listed.into_bytes());
     out.extend_from_slice(ENDS.as_bytes());
     for command in commands {
-        let page = of(command);
-        page.render_title(out)?;
-        page.render_name_section(out)?;
-        page.render_synopsis_section(out)?;
-        page.render_description_section(out)?;
-        page.render_options_section(out)?;
+        write_sections(&of(command), out)?;
     }
     Ok(())
+}
+
+/// The sections that each command has.
+fn write_sections(page: &Man, out: &mut Vec<u8>) -> io::Result<()> {
+    page.render_title(out)?;
+    page.render_name_section(out)?;
+    page.render_synopsis_section(out)?;
+    page.render_description_section(out)?;
+    page.render_options_section(out)
 }
 
 /// A line of text as roff shows it: no request, and hyphens and quotes that can be copied.

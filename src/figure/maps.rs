@@ -11,6 +11,7 @@ use super::colormap::{Rgb, hatch, magma};
 use super::sheet::{JPEG_LONGEST_SIDE, MARGIN, Picture, Scaling, Sheet};
 use super::text::{Align, Bounds, Lettering, Weight, one_line};
 use super::{About, FigureFormat, INK, SOFT_INK};
+use crate::names::escaped;
 
 /// The most images that one figure holds.
 pub const MOST_IMAGES: usize = 64;
@@ -377,7 +378,7 @@ fn draw_block<'a>(
         for (line, Line { text, kind }) in lines.iter().enumerate() {
             let style = title_style(*kind, scale);
             let text = match kind {
-                LineKind::File => shortened_in_the_middle(style, &visible(text), room),
+                LineKind::File => shortened_in_the_middle(style, &one_line(&escaped(text)), room),
                 _ => style.shortened(&one_line(text), room),
             };
             let above = (lines.len() - 1 - line) as i32 * title_pitch;
@@ -515,18 +516,6 @@ impl Parts<'_> {
 
 /// From the top of a key's entry to the baseline of its name.
 const CAP_DROP: i32 = 19;
-
-/// The name of a file as one line: what would break it is written as an escape, `\t`.
-fn visible(name: &str) -> String {
-    let mut shown = String::new();
-    for c in name.chars() {
-        match c.is_control() {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    one_line(&shown)
-}
 
 /// `IMG_2023…0042.jpg`: the text, without its middle if it is longer than `room`. The
 /// extension is never cut.
@@ -1174,7 +1163,7 @@ mod tests {
     #[test]
     fn the_name_of_a_file_is_cut_in_the_middle() {
         let style = title_style(LineKind::File, 1.0);
-        let short = |name: &str, room| shortened_in_the_middle(style, &visible(name), room);
+        let short = |name: &str, room| shortened_in_the_middle(style, &escaped(name), room);
         assert_eq!(short("dog.jpg", 448.0), "dog.jpg");
         let long = format!("IMG_2023{}0042.jpeg", "_x".repeat(100));
         for room in [120.0, 200.0, 448.0] {

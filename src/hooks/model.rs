@@ -106,7 +106,6 @@ pub struct HookedModel {
     /// What follows the final excitation, if it is asked for and the class scores depend on
     /// nothing else.
     head: Option<RawProgram>,
-    is_asked_for_scores: bool,
     graph: Graph,
     selection: Selection,
     saliency: Option<(Method, ValueId)>,
@@ -165,6 +164,12 @@ impl HookedModel {
             true => network.raw.head(&excitation, &outputs).ok(),
             false => None,
         };
+        if hooks.scores_of_features && head.is_none() {
+            selection.remarks.push(Remark::note(format!(
+                "the class scores also depend on layers that bypass '{}', so the groups of places have no class names",
+                graph.name(selection.excitation)
+            )));
+        }
         outputs.push(excitation);
         if let Some(reading) = reading {
             let guides = selection.guides.iter();
@@ -198,7 +203,6 @@ impl HookedModel {
             origin: network.origin.clone(),
             program: network.raw.program(&outputs, tap.as_ref(), execution)?,
             head,
-            is_asked_for_scores: hooks.scores_of_features,
             saliency: saliency.map(|hook| hook.method).zip(layer),
             target: None,
             scores,
@@ -235,11 +239,6 @@ impl HookedModel {
             guides: tensors.collect(),
             saliency,
         })
-    }
-
-    /// Whether the class scores are asked for of given features, but depend on other layers, too.
-    fn scores_bypass_features(&self) -> bool {
-        self.is_asked_for_scores && self.head.is_none()
     }
 
     /// The class scores `[n,K]` of given final excitations `[n,C,h,w]`, in float32: what follows
@@ -393,13 +392,7 @@ impl HookedModel {
     pub fn remarks(&self) -> Vec<Remark> {
         let scores = self.scores.remark.iter();
         let known = scores.chain(&self.selection.remarks).cloned();
-        let bypass = self.scores_bypass_features().then(|| {
-            Remark::note(format!(
-                "the class scores also depend on layers that bypass '{}', so the groups of places have no class names",
-                self.excitation_name()
-            ))
-        });
-        known.chain(self.batching.remarks()).chain(bypass).collect()
+        known.chain(self.batching.remarks()).collect()
     }
 
     /// Every layer that can be hooked, in execution order.

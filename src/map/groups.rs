@@ -5,6 +5,8 @@
 use anyhow::Result;
 use tch::{IndexOp, Kind, Tensor};
 
+use super::pca::rows_of;
+
 /// The most groups: more colours are hard to tell apart.
 const MOST: usize = 8;
 /// There is one group more if it explains at least this share of the variance more.
@@ -64,10 +66,7 @@ impl Grouping {
     /// Returns an error if libtorch fails.
     pub fn add(&mut self, components: &Tensor, excitation: &Tensor) -> Result<()> {
         let (n, _, h, w) = components.size4()?;
-        let rows = |tensor: &Tensor| {
-            let rows = tensor.permute([0, 2, 3, 1]).flatten(0, 2);
-            rows.f_to_kind(Kind::Double)
-        };
+        let rows = |tensor: &Tensor| rows_of(tensor).f_to_kind(Kind::Double);
         let nearest = squares(&rows(components)?, &self.centres)?.f_argmin(1, false)?;
         let members = nearest
             .f_one_hot(self.centres.size()[0])?

@@ -27,7 +27,7 @@ pub use quantise::{COLOURS, ColourSet, FeatureFilter, colours, quantise, select}
 
 use correlation::rank_correlation;
 use groups::Grouping;
-use quantise::{codes, membership, painted};
+use quantise::{codes, colour_of, membership, painted};
 use sample::Sample;
 
 pub use crate::convert::to_picture;
@@ -441,7 +441,7 @@ impl Maps {
     /// # Errors
     /// Returns an error if libtorch fails.
     pub fn colours(&self) -> Result<Vec<ColourSet>> {
-        colours(&quantise(&self.basis.features.apply(&self.features)))
+        colours(&self.quantised())
     }
 
     /// The colours of excitations `[n,C]` float64, `[n,3]` float64 in [0, 1]: those of the features
@@ -453,42 +453,34 @@ impl Maps {
         colours.flatten(1, 3).to_kind(Kind::Double)
     }
 
-    /// The colour of each group before upsampling, in [0, 1]: that of its mean; if there is a
-    /// filter, the quantised colour that most of its places have.
+    /// The colour of each group before upsampling, in [0, 1], and whether the filter, if there is
+    /// one, leaves it out: the colour of the mean; if there is a filter, the quantised one that most
+    /// places of the group have.
     ///
     /// # Errors
     /// Returns an error if libtorch fails.
-    pub fn group_colours(&self, groups: &Groups) -> Result<Vec<[f64; 3]>> {
-        if self.options.keep.is_none() {
+    pub fn group_colours(&self, groups: &Groups) -> Result<Vec<([f64; 3], bool)>> {
+        let Some(filter) = self.options.keep else {
             let colours = self.colours_of(&groups.means).contiguous();
-            return Ok(Vec::<f64>::try_from(colours.view([-1]))?
-                .as_chunks()
-                .0
-                .to_vec());
-        }
-        let quantised = quantise(&self.basis.features.apply(&self.features));
-        let codes = codes(&quantised).view([-1]);
+            let colours = Vec::<f64>::try_from(colours.view([-1]))?;
+            let colours = colours.as_chunks().0.iter();
+            return Ok(colours.map(|&colour| (colour, false)).collect());
+        };
+        let codes = codes(&self.quantised()).view([-1]);
         let of_places = groups.of_places.view([-1]);
         let colour = |group: i64| {
             let own = codes.f_masked_select(&of_places.eq(group))?;
-            let most = own
-                .f_bincount(None::<&Tensor>, i64::from(COLOURS))?
-                .argmax(0, false);
-            let code = most.int64_value(&[]);
-            Ok([code / 9, code / 3 % 3, code % 3].map(|level| level as f64 / 2.0))
+            let most = own.f_bincount(None::<&Tensor>, i64::from(COLOURS))?;
+            let code = most.argmax(0, false).int64_value(&[]) as u32;
+            let left_out = !filter.selects(code, self.shared);
+            Ok((colour_of(code).map(f64::from), left_out))
         };
         (0..groups.shares.len() as i64).map(colour).collect()
     }
 
-    /// Whether the filter, if there is one, leaves out a quantised colour.
-    pub fn leaves_out_colour(&self, colour: [f64; 3]) -> bool {
-        let code = (colour.iter()).fold(0, |code, level| 3 * code + (2.0 * level).round() as u32);
-        let is_shared = self.shared.contains(code);
-        match self.options.keep {
-            None | Some(FeatureFilter::All) => false,
-            Some(FeatureFilter::Shared) => !is_shared,
-            Some(FeatureFilter::Unique) => is_shared,
-        }
+    /// The features in quantised colours, `[N,3,h,w]`.
+    fn quantised(&self) -> Tensor {
+        quantise(&self.basis.features.apply(&self.features))
     }
 
     /// The excitations at the two ends of the colour of each component, `[3,2,C]` float64: the

@@ -135,7 +135,7 @@ impl PcaAccumulator {
             (_, theirs) => {
                 self.convert_to_moments();
                 if let State::Moments(moments) = &mut self.state {
-                    moments.merge(before, theirs.into_moments(), added);
+                    moments.merge(before, theirs.moments(), added);
                 }
             }
         }
@@ -143,8 +143,7 @@ impl PcaAccumulator {
     }
 
     fn convert_to_moments(&mut self) {
-        let state = std::mem::replace(&mut self.state, State::Rows(Vec::new()));
-        self.state = State::Moments(state.into_moments());
+        self.state = State::Moments(self.state.moments());
     }
 
     /// The components of all rows.
@@ -179,17 +178,10 @@ impl PcaAccumulator {
             "there is no excitation of {} channels to analyse",
             axes.channels()
         );
-        let moments;
-        let Moments { mean, scatter } = match &self.state {
-            State::Rows(rows) => {
-                moments = Moments::of(&Tensor::cat(rows, 0));
-                &moments
-            }
-            State::Moments(moments) => moments,
-        };
+        let Moments { mean, scatter } = self.state.moments();
         let scatter = scatter.triu(0) + scatter.triu(1).tr();
         let mut total = scatter.trace().double_value(&[]);
-        if is_rounding(total, mean, self.rows) {
+        if is_rounding(total, &mean, self.rows) {
             total = 0.0;
         }
         let along = axes.components.matmul(&scatter) * &axes.components;
@@ -200,10 +192,14 @@ impl PcaAccumulator {
 }
 
 impl State {
-    fn into_moments(self) -> Moments {
+    /// The moments, which share their tensors with the state.
+    fn moments(&self) -> Moments {
         match self {
-            State::Rows(rows) => Moments::of(&Tensor::cat(&rows, 0)),
-            State::Moments(moments) => moments,
+            State::Rows(rows) => Moments::of(&Tensor::cat(rows, 0)),
+            State::Moments(Moments { mean, scatter }) => Moments {
+                mean: mean.shallow_clone(),
+                scatter: scatter.shallow_clone(),
+            },
         }
     }
 }
@@ -352,9 +348,8 @@ pub fn svd_flip(scores: &Tensor) -> Tensor {
 }
 
 /// `[n,C,h,w]` -> `[n*h*w, C]`.
-fn rows_of(excitation: &Tensor) -> Tensor {
-    let channels = excitation.size()[1];
-    excitation.permute([0, 2, 3, 1]).reshape([-1, channels])
+pub fn rows_of(excitation: &Tensor) -> Tensor {
+    excitation.permute([0, 2, 3, 1]).flatten(0, 2)
 }
 
 /// The largest matrix for LAPACK's SVD through ndarray-linalg; larger ones go to libtorch's

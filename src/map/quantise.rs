@@ -21,6 +21,23 @@ pub enum FeatureFilter {
     All,
 }
 
+impl FeatureFilter {
+    /// Whether it selects the colour with that number; `shared` are the colours in every image.
+    pub fn selects(self, code: u32, shared: ColourSet) -> bool {
+        match self {
+            FeatureFilter::All => true,
+            FeatureFilter::Shared => shared.contains(code),
+            FeatureFilter::Unique => !shared.contains(code),
+        }
+    }
+}
+
+/// The red, green and blue in [0, 1] of the colour with that number.
+pub fn colour_of(code: u32) -> [f32; 3] {
+    let (levels, step) = (LEVELS as u32, (LEVELS - 1) as f32);
+    [levels * levels, levels, 1].map(|unit| (code / unit % levels) as f32 / step)
+}
+
 /// A set of the 27 quantised colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColourSet(u32);
@@ -131,19 +148,9 @@ pub fn membership(codes: &Tensor) -> Tensor {
 /// The colours of pixels with these numbers, `[n,h,w]` int64 -> `[n,3,h,w]` float32; NaN if `filter`
 /// does not select them. `shared` are the colours in every image of the batch.
 pub fn painted(codes: &Tensor, shared: ColourSet, filter: FeatureFilter) -> Tensor {
-    let is_selected = |code: u32| match filter {
-        FeatureFilter::All => true,
-        FeatureFilter::Shared => shared.contains(code),
-        FeatureFilter::Unique => !shared.contains(code),
-    };
-    let levels = LEVELS as u32;
-    let step = (LEVELS - 1) as f32;
-    let colour = |code: u32| {
-        let level = |unit: u32| (code / unit % levels) as f32 / step;
-        match is_selected(code) {
-            true => [level(levels * levels), level(levels), level(1)],
-            false => [f32::NAN; 3],
-        }
+    let colour = |code: u32| match filter.selects(code, shared) {
+        true => colour_of(code),
+        false => [f32::NAN; 3],
     };
     let table: Vec<f32> = (0..COLOURS).flat_map(colour).collect();
     let table = Tensor::from_slice(&table).reshape([-1, 3]);

@@ -151,9 +151,9 @@ impl Key {
         let of_groups = signs(means, mean)?;
         let colours = maps.group_colours(groups)?;
         let groups = shares.iter().zip(of_groups).zip(colours);
-        let groups = groups.map(|((&share, classes), colour)| KeyGroup {
+        let groups = groups.map(|((&share, classes), (colour, left_out))| KeyGroup {
             colour,
-            left_out: maps.leaves_out_colour(colour),
+            left_out,
             share,
             classes,
         });

@@ -44,6 +44,7 @@ impl Results {
             .shape
             .map_or_else(String::new, |[c, h, w]| format!(" ({c}x{h}x{w})"));
         let upsampling = match self.basis_of.upsampling.as_str() {
+            _ if self.maps.lacks_guides() => "bilinear upsampling".to_string(),
             "product" => "upsampling by products".to_string(),
             "none" => "no upsampling".to_string(),
             way => format!("{way} upsampling"),

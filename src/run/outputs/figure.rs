@@ -136,6 +136,8 @@ impl Output for Figure<'_> {
             *format,
         );
         let names = column_names(results);
+        let (key, key_title, caption) =
+            (key_entries(results), key_title(results), results.caption());
         let bar = results.notices.bar(count, "drawing");
         for (number, start) in (1..).zip((0..count).step_by(most)) {
             let mut columns = Vec::new();
@@ -147,9 +149,9 @@ impl Output for Figure<'_> {
                 columns,
                 row_names: row_names.clone(),
                 bar: colour_bar(results),
-                key: key_entries(results),
-                key_title: key_title(results),
-                caption: results.caption(),
+                key: key.clone(),
+                key_title: key_title.clone(),
+                caption: caption.clone(),
                 most_columns: *figure_columns,
                 about: results.about(&self.0.command),
             };
