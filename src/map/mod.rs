@@ -5,6 +5,7 @@
 //! the map of each image.
 
 mod bilateral;
+mod components;
 mod correlation;
 mod groups;
 mod normalise;
@@ -19,6 +20,7 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use bilateral::{Bilateral, stored};
+pub use components::Components;
 pub use groups::Groups;
 pub use normalise::{Norm, NormAccumulator};
 pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, svd_flip};
@@ -58,6 +60,8 @@ pub struct MapOptions {
     pub upsampling: Upsampling,
     /// Whether places are grouped by their features.
     pub groups: bool,
+    /// Whether the leading components of all places are kept.
+    pub components: bool,
     /// Height and width of the part of the image that the features cover.
     pub size: Size,
     /// Whether the layers are those of TorchPRISM's rule. Maps that are not upsampled are then
@@ -66,11 +70,12 @@ pub struct MapOptions {
 }
 
 impl MapOptions {
-    /// The maps of a network, without groups.
+    /// The maps of a network, without groups and leading components.
     pub fn of(model: &HookedModel, keep: Option<FeatureFilter>) -> MapOptions {
         MapOptions {
             keep,
             groups: false,
+            components: false,
             upsampling: model.upsampling(),
             size: model.region().size(),
             is_torchprism: model.is_torchprism(),
@@ -168,10 +173,11 @@ impl Collector {
         let options = self.options;
         let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0));
         let is_given = basis.is_some();
+        let needs_leading = options.groups || options.components;
         let (mut basis, variance_ratio, leading) = match basis {
             Some(basis) => {
                 let ratio = pca.variance_along(&basis.axes)?;
-                let leading = match options.groups {
+                let leading = match needs_leading {
                     true => Some(pca.finish()?.leading),
                     false => None,
                 };
@@ -179,18 +185,34 @@ impl Collector {
             }
             None => {
                 let pca = pca.finish()?;
-                let leading = options.groups.then_some(pca.leading);
+                let leading = needs_leading.then_some(pca.leading);
                 (Basis::without_ranges(pca.axes), pca.variance_ratio, leading)
             }
         };
 
-        let (mut features, sample, groups) = scores(&basis.axes, leading, self.excitation)?;
+        let Scores {
+            mut features,
+            sample,
+            groups,
+            kept,
+        } = scores(
+            &basis.axes,
+            leading.as_ref(),
+            self.excitation,
+            &options,
+            &self.spool,
+        )?;
+        let mut signs = None;
         if !is_given {
-            let signs = svd_flip(&features);
-            features *= signs.reshape([1, -1, 1, 1]);
-            basis.axes.flip_signs(&signs);
+            let found = svd_flip(&features);
+            features *= found.reshape([1, -1, 1, 1]);
+            basis.axes.flip_signs(&found);
             basis.features = norm_of(&features);
+            signs = Some(found);
         }
+        let components = leading
+            .zip(kept)
+            .map(|(axes, scores)| Components::new(axes, scores, signs.as_ref()));
 
         let normalised = basis.features.apply(&features);
         let mut shown = match options.normalises_last() {
@@ -221,6 +243,7 @@ impl Collector {
             variance_ratio,
             colour_correlation,
             groups,
+            components,
             basis,
             logits: Tensor::f_cat(&self.logits, 0)?,
             saliency: match self.saliency.as_slice() {
@@ -249,13 +272,26 @@ impl Collector {
     }
 }
 
-/// The scores of all excitations along `axes`, `[N,3,h,w]` float32, a sample of all channels, and
-/// groups of places along `leading`.
+/// What the excitations of all images are along the components.
+struct Scores {
+    /// The first three components, `[N,3,h,w]` float32.
+    features: Tensor,
+    /// All channels of some places.
+    sample: Sample,
+    /// Groups of places, if they are asked for.
+    groups: Option<Groups>,
+    /// The leading components, `[N,d,h,w]` float32, if they are asked for and there are any.
+    kept: Option<Sequence>,
+}
+
+/// The scores of all excitations along `axes`, and what is asked for along `leading`.
 fn scores(
     axes: &Axes,
-    leading: Option<Axes>,
+    leading: Option<&Axes>,
     excitation: Sequence,
-) -> Result<(Tensor, Sample, Option<Groups>)> {
+    options: &MapOptions,
+    spool: &Spool,
+) -> Result<Scores> {
     let (count, shape) = (excitation.len() as i64, excitation.shape());
     // Allocated at once: small tensors between large temporary ones would fragment the heap, by
     // two gigabytes for 5,000 images.
@@ -268,22 +304,41 @@ fn scores(
         let (first, length) = (images.start, images.len() as i64);
         let excitation = excitation.get(images)?;
         sample.add(first, &excitation, axes, |rows| rows)?;
-        if let Some(leading) = &leading {
+        if let Some(leading) = leading.filter(|_| options.groups) {
             let components = |rows: Tensor| rows.matmul(&leading.components.tr());
             to_group.add(first, &excitation, leading, components)?;
         }
         let scores = axes.project(&excitation);
         features.narrow(0, first as i64, length).copy_(&scores);
     }
-    let Some(leading) = leading else {
-        return Ok((features, sample, None));
+    let mut result = Scores {
+        features,
+        sample,
+        groups: None,
+        kept: None,
     };
-    let mut grouping = Grouping::new(&to_group.rows()?, shape[0])?;
+    let Some(leading) = leading else {
+        return Ok(result);
+    };
+    let mut grouping = match options.groups {
+        true => Some(Grouping::new(&to_group.rows()?, shape[0])?),
+        false => None,
+    };
+    let mut kept = Sequence::default();
+    let keeps = options.components && leading.components.size()[0] > 0;
     for images in chunks(excitation.len()) {
         let excitation = excitation.get(images)?;
-        grouping.add(&leading.project(&excitation), &excitation)?;
+        let components = leading.project(&excitation);
+        if let Some(grouping) = &mut grouping {
+            grouping.add(&components, &excitation)?;
+        }
+        if keeps {
+            kept.push(spool, &components)?;
+        }
     }
-    Ok((features, sample, Some(grouping.finish()?)))
+    result.groups = grouping.map(Grouping::finish).transpose()?;
+    result.kept = keeps.then_some(kept);
+    Ok(result)
 }
 
 /// The images in chunks that fit in memory together.
@@ -337,6 +392,8 @@ pub struct Maps {
     pub colour_correlation: Option<f64>,
     /// Groups of places with similar features, if they are asked for.
     pub groups: Option<Groups>,
+    /// The leading components of all places, if they are asked for and not all places are equal.
+    pub components: Option<Components>,
     /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
     pub logits: Tensor,
     /// Saliency of a class, `[N,1,h',w']` float32, not negative, at the resolution of the hooked

@@ -20,13 +20,20 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// Reads the basis if `choices` name one.
+    /// Reads the basis if `choices` name one. With `keep_components` the leading components of all
+    /// places are kept for the outputs.
     ///
     /// # Errors
     /// Returns an error if the basis cannot be read or belongs to another run.
-    pub fn new(network: &str, model: &HookedModel, choices: &MapChoices) -> Result<Fit> {
+    pub fn new(
+        network: &str,
+        model: &HookedModel,
+        choices: &MapChoices,
+        keep_components: bool,
+    ) -> Result<Fit> {
         let options = MapOptions {
             groups: !choices.no_legend,
+            components: keep_components,
             ..MapOptions::of(model, choices.filter())
         };
         let of = describe::basis_of(network, model, options);

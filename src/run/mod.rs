@@ -73,7 +73,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     drop(network.graph); // the model has its own copy
     clock.lap("hooking");
 
-    let mut fit = Fit::new(&name, &model, &options.map)?;
+    let keep_components = outputs::need_components(&options.output);
+    let mut fit = Fit::new(&name, &model, &options.map, keep_components)?;
     let chunk = options
         .compute
         .batch_size

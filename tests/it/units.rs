@@ -280,6 +280,7 @@ fn product(keep: Option<FeatureFilter>) -> MapOptions {
     MapOptions {
         keep,
         groups: false,
+        components: false,
         upsampling: Upsampling::Product,
         size: Size::new(8, 8),
         is_torchprism: true,
@@ -581,6 +582,7 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
     let options = MapOptions {
         keep: None,
         groups: false,
+        components: false,
         upsampling: Upsampling::Bilateral,
         size,
         is_torchprism: false,

@@ -96,6 +96,11 @@ pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
     outputs
 }
 
+/// Whether an output needs the leading components of all places.
+pub fn need_components(options: &OutputOptions) -> bool {
+    options.report.is_some() || options.save_arrays.is_some()
+}
+
 /// The results of a run, which the outputs read.
 pub struct Results {
     /// The network and its layers.
