@@ -8,7 +8,6 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::classes::Class;
-use crate::figure::Palette;
 use crate::run::Key;
 use crate::settings::Settings;
 
@@ -26,6 +25,8 @@ pub struct Summary<'a> {
     pub upsampling: &'a str,
     /// `every`; or `common`, `unique` or `all` of the quantised colours.
     pub colours: &'a str,
+    /// `rgb` or `oklab`: how components become colours.
+    pub palette: String,
     /// Method and class of the saliency, if there is one.
     pub saliency: Option<&'a str>,
     /// Share of the variance of each component.
@@ -40,14 +41,6 @@ pub struct Summary<'a> {
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.
     pub files: Vec<String>,
-    /// How components become colours.
-    #[serde(skip)]
-    pub palette: Palette,
-    /// Whether the maps have blocks of one colour, and whether they leave pixels out.
-    #[serde(skip)]
-    pub is_in_blocks: bool,
-    #[serde(skip)]
-    pub leaves_out: bool,
     /// Time of each stage.
     #[serde(serialize_with = "as_seconds")]
     pub seconds: Vec<(&'static str, Duration)>,

@@ -95,6 +95,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         square: options.output.square,
+        photographs: outputs::photograph_area(&options.output, input.len()),
         spool: &spool,
         notices,
     };
@@ -128,6 +129,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         saliency,
         paths: forwarded.paths,
         pictures: forwarded.pictures,
+        photographs: forwarded.photographs,
         input: forwarded.input,
         classes,
         key,
