@@ -3,8 +3,8 @@
     python tests/reference/make_similar.py
 
 For the final excitation of tiny_mobilenet on the stored images, from eager PyTorch: `place` [3] is an image, a row and
-a column, and `cosines` [N, h, w] float32 the cosine similarity of all places to it in the first 32 principal
-components of all places of all images together, by NumPy's SVD. Needs torch 2.13.0.
+a column, and `cosines` [N, h, w] float32 the similarity of all places to it: the product of their first 32
+principal components, of all places of all images together by NumPy's SVD, over their lengths in all channels. Needs torch 2.13.0.
 """
 import os
 
@@ -33,9 +33,11 @@ def main():
     rows = rows - rows.mean(0)
     left, lengths, _ = np.linalg.svd(rows, full_matrices=False)
     scores = (left * lengths)[:, :COMPONENTS]
-    units = scores / np.linalg.norm(scores, axis=1, keepdims=True)
+    units = scores / np.linalg.norm(rows, axis=1, keepdims=True)
     image, row, column = PLACE
-    cosines = units @ units[(image * height + row) * width + column]
+    own = (image * height + row) * width + column
+    cosines = units @ units[own]
+    cosines[own] = 1
     cosines = cosines.reshape(count, height, width)
     print(f"{channels} channels, {height}x{width}; similar from 0.5, by image:", (cosines >= 0.5).mean((1, 2)))
     print("from 0.3:", (cosines >= 0.3).mean((1, 2)), "closest to 0.5:", np.sort(np.abs(cosines - 0.5).ravel())[:4])
