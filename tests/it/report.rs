@@ -194,8 +194,16 @@ fn similar_places_light_up_as_computed_apart() {
         100.0 * lit.count() as f64 / (height * width) as f64
     };
 
+    let threshold = |least: f64| {
+        browser.script(&format!(
+            "const t = document.getElementById('threshold'); t.value = {least}; \
+             t.dispatchEvent(new Event('input', {{bubbles: true}}))"
+        ));
+    };
+
     // The pointer lights up the similar places of all images, and leaves them again.
     assert_eq!(lit(0), json!(null));
+    threshold(0.5);
     browser.hover(&pane, spot);
     for image in 0..count {
         browser.until(
@@ -241,11 +249,8 @@ fn similar_places_light_up_as_computed_apart() {
             &expected(image, 0.5),
         );
     }
-    browser.script(
-        "const t = document.getElementById('threshold'); t.value = 0.3; \
-         t.dispatchEvent(new Event('input', {bubbles: true}))",
-    );
-    browser.until(&format!("const image = 2; {LIT}"), &expected(2, 0.3));
+    threshold(0.25);
+    browser.until(&format!("const image = 2; {LIT}"), &expected(2, 0.25));
     let pictures = format!(".card[data-index='{}'] .pictures", at[0]);
     browser.type_into(&pictures, "\u{e014}");
     let column = "return document.querySelector('.card .pane.map .cell:not([hidden])').style.left";
