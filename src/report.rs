@@ -161,8 +161,8 @@ pub struct PageGroup {
     pub name: String,
     pub further: Vec<String>,
     pub left_out: bool,
-    /// The leading components of its mean, as those of the places.
-    pub feature: Option<Vec<i8>>,
+    /// The leading components of its mean over its length in all channels.
+    pub feature: Option<Vec<f32>>,
 }
 
 fn as_text<S: serde::Serializer>(value: &Palette, serializer: S) -> Result<S::Ok, S::Error> {

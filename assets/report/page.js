@@ -52,7 +52,7 @@ const samePoint = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 function featureOf(point, run) {
   if (!point || !places[run]) return null;
   if (point.group !== undefined)
-    return point.run === run ? runs[run].key.groups[point.group].feature : null;
+    return point.run === run ? runs[run].key.groups[point.group].feature.map((part) => 127 * part) : null;
   const [own, other] = [places[point.run], places[run]];
   const at = (index, from, to) => Math.floor((index + 0.5) / from * to);
   return other.at(point.image, at(point.row, own.h, other.h), at(point.column, own.w, other.w));

@@ -36,6 +36,9 @@ pub struct KeyGroup {
     pub left_out: bool,
     /// Its share of the places of all images.
     pub share: f64,
+    /// The leading components of its mean over the mean's length in all channels, if they were kept
+    /// (docs/method.md, "Similar places").
+    pub feature: Option<Vec<f32>>,
     /// The classes that its mean excitation speaks for; none if that cannot be known.
     pub classes: Vec<Sign>,
 }
@@ -150,11 +153,20 @@ impl Key {
         };
         let of_groups = signs(means, mean)?;
         let colours = maps.group_colours(groups)?;
+        let directions = maps.components.as_ref().map(|components| {
+            let (scores, lengths) = components.of_excitations(means);
+            let directions = (scores / lengths).nan_to_num(0.0, None, None);
+            let numbers = Vec::<f32>::try_from(directions.contiguous().view([-1]))?;
+            anyhow::Ok((numbers, components.count()))
+        });
+        let (directions, count) = directions.transpose()?.unwrap_or((Vec::new(), 1));
+        let mut directions = directions.chunks(count).map(<[f32]>::to_vec);
         let groups = shares.iter().zip(of_groups).zip(colours);
         let groups = groups.map(|((&share, classes), (colour, left_out))| KeyGroup {
             colour,
             left_out,
             share,
+            feature: directions.next(),
             classes,
         });
         let mut of_ends = signs(&maps.ends().flatten(0, 1), &maps.basis.axes.mean)?.into_iter();

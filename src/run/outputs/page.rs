@@ -15,7 +15,7 @@ use crate::figure::{About, FigureFormat, Palette, colormap, draw_variance};
 use crate::output::{Outputs, folder_of};
 use crate::report::{
     Features, Gallery, PageGroup, PageImage, PageKey, PagePictures, PageRun, photograph,
-    photograph_area, shown_images, unit_bytes,
+    photograph_area, shown_images,
 };
 use crate::run::Ends;
 
@@ -182,21 +182,9 @@ impl Results {
     }
 
     fn page_key(&self) -> Result<Option<PageKey>> {
-        let (Some(key), Some(groups)) = (&self.key, &self.maps.groups) else {
+        let Some(key) = &self.key else {
             return Ok(None);
         };
-        let features = self.maps.components.as_ref().map(|components| {
-            let (scores, lengths) = components.of_excitations(&groups.means);
-            let bytes = unit_bytes(&scores, &lengths)?;
-            let bytes: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
-            anyhow::Ok(
-                bytes
-                    .chunks(components.count())
-                    .map(<[i8]>::to_vec)
-                    .collect::<Vec<_>>(),
-            )
-        });
-        let mut features = features.transpose()?.into_iter().flatten();
         let groups = key.groups.iter().map(|group| {
             let [r, g, b] = group.painted(self.palette);
             let words = group.in_words(key.kind, self.network.classes);
@@ -205,7 +193,7 @@ impl Results {
                 name: words.name,
                 further: words.further,
                 left_out: group.left_out,
-                feature: features.next(),
+                feature: group.feature.clone(),
             }
         });
         Ok(Some(PageKey {
