@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::element::Rectangle;
@@ -12,7 +12,7 @@ use plotters::style::{Color, TRANSPARENT};
 use super::colormap::Rgb;
 use super::paper::{Entry, draw_legend, font, ink, on_paper, px};
 use super::sheet::Sheet;
-use super::text::{Lettering, Weight};
+use super::text::Lettering;
 use super::{About, FigureFormat, INK, SOFT_INK};
 
 /// Size of the plot with its labels, and of the space for these, in pixels.
@@ -54,22 +54,20 @@ pub fn draw_variance(ratios: &[f64], about: &About, format: FigureFormat) -> Res
 }
 
 fn compose(ratios: &[f64]) -> Result<Sheet<'static>> {
-    if ratios.is_empty() {
-        bail!("a variance figure needs at least one principal component");
-    }
-    for (index, ratio) in ratios.iter().enumerate() {
-        if !(-ROUNDING..=1.0 + ROUNDING).contains(ratio) {
-            bail!(
-                "the variance ratio of principal component {} is {ratio}, not between 0 and 1",
-                index + 1
-            );
-        }
+    ensure!(
+        !ratios.is_empty(),
+        "a variance figure needs at least one principal component"
+    );
+    for (number, ratio) in (1..).zip(ratios) {
+        ensure!(
+            (-ROUNDING..=1.0 + ROUNDING).contains(ratio),
+            "the variance ratio of principal component {number} is {ratio}, not between 0 and 1"
+        );
     }
     let sums = running_sums(ratios);
     let mut sheet = Sheet::default();
-    let title = Lettering::new(Weight::Semibold, TITLE_EM, INK);
-    sheet.text(&heading(ratios), (LABELS.0, -84), title);
-    let further = Lettering::new(Weight::Regular, LABEL_EM, SOFT_INK);
+    let (title, further) = (Lettering::strong(TITLE_EM), Lettering::soft(LABEL_EM));
+    sheet.text(&heading(&sums), (LABELS.0, -84), title);
     sheet.text(&subheading(&sums), (LABELS.0, -42), further);
     draw_chart(&mut sheet, ratios, &sums)?;
     Ok(sheet)
@@ -86,13 +84,15 @@ fn running_sums(ratios: &[f64]) -> Vec<f64> {
     sums
 }
 
-fn heading(ratios: &[f64]) -> String {
-    let share = percent(running_sums(ratios)[ratios.len().min(3)]);
-    match ratios.len() {
-        1 => format!("The map's only component holds {share} of the variance"),
-        2 => format!("The map's two components hold {share} of the variance"),
-        _ => format!("The map's three components hold {share} of the variance"),
-    }
+fn heading(sums: &[f64]) -> String {
+    let count = (sums.len() - 1).min(3);
+    let components = match count {
+        1 => "only component holds",
+        2 => "two components hold",
+        _ => "three components hold",
+    };
+    let share = percent(sums[count]);
+    format!("The map's {components} {share} of the variance")
 }
 
 /// How much is left, and how many components hold most of the variance.
@@ -103,16 +103,13 @@ fn subheading(sums: &[f64]) -> String {
     }
     let needed = sums.iter().position(|sum| *sum >= 0.9);
     let most = match needed {
-        Some(needed) => format!("; {} of {} hold 90 %", grouped(needed), grouped(count)),
+        Some(needed) => format!("; {needed} of {count} hold 90 %"),
         None => String::new(),
     };
     let rest = percent(sums[count] - sums[3]);
     match count {
         4 => format!("One further component holds {rest}{most}"),
-        _ => format!(
-            "{} further components hold {rest}{most}",
-            grouped(count - 3)
-        ),
+        _ => format!("{} further components hold {rest}{most}", count - 3),
     }
 }
 
@@ -182,17 +179,9 @@ fn numbers(count: usize) -> impl Iterator<Item = usize> {
 fn tick(number: f64, last: &Cell<usize>) -> String {
     let number = number.round() as usize;
     match number.to_string().trim_end_matches('0') {
-        "1" | "2" | "5" if last.replace(number) != number => grouped(number),
-        "3" if number == 3 => grouped(number),
+        "1" | "2" | "5" if last.replace(number) != number => number.to_string(),
+        "3" if number == 3 => number.to_string(),
         _ => String::new(),
-    }
-}
-
-/// A number with a comma between thousands.
-fn grouped(number: usize) -> String {
-    match number {
-        0..=9999 => number.to_string(),
-        _ => format!("{},{:03}", number / 1000, number % 1000),
     }
 }
 

@@ -6,8 +6,8 @@ use super::pictures::{component_picture, overlaid, shown_names};
 use super::{Destination, Output, Results};
 use crate::classes::Class;
 use crate::figure::{
-    ColourBar, Column, KeyEntry, MapFigure, Palette, Panel, Scaling, Swatch, colormap, draw_maps,
-    has_glyphs, most_images,
+    ColourBar, Column, KeyEntry, KeyPart, MapFigure, Palette, Panel, Scaling, Swatch, colormap,
+    draw_maps, has_glyphs, most_images,
 };
 use crate::options::OutputOptions;
 use crate::output::Outputs;
@@ -136,8 +136,7 @@ impl Output for Figure<'_> {
             *format,
         );
         let names = column_names(results);
-        let (key, key_title, caption) =
-            (key_entries(results), key_title(results), results.caption());
+        let (key, caption) = (key(results), results.caption());
         let bar = results.notices.bar(count, "drawing");
         for (number, start) in (1..).zip((0..count).step_by(most)) {
             let mut columns = Vec::new();
@@ -150,9 +149,7 @@ impl Output for Figure<'_> {
                 row_names: row_names.clone(),
                 bar: colour_bar(results),
                 key: key.clone(),
-                key_title: key_title.clone(),
                 caption: caption.clone(),
-                most_columns: *figure_columns,
                 about: results.about(&self.0.command),
             };
             let numbered = if count > most {
@@ -165,14 +162,26 @@ impl Output for Figure<'_> {
                 results.network.network,
                 format.extension()
             );
-            to.write(&folder.join(name), &draw_maps(&figure, *format)?)?;
+            to.write(
+                &folder.join(name),
+                &draw_maps(&figure, *figure_columns, *format)?,
+            )?;
         }
         Ok(())
     }
 }
 
-/// The line above the key.
-fn key_title(results: &Results) -> String {
+/// What the colours stand for.
+fn key(results: &Results) -> Vec<KeyPart> {
+    let groups = KeyPart {
+        title: groups_title(results),
+        entries: groups(results),
+    };
+    vec![groups]
+}
+
+/// The line above the groups.
+fn groups_title(results: &Results) -> String {
     let whose = match results.basis_of.colours.as_str() {
         "every" => "their mean",
         _ => "most of them",
@@ -182,8 +191,8 @@ fn key_title(results: &Results) -> String {
     )
 }
 
-/// The entries of the key: a group each, and what is left out.
-fn key_entries(results: &Results) -> Vec<KeyEntry> {
+/// The entries of the groups, and what is left out.
+fn groups(results: &Results) -> Vec<KeyEntry> {
     let Some(key) = &results.key else {
         return Vec::new();
     };
