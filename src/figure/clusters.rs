@@ -10,7 +10,7 @@ use ndarray::ArrayView2;
 use super::colormap::{Rgb, mixed};
 use super::paper::{Entry, draw_legend};
 use super::sheet::{Scaling, Sheet};
-use super::text::{Bounds, Lettering};
+use super::text::{Bounds, Lettering, legible};
 use super::{About, FigureFormat};
 
 /// About the side of the map, in pixels; a cell is a whole number of them.
@@ -198,7 +198,7 @@ impl Ranking {
         let (own, others) = self.0.split_at(self.0.len().min(MARKED));
         let named = own.iter().map(|&(class, count)| {
             let name = match names.get(class) {
-                Some(name) if !name.trim().is_empty() => name.clone(),
+                Some(name) if legible(name).contains(char::is_alphanumeric) => legible(name),
                 _ => format!("class {class}"),
             };
             format!("{} ({count})", style.shortened(&name, LONGEST_NAME))

@@ -201,7 +201,7 @@ pub fn draw_maps(
 
 impl Column<'_> {
     /// The lines below the name, with their looks.
-    fn titles(&self, scale: f32) -> impl DoubleEndedIterator<Item = (&str, Lettering)> {
+    fn titles(&self, scale: f32) -> impl Iterator<Item = (&str, Lettering)> {
         let strong = Lettering::strong(TITLE_EM * scale);
         let soft = Lettering::soft(FURTHER_EM * scale);
         let looks = move |rank| if rank == 0 { strong } else { soft };
@@ -342,12 +342,14 @@ impl<'a> Layout<'a> {
             let room = width as f32 * self.room;
             let file = Lettering::soft(FILE_EM * self.scale);
             let name = file.shortened_in_the_middle(&escaped(&column.name), room);
-            let titles = column.titles(self.scale).rev();
+            let titles = column.titles(self.scale);
             let titles = titles.map(|(text, style)| (style.shortened(text, room), style));
-            let mut baseline = top - TITLE_GAP;
-            for (text, style) in titles.chain([(name, file)]) {
+            let lines = iter::once((name, file)).chain(titles);
+            let lines = lines.filter(|(text, _)| !text.is_empty());
+            let mut baseline = top - TITLE_GAP - (column.lines() - 1) * title_pitch;
+            for (text, style) in lines {
                 self.sheet.text(&text, (left, baseline), style);
-                baseline -= title_pitch;
+                baseline += title_pitch;
             }
             for (panel, top) in column.panels.iter().zip(row_tops.clone()) {
                 let area = Bounds::sized((left, top), column.panel_size());
@@ -683,8 +685,8 @@ mod tests {
         };
         let file = draw_maps(&figure, COLUMNS, FigureFormat::Svg).unwrap();
         assert!(pixels(&figure).width() >= 448);
-        let scale = Grid::of(&figure, 1.0).title_scale(&figure, 1.0);
-        let style = title_style(LineKind::Strong, scale);
+        let scale = Layout::of(&blocks(&figure.columns, COLUMNS), 1.0).scale;
+        let style = Lettering::strong(TITLE_EM * scale);
         assert_eq!(style.shortened(title[0], PANEL_SIDE as f32), title[0]);
         assert!(String::from_utf8(file).unwrap().contains(": 0.91"));
     }
@@ -738,7 +740,6 @@ mod tests {
     #[test]
     fn panels_of_a_row_begin_at_one_height_and_places_at_one_left() {
         let mut figure = figure(6, 2);
-        figure.most_columns = 3;
         for (column, size) in figure.columns.iter_mut().zip([
             (40, 30),
             (30, 40),
@@ -750,7 +751,7 @@ mod tests {
             let image = RgbImage::from_pixel(size.0, size.1, image::Rgb(PANEL));
             column.panels[0].image = Rc::new(image);
         }
-        let pixels = pixels(&figure);
+        let pixels = compose(&figure, 3, FigureFormat::Png).unwrap().pixels();
         let rows = panels_down(&pixels, 60);
         // 4:3, and 1:1 below it.
         let heights: Vec<usize> = rows.iter().map(|(from, to)| to - from).collect();
@@ -954,6 +955,44 @@ mod tests {
             );
             assert!(at("ox 0.92").2 < at("oxcart 0.04").2);
         }
+    }
+
+    #[test]
+    fn a_ramp_in_the_key_goes_from_top_to_bottom() {
+        let (top, bottom) = ([250, 40, 40], [10, 90, 90]);
+        let ramp = RgbImage::from_fn(1, 2, |_, y| image::Rgb([top, bottom][y as usize]));
+        let part = |entries| KeyPart {
+            title: "Ends".to_owned(),
+            entries,
+        };
+        let ends = part(vec![KeyEntry {
+            swatch: Swatch::Ramp(ramp),
+            name: "much red: ox".to_owned(),
+            further: vec!["little red: lynx".to_owned()],
+        }]);
+        let figure = MapFigure {
+            key: vec![part(Vec::new()), ends],
+            ..figure(1, 1)
+        };
+        let texts = texts(&figure);
+        let heights = |wanted: &str| -> Vec<i32> {
+            let found = texts.iter().filter(|(text, ..)| text == wanted);
+            found.map(|text| text.2).collect()
+        };
+        // A part without entries has no title.
+        assert_eq!(heights("Ends").len(), 1);
+        assert!(heights("much red: ox")[0] < heights("little red: lynx")[0]);
+        let pixels = pixels(&figure);
+        let rows = |colour: Rgb| {
+            let found = pixels.enumerate_pixels();
+            let near = found.filter(move |(.., pixel)| {
+                let mut apart = pixel.0.iter().zip(colour);
+                apart.all(|(a, b)| a.abs_diff(b) < 4)
+            });
+            near.map(|(_, y, _)| y)
+        };
+        let (last_high, first_low) = (rows(top).max().unwrap(), rows(bottom).min().unwrap());
+        assert!(last_high < first_low && first_low - last_high < 46);
     }
 
     #[test]

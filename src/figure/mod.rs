@@ -26,7 +26,7 @@ pub use maps::{
 };
 pub use palette::Palette;
 pub use sheet::{MARGIN, Picture, Scaling};
-pub use text::has_glyphs;
+pub use text::{has_glyphs, legible};
 pub use variance::draw_variance;
 
 use crate::names::name_of;

@@ -120,12 +120,6 @@ impl<'a> Sheet<'a> {
         self.marks.push(Mark { area, ink });
     }
 
-    /// The smallest rectangle around all marks.
-    pub fn bounds(&self) -> Option<Bounds> {
-        let areas = self.marks.iter().map(|mark| mark.area);
-        areas.reduce(Bounds::union)
-    }
-
     /// The sheet as a file of the given format.
     ///
     /// # Errors
@@ -140,8 +134,11 @@ impl<'a> Sheet<'a> {
     }
 
     fn page(&self) -> Result<Page<'_, 'a>> {
-        let bounds = self.bounds().context("nothing to draw in the figure")?;
-        let page = bounds.grown(MARGIN);
+        let areas = self.marks.iter().map(|mark| mark.area);
+        let marks = areas.reduce(Bounds::union);
+        let page = marks
+            .context("nothing to draw in the figure")?
+            .grown(MARGIN);
         let (width, height) = size_of(page);
         ensure!(
             u64::from(width) * u64::from(height) <= MOST_PIXELS,

@@ -296,6 +296,19 @@ pub fn has_glyphs(text: &str) -> bool {
     marks.all(|c| FONTS[0].glyph_id(c).0 != 0)
 }
 
+/// `text` with an ellipsis in place of letters that the font lacks.
+pub fn legible(text: &str) -> String {
+    let mut legible = String::new();
+    for letter in text.chars() {
+        match has_glyphs(letter.encode_utf8(&mut [0; 4])) {
+            true => legible.push(letter),
+            false if legible.ends_with(ELLIPSIS) => {}
+            false => legible.push(ELLIPSIS),
+        }
+    }
+    legible
+}
+
 /// `text` as one line that XML can hold: control characters, line breaks and
 /// non-characters become spaces.
 pub fn one_line(text: &str) -> String {
@@ -388,6 +401,13 @@ mod tests {
     fn letters_without_glyphs_are_known() {
         assert!(has_glyphs("Größe ψυχή Жираф\u{200d}\t.jpg"));
         assert!(!has_glyphs("狼.jpg") && !has_glyphs("a🐺"));
+    }
+
+    #[test]
+    fn letters_without_glyphs_become_an_ellipsis() {
+        assert_eq!(legible("Größe ψ.jpg"), "Größe ψ.jpg");
+        assert_eq!(legible("狼の写真.jpg"), "….jpg");
+        assert_eq!(legible("a 狼狼 b🐺"), "a … b…");
     }
 
     #[test]
