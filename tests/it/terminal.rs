@@ -282,7 +282,7 @@ fn the_cluster_file_follows_the_output_folder_unless_it_is_named() {
     assert!(stderr.contains(next), "{stderr}");
     place.succeed("som z.bin --labels names.txt --grid 4 --quiet --output z.svg");
     let drawn = std::fs::read_to_string(place.path("z.svg")).unwrap();
-    assert!(drawn.contains(">kind "), "{drawn}");
+    assert!(drawn.contains(">kind_"), "{drawn}");
     let stdout = place.succeed("som out/2cluster.bin --grid 4 --quiet").0;
     assert!(stdout.starts_with("quantisation error: "), "{stdout}");
     let mut prism = place.prism();
