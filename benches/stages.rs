@@ -8,7 +8,8 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use image::RgbImage;
 use prism::Size;
 use prism::figure::{
-    About, Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps, draw_variance,
+    About, COLUMNS, Column, FigureFormat, MapFigure, Palette, Panel, Scaling, draw_maps,
+    draw_variance,
 };
 use prism::hooks::{Hooks, Precision};
 use prism::images;
@@ -136,10 +137,12 @@ fn figures(c: &mut Criterion) {
     let mut group = c.benchmark_group("draw and encode");
     group.sample_size(10);
     group.bench_function("maps of 4 images", |b| {
-        b.iter(|| draw_maps(&figure, FigureFormat::Jpg).unwrap());
+        b.iter(|| draw_maps(&figure, COLUMNS, FigureFormat::Jpg).unwrap());
     });
     group.bench_function("variances", |b| {
-        b.iter(|| draw_variance(&ratios, &About::default(), FigureFormat::Jpg).unwrap());
+        b.iter(|| {
+            draw_variance(&ratios, Palette::Rgb, &About::default(), FigureFormat::Jpg).unwrap()
+        });
     });
     group.finish();
 }

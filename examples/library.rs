@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use prism::figure::{Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
+use prism::figure::{COLUMNS, Column, FigureFormat, MapFigure, Panel, Scaling, draw_maps};
 use prism::hooks::Hooks;
 use prism::images;
 use prism::images::to_batch;
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     }
     let file = "results/library.png";
     std::fs::create_dir_all("results")?;
-    std::fs::write(file, draw_maps(&figure, FigureFormat::Png)?)?;
+    std::fs::write(file, draw_maps(&figure, COLUMNS, FigureFormat::Png)?)?;
     println!("wrote {file}");
     Ok(())
 }

@@ -153,12 +153,13 @@ pub fn hint(hint: Hint) -> &'static str {
     }
 }
 
-/// What to do with a cluster file that a run wrote.
-pub fn next_step(cluster_file: &Path) -> String {
-    format!(
-        "draw the cluster map with prism som {}",
-        quoted(cluster_file)
-    )
+/// What to do with a cluster file that a run wrote, whose class names are in the file `labels`.
+pub fn next_step(cluster_file: &Path, labels: Option<&Path>) -> String {
+    let file = quoted(cluster_file);
+    let labels = labels.map_or_else(String::new, |labels| {
+        format!(" --labels {}", quoted(labels))
+    });
+    format!("draw the cluster map with prism som {file}{labels}")
 }
 
 /// A path as a word of a shell's command line.

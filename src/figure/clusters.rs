@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use image::RgbImage;
 use ndarray::ArrayView2;
-use plotters::chart::ChartBuilder;
-use plotters::element::Rectangle;
-use plotters::style::Color;
 
-use super::colormap::Rgb;
-use super::paper::{Entry, draw_legend, ink, on_paper, px};
+use super::colormap::{Rgb, mixed};
+use super::paper::{Entry, draw_legend};
 use super::sheet::{Scaling, Sheet};
-use super::text::{Bounds, Lettering, Weight, one_line};
-use super::{About, FigureFormat, INK, SOFT_INK};
+use super::text::{Bounds, Lettering, legible};
+use super::{About, FigureFormat};
 
 /// About the side of the map, in pixels; a cell is a whole number of them.
 const MAP_SIDE: i32 = 1120;
@@ -111,7 +108,7 @@ pub struct ClusterFigure<'a> {
 
 /// Longest side of a photograph on a map of that many units on a side, in pixels.
 pub fn thumbnail_side(grid: usize) -> u32 {
-    room(cell_side((grid, grid), true)).unsigned_abs()
+    Cell::of((grid, grid), true).room().unsigned_abs()
 }
 
 /// Draws a mark per image in the cell of its unit, its colour and shape by class, on the
@@ -130,44 +127,48 @@ pub fn draw_clusters(figure: &ClusterFigure<'_>, format: FigureFormat) -> Result
 
 fn compose<'a>(figure: &ClusterFigure<'a>) -> Result<Sheet<'a>> {
     check(figure)?;
-    let has_photographs = !figure.thumbnails.is_empty();
-    let cell = Cell {
-        side: cell_side(figure.u_matrix.dim(), has_photographs),
-        has_photographs,
-    };
+    let (rows, columns) = figure.u_matrix.dim();
+    let cell = Cell::of((rows, columns), !figure.thumbnails.is_empty());
     let ranking = Ranking::new(figure.images);
     let mut sheet = Sheet {
         about: figure.about.clone(),
         ..Sheet::default()
     };
-    draw_map(&mut sheet, figure, &ranking, cell)?;
+    draw_map(&mut sheet, figure.u_matrix, cell);
+    let legend = ranking.entries(figure.names).into_iter();
+    let legend = legend.map(|(rank, name)| Entry {
+        name,
+        mark: mark(rank, (0.0, 0.0), LEGEND_MARK / 2.0),
+        colour: colour_of(rank),
+    });
+    let (right, bottom) = cell.corner((rows, columns));
+    let origin = (right + LEGEND_GAP, 0);
+    draw_legend(&mut sheet, origin, (CAPTION_EM, 40), legend.collect())?;
     let crowded = draw_images(&mut sheet, figure, &ranking, cell);
-    let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
-    let bottom = cell.side * figure.u_matrix.nrows() as i32;
     for (line, text) in (1..).zip(captions(figure, crowded, cell)) {
-        sheet.text(&text, (0, bottom + 10 + line * CAPTION_PITCH), style);
+        let at = (0, bottom + 10 + line * CAPTION_PITCH);
+        sheet.text(&text, at, Lettering::soft(CAPTION_EM));
     }
     Ok(sheet)
 }
 
 fn check(figure: &ClusterFigure<'_>) -> Result<()> {
     let (rows, columns) = figure.u_matrix.dim();
-    if figure.images.is_empty() {
-        bail!("a cluster figure needs at least one image");
-    }
-    if let Some(number) = figure
-        .images
-        .iter()
-        .position(|image| image.unit.0 >= rows || image.unit.1 >= columns)
-    {
-        bail!(
-            "image {} lies outside of the {rows}x{columns} map",
-            number + 1
+    ensure!(
+        !figure.images.is_empty(),
+        "a cluster figure needs at least one image"
+    );
+    for (number, image) in (1..).zip(figure.images) {
+        ensure!(
+            image.unit.0 < rows && image.unit.1 < columns,
+            "image {number} lies outside of the {rows}x{columns} map"
         );
     }
-    if figure.u_matrix.iter().any(|d| !d.is_finite() || *d < 0.0) {
-        bail!("the U-matrix holds a value that is no distance");
-    }
+    let are_distances = figure.u_matrix.iter().all(|d| d.is_finite() && *d >= 0.0);
+    ensure!(
+        are_distances,
+        "the U-matrix holds a value that is no distance"
+    );
     Ok(())
 }
 
@@ -193,11 +194,11 @@ impl Ranking {
 
     /// The marks of the legend, with the names of the classes and their numbers of images.
     fn entries(&self, names: &[String]) -> Vec<(usize, String)> {
-        let style = Lettering::new(Weight::Regular, CAPTION_EM, INK);
+        let style = Lettering::soft(CAPTION_EM);
         let (own, others) = self.0.split_at(self.0.len().min(MARKED));
         let named = own.iter().map(|&(class, count)| {
             let name = match names.get(class) {
-                Some(name) if !name.trim().is_empty() => one_line(name),
+                Some(name) if legible(name).contains(char::is_alphanumeric) => legible(name),
                 _ => format!("class {class}"),
             };
             format!("{} ({count})", style.shortened(&name, LONGEST_NAME))
@@ -242,15 +243,8 @@ fn mark(rank: usize, (x, y): (f64, f64), radius: f64) -> Vec<(f64, f64)> {
 
 /// The grey of a distance between the least and the largest on the map.
 fn grey(distance: f64, (least, largest): (f64, f64)) -> Rgb {
-    let part = if largest > least {
-        (distance - least) / (largest - least)
-    } else {
-        0.0
-    };
-    std::array::from_fn(|channel| {
-        let (near, far) = (f64::from(NEAR[channel]), f64::from(FAR[channel]));
-        (near + part * (far - near)).round() as u8
-    })
+    let part = (distance - least) / (largest - least); // NaN if all are equal
+    mixed(NEAR, FAR, part.max(0.0) as f32)
 }
 
 fn range(u_matrix: ArrayView2<'_, f64>) -> (f64, f64) {
@@ -258,58 +252,18 @@ fn range(u_matrix: ArrayView2<'_, f64>) -> (f64, f64) {
     u_matrix.iter().fold((f64::INFINITY, 0.0), fold)
 }
 
-/// The side of a cell, in pixels.
-fn cell_side((rows, columns): (usize, usize), has_photographs: bool) -> i32 {
-    let least = match has_photographs {
-        true => SMALLEST_CELL_OF_PHOTOGRAPHS,
-        false => SMALLEST_CELL,
-    };
-    (MAP_SIDE / rows.max(columns) as i32).max(least)
-}
-
-/// Draws the U-matrix and the legend.
-fn draw_map(
-    sheet: &mut Sheet<'_>,
-    figure: &ClusterFigure<'_>,
-    ranking: &Ranking,
-    cell: Cell,
-) -> Result<()> {
-    let (rows, columns) = figure.u_matrix.dim();
-    let (width, height) = (cell.side * columns as i32, cell.side * rows as i32);
-    let map = Bounds::sized((0, 0), (width, height));
+/// Draws the U-matrix.
+fn draw_map(sheet: &mut Sheet<'_>, u_matrix: ArrayView2<'_, f64>, cell: Cell) {
+    let map = Bounds::sized((0, 0), cell.corner(u_matrix.dim()));
     sheet.fill(map.grown(2), RULE);
     sheet.fill(map.grown(1), WHITE);
-    let gap = if cell.side < NARROWEST_WITH_GAP {
-        0
-    } else {
-        px(1) as u32
-    };
-    let range = range(figure.u_matrix);
-    on_paper(sheet, (0, 0), (width, height), |area| {
-        let mut chart =
-            ChartBuilder::on(area).build_cartesian_2d(0.0..columns as f64, rows as f64..0.0)?;
-        chart.draw_series(
-            figure
-                .u_matrix
-                .indexed_iter()
-                .map(|((row, column), distance)| {
-                    let (x, y) = (column as f64, row as f64);
-                    let grey = ink(grey(*distance, range)).filled();
-                    let mut unit = Rectangle::new([(x, y), (x + 1.0, y + 1.0)], grey);
-                    unit.set_margin(gap, 0, gap, 0);
-                    unit
-                }),
-        )?;
-        Ok(())
-    })?;
-    let entries = ranking.entries(figure.names).into_iter();
-    let entries = entries.map(|(rank, name)| Entry {
-        name,
-        mark: mark(rank, (0.0, 0.0), LEGEND_MARK / 2.0),
-        colour: colour_of(rank),
-    });
-    let origin = (width + LEGEND_GAP, 0);
-    draw_legend(sheet, origin, (CAPTION_EM, 40), entries.collect())
+    let range = range(u_matrix);
+    let gap = i32::from(cell.side >= NARROWEST_WITH_GAP);
+    let side = cell.side - gap;
+    for (unit, distance) in u_matrix.indexed_iter() {
+        let area = Bounds::sized(cell.corner(unit), (side, side));
+        sheet.fill(area.shifted(gap, gap), grey(*distance, range));
+    }
 }
 
 /// A unit of the map.
@@ -320,19 +274,36 @@ struct Cell {
     has_photographs: bool,
 }
 
-/// The part of a cell's side that images may take.
-fn room(side: i32) -> i32 {
-    side - if side < NARROWEST_WITH_GAP { 2 } else { 8 }
-}
-
 impl Cell {
+    /// The cells of a map of so many rows and columns.
+    fn of((rows, columns): (usize, usize), has_photographs: bool) -> Self {
+        let least = match has_photographs {
+            true => SMALLEST_CELL_OF_PHOTOGRAPHS,
+            false => SMALLEST_CELL,
+        };
+        Self {
+            side: (MAP_SIDE / rows.max(columns).max(1) as i32).max(least),
+            has_photographs,
+        }
+    }
+
+    /// The left upper corner of a unit, `(x, y)`.
+    fn corner(self, (row, column): (usize, usize)) -> (i32, i32) {
+        (column as i32 * self.side, row as i32 * self.side)
+    }
+
+    /// The part of its side that images may take.
+    fn room(self) -> i32 {
+        self.side - if self.side < NARROWEST_WITH_GAP { 2 } else { 8 }
+    }
+
     /// The most images that are drawn.
     fn capacity(self) -> usize {
         let pitch = match self.has_photographs {
             true => LEAST_PHOTOGRAPH,
             false => LEAST_PITCH,
         };
-        let across = (room(self.side) / pitch).max(1) as usize;
+        let across = (self.room() / pitch).max(1) as usize;
         across * across
     }
 
@@ -340,7 +311,7 @@ impl Cell {
     fn places(self, count: usize) -> Vec<Bounds> {
         let across = (1..).find(|n| n * n >= count).unwrap_or(1);
         let down = count.div_ceil(across);
-        let pitch = room(self.side) / across as i32;
+        let pitch = self.room() / across as i32;
         let rim = if pitch < NARROWEST_WITH_RIM { 1 } else { 3 };
         let widest = match self.has_photographs {
             true => pitch,
@@ -380,14 +351,14 @@ fn draw_images<'a>(
     }
     let most = cell.capacity();
     let mut crowded = false;
-    for ((row, column), mut images) in cells {
+    for (unit, mut images) in cells {
         images.sort_unstable();
         crowded |= images.len() > most;
         let drawn = images.len().min(most);
-        let corner = (column as i32 * cell.side, row as i32 * cell.side);
+        let (x, y) = cell.corner(unit);
         for (place, area) in cell.places(drawn).into_iter().enumerate() {
             let (rank, index) = images[place * images.len() / drawn];
-            let area = area.shifted(corner.0, corner.1);
+            let area = area.shifted(x, y);
             match figure.thumbnails.get(index) {
                 Some(Some(photograph)) => draw_photograph(sheet, photograph, rank, area),
                 _ => draw_mark(sheet, rank, area),
@@ -399,7 +370,7 @@ fn draw_images<'a>(
 
 /// A mark, with a white rim if it is large enough.
 fn draw_mark(sheet: &mut Sheet<'_>, rank: usize, area: Bounds) {
-    let side = f64::from((area.right - area.left).min(LARGEST_MARK));
+    let side = f64::from(area.size().0.min(LARGEST_MARK));
     let middle = |from: i32, to: i32| f64::from(from + to) / 2.0;
     let at = (middle(area.left, area.right), middle(area.top, area.bottom));
     let mut shape = |radius: f64, colour: Rgb| {
@@ -414,7 +385,7 @@ fn draw_mark(sheet: &mut Sheet<'_>, rank: usize, area: Bounds) {
 
 /// A photograph in its aspect ratio, with a frame in the colour of its class and its mark in a corner.
 fn draw_photograph<'a>(sheet: &mut Sheet<'a>, photograph: &'a RgbImage, rank: usize, area: Bounds) {
-    let room = f64::from(area.right - area.left - 2 * FRAME).max(1.0);
+    let room = f64::from(area.size().0 - 2 * FRAME).max(1.0);
     let (width, height) = photograph.dimensions();
     let scale = room / f64::from(width.max(height).max(1));
     let drawn = |side: u32| ((f64::from(side) * scale).round() as i32).max(1);

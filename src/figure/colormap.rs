@@ -70,10 +70,18 @@ fn interpolate(anchors: &[u32], v: f32) -> Rgb {
     let position = v * steps as f32;
     let below = (position as usize).min(steps - 1);
     let fraction = position - below as f32;
-    let [a, b] = [below, below + 1].map(|anchor| anchors[anchor].to_be_bytes());
+    let [from, to] = [below, below + 1].map(|anchor| {
+        let [_, r, g, b] = anchors[anchor].to_be_bytes();
+        [r, g, b]
+    });
+    mixed(from, to, fraction)
+}
+
+/// The colour so far on the way from one to another, `share` being from 0 to 1.
+pub fn mixed(from: Rgb, to: Rgb, share: f32) -> Rgb {
     std::array::from_fn(|channel| {
-        let (a, b) = (f32::from(a[channel + 1]), f32::from(b[channel + 1]));
-        (a + (b - a) * fraction).round() as u8
+        let (from, to) = (f32::from(from[channel]), f32::from(to[channel]));
+        (from * (1.0 - share) + to * share).round() as u8
     })
 }
 

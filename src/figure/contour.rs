@@ -2,13 +2,15 @@
 
 use image::RgbImage;
 
+use super::colormap::{Rgb, mixed};
+
 /// Widths of the dark line and of the light one beneath it, pixels. Together they are seen
 /// on every colour.
 const DARK: f32 = 2.5;
 const LIGHT: f32 = 6.5;
 
-const INK: f32 = 0.0;
-const PAPER: f32 = 255.0;
+const INK: Rgb = [0; 3];
+const PAPER: Rgb = [255; 3];
 
 /// Draws the line along which `values`, one for each pixel, are equal to `level`.
 ///
@@ -32,10 +34,7 @@ pub fn draw_contour(picture: &mut RgbImage, values: &[f32], level: f32) {
         }
         for (line, ink) in [(LIGHT, PAPER), (DARK, INK)] {
             let cover = (0.5 + line / 2.0 - distance).clamp(0.0, 1.0);
-            for channel in &mut pixel.0 {
-                let mixed = f32::from(*channel) * (1.0 - cover) + ink * cover;
-                *channel = mixed.round() as u8;
-            }
+            pixel.0 = mixed(pixel.0, ink, cover);
         }
     }
 }
@@ -43,12 +42,11 @@ pub fn draw_contour(picture: &mut RgbImage, values: &[f32], level: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::Rgb;
 
     const GROUND: [u8; 3] = [40, 160, 90];
 
     fn drawn(value: impl Fn(f32, f32) -> f32, level: f32) -> RgbImage {
-        let mut picture = RgbImage::from_pixel(101, 81, Rgb(GROUND));
+        let mut picture = RgbImage::from_pixel(101, 81, image::Rgb(GROUND));
         let places = (0..81).flat_map(|y| (0..101).map(move |x| (x as f32, y as f32)));
         let values: Vec<f32> = places.map(|(x, y)| value(x, y)).collect();
         draw_contour(&mut picture, &values, level);
@@ -72,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_plateau_or_a_level_that_is_not_reached_leaves_the_picture() {
-        let plain = RgbImage::from_pixel(101, 81, Rgb(GROUND));
+        let plain = RgbImage::from_pixel(101, 81, image::Rgb(GROUND));
         assert_eq!(drawn(|_, _| 0.5, 0.5), plain);
         assert_eq!(drawn(|_, _| f32::NAN, 0.5), plain);
         assert_eq!(drawn(|x, _| x / 1000.0, 0.5), plain);

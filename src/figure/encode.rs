@@ -1,13 +1,13 @@
 //! Pages and pictures as files.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::ops::Range;
-use std::sync::mpsc::{Receiver, sync_channel};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fast_image_resize::Resizer;
 use image::RgbImage;
 use jpeg_encoder::{
@@ -19,7 +19,6 @@ use super::About;
 use super::colormap::Rgb;
 use super::sheet::{Ink, JPEG_LONGEST_SIDE, Page, Scaling, resized, size_of};
 use super::text::{Align, FAMILIES, Lettering, Weight};
-use crate::threads::or_resume;
 
 /// Density written into the files, in pixels per inch.
 pub const DENSITY: u16 = 150;
@@ -36,9 +35,10 @@ const COMMENT: [u8; 2] = [0xff, 0xfe];
 /// by the viewer; blocks come at their full size, for no viewer is to blur them.
 pub(super) fn svg(page: &Page<'_, '_>) -> Result<String> {
     let (width, height) = (page.width, page.height);
+    // xlink:href: what old and new viewers alike understand.
     let mut svg = format!(
         "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-         xmlns=\"http://www.w3.org/2000/svg\">\n"
+         xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\">\n"
     );
     let about = page.sheet.about.lines();
     if !about.is_empty() {
@@ -46,51 +46,38 @@ pub(super) fn svg(page: &Page<'_, '_>) -> Result<String> {
     }
     writeln!(
         svg,
-        "<rect width=\"{width}\" height=\"{height}\" fill=\"#FFFFFF\"/>"
+        r##"<rect width="{width}" height="{height}" fill="#FFFFFF"/>"##
     )?;
     let (dx, dy) = page.shift;
     let mut resizer = Resizer::new();
     for mark in &page.sheet.marks {
         let area = mark.area.shifted(dx, dy);
         let (left, top, (width, height)) = (area.left, area.top, size_of(area));
-        let place = format!("x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"");
+        let place = format!(r#"x="{left}" y="{top}" width="{width}" height="{height}""#);
         match &mark.ink {
-            Ink::Fill(colour) => writeln!(svg, "<rect {place} fill=\"{}\"/>", hex(*colour))?,
+            Ink::Fill(colour) => writeln!(svg, r#"<rect {place} fill="{}"/>"#, hex(*colour))?,
             Ink::Picture(image, scaling) => {
-                let image = image.pixels()?;
-                let data = match scaling {
-                    Scaling::Smooth => encode_png(&image, &About::default())?,
-                    Scaling::Blocks => {
-                        let scaled = resized(&mut resizer, &image, (width, height), *scaling)?;
-                        encode_png(&scaled, &About::default())?
-                    }
-                };
-                // xlink:href: what old and new viewers alike understand.
-                write!(
-                    svg,
-                    "<image xmlns:xlink=\"http://www.w3.org/1999/xlink\" {place} \
-                     preserveAspectRatio=\"none\" xlink:href=\"data:image/png;base64,"
-                )?;
-                base64::engine::general_purpose::STANDARD.encode_string(&data, &mut svg);
-                svg.push_str("\"/>\n");
+                let mut image = image.pixels()?;
+                if *scaling == Scaling::Blocks {
+                    image = Cow::Owned(resized(&mut resizer, &image, (width, height), *scaling)?);
+                }
+                let data = STANDARD.encode(encode_png(&image, &About::default())?);
+                let link = format!("data:image/png;base64,{data}");
+                let scaled = r#"preserveAspectRatio="none""#;
+                writeln!(svg, r#"<image {place} {scaled} xlink:href="{link}"/>"#)?;
             }
             Ink::Text(text, (x, y), style) => {
-                let attributes = attributes(style, (x + dx, y + dy));
+                let looks = looks(style, (x + dx, y + dy));
                 // A viewer's own font is no wider than ours then.
                 let length = style.length(text).ceil();
-                writeln!(
-                    svg,
-                    "<text {attributes} textLength=\"{length}\" \
-                     lengthAdjust=\"spacingAndGlyphs\">{}</text>",
-                    escaped(text)
-                )?;
+                let fitted = format!(r#"textLength="{length}" lengthAdjust="spacingAndGlyphs""#);
+                writeln!(svg, "<text {looks} {fitted}>{}</text>", escaped(text))?;
             }
             Ink::Shape(corners, colour) => {
-                svg.push_str("<polygon points=\"");
-                for (x, y) in corners {
-                    write!(svg, "{:.2},{:.2} ", x + dx as f32, y + dy as f32)?;
-                }
-                writeln!(svg, "\" fill=\"{}\"/>", hex(*colour))?;
+                let corners = corners.iter().map(|(x, y)| (x + dx as f32, y + dy as f32));
+                let points: String = corners.map(|(x, y)| format!("{x:.2},{y:.2} ")).collect();
+                let fill = hex(*colour);
+                writeln!(svg, r#"<polygon points="{points}" fill="{fill}"/>"#)?;
             }
         }
     }
@@ -99,7 +86,7 @@ pub(super) fn svg(page: &Page<'_, '_>) -> Result<String> {
 }
 
 /// How an SVG says what a text looks like.
-fn attributes(style: &Lettering, (x, y): (i32, i32)) -> String {
+fn looks(style: &Lettering, (x, y): (i32, i32)) -> String {
     let anchor = match style.align {
         Align::Start => "start",
         Align::Middle => "middle",
@@ -107,10 +94,10 @@ fn attributes(style: &Lettering, (x, y): (i32, i32)) -> String {
     };
     let weight = match style.weight {
         Weight::Regular => "",
-        Weight::Semibold => " font-weight=\"bold\"",
+        Weight::Semibold => r#" font-weight="bold""#,
     };
     let turn = match style.upwards {
-        true => format!(" transform=\"rotate(270, {x}, {y})\""),
+        true => format!(r#" transform="rotate(270, {x}, {y})""#),
         false => String::new(),
     };
     let (size, fill) = ((style.em * 100.0).round() / 100.0, hex(style.colour));
@@ -130,17 +117,18 @@ fn escaped(text: &str) -> String {
     text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The rows of a page for an encoder, which asks for them from the first to the last.
-struct Rows {
+/// The rows of a page for an encoder, which asks for them from the first to the last, and for
+/// the last several times.
+struct Rows<I> {
     width: u16,
     height: u16,
-    /// The stretches of the page, as they are drawn.
-    bands: Receiver<(Range<u32>, Planes)>,
-    /// The stretch that the encoder is in.
-    drawn: RefCell<(Range<u32>, Planes)>,
+    /// The rows still to come.
+    rest: RefCell<I>,
+    /// The row that the encoder is in.
+    row: RefCell<Vec<u8>>,
 }
 
-impl ImageBuffer for Rows {
+impl<I: Iterator<Item = Vec<u8>>> ImageBuffer for Rows<I> {
     fn get_jpeg_color_type(&self) -> JpegColorType {
         JpegColorType::Ycbcr
     }
@@ -153,45 +141,28 @@ impl ImageBuffer for Rows {
         self.height
     }
 
-    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
-        let (row, mut drawn) = (u32::from(y), self.drawn.borrow_mut());
-        if row >= drawn.0.end {
-            match self.bands.recv() {
-                Ok(next) => *drawn = next,
-                // The stretch could not be drawn, so the file is thrown away.
-                Err(_) => *drawn = (row..row + 1, planes(&vec![0; 3 * usize::from(self.width)])),
+    fn fill_buffers(&self, _: u16, buffers: &mut [Vec<u8>; 4]) {
+        let mut row = self.row.borrow_mut();
+        if let Some(next) = self.rest.borrow_mut().next() {
+            *row = next;
+        }
+        for pixel in row.chunks_exact(3) {
+            let (luma, blue, red) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
+            for (buffer, value) in buffers.iter_mut().zip([luma, blue, red]) {
+                buffer.push(value);
             }
         }
-        let length = usize::from(self.width);
-        let start = (row - drawn.0.start) as usize * length;
-        for (buffer, plane) in buffers.iter_mut().zip(&drawn.1) {
-            buffer.extend_from_slice(&plane[start..start + length]);
-        }
     }
-}
-
-/// Luma, blue and red differences of pixels.
-type Planes = [Vec<u8>; 3];
-
-fn planes(pixels: &[u8]) -> Planes {
-    let mut planes = [(); 3].map(|()| vec![0; pixels.len() / 3]);
-    let [luma, blue, red] = &mut planes;
-    let places = luma.iter_mut().zip(blue).zip(red);
-    for (pixel, ((y, cb), cr)) in pixels.chunks_exact(3).zip(places) {
-        (*y, *cb, *cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
-    }
-    planes
 }
 
 /// A page as JPEG, 4:4:4.
 pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
     let (width, height) = (page.width, page.height);
-    if width.max(height) > JPEG_LONGEST_SIDE {
-        bail!(
-            "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} \
-             on a side): choose PNG or put fewer images in it"
-        );
-    }
+    ensure!(
+        width.max(height) <= JPEG_LONGEST_SIDE,
+        "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} on \
+         a side): choose PNG or put fewer images in it"
+    );
     let mut file = Vec::new();
     // Faster by far than image's own encoder, and it takes the rows as they come.
     let mut encoder = Encoder::new(&mut file, JPEG_QUALITY);
@@ -200,23 +171,27 @@ pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
         unit: PixelDensityUnit::Inches,
         density: (DENSITY, DENSITY),
     });
-    // A band is drawn while the one before is encoded: 1 of 11 ms an image.
-    let (sender, receiver) = sync_channel(0);
-    let rows = Rows {
-        width: width as u16,
-        height: height as u16,
-        bands: receiver,
-        drawn: RefCell::new((0..0, Planes::default())),
-    };
-    std::thread::scope(|scope| {
-        let encoding = scope.spawn(move || encoder.encode_image(rows));
-        let sender = sender; // dropped on an error, so that the encoder waits no longer
-        for rows in page.bands() {
-            let band = planes(&page.draw(&rows)?);
-            let _ = sender.send((rows, band)); // nobody listens if encoding failed
-        }
-        or_resume(encoding.join()).context("cannot encode the figure as JPEG")
-    })?;
+    let failed = Cell::new(None);
+    let bands = page.bands().into_iter().map_while(|rows| {
+        let band = page.draw(&rows);
+        band.map_err(|error| failed.set(Some(error))).ok()
+    });
+    let row_length = 3 * width as usize;
+    let rows = bands.flat_map(|band| {
+        let rows = band.chunks_exact(row_length).map(<[u8]>::to_vec);
+        rows.collect::<Vec<_>>()
+    });
+    encoder
+        .encode_image(Rows {
+            width: width as u16,
+            height: height as u16,
+            rest: RefCell::new(rows),
+            row: RefCell::new(vec![0; row_length]),
+        })
+        .context("cannot encode the figure as JPEG")?;
+    if let Some(error) = failed.take() {
+        return Err(error);
+    }
     let about = page.sheet.about.lines();
     if !about.is_empty() {
         let length = u16::try_from(about.len() + 2)?.to_be_bytes();
@@ -240,24 +215,11 @@ pub fn encode_jpeg(picture: &RgbImage) -> Result<Vec<u8>> {
     Ok(file)
 }
 
-/// A page as PNG, with its density.
+/// A page as PNG.
 pub(super) fn png(page: &Page<'_, '_>) -> Result<Vec<u8>> {
-    let mut file = Vec::new();
-    let mut encoder = png_encoder(&mut file, (page.width, page.height), &page.sheet.about)?;
-    let per_metre = (f64::from(DENSITY) * INCHES_PER_METRE).round() as u32;
-    encoder.set_pixel_dims(Some(png::PixelDimensions {
-        xppu: per_metre,
-        yppu: per_metre,
-        unit: png::Unit::Meter,
-    }));
-    let mut writer = encoder.write_header()?;
-    let mut stream = writer.stream_writer()?;
-    for rows in page.bands() {
-        stream.write_all(&page.draw(&rows)?)?;
-    }
-    stream.finish()?;
-    writer.finish()?;
-    Ok(file)
+    let bands = page.bands().into_iter();
+    let bands = bands.map(|rows| Ok(Cow::Owned(page.draw(&rows)?)));
+    png_of((page.width, page.height), &page.sheet.about, bands)
 }
 
 /// A picture as PNG, which says where it is from.
@@ -265,22 +227,26 @@ pub(super) fn png(page: &Page<'_, '_>) -> Result<Vec<u8>> {
 /// # Errors
 /// If it has no pixels.
 pub fn encode_png(picture: &RgbImage, about: &About) -> Result<Vec<u8>> {
-    let mut file = Vec::new();
-    let mut writer = png_encoder(&mut file, picture.dimensions(), about)?.write_header()?;
-    writer.write_image_data(picture.as_raw())?;
-    writer.finish()?;
-    Ok(file)
+    let whole = [Ok(Cow::Borrowed(picture))];
+    png_of(picture.dimensions(), about, whole.into_iter())
 }
 
-fn png_encoder<'f>(
-    file: &'f mut Vec<u8>,
+/// A PNG of that width and height, from stretches of its rows.
+fn png_of<'a>(
     (width, height): (u32, u32),
     about: &About,
-) -> Result<png::Encoder<'f, &'f mut Vec<u8>>> {
-    let mut encoder = png::Encoder::new(file, width, height);
+    bands: impl Iterator<Item = Result<Cow<'a, RgbImage>>>,
+) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
+    let per_metre = (f64::from(DENSITY) * INCHES_PER_METRE).round() as u32;
+    encoder.set_pixel_dims(Some(png::PixelDimensions {
+        xppu: per_metre,
+        yppu: per_metre,
+        unit: png::Unit::Meter,
+    }));
     for (key, text) in about.entries() {
         // tEXt, which every reader knows, holds Latin-1 only.
         match text.is_ascii() {
@@ -288,5 +254,12 @@ fn png_encoder<'f>(
             false => encoder.add_itxt_chunk(key.to_owned(), text)?,
         }
     }
-    Ok(encoder)
+    let mut writer = encoder.write_header()?;
+    let mut stream = writer.stream_writer()?;
+    for band in bands {
+        stream.write_all(&band?)?;
+    }
+    stream.finish()?;
+    writer.finish()?;
+    Ok(file)
 }

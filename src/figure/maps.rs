@@ -1,16 +1,17 @@
 //! The map figure: a column per image, its name and classes above, the input, its map
 //! and further rows beneath; below all images a colour bar, a key and a caption.
 
+use std::iter;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use image::RgbImage;
 
 use super::colormap::{Rgb, hatch, magma};
 use super::sheet::{JPEG_LONGEST_SIDE, MARGIN, Picture, Scaling, Sheet};
-use super::text::{Align, Bounds, Lettering, Weight, one_line};
-use super::{About, FigureFormat, INK, SOFT_INK};
+use super::text::{Align, Bounds, Lettering};
+use super::{About, FigureFormat};
 use crate::names::escaped;
 
 /// The most images that one figure holds.
@@ -72,6 +73,8 @@ const ENTRY_GAP: (i32, i32) = (44, 22);
 const KEY_EM: f32 = 22.0;
 const KEY_FURTHER_EM: f32 = 19.0;
 const KEY_PITCH: i32 = 26;
+/// From the top of an entry to the baseline of its name.
+const NAME_DROP: i32 = 19;
 
 /// A title too long for its cell is set smaller, down to this part, then cut.
 const SMALLEST_TITLE: f32 = 0.78;
@@ -122,13 +125,24 @@ pub struct Column<'a> {
     pub panels: Vec<Panel<'a>>,
 }
 
-/// A colour of the maps in the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Colours of the maps in the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swatch {
     /// That colour.
     Colour(Rgb),
     /// What is left out.
     Hatched,
+    /// A range of colours.
+    Ramp(RgbImage),
+}
+
+/// A part of the key: entries below a line of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPart {
+    /// The line above; may be empty.
+    pub title: String,
+    /// The entries; without any there is no title.
+    pub entries: Vec<KeyEntry>,
 }
 
 /// An entry of the key: a colour of the maps and what it stands for.
@@ -152,7 +166,7 @@ pub struct ColourBar {
 }
 
 /// A figure of one column per image, in the order of the images.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct MapFigure<'a> {
     /// One per image, left to right, then wrapped.
     pub columns: Vec<Column<'a>>,
@@ -160,465 +174,303 @@ pub struct MapFigure<'a> {
     pub row_names: Vec<String>,
     /// The scale of the saliency, if it is one for all images.
     pub bar: Option<ColourBar>,
-    /// What the colours of the maps stand for; may be empty.
-    pub key: Vec<KeyEntry>,
-    /// The line above the key.
-    pub key_title: String,
+    /// What the colours of the maps stand for.
+    pub key: Vec<KeyPart>,
     /// Sentences in small letters below all; may be empty.
     pub caption: String,
-    /// Images side by side at most; the rest wraps.
-    pub most_columns: usize,
     /// What the file says of its origin.
     pub about: About,
 }
 
-impl Default for MapFigure<'_> {
-    fn default() -> Self {
-        MapFigure {
-            columns: Vec::new(),
-            row_names: Vec::new(),
-            bar: None,
-            key: Vec::new(),
-            key_title: String::new(),
-            caption: String::new(),
-            most_columns: COLUMNS,
-            about: About::default(),
-        }
-    }
-}
-
-/// Draws the figure and encodes it.
+/// Draws the figure and encodes it, with at most `most_columns` images side by side.
 ///
 /// Panels have the area of a square of 448 pixels and the shape of the column's first
-/// picture. More columns than fit a readable row ([`COLUMNS`]) wrap into further blocks,
-/// filled as evenly as they can be.
+/// picture. More columns than that wrap into further blocks, filled as evenly as they can be.
 ///
 /// # Errors
 /// If the figure has no column or more than [`MOST_IMAGES`], if columns differ in
 /// their number of panels or have none, if a panel is empty, if there are row
 /// names but not one per row, or if the page is larger than the format holds.
-pub fn draw_maps(figure: &MapFigure<'_>, format: FigureFormat) -> Result<Vec<u8>> {
-    let mut sheet = compose(figure, format)?;
-    sheet.about = figure.about.clone();
-    sheet.encode(format)
-}
-
-/// A line of a title.
-struct Line<'a> {
-    text: &'a str,
-    kind: LineKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LineKind {
-    File,
-    Strong,
-    Further,
+pub fn draw_maps(
+    figure: &MapFigure<'_>,
+    most_columns: usize,
+    format: FigureFormat,
+) -> Result<Vec<u8>> {
+    compose(figure, most_columns, format)?.encode(format)
 }
 
 impl Column<'_> {
-    fn lines(&self) -> Vec<Line<'_>> {
-        let line = |text, kind| Line { text, kind };
-        let name = (!self.name.is_empty()).then(|| line(self.name.as_str(), LineKind::File));
-        let classes = self.title.iter().enumerate().map(|(rank, text)| {
-            let kind = match rank {
-                0 => LineKind::Strong,
-                _ => LineKind::Further,
-            };
-            line(text.as_str(), kind)
-        });
-        let target = self.target.as_deref();
-        let target = target.map(|text| line(text, LineKind::Strong));
-        name.into_iter().chain(classes).chain(target).collect()
+    /// The lines below the name, with their looks.
+    fn titles(&self, scale: f32) -> impl Iterator<Item = (&str, Lettering)> {
+        let strong = Lettering::strong(TITLE_EM * scale);
+        let soft = Lettering::soft(FURTHER_EM * scale);
+        let looks = move |rank| if rank == 0 { strong } else { soft };
+        let classes = self.title.iter().enumerate();
+        let classes = classes.map(move |(rank, text)| (text.as_str(), looks(rank)));
+        let target = self.target.iter();
+        classes.chain(target.map(move |text| (text.as_str(), strong)))
+    }
+
+    /// The number of lines above the panels.
+    fn lines(&self) -> i32 {
+        i32::from(!self.name.is_empty()) + self.titles(1.0).count() as i32
     }
 
     /// The length of its longest title at full size; names of files are shortened instead.
     fn longest_title(&self) -> f32 {
-        let lines = self.lines().into_iter();
-        let titles = lines.filter(|line| line.kind != LineKind::File);
-        let length = |line: Line<'_>| title_style(line.kind, 1.0).length(&one_line(line.text));
-        titles.map(length).fold(0.0, f32::max)
-    }
-}
-
-/// Where the columns of a figure lie.
-struct Grid {
-    /// Columns in each block, top to bottom.
-    blocks: Vec<usize>,
-    /// Width of each place in a block, left to right.
-    widths: Vec<i32>,
-    /// Size of the panels of each column.
-    sizes: Vec<(i32, i32)>,
-}
-
-impl Grid {
-    fn of(figure: &MapFigure<'_>, room: f32) -> Grid {
-        let blocks = blocks(figure.columns.len(), figure.most_columns);
-        let sizes: Vec<(i32, i32)> = figure.columns.iter().map(panel_size).collect();
-        let mut widths = vec![0; blocks.iter().copied().max().unwrap_or(0)];
-        let mut columns = figure.columns.iter().zip(&sizes);
-        for &filled in &blocks {
-            for (widest, (column, size)) in widths.iter_mut().zip(columns.by_ref().take(filled)) {
-                let title = (column.longest_title() / room)
-                    .ceil()
-                    .min(PANEL_SIDE as f32);
-                *widest = size.0.max(title as i32).max(*widest);
-            }
-        }
-        Grid {
-            blocks,
-            widths,
-            sizes,
-        }
+        let lengths = self.titles(1.0).map(|(text, style)| style.length(text));
+        lengths.fold(0.0, f32::max)
     }
 
-    /// The left side of a place.
-    fn left(&self, place: usize) -> i32 {
-        self.widths[..place]
-            .iter()
-            .map(|width| width + COLUMN_GAP)
-            .sum()
-    }
-
-    /// The width of all places.
-    fn width(&self) -> i32 {
-        self.left(self.widths.len()) - COLUMN_GAP
-    }
-
-    /// The part of their full size at which the titles of the figure are set: one for
-    /// all, so that none looks more important than another.
-    fn title_scale(&self, figure: &MapFigure<'_>, room: f32) -> f32 {
-        let places = self.blocks.iter().flat_map(|&filled| 0..filled);
-        let parts = figure.columns.iter().zip(places).map(|(column, place)| {
-            room * self.widths[place] as f32 / column.longest_title().max(1.0)
-        });
-        parts.fold(1.0, f32::min).max(SMALLEST_TITLE)
+    /// Width and height at which its panels are drawn, in the first one's aspect ratio.
+    fn panel_size(&self) -> (i32, i32) {
+        let (width, height) = self
+            .panels
+            .first()
+            .map_or((1, 1), |panel| panel.image.size());
+        let (width, height) = drawn_size(width.into(), height.into());
+        (width as i32, height as i32)
     }
 }
 
 /// Places all marks of the figure.
-fn compose<'a>(figure: &'a MapFigure<'_>, format: FigureFormat) -> Result<Sheet<'a>> {
-    let rows = check(figure)?;
+fn compose<'a>(
+    figure: &'a MapFigure<'_>,
+    most_columns: usize,
+    format: FigureFormat,
+) -> Result<Sheet<'a>> {
+    check(figure)?;
     let room = match format {
         FigureFormat::Svg => TITLE_ROOM_SVG,
         FigureFormat::Jpg | FigureFormat::Png => TITLE_ROOM,
     };
-    let grid = Grid::of(figure, room);
-    let scale = grid.title_scale(figure, room);
-    let mut sheet = Sheet::default();
-    let mut below = -BLOCK_GAP;
-    let mut first = 0;
-    for &filled in &grid.blocks {
-        let columns = first..first + filled;
-        let top = below + BLOCK_GAP;
-        below = draw_block(
-            &mut sheet,
-            figure,
-            &grid,
-            columns,
-            (top, rows),
-            (scale, room),
-        );
-        first += filled;
+    let blocks = blocks(&figure.columns, most_columns);
+    let mut layout = Layout::of(&blocks, room);
+    for block in &blocks {
+        layout.block(block, &figure.row_names);
     }
-    let mut parts = Parts {
-        sheet,
-        width: grid.width().max(PANEL_SIDE as i32),
-        room,
-        below,
-    };
     if let Some(bar) = &figure.bar {
-        parts.colour_bar(bar);
+        layout.colour_bar(bar);
     }
-    if !figure.key.is_empty() {
-        parts.key(&figure.key_title, &figure.key);
+    for part in figure.key.iter().filter(|part| !part.entries.is_empty()) {
+        layout.key(part);
     }
-    parts.caption(&figure.caption);
-    Ok(parts.sheet)
+    layout.paragraph(&figure.caption, Lettering::soft(CAPTION_EM), CAPTION_PITCH);
+    layout.sheet.about = figure.about.clone();
+    Ok(layout.sheet)
 }
 
-/// Draws a block of columns from `top` downwards; returns where it ends.
-fn draw_block<'a>(
-    sheet: &mut Sheet<'a>,
-    figure: &'a MapFigure<'_>,
-    grid: &Grid,
-    columns: std::ops::Range<usize>,
-    (top, rows): (i32, usize),
-    (scale, room): (f32, f32),
-) -> i32 {
-    let title_pitch = (TITLE_PITCH * scale).round() as i32;
-    let shown = &figure.columns[columns.clone()];
-    let lines = largest(shown.iter().map(|column| column.lines().len() as i32), 0);
-    let title_height = match lines {
-        0 => 0,
-        _ => (lines - 1) * title_pitch + TITLE_EM as i32 + TITLE_GAP,
-    };
-    let sizes = &grid.sizes[columns];
-    let named = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK);
-    let names = figure
-        .row_names
-        .iter()
-        .map(|name| named.length(&one_line(name)) / room);
-    let names = names.map(|length| (length.ceil() as i32).min(MOST_FOR_NAMES));
-    let height = largest(names.chain(sizes.iter().map(|size| size.1)), 1);
-    let row_pitch = height + ROW_GAP;
-    let top = top + title_height;
-    for (row, name) in figure.row_names.iter().enumerate() {
-        let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK)
-            .aligned(Align::Middle)
-            .upwards();
-        let name = style.shortened(&one_line(name), height as f32 * room);
-        let middle = top + row as i32 * row_pitch + height / 2;
-        sheet.text(&name, (-NAME_GAP, middle), style);
-    }
-    for (place, (column, &(width, own_height))) in shown.iter().zip(sizes).enumerate() {
-        let left = grid.left(place);
-        let room = grid.widths[place] as f32 * room;
-        let lines = column.lines();
-        for (line, Line { text, kind }) in lines.iter().enumerate() {
-            let style = title_style(*kind, scale);
-            let text = match kind {
-                LineKind::File => shortened_in_the_middle(style, &one_line(&escaped(text)), room),
-                _ => style.shortened(&one_line(text), room),
-            };
-            let above = (lines.len() - 1 - line) as i32 * title_pitch;
-            sheet.text(&text, (left, top - TITLE_GAP - above), style);
-        }
-        for (row, panel) in column.panels.iter().enumerate() {
-            let top = top + row as i32 * row_pitch;
-            let area = Bounds {
-                left,
-                top,
-                right: left + width,
-                bottom: top + own_height,
-            };
-            sheet.fill(outline(area), HAIRLINE);
-            sheet.picture(area, &*panel.image, panel.scaling);
-        }
-    }
-    top + rows as i32 * row_pitch - ROW_GAP
+/// The columns of each block: as even as can be, fuller ones first.
+fn blocks<'f, 'a>(columns: &'f [Column<'a>], most: usize) -> Vec<&'f [Column<'a>]> {
+    let count = columns.len().div_ceil(most.max(1));
+    let start = |block: usize| (block * columns.len()).div_ceil(count);
+    let blocks = (0..count).map(|block| &columns[start(block)..start(block + 1)]);
+    blocks.collect()
 }
 
-/// The parts below all images.
-struct Parts<'a> {
+/// A figure that grows downwards.
+struct Layout<'a> {
     sheet: Sheet<'a>,
-    /// Of the figure.
-    width: i32,
     /// Part of a width that text may fill.
     room: f32,
+    /// Left side and width of each place in a block.
+    places: Vec<(i32, i32)>,
+    /// The part of their full size at which all titles are set, so that none looks more
+    /// important than another.
+    scale: f32,
+    /// Of the figure.
+    width: i32,
     /// Where the part before ends.
     below: i32,
 }
 
-impl Parts<'_> {
+impl<'a> Layout<'a> {
+    /// An empty figure for these blocks, of which the first is the fullest.
+    fn of(blocks: &[&[Column<'_>]], room: f32) -> Self {
+        let width_of = |column: &Column<'_>| {
+            let title = (column.longest_title() / room).ceil();
+            column
+                .panel_size()
+                .0
+                .max(title.min(PANEL_SIDE as f32) as i32)
+        };
+        let (mut places, mut left) = (Vec::new(), 0);
+        for place in 0..blocks[0].len() {
+            let columns = blocks.iter().filter_map(|block| block.get(place));
+            let width = largest(columns.map(width_of), 0);
+            places.push((left, width));
+            left += width + COLUMN_GAP;
+        }
+        let titles = blocks.iter().flat_map(|block| block.iter().zip(&places));
+        let scales = titles
+            .map(|(column, (_, width))| room * *width as f32 / column.longest_title().max(1.0));
+        Layout {
+            sheet: Sheet::default(),
+            room,
+            scale: scales.fold(1.0, f32::min).max(SMALLEST_TITLE),
+            places,
+            width: (left - COLUMN_GAP).max(PANEL_SIDE as i32),
+            below: -BLOCK_GAP,
+        }
+    }
+
+    /// The pixels that text needs, in a viewer's own font, too.
+    fn length(&self, text: &str, style: Lettering) -> i32 {
+        (style.length(text) / self.room).ceil() as i32
+    }
+
+    /// Columns side by side, with the names of their rows on the left.
+    fn block(&mut self, columns: &'a [Column<'_>], row_names: &[String]) {
+        let title_pitch = (TITLE_PITCH * self.scale).round() as i32;
+        let title_height = match largest(columns.iter().map(Column::lines), 0) {
+            0 => 0,
+            lines => (lines - 1) * title_pitch + TITLE_EM as i32 + TITLE_GAP,
+        };
+        let named = Lettering::soft(NAME_EM).aligned(Align::Middle).upwards();
+        let names = row_names
+            .iter()
+            .map(|name| self.length(name, named).min(MOST_FOR_NAMES));
+        let heights = columns.iter().map(|column| column.panel_size().1);
+        let height = largest(names.chain(heights), 1);
+        let top = self.below + BLOCK_GAP + title_height;
+        let row_tops = iter::successors(Some(top), |top| Some(top + height + ROW_GAP));
+        for (name, top) in row_names.iter().zip(row_tops.clone()) {
+            let name = named.shortened(name, height as f32 * self.room);
+            self.sheet.text(&name, (-NAME_GAP, top + height / 2), named);
+        }
+        for (column, &(left, width)) in columns.iter().zip(&self.places) {
+            let room = width as f32 * self.room;
+            let file = Lettering::soft(FILE_EM * self.scale);
+            let name = file.shortened_in_the_middle(&escaped(&column.name), room);
+            let titles = column.titles(self.scale);
+            let titles = titles.map(|(text, style)| (style.shortened(text, room), style));
+            let lines = iter::once((name, file)).chain(titles);
+            let lines = lines.filter(|(text, _)| !text.is_empty());
+            let mut baseline = top - TITLE_GAP - (column.lines() - 1) * title_pitch;
+            for (text, style) in lines {
+                self.sheet.text(&text, (left, baseline), style);
+                baseline += title_pitch;
+            }
+            for (panel, top) in column.panels.iter().zip(row_tops.clone()) {
+                let area = Bounds::sized((left, top), column.panel_size());
+                self.sheet.fill(area.grown(1), HAIRLINE);
+                self.sheet.picture(area, &*panel.image, panel.scaling);
+            }
+        }
+        self.below = top + columns[0].panels.len() as i32 * (height + ROW_GAP) - ROW_GAP;
+    }
+
     /// Text in as many lines as it needs, below the part before; returns the last baseline.
     fn paragraph(&mut self, text: &str, style: Lettering, pitch: i32) -> i32 {
-        let lines = lines_of(&one_line(text), style, self.width as f32 * self.room);
         let mut baseline = self.below + PART_GAP + style.em as i32 - pitch;
-        for text in lines {
+        for line in style.lines(text, self.width as f32 * self.room) {
             baseline += pitch;
-            self.sheet.text(&text, (0, baseline), style);
+            self.sheet.text(&line, (0, baseline), style);
         }
         baseline
     }
 
     /// The title of a part; returns where the part begins.
     fn heading(&mut self, text: &str) -> i32 {
-        let style = Lettering::new(Weight::Regular, NAME_EM, SOFT_INK);
         match text.is_empty() {
             true => self.below + PART_GAP,
-            false => self.paragraph(text, style, HEADING_PITCH) + HEADING_GAP,
+            false => self.paragraph(text, Lettering::soft(NAME_EM), HEADING_PITCH) + HEADING_GAP,
         }
     }
 
     /// The bar, with 0 and the largest value at its ends.
     fn colour_bar(&mut self, bar: &ColourBar) {
         let top = self.heading(&bar.title);
-        let style = Lettering::new(Weight::Regular, KEY_FURTHER_EM, SOFT_INK);
-        let label = one_line(&bar.largest);
-        let length = |text: &str| (style.length(text) / self.room).ceil() as i32;
-        let left = length("0") + LABEL_GAP;
-        let most = self.width - left - LABEL_GAP - length(&label);
-        let area = Bounds {
-            left,
-            top,
-            right: left + BAR.0.min(most.max(1)),
-            bottom: top + BAR.1,
-        };
-        let baseline = top + BAR.1 - 3;
+        let style = Lettering::soft(KEY_FURTHER_EM);
+        let left = self.length("0", style) + LABEL_GAP;
+        let most = self.width - left - LABEL_GAP - self.length(&bar.largest, style);
+        let area = Bounds::sized((left, top), (BAR.0.min(most.max(1)), BAR.1));
+        let baseline = area.bottom - 3;
         self.sheet.text("0", (0, baseline), style);
         self.sheet.picture(area, &*RAMP, Scaling::Smooth);
-        self.sheet
-            .text(&label, (area.right + LABEL_GAP, baseline), style);
+        let end = (area.right + LABEL_GAP, baseline);
+        self.sheet.text(&bar.largest, end, style);
         self.below = area.bottom;
     }
 
-    /// The entries of the key, in rows as even as can be.
-    fn key(&mut self, title: &str, key: &[KeyEntry]) {
-        let top = self.heading(title);
+    /// The entries of a part of the key, in rows as even as can be.
+    fn key(&mut self, part: &'a KeyPart) {
+        let top = self.heading(&part.title);
+        let entries = &part.entries;
         let beside = SWATCH + SWATCH_GAP;
-        let strong = Lettering::new(Weight::Semibold, KEY_EM, INK);
-        let soft = Lettering::new(Weight::Regular, KEY_FURTHER_EM, SOFT_INK);
-        let longest = key.iter().flat_map(|entry| {
-            let further = entry
-                .further
-                .iter()
-                .map(|text| soft.length(&one_line(text)));
-            further.chain([strong.length(&one_line(&entry.name))])
-        });
-        let longest = (longest.fold(1.0, f32::max) / self.room).ceil() as i32;
-        let entry_width = (beside + longest).min(self.width);
-        let fit = (self.width + ENTRY_GAP.0) / (entry_width + ENTRY_GAP.0);
-        let fit = fit.clamp(1, key.len() as i32) as usize;
-        let fit = key.len().div_ceil(key.len().div_ceil(fit));
-        let lines = largest(key.iter().map(|entry| entry.further.len() as i32), 0) + 1;
-        let entry_height = SWATCH.max(lines * KEY_PITCH);
-        let room = (entry_width - beside) as f32 * self.room;
-        for (number, entry) in key.iter().enumerate() {
-            let (row, column) = ((number / fit) as i32, (number % fit) as i32);
-            let left = column * (entry_width + ENTRY_GAP.0);
-            let top = top + row * (entry_height + ENTRY_GAP.1);
-            let area = Bounds {
-                left,
-                top,
-                right: left + SWATCH,
-                bottom: top + SWATCH,
-            };
-            self.sheet.fill(outline(area), HAIRLINE);
-            match entry.swatch {
-                Swatch::Colour(colour) => self.sheet.fill(area, colour),
+        let lines = entries.iter().flat_map(KeyEntry::lines);
+        let longest = largest(lines.map(|(text, style)| self.length(text, style)), 1);
+        let width = (beside + longest).min(self.width);
+        let most = (self.width + ENTRY_GAP.0) / (width + ENTRY_GAP.0);
+        let most = most.clamp(1, entries.len() as i32) as usize;
+        let in_row = entries.len().div_ceil(entries.len().div_ceil(most));
+        let lines = entries.iter().map(|entry| entry.lines().count() as i32);
+        let height = SWATCH.max(largest(lines, 1) * KEY_PITCH);
+        for (number, entry) in entries.iter().enumerate() {
+            let (row, column) = ((number / in_row) as i32, (number % in_row) as i32);
+            let left = column * (width + ENTRY_GAP.0);
+            let top = top + row * (height + ENTRY_GAP.1);
+            let area = Bounds::sized((left, top), (SWATCH, SWATCH));
+            self.sheet.fill(area.grown(1), HAIRLINE);
+            match &entry.swatch {
+                Swatch::Colour(colour) => self.sheet.fill(area, *colour),
                 Swatch::Hatched => self.sheet.picture(area, &*HATCHED, Scaling::Blocks),
+                Swatch::Ramp(colours) => self.sheet.picture(area, colours, Scaling::Smooth),
             }
-            // A name alone stands beside the middle of its swatch.
-            let lone = if entry.further.is_empty() {
-                KEY_PITCH / 2
-            } else {
-                0
-            };
-            let styles = std::iter::once((&entry.name, strong));
-            let styles = styles.chain(entry.further.iter().map(|text| (text, soft)));
-            for (line, (text, style)) in (0..).zip(styles) {
-                let baseline = top + CAP_DROP + lone + line * KEY_PITCH;
-                let text = style.shortened(&one_line(text), room);
+            let mut baseline = top + NAME_DROP;
+            if entry.further.is_empty() {
+                // A name alone stands beside the middle of its swatch.
+                baseline += KEY_PITCH / 2;
+            }
+            for (text, style) in entry.lines() {
+                let text = style.shortened(text, (width - beside) as f32 * self.room);
                 self.sheet.text(&text, (left + beside, baseline), style);
+                baseline += KEY_PITCH;
             }
-        }
-        let rows = key.len().div_ceil(fit) as i32;
-        self.below = top + rows * (entry_height + ENTRY_GAP.1) - ENTRY_GAP.1;
-    }
-
-    /// The caption, in as many lines as it needs.
-    fn caption(&mut self, text: &str) {
-        let style = Lettering::new(Weight::Regular, CAPTION_EM, SOFT_INK);
-        self.paragraph(text, style, CAPTION_PITCH);
-    }
-}
-
-/// From the top of a key's entry to the baseline of its name.
-const CAP_DROP: i32 = 19;
-
-/// `IMG_2023…0042.jpg`: the text, without its middle if it is longer than `room`. The
-/// extension is never cut.
-fn shortened_in_the_middle(style: Lettering, text: &str, room: f32) -> String {
-    if style.length(text) <= room {
-        return text.to_owned();
-    }
-    let letters: Vec<char> = text.chars().collect();
-    let joined = |kept: usize| -> String {
-        // More of the end than of the beginning: it has the number and the extension.
-        let head = kept * 2 / 5;
-        let tail = letters.len() - (kept - head);
-        letters[..head]
-            .iter()
-            .chain(&['…'])
-            .chain(&letters[tail..])
-            .collect()
-    };
-    let extension = text.rfind('.').map_or(0, |dot| text[dot..].chars().count());
-    let least = if extension <= LONGEST_EXTENSION {
-        extension * 5 / 3 + 1
-    } else {
-        1
-    };
-    let fits = |&kept: &usize| style.length(&joined(kept)) <= room;
-    let kept = (least..letters.len()).rev().find(fits);
-    joined(kept.unwrap_or(least).min(letters.len()))
-}
-
-/// Longer ones are part of a name: `.jpeg`, `.safetensors:12`.
-const LONGEST_EXTENSION: usize = 16;
-
-/// Words as lines, as many in each as there is room for.
-fn lines_of(text: &str, style: Lettering, room: f32) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        let longer = lines.last().map(|line| format!("{line} {word}"));
-        match (longer, lines.last_mut()) {
-            (Some(longer), Some(line)) if style.length(&longer) <= room => *line = longer,
-            _ => lines.push(style.shortened(word, room)),
+            self.below = top + height;
         }
     }
-    lines
 }
 
-fn title_style(kind: LineKind, scale: f32) -> Lettering {
-    let (weight, em, colour) = match kind {
-        LineKind::File => (Weight::Regular, FILE_EM, SOFT_INK),
-        LineKind::Strong => (Weight::Semibold, TITLE_EM, INK),
-        LineKind::Further => (Weight::Regular, FURTHER_EM, SOFT_INK),
-    };
-    Lettering::new(weight, em * scale, colour)
+impl KeyEntry {
+    /// Its lines with their looks.
+    fn lines(&self) -> impl Iterator<Item = (&str, Lettering)> {
+        let further = self.further.iter();
+        let further = further.map(|text| (text.as_str(), Lettering::soft(KEY_FURTHER_EM)));
+        iter::once((self.name.as_str(), Lettering::strong(KEY_EM))).chain(further)
+    }
 }
 
-/// The number of panels in each column, if the figure can be drawn.
-fn check(figure: &MapFigure<'_>) -> Result<usize> {
+/// Whether the figure can be drawn.
+fn check(figure: &MapFigure<'_>) -> Result<()> {
     let count = figure.columns.len();
-    let Some(first) = figure.columns.first() else {
-        bail!("a map figure needs at least one image");
-    };
-    if count > MOST_IMAGES {
-        bail!("a map figure holds at most {MOST_IMAGES} images, not {count}: draw several");
-    }
-    let rows = first.panels.len();
-    if rows == 0 {
-        bail!("a map figure needs at least one panel per image");
-    }
-    for (number, column) in figure.columns.iter().enumerate() {
-        if column.panels.len() != rows {
-            bail!(
-                "image {} of the map figure has {} panels where the first has {rows}",
-                number + 1,
-                column.panels.len()
-            );
-        }
-        if let Some(row) = column.panels.iter().position(|panel| is_empty(panel)) {
-            bail!(
-                "panel {} of image {} in the map figure is empty",
-                row + 1,
-                number + 1
-            );
-        }
-    }
-    if !figure.row_names.is_empty() && figure.row_names.len() != rows {
-        bail!(
-            "the map figure has {rows} rows but {} row names",
-            figure.row_names.len()
+    ensure!(count > 0, "a map figure needs at least one image");
+    ensure!(
+        count <= MOST_IMAGES,
+        "a map figure holds at most {MOST_IMAGES} images, not {count}: draw several"
+    );
+    let rows = figure.columns[0].panels.len();
+    ensure!(rows > 0, "a map figure needs at least one panel per image");
+    for (number, column) in (1..).zip(&figure.columns) {
+        let own = column.panels.len();
+        ensure!(
+            own == rows,
+            "image {number} of the map figure has {own} panels where the first has {rows}"
         );
+        for (row, panel) in (1..).zip(&column.panels) {
+            let (width, height) = panel.image.size();
+            ensure!(
+                width > 0 && height > 0,
+                "panel {row} of image {number} in the map figure is empty"
+            );
+        }
     }
-    Ok(rows)
-}
-
-fn is_empty(panel: &Panel<'_>) -> bool {
-    let (width, height) = panel.image.size();
-    width == 0 || height == 0
-}
-
-/// The number of columns in each block: as even as can be, fuller ones first.
-fn blocks(columns: usize, most: usize) -> Vec<usize> {
-    let count = columns.div_ceil(most.max(1));
-    (0..count)
-        .map(|block| columns / count + usize::from(block < columns % count))
-        .collect()
+    let names = figure.row_names.len();
+    ensure!(
+        names == 0 || names == rows,
+        "the map figure has {rows} rows but {names} row names"
+    );
+    Ok(())
 }
 
 /// The most images that one figure holds: [`MOST_IMAGES`], or fewer where so many rows of
@@ -637,16 +489,6 @@ pub fn most_images(
     let block = title + rows as i32 * (MOST_FOR_NAMES.max(height as i32) + ROW_GAP) + BLOCK_GAP;
     let blocks = (JPEG_LONGEST_SIDE as i32 - 2 * MARGIN - ROOM_BELOW) / block;
     (columns * blocks.max(1) as usize).clamp(1, MOST_IMAGES)
-}
-
-/// Width and height at which the panels of a column are drawn, in the first one's aspect ratio.
-fn panel_size(column: &Column<'_>) -> (i32, i32) {
-    let first = column.panels.first();
-    first.map_or((0, 0), |panel| {
-        let (width, height) = panel.image.size();
-        let (width, height) = drawn_size(width.into(), height.into());
-        (width as i32, height as i32)
-    })
 }
 
 /// Width and height in pixels at which a picture of this width and height, in any unit, is
@@ -668,16 +510,6 @@ pub fn drawn_size(width: f64, height: f64) -> (u32, u32) {
 
 fn largest(lengths: impl Iterator<Item = i32>, least: i32) -> i32 {
     lengths.fold(least, i32::max)
-}
-
-/// The area and one pixel around it.
-fn outline(area: Bounds) -> Bounds {
-    Bounds {
-        left: area.left - 1,
-        top: area.top - 1,
-        right: area.right + 1,
-        bottom: area.bottom + 1,
-    }
 }
 
 #[cfg(test)]
@@ -706,7 +538,9 @@ mod tests {
     }
 
     fn pixels(figure: &MapFigure<'_>) -> RgbImage {
-        compose(figure, FigureFormat::Png).unwrap().pixels()
+        compose(figure, COLUMNS, FigureFormat::Png)
+            .unwrap()
+            .pixels()
     }
 
     /// Start and end of the runs of panel pixels on a line through the picture.
@@ -734,7 +568,7 @@ mod tests {
     #[test]
     fn a_page_drawn_in_bands_is_the_page_drawn_at_once() {
         let figure = figure(17, 2);
-        let sheet = compose(&figure, FigureFormat::Png).unwrap();
+        let sheet = compose(&figure, COLUMNS, FigureFormat::Png).unwrap();
         let (bands, whole) = (sheet.pixels(), sheet.pixels_at_once());
         assert!(sheet.bands() > 4);
         assert_eq!(bands.dimensions(), whole.dimensions());
@@ -745,14 +579,9 @@ mod tests {
     fn a_figure_holds_no_more_than_its_format() {
         let figure = |columns: usize, rows: usize| {
             let most = most_images(448, rows, 3, columns, FigureFormat::Jpg);
-            let figure = MapFigure {
-                most_columns: columns,
-                ..figure(most, rows)
-            };
-            (
-                most,
-                compose(&figure, FigureFormat::Jpg).unwrap().pixel_height(),
-            )
+            let figure = figure(most, rows);
+            let sheet = compose(&figure, columns, FigureFormat::Jpg).unwrap();
+            (most, sheet.pixel_height())
         };
         assert_eq!(figure(8, 2).0, 64);
         for (columns, rows) in [(1, 2), (1, 7), (2, 5)] {
@@ -854,10 +683,10 @@ mod tests {
             row_names: Vec::new(),
             ..MapFigure::default()
         };
-        let file = draw_maps(&figure, FigureFormat::Svg).unwrap();
+        let file = draw_maps(&figure, COLUMNS, FigureFormat::Svg).unwrap();
         assert!(pixels(&figure).width() >= 448);
-        let scale = Grid::of(&figure, 1.0).title_scale(&figure, 1.0);
-        let style = title_style(LineKind::Strong, scale);
+        let scale = Layout::of(&blocks(&figure.columns, COLUMNS), 1.0).scale;
+        let style = Lettering::strong(TITLE_EM * scale);
         assert_eq!(style.shortened(title[0], PANEL_SIDE as f32), title[0]);
         assert!(String::from_utf8(file).unwrap().contains(": 0.91"));
     }
@@ -911,7 +740,6 @@ mod tests {
     #[test]
     fn panels_of_a_row_begin_at_one_height_and_places_at_one_left() {
         let mut figure = figure(6, 2);
-        figure.most_columns = 3;
         for (column, size) in figure.columns.iter_mut().zip([
             (40, 30),
             (30, 40),
@@ -923,7 +751,7 @@ mod tests {
             let image = RgbImage::from_pixel(size.0, size.1, image::Rgb(PANEL));
             column.panels[0].image = Rc::new(image);
         }
-        let pixels = pixels(&figure);
+        let pixels = compose(&figure, 3, FigureFormat::Png).unwrap().pixels();
         let rows = panels_down(&pixels, 60);
         // 4:3, and 1:1 below it.
         let heights: Vec<usize> = rows.iter().map(|(from, to)| to - from).collect();
@@ -962,7 +790,7 @@ mod tests {
     #[test]
     fn figures_that_cannot_be_are_errors() {
         let error = |figure: &MapFigure<'_>| {
-            let result = draw_maps(figure, FigureFormat::Svg);
+            let result = draw_maps(figure, COLUMNS, FigureFormat::Svg);
             result.unwrap_err().to_string()
         };
         assert!(error(&MapFigure::default()).contains("at least one image"));
@@ -993,7 +821,7 @@ mod tests {
                 ..figure.clone()
             };
             assert_eq!(pixels(&figure).width(), pixels(&plain).width());
-            let svg = draw_maps(&figure, FigureFormat::Svg).unwrap();
+            let svg = draw_maps(&figure, COLUMNS, FigureFormat::Svg).unwrap();
             let svg = String::from_utf8(svg).unwrap();
             let document = roxmltree::Document::parse(&svg).unwrap();
             let texts = document
@@ -1016,7 +844,7 @@ mod tests {
     fn an_svg_holds_each_title_and_panel() {
         let mut figure = figure(9, 2);
         figure.row_names = vec!["input".to_owned(), "PRISM <map>".to_owned()];
-        let file = draw_maps(&figure, FigureFormat::Svg).unwrap();
+        let file = draw_maps(&figure, COLUMNS, FigureFormat::Svg).unwrap();
         let svg = String::from_utf8(file).unwrap();
         let document = roxmltree::Document::parse(&svg).unwrap();
         let count = |name: &str| {
@@ -1030,7 +858,8 @@ mod tests {
 
     /// The texts of a figure as SVG, with the places of their baselines or tops.
     fn texts(figure: &MapFigure<'_>) -> Vec<(String, i32, i32)> {
-        let svg = String::from_utf8(draw_maps(figure, FigureFormat::Svg).unwrap()).unwrap();
+        let svg =
+            String::from_utf8(draw_maps(figure, COLUMNS, FigureFormat::Svg).unwrap()).unwrap();
         let document = roxmltree::Document::parse(&svg).unwrap();
         let nodes = document.descendants();
         let place = |node: &roxmltree::Node<'_, '_>, axis| {
@@ -1045,7 +874,7 @@ mod tests {
             .collect()
     }
 
-    fn key() -> Vec<KeyEntry> {
+    fn key() -> Vec<KeyPart> {
         let names = [
             "ox",
             "tabby",
@@ -1072,7 +901,11 @@ mod tests {
             name: "left out".to_owned(),
             further: Vec::new(),
         });
-        key
+        let title = "Groups of similar places".to_owned();
+        vec![KeyPart {
+            title,
+            entries: key,
+        }]
     }
 
     #[test]
@@ -1080,7 +913,6 @@ mod tests {
         for images in [1, 2, 9] {
             let figure = MapFigure {
                 key: key(),
-                key_title: "Groups of similar places".to_owned(),
                 caption: "A caption.".to_owned(),
                 ..figure(images, 2)
             };
@@ -1092,9 +924,10 @@ mod tests {
             };
             assert_eq!(pixels.width(), self::pixels(&plain).width());
             let count = |colour: Rgb| pixels.pixels().filter(|pixel| pixel.0 == colour).count();
-            for entry in &figure.key {
-                match entry.swatch {
-                    Swatch::Colour(colour) => assert_eq!(count(colour), 46 * 46),
+            for entry in &figure.key[0].entries {
+                match &entry.swatch {
+                    Swatch::Colour(colour) => assert_eq!(count(*colour), 46 * 46),
+                    Swatch::Ramp(_) => unreachable!("not in this key"),
                     Swatch::Hatched => {
                         let greys = [[96; 3], [160; 3]].map(count);
                         assert!(
@@ -1125,9 +958,47 @@ mod tests {
     }
 
     #[test]
+    fn a_ramp_in_the_key_goes_from_top_to_bottom() {
+        let (top, bottom) = ([250, 40, 40], [10, 90, 90]);
+        let ramp = RgbImage::from_fn(1, 2, |_, y| image::Rgb([top, bottom][y as usize]));
+        let part = |entries| KeyPart {
+            title: "Ends".to_owned(),
+            entries,
+        };
+        let ends = part(vec![KeyEntry {
+            swatch: Swatch::Ramp(ramp),
+            name: "much red: ox".to_owned(),
+            further: vec!["little red: lynx".to_owned()],
+        }]);
+        let figure = MapFigure {
+            key: vec![part(Vec::new()), ends],
+            ..figure(1, 1)
+        };
+        let texts = texts(&figure);
+        let heights = |wanted: &str| -> Vec<i32> {
+            let found = texts.iter().filter(|(text, ..)| text == wanted);
+            found.map(|text| text.2).collect()
+        };
+        // A part without entries has no title.
+        assert_eq!(heights("Ends").len(), 1);
+        assert!(heights("much red: ox")[0] < heights("little red: lynx")[0]);
+        let pixels = pixels(&figure);
+        let rows = |colour: Rgb| {
+            let found = pixels.enumerate_pixels();
+            let near = found.filter(move |(.., pixel)| {
+                let mut apart = pixel.0.iter().zip(colour);
+                apart.all(|(a, b)| a.abs_diff(b) < 4)
+            });
+            near.map(|(_, y, _)| y)
+        };
+        let (last_high, first_low) = (rows(top).max().unwrap(), rows(bottom).min().unwrap());
+        assert!(last_high < first_low && first_low - last_high < 46);
+    }
+
+    #[test]
     fn a_long_name_in_the_key_is_cut_at_the_side_of_the_figure() {
         let mut key = key();
-        key[1].name = "antidisestablishmentarianism ".repeat(9);
+        key[0].entries[1].name = "antidisestablishmentarianism ".repeat(9);
         let figure = MapFigure {
             key,
             ..figure(1, 1)
@@ -1162,8 +1033,8 @@ mod tests {
 
     #[test]
     fn the_name_of_a_file_is_cut_in_the_middle() {
-        let style = title_style(LineKind::File, 1.0);
-        let short = |name: &str, room| shortened_in_the_middle(style, &escaped(name), room);
+        let style = Lettering::soft(FILE_EM);
+        let short = |name: &str, room| style.shortened_in_the_middle(&escaped(name), room);
         assert_eq!(short("dog.jpg", 448.0), "dog.jpg");
         let long = format!("IMG_2023{}0042.jpeg", "_x".repeat(100));
         for room in [120.0, 200.0, 448.0] {

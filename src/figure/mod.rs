@@ -21,13 +21,15 @@ pub use clusters::{ClusterFigure, Placed, draw_clusters, thumbnail_side};
 pub use contour::draw_contour;
 pub use encode::{DENSITY, encode_jpeg, encode_png};
 pub use maps::{
-    COLUMNS, ColourBar, Column, KeyEntry, LARGEST_RATIO, MOST_IMAGES, MapFigure, Panel, Swatch,
-    draw_maps, drawn_size, most_images,
+    COLUMNS, ColourBar, Column, KeyEntry, KeyPart, LARGEST_RATIO, MOST_IMAGES, MapFigure, Panel,
+    Swatch, draw_maps, drawn_size, most_images,
 };
 pub use palette::Palette;
 pub use sheet::{MARGIN, Picture, Scaling};
-pub use text::has_glyphs;
+pub use text::{has_glyphs, legible};
 pub use variance::draw_variance;
+
+use crate::names::name_of;
 
 /// Colours of text.
 const INK: colormap::Rgb = [26, 26, 28];
@@ -47,11 +49,7 @@ pub enum FigureFormat {
 
 impl FigureFormat {
     /// Extension of the file's name, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Jpg => "jpg",
-            Self::Png => "png",
-            Self::Svg => "svg",
-        }
+    pub fn extension(self) -> String {
+        name_of(&self)
     }
 }

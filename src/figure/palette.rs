@@ -3,8 +3,12 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use image::RgbImage;
 
 use crate::names::name_of;
+
+/// Steps of a ramp.
+const STEPS: u32 = 32;
 
 /// How the three components of a map, each from 0 to 1, become a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -24,6 +28,27 @@ impl fmt::Display for Palette {
 }
 
 impl Palette {
+    /// What the ends of each component look like, from 0 to 1.
+    pub fn ends(self) -> [[&'static str; 2]; 3] {
+        match self {
+            Palette::Rgb => [
+                ["little red", "much red"],
+                ["little green", "much green"],
+                ["little blue", "much blue"],
+            ],
+            Palette::Oklab => [["dark", "light"], ["blue", "yellow"], ["green", "red"]],
+        }
+    }
+
+    /// The colours of a component from 1 on top to 0 below, with the others in the middle.
+    pub fn ramp(self, component: usize) -> RgbImage {
+        RgbImage::from_fn(1, STEPS + 1, |_, row| {
+            let mut components = [0.5; 3];
+            components[component] = 1.0 - row as f32 / STEPS as f32;
+            image::Rgb(self.painted(components))
+        })
+    }
+
     /// The colour of three components as bytes.
     pub fn painted(self, components: [f32; 3]) -> [u8; 3] {
         let colour = self.colour(components);
@@ -135,6 +160,30 @@ mod tests {
     #[test]
     fn components_are_colours_themselves_with_rgb() {
         assert_eq!(Palette::Rgb.colour([0.25, 1.0, 0.0]), [0.25, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_ramp_goes_from_much_of_a_component_to_little() {
+        let ends = |palette: Palette, component| {
+            let ramp = palette.ramp(component);
+            [0, ramp.height() - 1].map(|row| ramp.get_pixel(0, row).0)
+        };
+        let (half, none) = (128, 0);
+        assert_eq!(
+            ends(Palette::Rgb, 0),
+            [[255, half, half], [none, half, half]]
+        );
+        assert_eq!(
+            ends(Palette::Rgb, 2),
+            [[half, half, 255], [half, half, none]]
+        );
+        // Light over dark; yellow, which has less blue than red, over blue.
+        let [light, dark] = ends(Palette::Oklab, 0);
+        assert!((0..3).all(|channel| light[channel] > dark[channel] + 60));
+        let [yellow, blue] = ends(Palette::Oklab, 1);
+        assert!(yellow[2] + 30 < yellow[0] && blue[0] + 30 < blue[2]);
+        let [red, green] = ends(Palette::Oklab, 2);
+        assert!(i16::from(red[0]) - i16::from(red[1]) > i16::from(green[0]) - i16::from(green[1]));
     }
 
     #[test]

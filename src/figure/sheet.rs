@@ -8,12 +8,12 @@ use std::fmt;
 use std::ops::Range;
 
 use ab_glyph_rasterizer::{Rasterizer, point};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{RgbImage, imageops};
 
-use super::colormap::Rgb;
+use super::colormap::{Rgb, mixed};
 use super::text::{Bounds, Lettering, one_line};
 use super::{About, FigureFormat, encode};
 
@@ -120,14 +120,6 @@ impl<'a> Sheet<'a> {
         self.marks.push(Mark { area, ink });
     }
 
-    /// The smallest rectangle around all marks.
-    pub fn bounds(&self) -> Option<Bounds> {
-        self.marks
-            .iter()
-            .map(|mark| mark.area)
-            .reduce(Bounds::union)
-    }
-
     /// The sheet as a file of the given format.
     ///
     /// # Errors
@@ -142,21 +134,22 @@ impl<'a> Sheet<'a> {
     }
 
     fn page(&self) -> Result<Page<'_, 'a>> {
-        let Some(bounds) = self.bounds() else {
-            bail!("nothing to draw in the figure");
-        };
-        let width = (bounds.right - bounds.left + 2 * MARGIN).unsigned_abs();
-        let height = (bounds.bottom - bounds.top + 2 * MARGIN).unsigned_abs();
-        if u64::from(width) * u64::from(height) > MOST_PIXELS {
-            bail!(
-                "a figure of {width}x{height} pixels is too large to draw: put fewer images in it"
-            );
-        }
+        let areas = self.marks.iter().map(|mark| mark.area);
+        let marks = areas.reduce(Bounds::union);
+        let page = marks
+            .context("nothing to draw in the figure")?
+            .grown(MARGIN);
+        let (width, height) = size_of(page);
+        ensure!(
+            u64::from(width) * u64::from(height) <= MOST_PIXELS,
+            "a figure of {width}x{height} pixels is too large to draw: put fewer images in it"
+        );
+        let shift = (-page.left, -page.top);
         Ok(Page {
             sheet: self,
             width,
             height,
-            shift: (MARGIN - bounds.left, MARGIN - bounds.top),
+            shift,
         })
     }
 }
@@ -171,28 +164,24 @@ pub(super) struct Page<'s, 'a> {
 }
 
 impl Page<'_, '_> {
-    /// Rows from `first` on, which cut no picture in two. They are drawn when they are needed: a
-    /// page of 64 images as a whole would take 100 MB.
-    pub fn band(&self, first: u32) -> Range<u32> {
-        let pictures = self.sheet.marks.iter().filter_map(|mark| match mark.ink {
-            Ink::Picture(..) => Some(mark.area.shifted(0, self.shift.1)),
-            _ => None,
-        });
-        let pictures: Vec<Bounds> = pictures.collect();
+    /// Stretches of rows that cut no picture in two, top to bottom. They are drawn when they
+    /// are needed: a page of 64 images as a whole would take 100 MB.
+    pub fn bands(&self) -> Vec<Range<u32>> {
+        let marks = self.sheet.marks.iter();
+        let pictures = marks.filter(|mark| matches!(mark.ink, Ink::Picture(..)));
+        let pictures: Vec<Bounds> = pictures.map(|mark| mark.area).collect();
         let is_cut = |y: &i32| {
-            pictures
+            !pictures
                 .iter()
-                .all(|area| area.top >= *y || area.bottom <= *y)
+                .any(|area| (area.top + 1..area.bottom).contains(y))
         };
-        let tops = pictures.iter().map(|area| area.top);
-        let below = tops.filter(|top| *top > first as i32 && is_cut(top)).min();
-        first..below.map_or(self.height, |top| top as u32)
-    }
-
-    /// All bands, top to bottom.
-    pub fn bands(&self) -> impl Iterator<Item = Range<u32>> {
-        let next = |band: &Range<u32>| (band.end < self.height).then(|| self.band(band.end));
-        std::iter::successors(Some(self.band(0)), next)
+        let cuts = pictures.iter().map(|area| area.top).filter(is_cut);
+        let mut ends: Vec<u32> = cuts.map(|y| (y + self.shift.1) as u32).collect();
+        ends.push(self.height);
+        ends.sort_unstable();
+        ends.dedup();
+        let starts = std::iter::once(0).chain(ends.clone());
+        starts.zip(ends).map(|(start, end)| start..end).collect()
     }
 
     /// The pixels of a stretch of rows.
@@ -209,7 +198,11 @@ impl Page<'_, '_> {
                 continue;
             }
             match &mark.ink {
-                Ink::Fill(colour) => fill(&mut band, area, *colour),
+                Ink::Fill(colour) => {
+                    let (width, height) = size_of(area);
+                    let filled = RgbImage::from_pixel(width, height, image::Rgb(*colour));
+                    imageops::replace(&mut band, &filled, area.left.into(), area.top.into());
+                }
                 Ink::Picture(image, scaling) => {
                     let scaled = resized(&mut resizer, &*image.pixels()?, size_of(area), *scaling)?;
                     imageops::replace(&mut band, &scaled, area.left.into(), area.top.into());
@@ -230,21 +223,9 @@ impl Page<'_, '_> {
     }
 }
 
-fn fill(band: &mut RgbImage, area: Bounds, colour: Rgb) {
-    for y in area.top.max(0)..area.bottom.min(band.height() as i32) {
-        for x in area.left.max(0)..area.right.min(band.width() as i32) {
-            band.put_pixel(x as u32, y as u32, image::Rgb(colour));
-        }
-    }
-}
-
 fn mix(band: &mut RgbImage, (x, y): (i32, i32), colour: Rgb, cover: f32) {
-    let cover = cover.min(1.0);
     if let Some(pixel) = band.get_pixel_mut_checked(x as u32, y as u32) {
-        for (value, ink) in pixel.0.iter_mut().zip(colour) {
-            let mixed = f32::from(*value) * (1.0 - cover) + f32::from(ink) * cover;
-            *value = mixed.round() as u8;
-        }
+        pixel.0 = mixed(pixel.0, colour, cover.min(1.0));
     }
 }
 
@@ -261,11 +242,10 @@ fn cover_of(corners: &[(f32, f32)], area: Bounds, mut mark: impl FnMut((i32, i32
     });
 }
 
+/// Width and height as pictures count them.
 pub(super) fn size_of(area: Bounds) -> (u32, u32) {
-    (
-        (area.right - area.left).unsigned_abs(),
-        (area.bottom - area.top).unsigned_abs(),
-    )
+    let (width, height) = area.size();
+    (width.unsigned_abs(), height.unsigned_abs())
 }
 
 /// `image` at another size.
@@ -294,7 +274,9 @@ impl Sheet<'_> {
     pub fn pixels(&self) -> RgbImage {
         let page = self.page().unwrap();
         let bands = page.bands();
-        let pixels = bands.flat_map(|rows| page.draw(&rows).unwrap().into_raw());
+        let pixels = bands
+            .into_iter()
+            .flat_map(|rows| page.draw(&rows).unwrap().into_raw());
         RgbImage::from_raw(page.width, page.height, pixels.collect()).unwrap()
     }
 
@@ -311,7 +293,7 @@ impl Sheet<'_> {
 
     /// The number of bands that it is drawn in.
     pub fn bands(&self) -> usize {
-        self.page().unwrap().bands().count()
+        self.page().unwrap().bands().len()
     }
 
     /// The areas of the shapes of this colour, in the order of drawing.
@@ -371,6 +353,8 @@ pub fn assert_equal_margins(pixels: &RgbImage) {
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
+
+    use anyhow::bail;
 
     use super::super::text::Weight;
     use super::*;

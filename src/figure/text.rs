@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use ab_glyph::{Font, FontRef, OutlinedGlyph, PxScale, ScaleFont, point};
 
 use super::colormap::Rgb;
+use super::{INK, SOFT_INK};
 
 /// What a viewer of an SVG may use in place of the embedded font, in the order of likeness.
 pub const FAMILIES: &str = "Open Sans, Noto Sans, Segoe UI, Helvetica, Arial, sans-serif";
@@ -23,6 +24,9 @@ pub const LINE_HEIGHT: f32 = 2789.0 / 2048.0;
 pub const CAP_HEIGHT: f32 = 1462.0 / 2048.0;
 
 const ELLIPSIS: char = '…';
+
+/// Longer extensions are part of a name: `.jpeg`, `.safetensors:12`.
+const LONGEST_EXTENSION: usize = 16;
 
 static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| [REGULAR, SEMIBOLD].map(embedded));
 
@@ -65,14 +69,16 @@ impl Bounds {
         }
     }
 
+    /// Width and height.
+    pub fn size(self) -> (i32, i32) {
+        (self.right - self.left, self.bottom - self.top)
+    }
+
     /// The rectangle with `by` more pixels on each side.
     pub fn grown(self, by: i32) -> Self {
-        Self {
-            left: self.left - by,
-            top: self.top - by,
-            right: self.right + by,
-            bottom: self.bottom + by,
-        }
+        let (width, height) = self.size();
+        let corner = (self.left - by, self.top - by);
+        Self::sized(corner, (width + 2 * by, height + 2 * by))
     }
 
     /// The smallest rectangle around both.
@@ -87,12 +93,7 @@ impl Bounds {
 
     /// The rectangle moved by `(x, y)`.
     pub fn shifted(self, x: i32, y: i32) -> Self {
-        Self {
-            left: self.left + x,
-            top: self.top + y,
-            right: self.right + x,
-            bottom: self.bottom + y,
-        }
+        Self::sized((self.left + x, self.top + y), self.size())
     }
 }
 
@@ -120,6 +121,16 @@ impl Lettering {
         }
     }
 
+    /// Soft text, for what stands beside or beneath something.
+    pub fn soft(em: f32) -> Self {
+        Self::new(Weight::Regular, em, SOFT_INK)
+    }
+
+    /// Strong text, for what is read first.
+    pub fn strong(em: f32) -> Self {
+        Self::new(Weight::Semibold, em, INK)
+    }
+
     pub fn aligned(self, align: Align) -> Self {
         Self { align, ..self }
     }
@@ -145,7 +156,7 @@ impl Lettering {
             ink = Some(ink.map_or(area, |sum| sum.union(area)));
         });
         let ink = ink?.shifted(-self.start(length.ceil() as i32), 0);
-        let (width, height) = (ink.right - ink.left, ink.bottom - ink.top);
+        let (width, height) = ink.size();
         let ink = match self.upwards {
             true => Bounds::sized((ink.top, 1 - ink.right), (height, width)),
             false => ink,
@@ -156,27 +167,57 @@ impl Lettering {
     /// `text` if it is no longer than `room` pixels; else its beginning, an
     /// ellipsis, and the score at its end (`: 0.91`), which is never cut.
     pub fn shortened(&self, text: &str, room: f32) -> String {
+        let score = text.rfind(": ").map_or("", |at| &text[at..]);
+        let score = match score.len() <= ": 100.00 %".len() {
+            true => score.chars().count(),
+            false => 0,
+        };
+        self.cut(text, room, |_| score)
+    }
+
+    /// `IMG_2023…0042.jpg`: the text, without its middle if it is longer than `room`
+    /// pixels. The extension is never cut.
+    pub fn shortened_in_the_middle(&self, text: &str, room: f32) -> String {
+        let extension = text.rfind('.').map_or(0, |dot| text[dot..].chars().count());
+        let extension = if extension <= LONGEST_EXTENSION {
+            extension
+        } else {
+            0
+        };
+        // More of the end than of the beginning: it has the number and the extension.
+        self.cut(text, room, |kept| (3 * kept).div_ceil(5).max(extension))
+    }
+
+    /// As many letters of `text` as fit, an ellipsis before the last of them: `tail` says how
+    /// many of the kept ones stand behind it.
+    fn cut(&self, text: &str, room: f32, tail: impl Fn(usize) -> usize) -> String {
         if self.length(text) <= room {
             return text.to_owned();
         }
-        let (name, score) = match text.rfind(": ") {
-            Some(at) if text.len() - at <= ": 100.00 %".len() => text.split_at(at),
-            _ => (text, ""),
+        let letters: Vec<char> = text.chars().collect();
+        let joined = |kept: usize| {
+            let tail = tail(kept).min(letters.len());
+            let head: String = letters[..kept.saturating_sub(tail)].iter().collect();
+            let tail: String = letters[letters.len() - tail..].iter().collect();
+            let head = head.trim_end_matches([' ', '_', '-', ',', '.']);
+            format!("{head}{ELLIPSIS}{tail}")
         };
-        let tail = format!("{ELLIPSIS}{score}");
-        let room = room - self.length(&tail);
-        let font = self.font();
-        let mut used = 0.0;
-        let mut kept = 0;
-        for (at, letter) in name.char_indices() {
-            used += font.h_advance(font.glyph_id(letter));
-            if used > room {
-                break;
+        let counts: Vec<usize> = (1..letters.len()).collect();
+        let fits = |&kept: &usize| self.length(&joined(kept)) <= room;
+        joined(counts.partition_point(fits))
+    }
+
+    /// The words of `text` as lines, as many in each as fit into `room` pixels.
+    pub fn lines(&self, text: &str, room: f32) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.split_whitespace() {
+            let longer = lines.last().map(|line| format!("{line} {word}"));
+            match (longer, lines.last_mut()) {
+                (Some(longer), Some(line)) if self.length(&longer) <= room => *line = longer,
+                _ => lines.push(self.shortened(word, room)),
             }
-            kept = at + letter.len_utf8();
         }
-        let head = name[..kept].trim_end_matches([' ', '_', '-', ',', '.']);
-        format!("{head}{tail}")
+        lines
     }
 
     fn font(&self) -> ab_glyph::PxScaleFont<&'static FontRef<'static>> {
@@ -190,7 +231,7 @@ impl Lettering {
         let font = self.font();
         let mut x = 0.0;
         let mut previous = None;
-        for letter in text.chars().filter(|&c| !leaves_no_mark(c)) {
+        for letter in text.chars().map(printable).filter(|&c| !leaves_no_mark(c)) {
             let id = font.glyph_id(letter);
             if let Some(previous) = previous {
                 x += font.kern(previous, id);
@@ -255,16 +296,31 @@ pub fn has_glyphs(text: &str) -> bool {
     marks.all(|c| FONTS[0].glyph_id(c).0 != 0)
 }
 
+/// `text` with an ellipsis in place of letters that the font lacks.
+pub fn legible(text: &str) -> String {
+    let mut legible = String::new();
+    for letter in text.chars() {
+        match has_glyphs(letter.encode_utf8(&mut [0; 4])) {
+            true => legible.push(letter),
+            false if legible.ends_with(ELLIPSIS) => {}
+            false => legible.push(ELLIPSIS),
+        }
+    }
+    legible
+}
+
 /// `text` as one line that XML can hold: control characters, line breaks and
 /// non-characters become spaces.
 pub fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => ' ',
-            c if c.is_control() => ' ',
-            c => c,
-        })
-        .collect()
+    text.chars().map(printable).collect()
+}
+
+fn printable(c: char) -> char {
+    match c {
+        '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => ' ',
+        c if c.is_control() => ' ',
+        c => c,
+    }
 }
 
 #[cfg(test)]
@@ -345,6 +401,13 @@ mod tests {
     fn letters_without_glyphs_are_known() {
         assert!(has_glyphs("Größe ψυχή Жираф\u{200d}\t.jpg"));
         assert!(!has_glyphs("狼.jpg") && !has_glyphs("a🐺"));
+    }
+
+    #[test]
+    fn letters_without_glyphs_become_an_ellipsis() {
+        assert_eq!(legible("Größe ψ.jpg"), "Größe ψ.jpg");
+        assert_eq!(legible("狼の写真.jpg"), "….jpg");
+        assert_eq!(legible("a 狼狼 b🐺"), "a … b…");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::element::Rectangle;
@@ -12,8 +12,8 @@ use plotters::style::{Color, TRANSPARENT};
 use super::colormap::Rgb;
 use super::paper::{Entry, draw_legend, font, ink, on_paper, px};
 use super::sheet::Sheet;
-use super::text::{Lettering, Weight};
-use super::{About, FigureFormat, INK, SOFT_INK};
+use super::text::Lettering;
+use super::{About, FigureFormat, INK, Palette, SOFT_INK};
 
 /// Size of the plot with its labels, and of the space for these, in pixels.
 const PLOT: (i32, i32) = (1260, 900);
@@ -22,8 +22,8 @@ const LABELS: (i32, i32) = (140, 96);
 /// From the plot to the legend on its right.
 const LEGEND_GAP: i32 = 28;
 
-/// The first three components, as they colour the maps; the green is lighter than the red, which
-/// colour-blind readers see.
+/// The first three components with the palette of red, green and blue; the green is lighter than
+/// the red, which colour-blind readers see.
 const COLOURS: [Rgb; 3] = [[178, 34, 44], [110, 190, 120], [50, 100, 190]];
 const FURTHER: Rgb = [112, 114, 120];
 
@@ -47,31 +47,34 @@ const ROUNDING: f64 = 1e-6;
 ///
 /// # Errors
 /// If there are no ratios, or one is negative, above 1 or not a finite number.
-pub fn draw_variance(ratios: &[f64], about: &About, format: FigureFormat) -> Result<Vec<u8>> {
-    let mut sheet = compose(ratios)?;
+pub fn draw_variance(
+    ratios: &[f64],
+    palette: Palette,
+    about: &About,
+    format: FigureFormat,
+) -> Result<Vec<u8>> {
+    let mut sheet = compose(ratios, palette)?;
     sheet.about = about.clone();
     sheet.encode(format)
 }
 
-fn compose(ratios: &[f64]) -> Result<Sheet<'static>> {
-    if ratios.is_empty() {
-        bail!("a variance figure needs at least one principal component");
-    }
-    for (index, ratio) in ratios.iter().enumerate() {
-        if !(-ROUNDING..=1.0 + ROUNDING).contains(ratio) {
-            bail!(
-                "the variance ratio of principal component {} is {ratio}, not between 0 and 1",
-                index + 1
-            );
-        }
+fn compose(ratios: &[f64], palette: Palette) -> Result<Sheet<'static>> {
+    ensure!(
+        !ratios.is_empty(),
+        "a variance figure needs at least one principal component"
+    );
+    for (number, ratio) in (1..).zip(ratios) {
+        ensure!(
+            (-ROUNDING..=1.0 + ROUNDING).contains(ratio),
+            "the variance ratio of principal component {number} is {ratio}, not between 0 and 1"
+        );
     }
     let sums = running_sums(ratios);
     let mut sheet = Sheet::default();
-    let title = Lettering::new(Weight::Semibold, TITLE_EM, INK);
-    sheet.text(&heading(ratios), (LABELS.0, -84), title);
-    let further = Lettering::new(Weight::Regular, LABEL_EM, SOFT_INK);
+    let (title, further) = (Lettering::strong(TITLE_EM), Lettering::soft(LABEL_EM));
+    sheet.text(&heading(&sums), (LABELS.0, -84), title);
     sheet.text(&subheading(&sums), (LABELS.0, -42), further);
-    draw_chart(&mut sheet, ratios, &sums)?;
+    draw_chart(&mut sheet, ratios, &sums, palette)?;
     Ok(sheet)
 }
 
@@ -86,38 +89,41 @@ fn running_sums(ratios: &[f64]) -> Vec<f64> {
     sums
 }
 
-fn heading(ratios: &[f64]) -> String {
-    let share = percent(running_sums(ratios)[ratios.len().min(3)]);
-    match ratios.len() {
-        1 => format!("The map's only component holds {share} of the variance"),
-        2 => format!("The map's two components hold {share} of the variance"),
-        _ => format!("The map's three components hold {share} of the variance"),
-    }
+fn heading(sums: &[f64]) -> String {
+    let count = (sums.len() - 1).min(3);
+    let components = match count {
+        1 => "only component holds",
+        2 => "two components hold",
+        _ => "three components hold",
+    };
+    let share = percent(sums[count]);
+    format!("The map's {components} {share} of the variance")
 }
 
 /// How much is left, and how many components hold most of the variance.
 fn subheading(sums: &[f64]) -> String {
     let count = sums.len() - 1;
     if count <= 3 {
-        return "There are no further components".to_owned();
+        // A basis holds the components that it was saved with.
+        let is_all = sums[count] == 0.0 || sums[count] > 0.999;
+        let further = if is_all { "There are" } else { "The basis has" };
+        return format!("{further} no further components");
     }
     let needed = sums.iter().position(|sum| *sum >= 0.9);
     let most = match needed {
-        Some(needed) => format!("; {} of {} hold 90 %", grouped(needed), grouped(count)),
+        Some(needed) => format!("; {needed} of {count} hold 90 %"),
         None => String::new(),
     };
     let rest = percent(sums[count] - sums[3]);
     match count {
         4 => format!("One further component holds {rest}{most}"),
-        _ => format!(
-            "{} further components hold {rest}{most}",
-            grouped(count - 3)
-        ),
+        _ => format!("{} further components hold {rest}{most}", count - 3),
     }
 }
 
-fn draw_chart(sheet: &mut Sheet<'_>, ratios: &[f64], sums: &[f64]) -> Result<()> {
-    let count = ratios.len();
+fn draw_chart(sheet: &mut Sheet<'_>, ratios: &[f64], sums: &[f64], palette: Palette) -> Result<()> {
+    let (count, shown) = (ratios.len(), components(palette));
+    let colours = shown.each_ref().map(|(_, colour)| *colour);
     let (first, last) = (0.72, (count as f64 * 1.08).max(1.4));
     let labelled = Cell::new(0);
     // On a logarithmic axis equal factors are equally wide; the steps of 2 and 3 stay apart.
@@ -148,7 +154,7 @@ fn draw_chart(sheet: &mut Sheet<'_>, ratios: &[f64], sums: &[f64]) -> Result<()>
         if count > 1 {
             chart.draw_series(LineSeries::new(curve, line))?;
         }
-        for (index, colour) in COLOURS.into_iter().enumerate().take(count) {
+        for (index, colour) in colours.into_iter().enumerate().take(count) {
             let number = (index + 1) as f64;
             let corners = [
                 (number / half_step, sums[index]),
@@ -158,14 +164,30 @@ fn draw_chart(sheet: &mut Sheet<'_>, ratios: &[f64], sums: &[f64]) -> Result<()>
         }
         Ok(())
     })?;
-    let entries = ratios.iter().zip(COLOURS).zip(1..);
-    let entries = entries.map(|((ratio, colour), number)| Entry {
-        name: format!("component {number}: {}", percent(*ratio)),
+    let entries = ratios.iter().zip(shown);
+    let entries = entries.map(|(ratio, (name, colour))| Entry {
+        name: format!("{name}: {}", percent(*ratio)),
         mark: [(-11.0, -11.0), (11.0, -11.0), (11.0, 11.0), (-11.0, 11.0)].into(),
         colour,
     });
     let origin = (PLOT.0 + LEGEND_GAP, 0);
     draw_legend(sheet, origin, (LABEL_EM, 36), entries.collect())
+}
+
+/// The names and colours of the first three components. Those that are no colour of their own have
+/// that of their upper end.
+fn components(palette: Palette) -> [(String, Rgb); 3] {
+    std::array::from_fn(|index| {
+        let number = index + 1;
+        match palette {
+            Palette::Rgb => (format!("component {number}"), COLOURS[index]),
+            Palette::Oklab => {
+                let [low, high] = palette.ends()[index];
+                let colour = palette.ramp(index).get_pixel(0, 0).0;
+                (format!("component {number}, {low} to {high}"), colour)
+            }
+        }
+    })
 }
 
 /// Numbers of components from 1 to `count`, evenly spread on a logarithmic axis.
@@ -182,17 +204,9 @@ fn numbers(count: usize) -> impl Iterator<Item = usize> {
 fn tick(number: f64, last: &Cell<usize>) -> String {
     let number = number.round() as usize;
     match number.to_string().trim_end_matches('0') {
-        "1" | "2" | "5" if last.replace(number) != number => grouped(number),
-        "3" if number == 3 => grouped(number),
+        "1" | "2" | "5" if last.replace(number) != number => number.to_string(),
+        "3" if number == 3 => number.to_string(),
         _ => String::new(),
-    }
-}
-
-/// A number with a comma between thousands.
-fn grouped(number: usize) -> String {
-    match number {
-        0..=9999 => number.to_string(),
-        _ => format!("{},{:03}", number / 1000, number % 1000),
     }
 }
 
@@ -223,7 +237,7 @@ mod tests {
     fn the_steps_are_equally_wide_and_as_high_as_the_ratios() {
         for count in COUNTS {
             let ratios = spectrum(count, 0.5);
-            let sheet = compose(&ratios).unwrap();
+            let sheet = compose(&ratios, Palette::Rgb).unwrap();
             let plot = f64::from(PLOT.1 - LABELS.1);
             let mut below = plot;
             for (ratio, colour) in ratios.iter().zip(COLOURS) {
@@ -248,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_title_and_the_legend_say_the_shares() {
-        let texts = compose(&[0.5, 0.25, 0.125, 0.0625, 0.0625])
+        let texts = compose(&[0.5, 0.25, 0.125, 0.0625, 0.0625], Palette::Rgb)
             .unwrap()
             .texts();
         for expected in [
@@ -263,7 +277,7 @@ mod tests {
                 "{expected}: {texts:?}"
             );
         }
-        let one = compose(&[1.0]).unwrap().texts();
+        let one = compose(&[1.0], Palette::Rgb).unwrap().texts();
         assert_eq!(
             one[0],
             "The map's only component holds 100.0 % of the variance"
@@ -274,15 +288,19 @@ mod tests {
             "{one:?}"
         );
         // A basis of another run may hold less than all: 90 % is never reached.
-        let foreign = compose(&[0.2, 0.1, 0.1, 0.1]).unwrap().texts();
+        let foreign = compose(&[0.2, 0.1, 0.1, 0.1], Palette::Rgb)
+            .unwrap()
+            .texts();
         assert_eq!(foreign[1], "One further component holds 10.0 %");
+        let three = compose(&[0.2, 0.1, 0.1], Palette::Rgb).unwrap().texts();
+        assert_eq!(three[1], "The basis has no further components");
     }
 
     #[test]
     fn the_curve_ends_at_all_components_and_no_text_meets_another() {
         for count in COUNTS {
             for decay in [0.0, 0.5, 1.5] {
-                let sheet = compose(&spectrum(count, decay)).unwrap();
+                let sheet = compose(&spectrum(count, decay), Palette::Rgb).unwrap();
                 if count > 1 {
                     let curve = sheet.shapes_of(FURTHER);
                     assert!(curve.len() == 1 && curve[0].top.abs() <= 3, "{curve:?}");
@@ -304,7 +322,9 @@ mod tests {
     #[test]
     fn margins_are_equal_and_the_size_is_that_of_a_screen() {
         for count in COUNTS {
-            let pixels = compose(&spectrum(count, 1.0)).unwrap().pixels();
+            let pixels = compose(&spectrum(count, 1.0), Palette::Rgb)
+                .unwrap()
+                .pixels();
             let (width, height) = pixels.dimensions();
             assert!((1500..=1700).contains(&width), "{width}");
             assert!((940..=1140).contains(&height), "{height}");
@@ -323,7 +343,9 @@ mod tests {
 
     #[test]
     fn what_is_no_share_is_an_error() {
-        let draw = |ratios: &[f64]| draw_variance(ratios, &About::default(), FigureFormat::Svg);
+        let draw = |ratios: &[f64]| {
+            draw_variance(ratios, Palette::Rgb, &About::default(), FigureFormat::Svg)
+        };
         assert!(draw(&[]).is_err());
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1, 1.1] {
             let error = draw(&[0.5, wrong]).unwrap_err();
@@ -331,5 +353,26 @@ mod tests {
         }
         assert!(draw(&[0.0, 0.0]).is_ok());
         assert!(draw(&[1.0, -1e-17]).is_ok());
+    }
+
+    #[test]
+    fn components_have_the_colours_and_names_of_the_palette() {
+        let sheet = compose(&[0.5, 0.25, 0.125, 0.125], Palette::Oklab).unwrap();
+        for colour in COLOURS {
+            assert!(sheet.fills_of(colour).is_empty() && sheet.shapes_of(colour).is_empty());
+        }
+        for (number, ends) in [
+            (1, "dark to light: 50.0 %"),
+            (2, "blue to yellow: 25.0 %"),
+            (3, "green to red: 12.5 %"),
+        ] {
+            let mut components = [0.5; 3];
+            components[number - 1] = 1.0;
+            let colour = Palette::Oklab.painted(components);
+            assert_eq!(sheet.fills_of(colour).len(), 1);
+            assert_eq!(sheet.shapes_of(colour).len(), 1);
+            let name = format!("component {number}, {ends}");
+            assert!(sheet.texts().contains(&name), "{name}: {:?}", sheet.texts());
+        }
     }
 }

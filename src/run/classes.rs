@@ -1,6 +1,6 @@
 //! The class names of a run, and the class whose saliency it shows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -23,6 +23,8 @@ pub struct ClassNames {
     pub labels: Option<Labels>,
     /// As it is stated.
     pub setting: Setting,
+    /// The file with all of them, or the word that stands for ImageNet's.
+    pub named_by: Option<PathBuf>,
 }
 
 /// Reads class names from a file, or takes ImageNet's if the word is given in place of a file.
@@ -78,6 +80,7 @@ pub fn class_names(
     let known = |labels: Labels, value: &str, text: &str, from| ClassNames {
         labels: Some(labels),
         setting: Setting::new("labels", value, text, from),
+        named_by: (value == IMAGENET).then(|| value.into()),
     };
     if let (Some(labels), Some(file)) = (given, &options.classes.labels) {
         let file = file.display().to_string();
@@ -85,7 +88,13 @@ pub fn class_names(
             IMAGENET => "ImageNet's labels".to_string(),
             file => format!("labels of {file}"),
         };
-        return Ok(known(fitting(labels, &file)?, &file, &text, Source::Given));
+        let count = labels.len();
+        let names = known(fitting(labels, &file)?, &file, &text, Source::Given);
+        let has_all = count == classes;
+        return Ok(ClassNames {
+            named_by: options.classes.labels.clone().filter(|_| has_all),
+            ..names
+        });
     }
     match &network.labels {
         Some(own) if own.from == Source::File => {
@@ -113,6 +122,7 @@ pub fn class_names(
     Ok(ClassNames {
         labels: None,
         setting: Setting::new("labels", "numbers", "classes numbered", Source::Assumed),
+        named_by: None,
     })
 }
 

@@ -15,7 +15,7 @@ use crate::scores::ScoreKind;
 const CLASSES: i64 = 3;
 
 /// What the colours of a run stand for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Key {
     /// What the probabilities are.
     #[serde(skip)]
@@ -27,7 +27,7 @@ pub struct Key {
 }
 
 /// A group of places with similar features.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct KeyGroup {
     /// The three components of its colour, each in [0, 1]: of its mean, or, quantised, of most of
     /// its places.
@@ -44,7 +44,7 @@ pub struct KeyGroup {
 }
 
 /// The classes at both ends of a component.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Ends {
     /// Where its colour is 0.
     pub low: Vec<Sign>,
@@ -53,7 +53,7 @@ pub struct Ends {
 }
 
 /// A class that an excitation speaks for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Sign {
     /// The class, with what the network would say if every place had this excitation.
     #[serde(flatten)]
@@ -119,16 +119,32 @@ impl Ends {
     /// The classes of both ends: `ox, ram, oxcart (low: lynx, tabby, lion)`; none if they are not
     /// known.
     pub fn in_words(&self) -> Option<String> {
+        let [low, high] = self.names(CLASSES as usize)?;
+        Some(format!("{high} (low: {low})"))
+    }
+
+    /// The first classes of the low and of the high end, as many as `most`; none if they are not
+    /// known.
+    pub fn names(&self, most: usize) -> Option<[String; 2]> {
         let names = |signs: &[Sign]| {
-            let names: Vec<&str> = signs.iter().map(|sign| sign.class.name.as_str()).collect();
+            let names = signs.iter().take(most);
+            let names: Vec<&str> = names.map(|sign| sign.class.name.as_str()).collect();
             names.join(", ")
         };
         let known = !self.high.is_empty() && !self.low.is_empty();
-        known.then(|| format!("{} (low: {})", names(&self.high), names(&self.low)))
+        known.then(|| [&self.low, &self.high].map(|signs| names(signs)))
     }
 }
 
 impl Key {
+    /// All classes that it names.
+    pub fn classes_mut(&mut self) -> impl Iterator<Item = &mut Class> {
+        let groups = self.groups.iter_mut().map(|group| &mut group.classes);
+        let ends = self.components.iter_mut();
+        let ends = ends.flat_map(|ends| [&mut ends.low, &mut ends.high]);
+        groups.chain(ends).flatten().map(|sign| &mut sign.class)
+    }
+
     /// The key of `maps`, if places were grouped.
     ///
     /// # Errors
@@ -170,8 +186,12 @@ impl Key {
             classes,
         });
         let mut of_ends = signs(&maps.ends().flatten(0, 1), &maps.basis.axes.mean)?.into_iter();
+        // With few classes the last of one end are the first of the other.
+        let most = (maps.logits.size()[1] / 2).max(1) as usize;
         let mut components = Vec::new();
-        while let (Some(low), Some(high)) = (of_ends.next(), of_ends.next()) {
+        while let (Some(mut low), Some(mut high)) = (of_ends.next(), of_ends.next()) {
+            low.truncate(most);
+            high.truncate(most);
             components.push(Ends { low, high });
         }
         Ok(Some(Key {
@@ -284,6 +304,8 @@ mod tests {
             high: vec![sign("ox", 0.2)],
         };
         assert_eq!(ends.in_words().as_deref(), Some("ox (low: lynx, lion)"));
+        let first = ends.names(1).unwrap();
+        assert_eq!(first, ["lynx", "ox"]);
         let unknown = Ends {
             low: vec![],
             high: vec![],

@@ -12,12 +12,14 @@ mod oddities;
 mod outputs;
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::classes::top_classes;
 use crate::cli;
 use crate::heap::with_retained_heap;
+use crate::names::escaped;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
 use crate::remarks::Remarks;
@@ -125,6 +127,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         probabilities: reading.kind.probabilities(&maps.logits),
         network: describe::network(&name, &model, options.model.rule),
         basis_of: fit.of,
+        basis: (options.map.basis.as_deref().and_then(Path::file_name))
+            .map(|name| escaped(&name.to_string_lossy())),
         palette: options.map.palette,
         saliency,
         paths: forwarded.paths,
@@ -150,7 +154,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let (written, printed) = to.commit()?;
     commands::report_written(&written, notices);
     if let Some(file) = options.output.cluster_file() {
-        notices.note(&cli::next_step(&file));
+        notices.note(&cli::next_step(&file, names.named_by.as_deref()));
     }
     notices.detail(|| format!("times: {}", results.clock));
     commands::print_text(&printed, stdout)

@@ -174,6 +174,31 @@ fn a_basis_gives_a_later_run_the_same_colours() {
     }
 }
 
+/// A basis belongs to the rule of upsampling, which the summary does not repeat if nothing guided.
+#[test]
+fn a_basis_fits_a_run_without_finer_guides_and_is_named_in_the_caption() {
+    let place = Place::new();
+    let base = format!(
+        "{} --quiet --layer conv1 --json -",
+        tiny("tiny_resnet_traced")
+    );
+    let run = |options: &str| json(&place.succeed(&format!("{base} {options}")).0);
+    let caption = || {
+        let figure = place.path("results/PRISM_tiny_resnet_traced.svg");
+        texts_of(&fs::read_to_string(figure).unwrap())
+    };
+    let own = run("--input photos --format svg --save-basis my_basis.safetensors");
+    assert_eq!(own["upsampling"], "bilinear");
+    let drawn = caption();
+    assert!(drawn.contains("bilinear upsampling"), "{drawn}");
+    assert!(drawn.contains("Colours: the first three principal components, which"));
+    let later = run("--input photos/b.png --format svg --basis ./my_basis.safetensors");
+    assert_eq!(later["upsampling"], "bilinear");
+    let drawn = caption();
+    let components = "Colours: the first three components of the basis my_basis.safetensors, which";
+    assert!(drawn.contains(components), "{drawn}");
+}
+
 /// The data of a page.
 fn data_of(page: &str) -> Value {
     let data = page.split_once("id=\"data\">").unwrap().1;
@@ -286,6 +311,9 @@ fn a_figure_says_what_it_shows() {
         "of the variance, as red, green and blue; before upsampling, the colours follow",
         "Given: 64×64 pixels",
         "Groups of similar places: the colour of their mean",
+        "Ends of the components, and the classes whose scores rise most there",
+        "much red: class ",
+        "little blue: class ",
         "% of all places",
         "Assumed: stretched",
     ] {
@@ -295,14 +323,18 @@ fn a_figure_says_what_it_shows() {
         !plain.contains("photos/b.png") && !plain.contains("surrounds"),
         "{plain}"
     );
-    assert!(!figure("--no-legend").contains("places"));
+    let unnamed = figure("--no-legend");
+    assert!(!unnamed.contains("places") && !unnamed.contains("much red"));
     let common = figure("--inclusive --hooks auto --layer features.0");
     assert!(common.contains("the colour of most of them"), "{common}");
+    assert!(common.contains("as red, green and blue, quantised to 27 colours;"));
     let own = figure("--saliency gradcam --split-rgb --palette oklab --upsampling none");
     for part in [
         "Grad-CAM, own scale",
         "above half of the largest in the image.",
         "component 3 (darker = more)",
+        "light: class ",
+        "blue: class ",
         "as lightness, blue to yellow, and green to red; the colours follow",
         "no upsampling.",
     ] {

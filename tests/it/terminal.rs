@@ -274,6 +274,15 @@ fn the_cluster_file_follows_the_output_folder_unless_it_is_named() {
             .collect();
         assert_eq!(bins, [&place.path(file)], "{options}");
     }
+    // The command names the classes as the run did.
+    let names: String = (0..10).map(|class| format!("kind {class}\n")).collect();
+    std::fs::write(place.path("names.txt"), names).unwrap();
+    let stderr = run("photos/a.png --cluster=z.bin --labels names.txt");
+    let next = "prism som z.bin --labels names.txt\n";
+    assert!(stderr.contains(next), "{stderr}");
+    place.succeed("som z.bin --labels names.txt --grid 4 --quiet --output z.svg");
+    let drawn = std::fs::read_to_string(place.path("z.svg")).unwrap();
+    assert!(drawn.contains(">kind_"), "{drawn}");
     let stdout = place.succeed("som out/2cluster.bin --grid 4 --quiet").0;
     assert!(stdout.starts_with("quantisation error: "), "{stdout}");
     let mut prism = place.prism();

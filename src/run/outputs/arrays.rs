@@ -47,9 +47,13 @@ impl Output for Arrays<'_> {
         to.files.write(self.0, |out| {
             let mut writer = ArrayWriter::create(out, format, &layout, &results.paths)?;
             let array = writer.array("maps")?;
+            let mut left_out = Vec::new();
             for images in maps.chunks() {
-                let map = maps.map(images)?.nan_to_num(0.0, None, None);
-                array.write(&values(&map)?)?;
+                let map = maps.map(images)?;
+                if maps.leaves_out() {
+                    left_out.push(map.select(1, 0).isnan());
+                }
+                array.write(&values(&map.nan_to_num(0.0, None, None))?)?;
             }
             writer.array("features")?.write(&values(&maps.features)?)?;
             writer.array("variance_ratio")?.write(&ratios)?;
@@ -65,8 +69,7 @@ impl Output for Arrays<'_> {
             }
             if maps.leaves_out() {
                 let array = writer.array("left_out")?;
-                for images in maps.chunks() {
-                    let left_out = maps.map(images)?.select(1, 0).isnan();
+                for left_out in left_out {
                     array.write(&values(&left_out.to_kind(Kind::Float))?)?;
                 }
             }

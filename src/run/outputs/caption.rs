@@ -43,8 +43,7 @@ impl Results {
         let shape = layer
             .shape
             .map_or_else(String::new, |[c, h, w]| format!(" ({c}x{h}x{w})"));
-        let upsampling = match self.basis_of.upsampling.as_str() {
-            _ if self.maps.lacks_guides() => "bilinear upsampling".to_string(),
+        let upsampling = match self.upsampling() {
             "product" => "upsampling by products".to_string(),
             "none" => "no upsampling".to_string(),
             way => format!("{way} upsampling"),
@@ -55,21 +54,39 @@ impl Results {
 
     /// What the colours of the features are worth.
     fn worth(&self) -> String {
-        let colours = match self.palette {
-            Palette::Rgb => "red, green and blue",
-            Palette::Oklab => "lightness, blue to yellow, and green to red",
+        let ratios = &self.maps.variance_ratio;
+        let colours = match (self.palette, ratios.len()) {
+            (Palette::Rgb, 1) => "red",
+            (Palette::Rgb, 2) => "red and green",
+            (Palette::Rgb, _) => "red, green and blue",
+            (Palette::Oklab, 1) => "lightness",
+            (Palette::Oklab, 2) => "lightness, and blue to yellow",
+            (Palette::Oklab, _) => "lightness, blue to yellow, and green to red",
         };
         let before = match self.basis_of.upsampling.as_str() {
             "none" => "",
             _ => "before upsampling, ",
         };
-        let share = 100.0 * self.maps.variance_ratio.iter().take(3).sum::<f64>();
+        let count = match ratios.len() {
+            1 => "only component",
+            2 => "two components",
+            _ => "first three components",
+        };
+        let components = match &self.basis {
+            Some(basis) => format!("the {count} of the basis {basis}"),
+            None => format!("the {}", count.replace("component", "principal component")),
+        };
+        let steps = match self.basis_of.colours.as_str() {
+            "every" => "",
+            _ => ", quantised to 27 colours",
+        };
+        let holds = if ratios.len() == 1 { "holds" } else { "hold" };
+        let share = 100.0 * ratios.iter().take(3).sum::<f64>();
         let follow = self.maps.colour_correlation.map(|r| {
             format!("; {before}the colours follow the similarity of all channels with r = {r:.2}")
         });
         format!(
-            "Colours: the first three principal components, which hold {share:.0} % of the \
-             variance, as {colours}{}",
+            "Colours: {components}, which {holds} {share:.0} % of the variance, as {colours}{steps}{}",
             follow.unwrap_or_default()
         )
     }

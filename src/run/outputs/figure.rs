@@ -4,14 +4,17 @@ use anyhow::Result;
 
 use super::pictures::{component_picture, overlaid, shown_names};
 use super::{Destination, Output, Results};
-use crate::classes::Class;
+use crate::classes::{Class, class_name};
 use crate::figure::{
-    ColourBar, Column, KeyEntry, MapFigure, Palette, Panel, Scaling, Swatch, colormap, draw_maps,
-    has_glyphs, most_images,
+    ColourBar, Column, FigureFormat, KeyEntry, KeyPart, MapFigure, Palette, Panel, Scaling, Swatch,
+    colormap, draw_maps, has_glyphs, legible, most_images,
 };
 use crate::options::OutputOptions;
 use crate::output::Outputs;
-use crate::run::{InWords, KeyGroup};
+use crate::run::{InWords, Key, KeyGroup};
+
+/// Classes of each end of a component in the key.
+const CLASSES_OF_END: usize = 2;
 
 /// Figures of the inputs and maps, as many images in each as fit.
 pub struct Figure<'a>(pub &'a OutputOptions);
@@ -34,6 +37,59 @@ impl Figure<'_> {
             None => format!("{}, own scale", shown.title),
         }));
         names
+    }
+
+    /// A text as the figure shows it: with an ellipsis in place of letters that the font lacks. The
+    /// viewer of an SVG has other fonts.
+    fn shown(&self, text: &str) -> String {
+        match self.0.format {
+            FigureFormat::Svg => text.to_string(),
+            FigureFormat::Jpg | FigureFormat::Png => legible(text),
+        }
+    }
+
+    /// A class as the figure names it: by its number if the font has no letter of its name.
+    fn named(&self, class: &Class) -> Class {
+        let name = self.shown(&class.name);
+        let name = match name.contains(char::is_alphanumeric) || name == class.name {
+            true => name,
+            false => class_name(class.id, None),
+        };
+        Class {
+            name,
+            ..class.clone()
+        }
+    }
+
+    /// The names of the images, with their numbers if the font lacks letters: what is left may be
+    /// the same for many images.
+    fn column_names(&self, results: &Results) -> Vec<String> {
+        let names = (1..).zip(shown_names(&results.paths));
+        let numbered = names.map(|(number, name)| match has_glyphs(&name) {
+            true => name,
+            false => format!("{number}: {}", self.shown(&name)),
+        });
+        numbered.collect()
+    }
+
+    /// What the colours stand for.
+    fn key(&self, results: &Results) -> Vec<KeyPart> {
+        let Some(mut key) = results.key.clone() else {
+            return Vec::new();
+        };
+        for class in key.classes_mut() {
+            *class = self.named(class);
+        }
+        let groups = KeyPart {
+            title: groups_title(results),
+            entries: groups(results, &key),
+        };
+        let ends = KeyPart {
+            title: "Ends of the components, and the classes whose scores rise most there"
+                .to_string(),
+            entries: ends(results.palette, &key),
+        };
+        vec![groups, ends]
     }
 
     fn column<'r>(&self, results: &'r Results, image: usize, name: &str) -> Result<Column<'r>> {
@@ -64,7 +120,9 @@ impl Figure<'_> {
         let classes = &results.classes[image];
         Ok(Column {
             name: name.to_string(),
-            title: classes.iter().map(Class::to_string).collect(),
+            title: (classes.iter())
+                .map(|class| self.named(class).to_string())
+                .collect(),
             target: results.target().map(|(class, name)| {
                 let place = [image as i64, *class as i64];
                 let probability = results.probabilities.double_value(&place);
@@ -73,19 +131,6 @@ impl Figure<'_> {
             panels,
         })
     }
-}
-
-/// The names of the images, with their numbers if the font lacks letters: boxes in place of
-/// letters would be the same for many images.
-fn column_names(results: &Results) -> Vec<String> {
-    let names = shown_names(&results.paths).into_iter();
-    let numbered = (1..)
-        .zip(names)
-        .map(|(number, name)| match has_glyphs(&name) {
-            true => name,
-            false => format!("{number}: {name}"),
-        });
-    numbered.collect()
 }
 
 /// The scale of the saliency, if all images have the same.
@@ -135,9 +180,8 @@ impl Output for Figure<'_> {
             *figure_columns,
             *format,
         );
-        let names = column_names(results);
-        let (key, key_title, caption) =
-            (key_entries(results), key_title(results), results.caption());
+        let names = self.column_names(results);
+        let (key, caption) = (self.key(results), results.caption());
         let bar = results.notices.bar(count, "drawing");
         for (number, start) in (1..).zip((0..count).step_by(most)) {
             let mut columns = Vec::new();
@@ -150,9 +194,7 @@ impl Output for Figure<'_> {
                 row_names: row_names.clone(),
                 bar: colour_bar(results),
                 key: key.clone(),
-                key_title: key_title.clone(),
                 caption: caption.clone(),
-                most_columns: *figure_columns,
                 about: results.about(&self.0.command),
             };
             let numbered = if count > most {
@@ -165,14 +207,31 @@ impl Output for Figure<'_> {
                 results.network.network,
                 format.extension()
             );
-            to.write(&folder.join(name), &draw_maps(&figure, *format)?)?;
+            to.write(
+                &folder.join(name),
+                &draw_maps(&figure, *figure_columns, *format)?,
+            )?;
         }
         Ok(())
     }
 }
 
-/// The line above the key.
-fn key_title(results: &Results) -> String {
+/// The classes of both ends of each component, if they are known.
+fn ends(palette: Palette, key: &Key) -> Vec<KeyEntry> {
+    let entries = key.components.iter().zip(palette.ends()).enumerate();
+    let entries = entries.filter_map(|(component, (ends, [less, more]))| {
+        let [low, high] = ends.names(CLASSES_OF_END)?;
+        Some(KeyEntry {
+            swatch: Swatch::Ramp(palette.ramp(component)),
+            name: format!("{more}: {high}"),
+            further: vec![format!("{less}: {low}")],
+        })
+    });
+    entries.collect()
+}
+
+/// The line above the groups.
+fn groups_title(results: &Results) -> String {
     let whose = match results.basis_of.colours.as_str() {
         "every" => "their mean",
         _ => "most of them",
@@ -182,11 +241,8 @@ fn key_title(results: &Results) -> String {
     )
 }
 
-/// The entries of the key: a group each, and what is left out.
-fn key_entries(results: &Results) -> Vec<KeyEntry> {
-    let Some(key) = &results.key else {
-        return Vec::new();
-    };
+/// The entries of the groups, and what is left out.
+fn groups(results: &Results, key: &Key) -> Vec<KeyEntry> {
     let in_words = |group: &KeyGroup| group.in_words(key.kind, results.network.classes);
     let shown = key.groups.iter().filter(|group| !group.left_out);
     let groups = shown.map(|group| {

@@ -117,6 +117,8 @@ pub struct Results {
     pub network: NetworkSummary,
     /// What a basis of this run belongs to.
     pub basis_of: BasisOf,
+    /// The name of the file with the components, if they are of an earlier run.
+    pub basis: Option<String>,
     /// How components become colours.
     pub palette: Palette,
     /// Method and class of the saliency, if there is one.
@@ -148,6 +150,14 @@ pub struct Results {
 }
 
 impl Results {
+    /// How the maps were upsampled: bilaterally only if there was a guide.
+    fn upsampling(&self) -> &str {
+        match self.maps.lacks_guides() {
+            true => "bilinear",
+            false => &self.basis_of.upsampling,
+        }
+    }
+
     /// The map `[3,H,W]` of an image; `[4,H,W]` with saliency.
     fn map(&self, image: usize) -> Result<Tensor> {
         Ok(self.maps.map(image..image + 1)?.get(0))
@@ -253,7 +263,7 @@ impl Results {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
             settings: &self.settings,
-            upsampling: &self.basis_of.upsampling,
+            upsampling: self.upsampling(),
             colours: &self.basis_of.colours,
             palette: self.palette.to_string(),
             saliency: self.saliency.as_ref().map(|shown| shown.title.as_str()),

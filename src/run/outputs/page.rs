@@ -166,7 +166,7 @@ impl Results {
         let ratios = &self.maps.variance_ratio;
         let chart = match ratios.is_empty() {
             true => None,
-            false => Some(draw_variance(ratios, &about, FigureFormat::Svg)?),
+            false => Some(draw_variance(ratios, self.palette, &about, FigureFormat::Svg)?),
         };
         Ok(PageRun {
             network: self.network.network.clone(),

@@ -12,6 +12,7 @@ pub struct Variance<'a>(pub &'a OutputOptions);
 impl Output for Variance<'_> {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let (ratios, format) = (results.maps.variance_ratio.clone(), self.0.format);
+        let palette = results.palette;
         let about = results.about(&self.0.command);
         let name = format!(
             "PRISM_var_{}.{}",
@@ -19,7 +20,7 @@ impl Output for Variance<'_> {
             format.extension()
         );
         to.draw(self.0.folder.join(name), move || {
-            draw_variance(&ratios, &about, format)
+            draw_variance(&ratios, palette, &about, format)
         });
         Ok(())
     }
