@@ -1,6 +1,7 @@
 //! A run as JSON, for programs (docs/json.md).
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,6 +12,7 @@ use crate::classes::Class;
 use crate::figure::Palette;
 use crate::run::Key;
 use crate::settings::Settings;
+use crate::truth::TrueClass;
 
 /// What a run did and found.
 #[derive(Debug, Serialize)]
@@ -28,6 +30,9 @@ pub struct Summary<'a> {
     pub colours: &'a str,
     /// Method and class of the saliency, if there is one.
     pub saliency: Option<&'a str>,
+    /// How components become colours.
+    #[serde(serialize_with = "as_word")]
+    pub palette: Palette,
     /// Share of the variance of each component.
     pub variance_ratio: &'a [f64],
     /// How well the colours keep the order of similarity of all channels, if that is known.
@@ -40,9 +45,6 @@ pub struct Summary<'a> {
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.
     pub files: Vec<String>,
-    /// How components become colours.
-    #[serde(skip)]
-    pub palette: Palette,
     /// Whether the maps have blocks of one colour, and whether they leave pixels out.
     #[serde(skip)]
     pub is_in_blocks: bool,
@@ -60,6 +62,8 @@ pub struct NetworkSummary {
     pub network: String,
     /// Height and width of the images, pixels.
     pub input_size: [i64; 2],
+    /// First and last row and column, exclusive, that the features cover of it.
+    pub region: [[i64; 2]; 2],
     /// Number of classes.
     pub classes: usize,
     /// Where it ran: `cpu` or `cuda:N`.
@@ -88,6 +92,8 @@ pub struct ImageSummary<'a> {
     pub path: Cow<'a, str>,
     /// Its top classes.
     pub classes: &'a [Class],
+    /// Its true class, if it is known.
+    pub truth: Option<&'a TrueClass>,
 }
 
 impl Summary<'_> {
@@ -98,6 +104,10 @@ impl Summary<'_> {
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
+}
+
+fn as_word<S: Serializer>(word: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(word)
 }
 
 fn as_seconds<S: Serializer>(

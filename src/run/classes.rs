@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::classes::{class_name, no_class};
-use crate::error::{Hint, usage_hinted};
+use crate::classes::{class_name, find_class};
+use crate::error::Hint;
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::model::Network;
@@ -13,6 +13,9 @@ use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::scores::{Meaning, ScoreKind, ScoresForm};
 use crate::settings::{Setting, Source};
+use crate::truth::{Known, Truth, Truths, no_folders};
+
+use super::input::Input;
 
 /// The word that stands for ImageNet's names in place of a file.
 const IMAGENET: &str = "imagenet";
@@ -116,6 +119,29 @@ pub fn class_names(
     })
 }
 
+/// The true classes of the images, if they are asked for.
+///
+/// # Errors
+/// Returns an error if the network lacks a class, or if no image has one.
+pub fn truths(
+    truth: Option<Truth>,
+    input: &Input,
+    model: &HookedModel,
+    labels: Option<&Labels>,
+) -> Result<Truths> {
+    let Some(truth) = truth else {
+        return Ok(Truths::default());
+    };
+    let known = Known {
+        labels,
+        count: model.classes(),
+    };
+    match (&truth, input) {
+        (Truth::Folder, Input::Array(file, _)) => Err(no_folders(file)),
+        _ => truth.of(&input.paths(), known),
+    }
+}
+
 /// What the scores mean, as it is stated.
 pub fn scores_setting(meaning: &Meaning, model: &HookedModel) -> Setting {
     let text = match (meaning.kind, model.evidence().form) {
@@ -175,22 +201,4 @@ pub fn choose_target(
         title: format!("{title}: {name}"),
         target: Some((class, name)),
     }))
-}
-
-/// The class with that number or name.
-fn find_class(target: &str, labels: Option<&Labels>, classes: usize) -> Result<usize> {
-    let digits = target.strip_prefix('-').unwrap_or(target);
-    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    match (target.parse(), labels) {
-        (Ok(class), _) => Ok(class),
-        _ if is_number => Err(no_class(target, classes)),
-        (_, Some(labels)) => labels.find(target),
-        (_, None) => Err(usage_hinted(
-            format!(
-                "target {target}: the class names of this network are not known; give a number from 0 to {}",
-                classes - 1
-            ),
-            Hint::Labels,
-        )),
-    }
 }

@@ -151,9 +151,7 @@ impl Forwarded {
                 .collect::<Result<_>>()?;
             self.add(&pictures, &batch, model, options)?;
             for _ in &pictures {
-                let mut name = path.as_os_str().to_owned();
-                name.push(format!(":{}", self.paths.len()));
-                self.paths.push(name.into());
+                self.paths.push(Input::stored_name(path, self.paths.len()));
             }
             bar.inc(pictures.len() as u64);
         }

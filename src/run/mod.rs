@@ -3,6 +3,7 @@
 mod channels;
 mod classes;
 mod commands;
+mod compare;
 mod describe;
 mod fit;
 mod forward;
@@ -23,10 +24,12 @@ use crate::options::Options;
 use crate::remarks::Remarks;
 use crate::settings::Settings;
 use crate::spool::{self, Spool};
+use crate::truth::{self, Truth};
 
 pub use key::{Ends, InWords, Key, KeyGroup};
 
 pub use commands::{print_layers, print_models, print_text, som};
+pub use compare::compare;
 
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
@@ -52,6 +55,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         output.prepare(&mut to.files)?;
     }
     let given = classes::given_labels(&options.classes)?;
+    let truth = options.classes.truth.as_ref().map(Truth::open).transpose()?;
 
     let network = commands::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
@@ -68,6 +72,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     remarks.add_all(&preprocessing.remarks(model.entry()));
     let names = classes::class_names(&model, &network, given, options, &mut remarks)?;
     let labels = names.labels.as_ref();
+    let truths = classes::truths(truth, &input, &model, labels)?;
     let saliency = classes::choose_target(&mut model, labels, &options.saliency, &mut remarks)?;
     let name = network.name;
     drop(network.graph); // the model has its own copy
@@ -103,6 +108,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     clock.laps(&forwarded.times, "decoding");
     let odd = forwarded.oddities.remarks(options.input.white);
     remarks.add_all(&odd);
+    remarks.add_all(&truths.remarks);
 
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
     clock.lap("analysing");
@@ -111,6 +117,10 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     reading.remark.iter().for_each(|remark| remarks.add(remark));
     let top = options.classes.top as i64;
     let classes = top_classes(&maps.logits, reading.kind, labels, top)?;
+    let truths = truths.in_order(&forwarded.paths);
+    truth::right(&classes, &truths)
+        .iter()
+        .for_each(|remark| remarks.add(remark));
     let key = Key::of(&maps, &model, reading.kind, labels)?;
     let mut settings = Settings(preprocessing.settings());
     settings
@@ -130,6 +140,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         pictures: forwarded.pictures,
         input: forwarded.input,
         classes,
+        truths,
         key,
         maps,
         clock,
