@@ -1,5 +1,7 @@
 //! A run that was saved: its summary as JSON and its arrays, read back.
 
+mod photographs;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +18,8 @@ use crate::classes::Class;
 use crate::error::{Hint, hinted};
 use crate::names::escaped_within;
 use crate::truth::TrueClass;
+
+pub use photographs::{SavedImage, SavedImages};
 
 /// The largest summary, in bytes; that of 10,000 images has 5 MB.
 const LARGEST_SUMMARY: u64 = 1 << 30;
@@ -145,6 +149,11 @@ impl SavedRun {
             Some(&[_, _, height, width]) => [height, width],
             _ => [0, 0],
         }
+    }
+
+    /// The number of channels of the network's input.
+    pub fn channels(&self) -> usize {
+        self.arrays.shape("input").map_or(0, |shape| shape[1])
     }
 
     /// The number of leading components that were saved; 0 if all places are equal.

@@ -42,8 +42,7 @@ pub fn compare(options: &CompareOptions, stdout: &mut dyn Write) -> Result<bool>
     report_written(&outputs.commit()?, notices);
     print_text(printed.as_bytes(), stdout)?;
     for (condition, value) in &holding {
-        let name = condition.name;
-        say(&format!("failed: {}: {name} is {value:.4}", condition.text));
+        say(&format!("failed: {} (it is {value:.4})", condition.text));
     }
     Ok(!holding.is_empty())
 }

@@ -189,7 +189,7 @@ impl Forwarded {
 }
 
 /// The part of a picture that the features cover.
-fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
+pub fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
     let (width, height) = picture.dimensions();
     let scaled = |pixel: i64, of: i64, side: u32| {
         (pixel as f64 / of as f64 * f64::from(side)).round() as u32
@@ -202,13 +202,13 @@ fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
 }
 
 /// A decoded image.
-struct Decoded {
+pub struct Decoded {
     /// What the network sees.
-    input: RgbImage,
+    pub input: RgbImage,
     /// The same, larger, for the figure.
-    picture: RgbImage,
+    pub picture: RgbImage,
     /// The image itself, without its colours.
-    pixels: Pixels,
+    pub pixels: Pixels,
 }
 
 /// Decodes the files of each chunk in parallel while `forward` works on the chunk before.
@@ -235,18 +235,25 @@ fn decode_ahead(
 }
 
 /// How images come to the network, and what is seen of them.
-struct Seen<'a> {
+pub struct Seen<'a> {
     /// Size of the network's input.
-    size: Size,
-    resize: Resize,
+    pub size: Size,
+    /// How images come to that size.
+    pub resize: Resize,
     /// The part that the features cover.
-    region: &'a Region,
-    square: bool,
-    is_grey: bool,
+    pub region: &'a Region,
+    /// Whether pictures have the shape of the network's input.
+    pub square: bool,
+    /// Whether the network takes grey images.
+    pub is_grey: bool,
 }
 
 impl Seen<'_> {
-    fn decoded(&self, mut pixels: Pixels) -> Result<Decoded> {
+    /// A picture as the network sees it.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be resized.
+    pub fn decoded(&self, mut pixels: Pixels) -> Result<Decoded> {
         let image = std::mem::take(&mut pixels.rgb);
         let image = match self.is_grey {
             true => images::grey(image),
@@ -262,7 +269,7 @@ impl Seen<'_> {
     }
 
     /// The size at which an image of that size is drawn, with what the features do not cover.
-    fn shown(&self, image: Size) -> Size {
+    pub fn shown(&self, image: Size) -> Size {
         let shape = match self.square {
             true => self.size,
             false => self.resize.undistorted(image, self.size),

@@ -30,6 +30,7 @@ pub use key::{Ends, InWords, Key, KeyGroup};
 
 pub use commands::{print_layers, print_models, print_text, som};
 pub use compare::compare;
+pub(crate) use forward::{Decoded, Seen, seen_part};
 
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
