@@ -310,7 +310,8 @@ pub struct OutputOptions {
 
     /// Save the numbers
     ///
-    /// Maps, features, variance ratios, class scores, input and saliency, as .npz or .safetensors.
+    /// Maps, features, leading components, variance ratios, class scores, input and saliency, as .npz
+    /// or .safetensors. With --json the run can be compared (prism compare).
     #[arg(long, value_name = "FILE")]
     pub save_arrays: Option<PathBuf>,
 

@@ -22,7 +22,7 @@ use crate::truth::TrueClass;
 pub use photographs::{SavedImage, SavedImages};
 
 /// The largest summary, in bytes; that of 10,000 images has 5 MB.
-const LARGEST_SUMMARY: u64 = 1 << 30;
+const LARGEST_SUMMARY: u64 = 256 << 20;
 
 /// How much a float32 may differ from the float64 that it was rounded from.
 const ROUNDING: f64 = 1e-5;

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::classes::{Class, class_name, find_class};
-use crate::error::{Hint, usage, usage_hinted};
+use crate::error::{Hint, usage_hinted};
 use crate::labels::Labels;
 use crate::remarks::Remark;
 
-/// The largest CSV file, in bytes: a million long rows.
-const LARGEST_FILE: u64 = 256 << 20;
+/// The largest CSV file, in bytes: half a million long rows.
+const LARGEST_FILE: u64 = 64 << 20;
 
 /// Names of the column with the images, as data sets have them.
 const PATH_COLUMNS: [&str; 13] = [
@@ -370,7 +370,7 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<Row>> {
         let line = record.position().map_or(0, csv::Position::line);
         let (path, class) = match columns {
             Some(columns) => columns,
-            None => match header(&record)? {
+            None => match header(&record) {
                 Some(named) => {
                     columns = Some(named);
                     continue;
@@ -379,9 +379,7 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<Row>> {
             },
         };
         let [Some(path), Some(class)] = [path, class].map(|column| record.get(column)) else {
-            return Err(usage(format!(
-                "line {line} has no path and class with a comma between"
-            )));
+            bail!("line {line} has no path and class with a comma between");
         };
         rows.push(Row {
             line,
@@ -394,16 +392,13 @@ fn rows_of(bytes: &[u8]) -> Result<Vec<Row>> {
 }
 
 /// The columns of path and class, if the record is a header.
-fn header(record: &csv::StringRecord) -> Result<Option<(usize, usize)>> {
+fn header(record: &csv::StringRecord) -> Option<(usize, usize)> {
     let plain = |cell: &str| cell.to_lowercase().replace([' ', '-'], "_");
     let column = |names: &[&str]| {
         let is_named = |cell: &str| names.contains(&plain(cell).as_str());
         record.iter().position(is_named)
     };
-    Ok(match (column(&PATH_COLUMNS), column(&CLASS_COLUMNS)) {
-        (Some(path), Some(class)) => Some((path, class)),
-        _ => None,
-    })
+    column(&PATH_COLUMNS).zip(column(&CLASS_COLUMNS))
 }
 
 /// What separates the columns: the first comma, semicolon or tab of the first line outside quotes.

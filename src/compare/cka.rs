@@ -193,7 +193,7 @@ mod tests {
     fn equal_turned_scaled_and_moved_features_are_the_same() {
         tch::manual_seed(1);
         let x = random(50, 6) * Tensor::from_slice(&[5.0, 3.0, 1.0, 1.0, 0.5, 0.1]);
-        let (turn, _) = random(6, 6).linalg_qr("reduced");
+        let (turn, _) = Tensor::linalg_qr(&random(6, 6), "reduced");
         for y in [x.shallow_clone(), x.matmul(&turn), &x * -3.0 + 0.7] {
             let found = cka(&x, &y);
             near(found.plain, 1.0, 1e-9);
@@ -217,6 +217,20 @@ mod tests {
         // sqrt(pq / ((n + p) (n + q))) for random features of equal variance.
         near(Some(plain), 20.0 / 60.0, 0.02);
         near(Some(debiased), 0.0, 0.02);
+    }
+
+    /// The reference makes the Gram matrices of all pairs (tests/reference/make_cka.py).
+    #[test]
+    fn the_similarities_are_numpys() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cka.npz");
+        let mut npz = ndarray_npy::NpzReader::new(std::fs::File::open(file).unwrap()).unwrap();
+        let mut tensor = |name: &str| {
+            let array: ndarray::ArrayD<f64> = npz.by_name(name).unwrap();
+            Tensor::try_from(array.as_standard_layout().into_owned()).unwrap()
+        };
+        let found = cka(&tensor("x"), &tensor("y"));
+        near(found.plain, tensor("plain").double_value(&[0]), 1e-12);
+        near(found.debiased, tensor("debiased").double_value(&[0]), 1e-12);
     }
 
     #[test]
