@@ -156,7 +156,6 @@ licence prism LICENSE
 licence "$NETWORK" "models/$NETWORK.LICENSE"
 licence open-sans assets/fonts/LICENSE-OpenSans.txt
 licence colorbrewer assets/ColorBrewer.LICENSE # ramps of the figures
-licence uplot assets/report/uPlot.LICENSE # draws the report page's curves, in the program like the font
 licence onemkl "$TOOLS/onemkl/LICENSE.txt" "$TOOLS/onemkl/third-party-programs.txt"
 
 # libtorch's, with everything that it bundles.

@@ -17,8 +17,8 @@ use crate::hooks::Precision;
 use crate::names::{escaped, in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
-    ClusterOptions, CompareOptions, ComputeOptions, JsonTarget, ModelOptions, Options, OutputOptions,
-    SaliencyChoice,
+    ClusterOptions, CompareOptions, ComputeOptions, JsonTarget, ModelOptions, Options,
+    OutputOptions, SaliencyChoice,
 };
 use crate::output::same_place;
 
@@ -290,7 +290,9 @@ fn check_compare(options: &CompareOptions) -> Result<(), Usage> {
     match &options.json {
         Some(JsonTarget::File(file)) if given.any(|input| same_place(input, file)) => {
             let shown = file.display();
-            Err(Usage(format!("--json would write over {shown}, which is compared")))
+            Err(Usage(format!(
+                "--json would write over {shown}, which is compared"
+            )))
         }
         _ => Ok(()),
     }

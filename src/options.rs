@@ -11,8 +11,8 @@ use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use tch::Device;
 
-use crate::compare::Condition;
 use crate::cluster::som::{LARGEST_GRID, SomOptions, grid_for};
+use crate::compare::Condition;
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES, Palette};
 use crate::hooks::{

@@ -1,58 +1,206 @@
-//! The page of a run: one HTML file that needs no other file, except for the pictures of many
-//! images, which lie in a folder beside it.
+//! The page of a run, or of two: one HTML file that needs no other file, except for the pictures
+//! and features of many images, which lie in a folder beside it.
+//!
+//! The cards are plain HTML, so they are there without JavaScript as well.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use tch::{Kind, Tensor};
 
-use crate::figure::Palette;
-use crate::figure::encode_jpeg;
+use crate::classes::Class;
+use crate::figure::{Palette, encode_jpeg};
 use crate::output::{Outputs, folder_of};
-use crate::run::Ends;
-use crate::summary::{ImageSummary, Summary};
+use crate::truth::TrueClass;
 
-/// More images than this would make a page of over ten megabytes.
+/// More images than this would make a page of over twenty megabytes.
 const MOST_EMBEDDED: usize = 64;
 
-const STYLE: &str = include_str!("../assets/report/page.css");
-const SCRIPT: &str = include_str!("../assets/report/page.js");
-/// uPlot by Leon Sorokin, MIT licence: the chart.
-const CHART_STYLE: &str = include_str!("../assets/report/uPlot.min.css");
-const CHART_SCRIPT: &str = include_str!("../assets/report/uPlot.iife.min.js");
+/// Pages of more images show so many, evenly taken from all.
+pub const MOST_SHOWN: usize = 2000;
 
-/// The pictures of a page.
-#[derive(Debug)]
-pub struct Gallery {
-    /// The folder of pictures that are not embedded, and its relative address.
-    beside: Option<(PathBuf, String)>,
-    /// For each image the addresses of its pictures, and their size in pixels.
-    pictures: Vec<Value>,
+/// All photographs of a page take about so many bytes, as far as that leaves them more than
+/// [`LEAST_AREA`].
+const PHOTOGRAPHS: f64 = 28e6;
+const BYTES_PER_PIXEL: f64 = 0.28;
+const LEAST_AREA: f64 = 200.0 * 150.0;
+/// The longest side of a photograph, pixels.
+pub const LONGEST_SIDE: f64 = 1600.0;
+
+/// All features of a page take at most so many bytes: places are pooled until they do.
+const FEATURES: usize = 12_000_000;
+
+const STYLE: &str = include_str!("../assets/report/page.css");
+const SCRIPT: &str = concat!(
+    include_str!("../assets/report/features.js"),
+    include_str!("../assets/report/page.js")
+);
+
+/// The number of pixels of each photograph on a page of `count` images, at most.
+pub fn photograph_area(count: usize) -> f64 {
+    let count = count.clamp(1, MOST_SHOWN) as f64;
+    let area = PHOTOGRAPHS / BYTES_PER_PIXEL / count;
+    area.clamp(LEAST_AREA, LONGEST_SIDE * LONGEST_SIDE)
 }
 
-/// An image of the page.
-#[derive(Serialize)]
-struct Image<'a> {
-    #[serde(flatten)]
-    summary: &'a ImageSummary<'a>,
-    #[serde(flatten)]
-    pictures: &'a Value,
+/// The images of a page of a run with `count` images: all, or evenly taken ones.
+pub fn shown_images(count: usize) -> Vec<usize> {
+    let shown = count.min(MOST_SHOWN);
+    (0..shown).map(|number| number * count / shown).collect()
+}
+
+/// The features of all places, by which the page compares them: unit vectors of their leading
+/// components, a byte each, from -127 to 127. Their cosine is off by less than 0.02.
+#[derive(Debug, Serialize)]
+pub struct Features {
+    /// Components.
+    d: i64,
+    /// Rows and columns of places in an image.
+    h: i64,
+    w: i64,
+    #[serde(skip)]
+    bytes: Vec<u8>,
+}
+
+impl Features {
+    /// For `count` images with components `[d,h,w]`. Places of many or large ones are pooled.
+    pub fn new(count: usize, [d, h, w]: [i64; 3]) -> Features {
+        let mut size = [h, w];
+        while count as i64 * d * size[0] * size[1] > FEATURES as i64 && size != [1, 1] {
+            size = size.map(|side| (side + 1) / 2);
+        }
+        let [h, w] = size;
+        let bytes = Vec::new();
+        Features { d, h, w, bytes }
+    }
+
+    /// Adds the components `[n,d,h,w]` of the next images.
+    ///
+    /// # Errors
+    /// Returns an error if libtorch fails.
+    pub fn add(&mut self, components: &Tensor) -> Result<()> {
+        let pooled = components.f_adaptive_avg_pool2d([self.h, self.w])?;
+        let rows = pooled.permute([0, 2, 3, 1]).f_reshape([-1, self.d])?;
+        self.bytes.extend(unit_bytes(&rows)?);
+        Ok(())
+    }
+}
+
+/// The rows `[n,d]` as unit vectors of bytes, -127 to 127 in two's complement. A row of zeros, the
+/// mean of all places, stays one: it is similar to nothing.
+///
+/// # Errors
+/// Returns an error if libtorch fails.
+pub fn unit_bytes(rows: &Tensor) -> Result<Vec<u8>> {
+    let length = rows
+        .f_norm_scalaropt_dim(2.0, [1i64].as_slice(), true)?
+        .clamp_min(f64::MIN_POSITIVE);
+    let bytes = (rows / length * 127.0).round().to_kind(Kind::Int8);
+    let bytes = Vec::<i8>::try_from(bytes.contiguous().view([-1]))?;
+    Ok(bytes.into_iter().map(i8::cast_unsigned).collect())
+}
+
+/// A run on a page.
+#[derive(Debug, Serialize)]
+pub struct PageRun {
+    /// The network's name.
+    pub network: String,
+    /// Method and class of the saliency, if there is one.
+    pub saliency: Option<String>,
+    /// `rgb` or `oklab`.
+    #[serde(serialize_with = "as_text")]
+    pub palette: Palette,
+    /// Share of the variance of each component.
+    pub variance_ratio: Vec<f64>,
+    /// The groups of places, if there are any.
+    pub key: Option<PageKey>,
+    /// The features of all places of the images shown, unless all are equal.
+    #[serde(rename = "places")]
+    pub features: Option<Features>,
+    /// What was done, as terms with their values; several values are a list.
+    #[serde(skip)]
+    pub facts: Vec<(String, Vec<String>)>,
+    /// The variance figure as SVG, and what it says in words.
+    #[serde(skip)]
+    pub chart: Option<Vec<u8>>,
+    /// Whether the maps have blocks of one colour, so that pixels are drawn.
+    #[serde(skip)]
+    pub is_in_blocks: bool,
+}
+
+/// The groups of a page.
+#[derive(Debug, Serialize)]
+pub struct PageKey {
+    pub groups: Vec<PageGroup>,
+}
+
+/// A group of places.
+#[derive(Debug, Serialize)]
+pub struct PageGroup {
+    /// A colour of CSS.
+    pub colour: String,
+    pub name: String,
+    pub further: Vec<String>,
+    pub left_out: bool,
+    /// The leading components of its mean, as those of the places.
+    pub feature: Option<Vec<i8>>,
+}
+
+fn as_text<S: serde::Serializer>(value: &Palette, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// An image of a page.
+#[derive(Debug, Serialize)]
+pub struct PageImage {
+    /// As given.
+    pub path: String,
+    /// Its top classes in each run.
+    pub classes: Vec<Vec<Class>>,
+    /// Its true class, if it is known.
+    pub truth: Option<TrueClass>,
+    /// Left, top and side of its picture on the cluster map, as parts of the map's side.
+    pub at: Option<[f64; 3]>,
+}
+
+/// The pictures of an image: the photograph as JPEG, and for each run the map and its saliency.
+#[derive(Debug)]
+pub struct PagePictures {
+    /// The photograph, as JPEG.
+    pub photograph: Vec<u8>,
+    /// Its width and height, pixels.
+    pub size: (u32, u32),
+    /// The map of each run, and its saliency.
+    pub maps: Vec<(RgbImage, Option<RgbImage>)>,
+}
+
+/// A page under construction.
+#[derive(Debug)]
+pub struct Gallery {
+    /// The folder of what is not embedded, and its relative address.
+    beside: Option<(PathBuf, String)>,
+    images: Vec<PageImage>,
+    cards: String,
+    /// The folder that all images lie in, which cards leave out.
+    folder: String,
 }
 
 impl Gallery {
-    /// The gallery of the page `file`, for `count` images.
+    /// The gallery of the page `file`, for the images with these paths.
     ///
     /// # Errors
     /// Returns an error if the folder of the pictures cannot be created.
-    pub fn new(file: &Path, count: usize, outputs: &mut Outputs) -> Result<Gallery> {
-        let beside = if count > MOST_EMBEDDED {
+    pub fn new(file: &Path, paths: &[&str], outputs: &mut Outputs) -> Result<Gallery> {
+        let beside = if paths.len() > MOST_EMBEDDED {
             let mut name: OsString = file.file_stem().unwrap_or_default().into();
             name.push("_files");
             let folder = folder_of(file).join(&name);
@@ -63,122 +211,268 @@ impl Gallery {
         };
         Ok(Gallery {
             beside,
-            pictures: Vec::new(),
+            images: Vec::new(),
+            cards: String::new(),
+            folder: shared_folder(paths),
         })
     }
 
-    /// Adds the pictures of the next image. `stem` begins the names of their files.
+    /// Adds the next image. `stem` begins the names of its files.
     ///
     /// # Errors
-    /// Returns an error if they cannot be encoded or written.
+    /// Returns an error if its pictures cannot be encoded or written.
     pub fn add(
         &mut self,
         stem: &str,
-        input: &RgbImage,
-        map: &RgbImage,
-        saliency: Option<&RgbImage>,
+        image: PageImage,
+        pictures: &PagePictures,
         outputs: &mut Outputs,
     ) -> Result<()> {
-        let (width, height) = input.dimensions();
-        let mut put = |kind: &str, picture: &RgbImage| self.put(stem, kind, picture, outputs);
-        let saliency = saliency.map(|picture| put("saliency", picture));
-        self.pictures.push(json!({
-            "input": put("input", input)?,
-            "map": put("map", map)?,
-            "saliency": saliency.transpose()?,
-            "width": width,
-            "height": height,
-        }));
+        let mut put = |kind: &str, bytes: &[u8]| self.put(stem, kind, bytes, outputs);
+        let photograph = put("input", &pictures.photograph)?;
+        let mut maps = Vec::new();
+        for (run, (map, saliency)) in pictures.maps.iter().enumerate() {
+            let suffix = match pictures.maps.len() {
+                1 => String::new(),
+                _ => format!("_{}", ["a", "b"].get(run).unwrap_or(&"c")),
+            };
+            let map = put(&format!("map{suffix}"), &encode_jpeg(map)?)?;
+            let saliency = saliency.as_ref().map(|picture| {
+                let bytes = encode_jpeg(picture)?;
+                put(&format!("saliency{suffix}"), &bytes)
+            });
+            maps.push((map, saliency.transpose()?));
+        }
+        let index = self.images.len();
+        let card = card(
+            index,
+            &image,
+            &self.folder,
+            &photograph,
+            &maps,
+            pictures.size,
+        )?;
+        self.cards.push_str(&card);
+        self.images.push(image);
         Ok(())
     }
 
-    fn put(
-        &self,
-        stem: &str,
-        kind: &str,
-        picture: &RgbImage,
-        outputs: &mut Outputs,
-    ) -> Result<String> {
-        let bytes = encode_jpeg(picture)?;
+    fn put(&self, stem: &str, kind: &str, bytes: &[u8], outputs: &mut Outputs) -> Result<String> {
         let Some((folder, name)) = &self.beside else {
             return Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)));
         };
         let file = format!("{stem}_{kind}.jpg");
-        outputs.write(&folder.join(&file), |out| Ok(out.write_all(&bytes)?))?;
+        outputs.write(&folder.join(&file), |out| Ok(out.write_all(bytes)?))?;
         Ok(format!("{name}/{}", address(file.as_bytes())))
     }
 
-    /// The page as HTML.
+    /// The page as HTML; `all` is the number of images of the run.
     ///
     /// # Errors
-    /// Returns an error if the summary has another number of images.
-    pub fn page(&self, summary: &Summary<'_>) -> Result<String> {
-        ensure!(
-            summary.images.len() == self.pictures.len(),
-            "the page has {} pictures of {} images",
-            self.pictures.len(),
-            summary.images.len()
-        );
-        let images = summary.images.iter().zip(&self.pictures);
-        let images = images.map(|(summary, pictures)| Image { summary, pictures });
-        let network = summary.network;
-        let guides = network.guides.iter().map(|layer| &layer.name);
-        let settings = summary.settings.0.iter().map(|setting| {
-            let text = setting
-                .text
-                .strip_prefix(setting.name)
-                .unwrap_or(&setting.text);
-            json!({ "name": setting.name, "text": text.trim(), "from": setting.from.to_string() })
-        });
-        let key = summary.key.map(|key| {
-            let groups = key.groups.iter().map(|group| {
-                let [r, g, b] = group.painted(summary.palette);
-                let words = group.in_words(key.kind, summary.network.classes);
-                json!({
-                    "colour": format!("rgb({r}, {g}, {b})"),
-                    "name": words.name,
-                    "further": words.further,
-                    "left_out": group.left_out,
-                })
-            });
-            let ends = key.components.iter().map(Ends::in_words);
-            json!({
-                "groups": groups.collect::<Vec<_>>(),
-                "components": ends.collect::<Vec<_>>(),
-                "axes": match summary.palette {
-                    Palette::Rgb => ["Red", "Green", "Blue"],
-                    Palette::Oklab => ["Light", "Yellow", "Red"],
-                },
+    /// Returns an error if the features cannot be written, or belong to other images.
+    pub fn page(&self, runs: &[PageRun], all: usize, outputs: &mut Outputs) -> Result<String> {
+        let features: Vec<Option<String>> = runs
+            .iter()
+            .map(|run| {
+                let features = run.features.as_ref()?;
+                Some(STANDARD.encode(&features.bytes))
             })
-        });
-        let data = json!({
-            "prism": summary.prism,
-            "network": network.network,
-            "excitation": network.excitation.name,
-            "guides": guides.collect::<Vec<_>>(),
-            "rule": network.rule,
-            // Which of the quantised colours; null if all features are shown.
-            "keep": Some(summary.colours).filter(|&colours| colours != "every"),
-            // Whether the maps have blocks of one colour, so that pixels are drawn.
-            "blocks": summary.is_in_blocks,
-            "hatched": summary.leaves_out,
-            "saliency": summary.saliency,
-            "palette": summary.palette.to_string(),
-            "settings": settings.collect::<Vec<_>>(),
-            "variance_ratio": summary.variance_ratio,
-            "colour_correlation": summary.colour_correlation,
-            "key": key,
-            "remarks": summary.remarks,
-            "images": images.collect::<Vec<_>>(),
-        });
+            .collect();
+        for features in runs.iter().filter_map(|run| run.features.as_ref()) {
+            let one = (features.d * features.h * features.w) as usize;
+            ensure!(
+                features.bytes.len() == one * self.images.len(),
+                "the page has features of other images"
+            );
+        }
+        let script = format!(
+            "globalThis.prismPlaces = {};",
+            serde_json::to_string(&features)?
+        );
+        let script = match &self.beside {
+            None => format!("<script>{script}</script>"),
+            Some((folder, name)) => {
+                let write = |out: &mut dyn std::io::Write| Ok(out.write_all(script.as_bytes())?);
+                outputs.write(&folder.join("features.js"), |out| write(out))?;
+                format!(
+                    "<script>globalThis.prismMissing = null</script>\n<script src=\"{name}/features.js\" onerror=\"prismMissing = {}\"></script>",
+                    escaped(&serde_json::to_string(name)?)
+                )
+            }
+        };
+        let names: Vec<&str> = runs.iter().map(|run| run.network.as_str()).collect();
+        let title = match names.as_slice() {
+            [one, other] if one == other => format!("PRISM of {one}, two runs"),
+            _ => format!("PRISM of {}", names.join(" and ")),
+        };
+        let lead = match runs.len() {
+            1 => {
+                "The colours are the first three principal components of what the network saw. \
+                  <strong>Equal colours mean similar features, in all images</strong>, as far as \
+                  three components can show. Point at a place to test it."
+            }
+            _ => {
+                "The colours are the first three principal components of what each network saw. \
+                  <strong>Equal colours mean similar features in all images of one network</strong>; \
+                  the colours of two networks cannot be compared. Point at a place to see what each \
+                  network finds similar."
+            }
+        };
+        let data = json!({ "runs": runs, "images": self.images, "all": all });
         Ok(format!(
             include_str!("../assets/report/page.html"),
-            title = escaped(&format!("PRISM of {}", network.network)),
-            style = format_args!("{CHART_STYLE}\n{STYLE}"),
+            title = escaped(&title),
+            lead = lead,
+            style = STYLE,
+            cards = self.cards,
+            about = about(runs)?,
+            prism = env!("CARGO_PKG_VERSION"),
             // A closing tag would end the script, also within quotes.
             data = data.to_string().replace('<', "\\u003c"),
-            script = format_args!("{CHART_SCRIPT}\n{SCRIPT}"),
+            features = script,
+            script = SCRIPT,
+            body = match runs.iter().any(|run| run.is_in_blocks) {
+                true => "view-both component-all blocks",
+                false => "view-both component-all",
+            },
         ))
+    }
+}
+
+/// The card of an image.
+fn card(
+    index: usize,
+    image: &PageImage,
+    shared: &str,
+    photograph: &str,
+    maps: &[(String, Option<String>)],
+    (width, height): (u32, u32),
+) -> Result<String> {
+    let path = escaped(&image.path);
+    let own = image.path.strip_prefix(shared).unwrap_or(&image.path);
+    let own = escaped(own);
+    let (folder, file) = own.split_at(own.rfind('/').map_or(0, |slash| slash + 1));
+    let ratio = f64::from(width) / f64::from(height.max(1));
+    let mut html = format!(
+        "\n<li class=\"card\" data-index=\"{index}\">\n\
+         <div class=\"pictures\" style=\"--ratio: {ratio:.4}\">\
+         <span class=\"pane input\"><span class=\"zoom\"><img class=\"picture\" src=\"{photograph}\" \
+         alt=\"input: {path}\" loading=\"lazy\" decoding=\"async\" width=\"{width}\" \
+         height=\"{height}\"></span></span>"
+    );
+    for (run, (map, saliency)) in maps.iter().enumerate() {
+        let saliency = saliency.as_ref();
+        let saliency = saliency.map_or_else(String::new, |url| format!(" data-saliency=\"{url}\""));
+        write!(
+            html,
+            "<span class=\"pane map\" data-run=\"{run}\"><span class=\"zoom\"><img class=\"picture\" \
+             src=\"{map}\"{saliency} alt=\"PRISM map of {path}\" loading=\"lazy\" decoding=\"async\" \
+             width=\"{width}\" height=\"{height}\"></span></span>"
+        )?;
+    }
+    write!(
+        html,
+        "</div>\n<p class=\"path\"><button type=\"button\" class=\"open\" title=\"Open at full size\">\
+         <span class=\"folder\">{folder}</span><span class=\"file\">{file}</span></button></p>\n"
+    )?;
+    if let Some(truth) = &image.truth {
+        let is_wrong = |classes: &Vec<Class>| classes.first().is_some_and(|top| top.id != truth.id);
+        let (class, mark) = match image.classes.iter().any(is_wrong) {
+            true => (" wrong", "wrong; true class: "),
+            false => ("", "right; true class: "),
+        };
+        writeln!(
+            html,
+            "<p class=\"truth{class}\">{mark}{}</p>",
+            escaped(&readable(&truth.name))
+        )?;
+    }
+    html.push_str("<p class=\"share-of\" hidden></p>\n");
+    for (run, classes) in image.classes.iter().enumerate() {
+        if image.classes.len() > 1 {
+            let name = ["A", "B"].get(run).unwrap_or(&"C");
+            writeln!(html, "<p class=\"classes-title\">{name}</p>")?;
+        }
+        html.push_str("<ol class=\"classes\" aria-label=\"Top classes\">");
+        for class in classes {
+            let share = class.probability;
+            write!(
+                html,
+                "<li><span class=\"name\">{}</span><span class=\"track\"><span class=\"bar\" \
+                 style=\"width: {:.1}%\"></span></span><span class=\"share\">{}</span></li>",
+                escaped(&readable(&class.name)),
+                100.0 * share.clamp(0.0, 1.0),
+                percent(share),
+            )?;
+        }
+        html.push_str("</ol>\n");
+    }
+    html.push_str("</li>");
+    Ok(html)
+}
+
+/// What was done, and the variance figure, of each run.
+fn about(runs: &[PageRun]) -> Result<String> {
+    let mut html = String::new();
+    for (number, run) in runs.iter().enumerate() {
+        html.push_str("<div class=\"run\">");
+        if runs.len() > 1 {
+            let name = ["A", "B"].get(number).unwrap_or(&"C");
+            write!(html, "<h3>{name}: {}</h3>", escaped(&run.network))?;
+        }
+        html.push_str("<dl class=\"facts\">");
+        for (term, values) in &run.facts {
+            let value = match values.as_slice() {
+                [one] => escaped(one),
+                several => {
+                    let items = several.iter();
+                    let items = items.map(|item| format!("<li>{}</li>", escaped(item)));
+                    format!("<ul class=\"remarks\">{}</ul>", items.collect::<String>())
+                }
+            };
+            write!(html, "<dt>{}</dt><dd>{value}</dd>", escaped(term))?;
+        }
+        html.push_str("</dl>");
+        if let Some(chart) = &run.chart {
+            let shown = run.variance_ratio.iter().take(10).enumerate();
+            let words = shown.map(|(at, share)| format!("{}: {}", at + 1, percent(*share)));
+            let words: Vec<String> = words.collect();
+            write!(
+                html,
+                "<img src=\"data:image/svg+xml;base64,{}\" alt=\"Share of variance of the first \
+                 components: {}\">",
+                STANDARD.encode(chart),
+                words.join(", ")
+            )?;
+        }
+        html.push_str("</div>");
+    }
+    Ok(html)
+}
+
+/// The longest folder, with its slash, in which all paths lie.
+fn shared_folder(paths: &[&str]) -> String {
+    let folder = |path: &str| path.rfind('/').map_or(0, |slash| slash + 1);
+    let mut shared = paths.first().map_or("", |first| &first[..folder(first)]);
+    for path in paths {
+        while !path.starts_with(shared) {
+            shared = &shared[..folder(shared.trim_end_matches('/'))];
+        }
+    }
+    shared.to_string()
+}
+
+/// A class name as words.
+fn readable(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// `7 %`, `<1 %`; other numbers as they are.
+fn percent(share: f64) -> String {
+    match share {
+        share if !share.is_finite() => "\u{2013}".to_string(),
+        share if share > 0.0 && share < 0.005 => "&lt;1 %".to_string(),
+        share => format!("{:.0} %", 100.0 * share),
     }
 }
 
@@ -193,4 +487,62 @@ fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     let text = text.replace('>', "&gt;").replace('"', "&quot;");
     text.replace('\'', "&#39;")
+}
+
+/// The size of a photograph, and its JPEG.
+///
+/// # Errors
+/// Returns an error if the picture is too large for JPEG.
+pub fn photograph(picture: &RgbImage) -> Result<(Vec<u8>, (u32, u32))> {
+    let bytes = encode_jpeg(picture).context("the page's photograph")?;
+    Ok((bytes, picture.dimensions()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_too_many_images_takes_some_evenly() {
+        assert_eq!(shown_images(3), [0, 1, 2]);
+        let shown = shown_images(5000);
+        assert_eq!(
+            (shown.len(), shown[0], shown[1], shown[1999]),
+            (2000, 0, 2, 4997)
+        );
+    }
+
+    #[test]
+    fn cards_leave_out_the_folder_of_all_images() {
+        assert_eq!(shared_folder(&["a/b/c.png", "a/b/d/e.png"]), "a/b/");
+        assert_eq!(shared_folder(&["a/b/c.png", "a/bc/d.png"]), "a/");
+        assert_eq!(shared_folder(&["/a.png", "b.png"]), "");
+        assert_eq!(shared_folder(&[]), "");
+    }
+
+    #[test]
+    fn photographs_share_the_bytes_of_a_page() {
+        assert_eq!(photograph_area(1), 1600.0 * 1600.0);
+        assert_eq!(photograph_area(2000), 50_000.0);
+        assert_eq!(photograph_area(100_000), 50_000.0);
+    }
+
+    #[test]
+    fn unit_vectors_keep_the_cosine() {
+        let rows = Tensor::from_slice(&[3.0f32, 4.0, 0.0, 0.0, -2.0, 0.0]).reshape([3, 2]);
+        let bytes: Vec<i8> = unit_bytes(&rows)
+            .unwrap()
+            .into_iter()
+            .map(u8::cast_signed)
+            .collect();
+        assert_eq!(bytes, [76, 102, 0, 0, -127, 0]);
+    }
+
+    #[test]
+    fn places_of_large_maps_are_pooled() {
+        let features = Features::new(2000, [32, 56, 56]);
+        assert_eq!((features.h, features.w), (7, 7));
+        let features = Features::new(64, [32, 14, 10]);
+        assert_eq!((features.h, features.w), (14, 10));
+    }
 }

@@ -242,8 +242,12 @@ fn read_summary(file: &Path) -> Result<SavedSummary> {
     if bytes.starts_with(b"PK\x03\x04") {
         bail!("it is an archive; the file that --json wrote is expected");
     }
-    let value: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| hinted(format!("it is no JSON, or cut short ({error})"), Hint::SavedRun))?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
+        hinted(
+            format!("it is no JSON, or cut short ({error})"),
+            Hint::SavedRun,
+        )
+    })?;
     let is_run = value.get("prism").is_some() && value.get("images").is_some();
     if !is_run {
         return Err(hinted("it is no summary of a run", Hint::SavedRun));
@@ -257,7 +261,10 @@ fn read_summary(file: &Path) -> Result<SavedSummary> {
         image.classes.is_empty() || !image.classes.iter().all(known)
     });
     if let Some(image) = classless {
-        bail!("its image {} has no class of the network", escaped_within(&image.path, 80));
+        bail!(
+            "its image {} has no class of the network",
+            escaped_within(&image.path, 80)
+        );
     }
     Ok(summary)
 }
@@ -321,7 +328,12 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
     }
     let shape = |name: &str| {
         let shape = arrays.shape(name);
-        shape.with_context(|| format!("they lack {name}, but have {}; save them again", arrays.names()))
+        shape.with_context(|| {
+            format!(
+                "they lack {name}, but have {}; save them again",
+                arrays.names()
+            )
+        })
     };
     let grid = match shape("features")? {
         &[n, 3, h, w] if n == images => [h, w],
@@ -333,12 +345,20 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
         Ok(())
     };
     expect("probabilities", &|found| found == [images, classes])?;
-    expect("maps", &|found| matches!(found, &[n, 3 | 4, h, w] if n == images && h * w > 0))?;
+    expect(
+        "maps",
+        &|found| matches!(found, &[n, 3 | 4, h, w] if n == images && h * w > 0),
+    )?;
     expect("input", &|found| {
         let [height, width] = summary.input_size;
         matches!(found, &[n, _, h, w] if n == images && h as i64 == height && w as i64 == width)
     })?;
-    if let Some(&[_, h, w]) = summary.excitation.shape.as_ref().map(|shape| shape.as_slice()) {
+    if let Some(&[_, h, w]) = summary
+        .excitation
+        .shape
+        .as_ref()
+        .map(|shape| shape.as_slice())
+    {
         ensure!(
             grid == [h as usize, w as usize],
             "their features are {}x{} places, but those of the summary {h}x{w}",
@@ -360,10 +380,14 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
     }
     let ratios = arrays.read("variance_ratio", 0..shape("variance_ratio")?[0])?;
     let are_equal = ratios.len() == summary.variance_ratio.len()
-        && ratios.iter().zip(&summary.variance_ratio).all(|(&stored, wanted)| {
-            (f64::from(stored) - wanted).abs() <= ROUNDING
-        });
-    ensure!(are_equal, "they have other variance ratios than the summary");
+        && ratios
+            .iter()
+            .zip(&summary.variance_ratio)
+            .all(|(&stored, wanted)| (f64::from(stored) - wanted).abs() <= ROUNDING);
+    ensure!(
+        are_equal,
+        "they have other variance ratios than the summary"
+    );
     match arrays.shape("components") {
         Some(&[n, d, h, w]) => ensure!(
             n == images && d > 0 && [h, w] == grid,

@@ -1,7 +1,6 @@
 //! A run as JSON, for programs (docs/json.md).
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,7 +8,6 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::classes::Class;
-use crate::figure::Palette;
 use crate::run::Key;
 use crate::settings::Settings;
 use crate::truth::TrueClass;
@@ -28,11 +26,10 @@ pub struct Summary<'a> {
     pub upsampling: &'a str,
     /// `every`; or `common`, `unique` or `all` of the quantised colours.
     pub colours: &'a str,
+    /// `rgb` or `oklab`: how components become colours.
+    pub palette: String,
     /// Method and class of the saliency, if there is one.
     pub saliency: Option<&'a str>,
-    /// How components become colours.
-    #[serde(serialize_with = "as_word")]
-    pub palette: Palette,
     /// Share of the variance of each component.
     pub variance_ratio: &'a [f64],
     /// How well the colours keep the order of similarity of all channels, if that is known.
@@ -45,11 +42,6 @@ pub struct Summary<'a> {
     pub images: Vec<ImageSummary<'a>>,
     /// Paths of the files written.
     pub files: Vec<String>,
-    /// Whether the maps have blocks of one colour, and whether they leave pixels out.
-    #[serde(skip)]
-    pub is_in_blocks: bool,
-    #[serde(skip)]
-    pub leaves_out: bool,
     /// Time of each stage.
     #[serde(serialize_with = "as_seconds")]
     pub seconds: Vec<(&'static str, Duration)>,
@@ -104,10 +96,6 @@ impl Summary<'_> {
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
-}
-
-fn as_word<S: Serializer>(word: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(word)
 }
 
 fn as_seconds<S: Serializer>(

@@ -145,7 +145,10 @@ impl Truth {
 impl Truths {
     /// The true class of each of these images, if it is known.
     pub fn in_order(&self, images: &[PathBuf]) -> Vec<Option<TrueClass>> {
-        images.iter().map(|path| self.of.get(path).cloned()).collect()
+        images
+            .iter()
+            .map(|path| self.of.get(path).cloned())
+            .collect()
     }
 
     fn by_folder(&mut self, images: &[PathBuf], known: Known<'_>) -> Result<()> {
@@ -233,7 +236,10 @@ impl Truths {
         let named = known.labels.and_then(|labels| labels.find(word).ok());
         let id = match named {
             Some(id) => {
-                if word.parse().is_ok_and(|number: usize| number != id && number < known.count) {
+                if word
+                    .parse()
+                    .is_ok_and(|number: usize| number != id && number < known.count)
+                {
                     self.remark(format!(
                         "a class is called '{word}', so the true class '{word}' is that one, number {id}"
                     ));
@@ -282,7 +288,11 @@ fn folder_name(path: &Path) -> Option<String> {
         Some(name) => name.to_os_string(),
         // In the working folder, or in one that is named by dots alone.
         None => {
-            let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+            let parent = if parent == Path::new("") {
+                Path::new(".")
+            } else {
+                parent
+            };
             parent.canonicalize().ok()?.file_name()?.to_os_string()
         }
     };
@@ -461,11 +471,17 @@ mod tests {
         ] {
             assert_eq!(rows(text), expected, "{text}");
         }
-        assert_eq!(rows("\"a,b.jpg\",\"wolf, grey wolf\""), [(
-            "a,b.jpg".to_string(),
-            "wolf, grey wolf".to_string()
-        )]);
-        for bad in ["", "\n\n", "path,class\n", "just text\n", "a.jpg,cat\nb.jpg\n"] {
+        assert_eq!(
+            rows("\"a,b.jpg\",\"wolf, grey wolf\""),
+            [("a,b.jpg".to_string(), "wolf, grey wolf".to_string())]
+        );
+        for bad in [
+            "",
+            "\n\n",
+            "path,class\n",
+            "just text\n",
+            "a.jpg,cat\nb.jpg\n",
+        ] {
             assert!(rows_of(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(rows_of(b"a.jpg,caf\xe9").is_err());
@@ -486,7 +502,10 @@ mod tests {
         assert_eq!(found, (vec![Some(0), None], 1));
         for (text, part) in [
             ("1.jpg,cat\n", "line 1: 1.jpg names 2 images"),
-            ("2.png,cat\nx/dog/2.png,dog\n", "class cat in line 1 and dog in line 2"),
+            (
+                "2.png,cat\nx/dog/2.png,dog\n",
+                "class cat in line 1 and dog in line 2",
+            ),
             ("p,c\n2.png,wolf\n", "line 2"),
             ("2.png,3\n", "classes are 0 to 2"),
             ("2.png,-1\n", "classes are 0 to 2"),
@@ -499,9 +518,11 @@ mod tests {
 
     #[test]
     fn a_class_called_by_a_number_comes_before_the_class_of_that_number() {
-        let found = truths("a.png,10\nb.png,3\n", &["a.png", "b.png"], &[
-            "0", "1", "10", "2", "4", "5", "6", "7", "8", "9", "11",
-        ]);
+        let found = truths(
+            "a.png,10\nb.png,3\n",
+            &["a.png", "b.png"],
+            &["0", "1", "10", "2", "4", "5", "6", "7", "8", "9", "11"],
+        );
         // The second is by its place: no class is called 3.
         assert_eq!(found.unwrap(), (vec![Some(2), Some(3)], 1));
     }

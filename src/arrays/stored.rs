@@ -65,7 +65,10 @@ impl ArrayFile {
                 _ => continue, // none of ours
             };
             let damaged = || format!("its array {name} is damaged");
-            ensure!(is_stored, "its array {name} is compressed; prism reads back what it wrote itself");
+            ensure!(
+                is_stored,
+                "its array {name} is compressed; prism reads back what it wrote itself"
+            );
             ensure!(!header.fortran_order, damaged());
             let bytes = bytes_of(&header.shape, element).with_context(damaged)?;
             ensure!(bytes as u64 + header_length as u64 == size, damaged());
@@ -149,7 +152,11 @@ impl ArrayFile {
         self.file
             .read_exact_at(&mut bytes, part.start + (of_one * range.start) as u64)
             .with_context(|| format!("its array {name} ends too early"))?;
-        let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+        let values = bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes));
         let values: Vec<f32> = values.collect();
         if values.iter().any(|value| !value.is_finite()) {
             bail!("its array {name} is damaged: it has values that are not finite");

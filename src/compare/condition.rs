@@ -47,12 +47,22 @@ impl Condition {
         let (name, relation, limit) = found.ok_or_else(expected)?;
         let limit = limit.strip_suffix('%').map_or_else(
             || limit.parse().ok(),
-            |percent| percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
+            |percent| {
+                percent
+                    .trim()
+                    .parse::<f64>()
+                    .ok()
+                    .map(|percent| percent / 100.0)
+            },
         );
-        let limit: f64 = limit.filter(|limit: &f64| limit.is_finite()).ok_or_else(expected)?;
+        let limit: f64 = limit
+            .filter(|limit: &f64| limit.is_finite())
+            .ok_or_else(expected)?;
         let name = known.iter().find(|known| **known == name).ok_or_else(|| {
             let near = most_similar(name, known.iter().copied(), str::to_lowercase, 0.8, 1);
-            let near = near.first().map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let near = near
+                .first()
+                .map_or(String::new(), |near| format!("; did you mean {near}?"));
             Usage(format!(
                 "there is no number '{name}'{near} (known are {})",
                 known.join(", ")
@@ -101,10 +111,25 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in ["", "cka", "cka > ", "> 0.9", "cka = 0.9", "cka == 0.9", "cka > x", "cka > NaN", "cka > 0.1 > 0.2", "cka << 0.2", "CKA > 1"] {
+        for bad in [
+            "",
+            "cka",
+            "cka > ",
+            "> 0.9",
+            "cka = 0.9",
+            "cka == 0.9",
+            "cka > x",
+            "cka > NaN",
+            "cka > 0.1 > 0.2",
+            "cka << 0.2",
+            "CKA > 1",
+        ] {
             assert!(Condition::parse(bad, &KNOWN).is_err(), "{bad}");
         }
         let error = Condition::parse("top1_change > 0.1", &KNOWN).unwrap_err().0;
-        assert!(error.contains("did you mean top1_changed?") && error.contains("cka"), "{error}");
+        assert!(
+            error.contains("did you mean top1_changed?") && error.contains("cka"),
+            "{error}"
+        );
     }
 }

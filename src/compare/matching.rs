@@ -117,7 +117,10 @@ mod tests {
             (vec![(0, 2), (1, 0)], Some(1))
         );
         assert_eq!(
-            pairs(&["x/cat/1.jpg", "x/dog/1.jpg"], &["y/dog/1.jpg", "y/cat/1.jpg"]),
+            pairs(
+                &["x/cat/1.jpg", "x/dog/1.jpg"],
+                &["y/dog/1.jpg", "y/cat/1.jpg"]
+            ),
             (vec![(0, 1), (1, 0)], Some(2))
         );
         assert_eq!(pairs(&["a.jpg"], &["b.jpg"]).0, []);

@@ -237,7 +237,9 @@ impl Correspondence {
     fn of(a: &SavedRun, b: &SavedRun, remarks: &mut Vec<Remark>) -> Correspondence {
         let [names_a, names_b] = [a, b].map(names);
         let is_numbered = |names: &BTreeMap<usize, String>| {
-            names.iter().all(|(id, name)| *name == class_name(*id, None))
+            names
+                .iter()
+                .all(|(id, name)| *name == class_name(*id, None))
         };
         let numbered = [is_numbered(&names_a), is_numbered(&names_b)];
         let (count_a, count_b) = (a.summary.classes, b.summary.classes);
@@ -296,7 +298,11 @@ fn names(run: &SavedRun) -> BTreeMap<usize, String> {
     let mut names: BTreeMap<usize, String> = classes
         .map(|class| (class.id, class.name.clone()))
         .collect();
-    let truths = run.summary.images.iter().filter_map(|image| image.truth.as_ref());
+    let truths = run
+        .summary
+        .images
+        .iter()
+        .filter_map(|image| image.truth.as_ref());
     names.extend(truths.map(|truth| (truth.id, truth.name.clone())));
     names
 }
@@ -394,7 +400,9 @@ fn other_inputs(a: &SavedRun, b: &SavedRun) -> Option<Remark> {
     let [one, other] = [a, b].map(|run| &run.summary);
     let resize = |run: &SavedRun| {
         let setting = run.summary.settings.get("resize");
-        setting.map_or("none", |setting| setting.value.as_str().unwrap_or("none")).to_string()
+        setting
+            .map_or("none", |setting| setting.value.as_str().unwrap_or("none"))
+            .to_string()
     };
     let size = |[height, width]: [i64; 2]| format!("{height}x{width}");
     let mut differences = Vec::new();
@@ -430,12 +438,7 @@ fn other_inputs(a: &SavedRun, b: &SavedRun) -> Option<Remark> {
 }
 
 /// The similarity of the features at all places of the images in both runs, averaged to `grid`.
-fn similarity(
-    a: &SavedRun,
-    b: &SavedRun,
-    pairs: &[(usize, usize)],
-    grid: [i64; 2],
-) -> Result<Cka> {
+fn similarity(a: &SavedRun, b: &SavedRun, pairs: &[(usize, usize)], grid: [i64; 2]) -> Result<Cka> {
     let counts = [a, b].map(|run| run.component_count() as i64);
     let mut accumulator = CkaAccumulator::new(counts[0], counts[1]);
     if counts.contains(&0) {

@@ -13,13 +13,14 @@ const LONGEST_CLASS: usize = 28;
 /// The comparison as a short table, and the images whose class changed.
 pub fn in_words(comparison: &Comparison) -> String {
     let [a, b] = &comparison.sides;
-    let mut text = aligned(&[
-        run_row("A", a).to_vec(),
-        run_row("B", b).to_vec(),
-    ]);
+    let mut text = aligned(&[run_row("A", a).to_vec(), run_row("B", b).to_vec()]);
     text += "\n";
     text += &aligned(&numbers(comparison));
-    if let Some(changed) = comparison.changed.as_deref().filter(|list| !list.is_empty()) {
+    if let Some(changed) = comparison
+        .changed
+        .as_deref()
+        .filter(|list| !list.is_empty())
+    {
         text += "\n";
         text += &aligned(&list(changed));
         if changed.len() > MOST_LISTED {
@@ -31,12 +32,17 @@ pub fn in_words(comparison: &Comparison) -> String {
 
 fn run_row(letter: &str, side: &Side) -> [String; 4] {
     let [height, width] = side.input_size;
-    let shape = side.shape.map_or(String::new(), |[c, h, w]| format!(" ({c}x{h}x{w})"));
+    let shape = side
+        .shape
+        .map_or(String::new(), |[c, h, w]| format!(" ({c}x{h}x{w})"));
     [
         letter.to_string(),
         escaped(&side.file),
         escaped(&side.network),
-        format!("layer {}{shape}, input {height}x{width}", escaped(&side.layer)),
+        format!(
+            "layer {}{shape}, input {height}x{width}",
+            escaped(&side.layer)
+        ),
     ]
 }
 
@@ -83,7 +89,11 @@ fn numbers(comparison: &Comparison) -> Vec<Vec<String>> {
         "{} places ({rows_of}x{columns} of {count} images), {components} components",
         comparison.cka.places
     );
-    let of = if comparison.cka.places > 0 { of } else { String::new() };
+    let of = if comparison.cka.places > 0 {
+        of
+    } else {
+        String::new()
+    };
     rows.push(row("linear CKA", number(comparison.cka.plain), of));
     rows.push(row(
         "debiased CKA",
@@ -109,7 +119,10 @@ fn list(changed: &[Changed]) -> Vec<Vec<String>> {
             probability(image.a.probability),
             class(&image.b.name),
             probability(image.b.probability),
-            image.truth.as_ref().map_or("-".into(), |truth| class(&truth.name)),
+            image
+                .truth
+                .as_ref()
+                .map_or("-".into(), |truth| class(&truth.name)),
         ])
     });
     std::iter::once(row(heading)).chain(rows).collect()

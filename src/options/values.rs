@@ -64,11 +64,15 @@ pub fn truth() -> impl TypedValueParser<Value = TruthSource> {
         let known = ["csv", "tsv", "txt"];
         match file.to_str() {
             Some("folder") => Ok(TruthSource::Folder),
-            _ if known.iter().any(|known| extension.eq_ignore_ascii_case(known)) => {
+            _ if known
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known)) =>
+            {
                 Ok(TruthSource::Csv(file))
             }
             _ => Err(Usage(
-                "the word folder, or a file whose name ends in .csv, .tsv or .txt, is expected".into(),
+                "the word folder, or a file whose name ends in .csv, .tsv or .txt, is expected"
+                    .into(),
             )),
         }
     })

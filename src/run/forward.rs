@@ -12,11 +12,12 @@ use tch::Tensor;
 use super::input::{Input, require_images, skipped};
 use super::oddities::Oddities;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
-use crate::figure::drawn_size;
+use crate::figure::{drawn_size, encode_jpeg};
 use crate::hooks::{HookedModel, Region};
 use crate::images::{self, Pixels, Resize};
 use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
+use crate::report::LONGEST_SIDE;
 use crate::size::Size;
 use crate::spool::{Sequence, Spool};
 
@@ -35,6 +36,8 @@ pub struct ForwardOptions<'a> {
     pub keep_input: bool,
     /// Whether pictures have the shape of the network's input, instead of their own.
     pub square: bool,
+    /// The most pixels of the photographs for the page, if there is one.
+    pub photographs: Option<f64>,
     /// Where tensors are stored.
     pub spool: &'a Spool,
     pub notices: Notices,
@@ -48,12 +51,30 @@ pub struct Forwarded {
     pub paths: Vec<PathBuf>,
     /// Pictures for the figures, `[1,h,w,3]` bytes of each image.
     pub pictures: Vec<Sequence>,
+    /// Larger pictures for the page; empty unless they are asked for and the images are files.
+    pub photographs: Vec<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is stored.
     pub input: Sequence,
     /// What is odd about the images.
     pub oddities: Oddities,
     /// Time of the network, and time of storing and adding up its excitations.
     pub times: [(&'static str, Duration); 2],
+}
+
+/// A picture for the page.
+pub struct Photograph {
+    /// JPEG, `[1,length]` bytes.
+    pub bytes: Sequence,
+    /// Width and height, pixels.
+    pub size: (u32, u32),
+}
+
+/// A photograph as JPEG, and its width and height.
+pub struct Jpeg {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Width and height, pixels.
+    pub size: (u32, u32),
 }
 
 /// The number of images in a chunk: as many as the bound on the largest tensor allows,
@@ -77,6 +98,7 @@ pub fn forward_all(
         collector: Collector::with_spool(options.maps, options.spool),
         paths: Vec::new(),
         pictures: Vec::new(),
+        photographs: Vec::new(),
         input: Sequence::default(),
         oddities: Oddities::default(),
         times: ["forwarding", "collecting"].map(|stage| (stage, Duration::ZERO)),
@@ -92,6 +114,7 @@ pub fn forward_all(
         } => {
             let bar = options.notices.bar(paths.len(), "decoding and forwarding");
             let seen = Seen {
+                photographs: options.photographs,
                 size: model.input_size(),
                 resize: resize.unwrap_or_default(),
                 region: model.region(),
@@ -104,14 +127,17 @@ pub fn forward_all(
             };
             decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
+                let mut photographs = Vec::new();
                 for (file, decoded) in chunk.iter().zip(decoded) {
                     match decoded {
                         Ok(Decoded {
                             input,
                             picture,
+                            photograph,
                             pixels,
                         }) => {
                             inputs.push(input);
+                            photographs.extend(photograph);
                             pictures.push(picture);
                             all.oddities.add(file, &pixels);
                             all.paths.push(file.clone());
@@ -125,6 +151,7 @@ pub fn forward_all(
                 if !inputs.is_empty() {
                     let batch = to_batch(&inputs, &options.normalisation)?;
                     all.add(&pictures, &batch, model, options)?;
+                    all.keep(photographs, options)?;
                 }
                 bar.inc(chunk.len() as u64);
                 Ok(())
@@ -154,6 +181,16 @@ impl Forwarded {
                 self.paths.push(Input::stored_name(path, self.paths.len()));
             }
             bar.inc(pictures.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, photographs: Vec<Jpeg>, options: &ForwardOptions<'_>) -> Result<()> {
+        for Jpeg { bytes, size } in photographs {
+            let mut kept = Sequence::default();
+            let bytes = Tensor::from_slice(&bytes).unsqueeze(0);
+            kept.push(options.spool, &bytes)?;
+            self.photographs.push(Photograph { bytes: kept, size });
         }
         Ok(())
     }
@@ -207,6 +244,8 @@ pub struct Decoded {
     pub input: RgbImage,
     /// The same, larger, for the figure.
     pub picture: RgbImage,
+    /// The same for the page, if it is asked for.
+    pub photograph: Option<Jpeg>,
     /// The image itself, without its colours.
     pub pixels: Pixels,
 }
@@ -246,6 +285,8 @@ pub struct Seen<'a> {
     pub square: bool,
     /// Whether the network takes grey images.
     pub is_grey: bool,
+    /// Pixels of the photographs for the page.
+    pub photographs: Option<f64>,
 }
 
 impl Seen<'_> {
@@ -261,10 +302,32 @@ impl Seen<'_> {
         };
         let (width, height) = image.dimensions();
         let shown = self.shown(Size::new(height.into(), width.into()));
+        let photograph = self
+            .photographs
+            .map(|area| self.photograph(&image, shown, area));
         Ok(Decoded {
+            photograph: photograph.transpose()?,
             picture: self.resize.enlarged(&image, self.size, shown)?,
             input: self.resize.apply(&image, self.size)?,
             pixels,
+        })
+    }
+
+    /// The part of an image that is drawn as `shown`, with at most `area` pixels, its longer side at
+    /// most [`LONGEST_SIDE`], and no larger than the image.
+    fn photograph(&self, image: &RgbImage, shown: Size, area: f64) -> Result<Jpeg> {
+        let (width, height) = image.dimensions();
+        let own = f64::from(width) * f64::from(height);
+        let factor = (area.min(own) / shown.pixels() as f64).sqrt();
+        let longer = shown.height.max(shown.width) as f64;
+        let factor = factor.min(LONGEST_SIDE / longer);
+        let side = |side: i64| ((side as f64 * factor).round() as i64).max(1);
+        let size = Size::new(side(shown.height), side(shown.width));
+        let picture = self.resize.enlarged(image, self.size, size)?;
+        let picture = seen_part(&picture, self.region);
+        Ok(Jpeg {
+            bytes: encode_jpeg(&picture)?,
+            size: picture.dimensions(),
         })
     }
 

@@ -32,6 +32,14 @@ pub enum Input {
 }
 
 impl Input {
+    /// The number of images; those that cannot be read may turn out to be fewer.
+    pub fn len(&self) -> usize {
+        match self {
+            Input::Files { paths, .. } => paths.len(),
+            Input::Array(_, tensor) => tensor.size()[0] as usize,
+        }
+    }
+
     /// Finds the images and checks their headers; remarks on what was left out.
     ///
     /// # Errors
@@ -111,7 +119,9 @@ impl Input {
             Input::Files { paths, .. } => paths.clone(),
             Input::Array(file, tensor) => {
                 let images = 0..tensor.size()[0] as usize;
-                images.map(|index| Input::stored_name(file, index)).collect()
+                images
+                    .map(|index| Input::stored_name(file, index))
+                    .collect()
             }
         }
     }

@@ -56,7 +56,12 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         output.prepare(&mut to.files)?;
     }
     let given = classes::given_labels(&options.classes)?;
-    let truth = options.classes.truth.as_ref().map(Truth::open).transpose()?;
+    let truth = options
+        .classes
+        .truth
+        .as_ref()
+        .map(Truth::open)
+        .transpose()?;
 
     let network = commands::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
@@ -101,6 +106,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         square: options.output.square,
+        photographs: outputs::photograph_area(&options.output, input.len()),
         spool: &spool,
         notices,
     };
@@ -139,6 +145,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         saliency,
         paths: forwarded.paths,
         pictures: forwarded.pictures,
+        photographs: forwarded.photographs,
         input: forwarded.input,
         classes,
         truths,

@@ -65,7 +65,11 @@ impl<'a> SavedImages<'a> {
             let values = value(name).and_then(Value::as_array);
             let values = values.into_iter().flatten().filter_map(Value::as_f64);
             let values: Vec<f64> = values.collect();
-            if values.is_empty() { vec![default] } else { values }
+            if values.is_empty() {
+                vec![default]
+            } else {
+                values
+            }
         };
         let [height, width] = summary.input_size;
         let size = Size::new(height, width);
@@ -87,8 +91,12 @@ impl<'a> SavedImages<'a> {
             resize: value("resize")
                 .and_then(Value::as_str)
                 .and_then(|word| Resize::from_str(word, false).ok()),
-            white: value("white").and_then(Value::as_u64).and_then(|white| white.try_into().ok()),
-            normalisation: normalisation.for_channels(channels).unwrap_or(normalisation),
+            white: value("white")
+                .and_then(Value::as_u64)
+                .and_then(|white| white.try_into().ok()),
+            normalisation: normalisation
+                .for_channels(channels)
+                .unwrap_or(normalisation),
             gone: 0,
             changed: 0,
             first: None,
@@ -119,7 +127,9 @@ impl<'a> SavedImages<'a> {
         let count = self.run.len();
         let words = [(self.gone, "gone"), (self.changed, "others now")];
         let words = words.into_iter().filter(|(number, _)| *number > 0);
-        let words: Vec<String> = words.map(|(number, word)| format!("{number} {word}")).collect();
+        let words: Vec<String> = words
+            .map(|(number, word)| format!("{number} {word}"))
+            .collect();
         vec![Remark::warning(format!(
             "of {count} photographs {}, the first: {first}; their pictures are the network's input, in its shape",
             words.join(" and ")
@@ -144,6 +154,7 @@ impl<'a> SavedImages<'a> {
             region: &self.region,
             square: false,
             is_grey: self.run.channels() == 1,
+            photographs: None,
         };
         let decoded = decode_with_white(&photograph, MAX_PIXELS, self.white);
         match decoded.and_then(|pixels| seen.decoded(pixels)) {
@@ -197,6 +208,7 @@ impl<'a> SavedImages<'a> {
             region: &self.region,
             square: true,
             is_grey: false,
+            photographs: None,
         }
         .shown(self.size);
         let (width, height) = (shown.width as u32, shown.height as u32);

@@ -28,7 +28,9 @@ fn compare(place: &Place, words: &str) -> Value {
 }
 
 fn number(json: &Value, name: &str) -> f64 {
-    json[name].as_f64().unwrap_or_else(|| panic!("{name}: {json}"))
+    json[name]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{name}: {json}"))
 }
 
 /// The softmax of the logits of a run, and the index of the largest of each image.
@@ -42,7 +44,9 @@ fn classes(place: &Place, name: &str) -> (Tensor, Vec<i64>) {
 fn rows(place: &Place, name: &str, block: i64) -> Tensor {
     let all = Npz::open(place.path(&format!("{name}.npz"))).tensor("components");
     let all = all.to_kind(Kind::Double);
-    let [n, d, h, w] = all.size()[..] else { panic!() };
+    let [n, d, h, w] = all.size()[..] else {
+        panic!()
+    };
     let blocks = all.reshape([n, d, h / block, block, w / block, block]);
     let means = blocks.mean_dim([3i64, 5].as_slice(), false, Kind::Double);
     means.permute([0, 2, 3, 1]).reshape([-1, d])
@@ -64,7 +68,12 @@ fn components_are_saved_and_begin_with_the_features() {
     save(&place, "run", "tiny_resnet_traced", "--input photos");
     let npz = Npz::open(place.path("run.npz"));
     let (features, components) = (npz.tensor("features"), npz.tensor("components"));
-    assert_near(&components.narrow(1, 0, 3), &features, 1e-5, "the first three");
+    assert_near(
+        &components.narrow(1, 0, 3),
+        &features,
+        1e-5,
+        "the first three",
+    );
     // Uncorrelated, and their variances are the ratios.
     let rows = rows(&place, "run", 1);
     let centred = &rows - rows.mean_dim([0i64].as_slice(), true, Kind::Double);
@@ -75,7 +84,12 @@ fn components_are_saved_and_begin_with_the_features() {
     let ratios = npz.tensor("variance_ratio");
     let count = variances.size()[0].min(ratios.size()[0]);
     let first = &variances / variances.get(0) * ratios.get(0);
-    assert_near(&first.narrow(0, 0, count), &ratios.narrow(0, 0, count), 1e-4, "ratios");
+    assert_near(
+        &first.narrow(0, 0, count),
+        &ratios.narrow(0, 0, count),
+        1e-4,
+        "ratios",
+    );
 }
 
 #[test]
@@ -118,11 +132,17 @@ fn two_networks_are_compared() {
     assert_eq!(found["places"], 3 * coarser * coarser);
     let wanted = by_gram_matrices(&x, &y);
     assert!(wanted < 0.95, "{wanted}");
-    assert!((number(&found, "cka") - wanted).abs() < 1e-9, "{wanted}: {found}");
+    assert!(
+        (number(&found, "cka") - wanted).abs() < 1e-9,
+        "{wanted}: {found}"
+    );
     // From this side and from the other.
     let back = compare(&place, "b.json a.json");
     for name in ["cka", "cka_debiased", "top1_changed"] {
-        assert!((number(&found, name) - number(&back, name)).abs() < 1e-12, "{name}");
+        assert!(
+            (number(&found, name) - number(&back, name)).abs() < 1e-12,
+            "{name}"
+        );
     }
 }
 
@@ -131,18 +151,30 @@ fn a_run_is_like_itself_and_images_may_be_elsewhere_and_fewer() {
     let place = Place::new();
     fs::create_dir_all(place.path("more/x")).unwrap();
     for name in ["a.png", "c.jpg"] {
-        fs::copy(place.path(&format!("photos/{name}")), place.path(&format!("more/x/{name}"))).unwrap();
+        fs::copy(
+            place.path(&format!("photos/{name}")),
+            place.path(&format!("more/x/{name}")),
+        )
+        .unwrap();
     }
     save(&place, "a", "tiny_vgg_traced", "--input photos");
     save(&place, "b", "tiny_vgg_traced", "--input more/x");
     let same = compare(&place, "a.json a.json");
-    for (name, wanted) in [("top1_changed", 0.0), ("probability_change", 0.0), ("cka", 1.0), ("cka_debiased", 1.0)] {
+    for (name, wanted) in [
+        ("top1_changed", 0.0),
+        ("probability_change", 0.0),
+        ("cka", 1.0),
+        ("cka_debiased", 1.0),
+    ] {
         assert!((number(&same, name) - wanted).abs() < 1e-12, "{name}");
     }
     let (_, stderr) = place.succeed("compare a.json b.json");
     assert!(stderr.contains("matched by their file names"), "{stderr}");
     let found = compare(&place, "a.json b.json");
-    assert_eq!((&found["images"], &found["only_a"], &found["only_b"]), (&2.into(), &1.into(), &0.into()));
+    assert_eq!(
+        (&found["images"], &found["only_a"], &found["only_b"]),
+        (&2.into(), &1.into(), &0.into())
+    );
     // The components of the second run are of its two images alone: others, but nearly the same space.
     assert!(number(&found, "top1_changed") == 0.0 && number(&found, "cka") > 0.9);
 }
@@ -151,7 +183,12 @@ fn a_run_is_like_itself_and_images_may_be_elsewhere_and_fewer() {
 fn arrays_are_found_when_the_run_has_moved() {
     let place = Place::new();
     fs::create_dir(place.path("out")).unwrap();
-    save(&place, "out/a", "tiny_vgg_traced", "--input photos --save-basis out/b.safetensors");
+    save(
+        &place,
+        "out/a",
+        "tiny_vgg_traced",
+        "--input photos --save-basis out/b.safetensors",
+    );
     fs::rename(place.path("out"), place.path("moved")).unwrap();
     let found = compare(&place, "moved/a.json moved/a.json");
     assert_eq!(found["images"], 3);
@@ -192,34 +229,61 @@ fn a_condition_that_holds_ends_with_status_3() {
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
     assert!(stderr.contains("failed: images <= 3 (it is 3"), "{stderr}");
     let json = read(&place, "c.json");
-    assert_eq!(json["failed"], serde_json::json!(["images <= 3", "top1_changed>=0"]));
+    assert_eq!(
+        json["failed"],
+        serde_json::json!(["images <= 3", "top1_changed>=0"])
+    );
 }
 
 #[test]
 fn true_classes_come_from_folders_and_files() {
     let place = Place::new();
-    fs::write(place.path("ten.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nbig fox, vulpes\n").unwrap();
+    fs::write(
+        place.path("ten.txt"),
+        "a\nb\nc\nd\ne\nf\ng\nh\ni\nbig fox, vulpes\n",
+    )
+    .unwrap();
     let plain = save(&place, "plain", "tiny_vgg_traced", "--input photos");
-    assert!(plain["images"].as_array().unwrap().iter().all(|image| image["truth"].is_null()));
+    assert!(
+        plain["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|image| image["truth"].is_null())
+    );
     let (_, top) = classes(&place, "plain");
     // The first image is right, the second one wrong, of the third nothing is known.
     let wrong = (top[1] + 1) % 10;
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "Big_Fox"];
-    let csv = format!("file,label\na.png,{}\nphotos/b.png,{wrong}\n", names[top[0] as usize]);
+    let csv = format!(
+        "file,label\na.png,{}\nphotos/b.png,{wrong}\n",
+        names[top[0] as usize]
+    );
     fs::write(place.path("t.csv"), csv).unwrap();
     let words = "--input photos --labels ten.txt --truth t.csv";
     let found = save(&place, "t", "tiny_vgg_traced", words);
-    let truths: Vec<&Value> = (0..3).map(|image| &found["images"][image]["truth"]).collect();
+    let truths: Vec<&Value> = (0..3)
+        .map(|image| &found["images"][image]["truth"])
+        .collect();
     assert_eq!(truths[0]["id"], top[0]);
     assert_eq!(truths[0]["name"], found["images"][0]["classes"][0]["name"]);
     assert_eq!(truths[1]["id"], wrong);
     assert!(truths[2].is_null());
     let remarks = found["remarks"].to_string();
-    assert!(remarks.contains("top class equals the truth in 1 of 2 images"), "{remarks}");
-    assert!(remarks.contains("no true class of 1 of 3 images"), "{remarks}");
+    assert!(
+        remarks.contains("top class equals the truth in 1 of 2 images"),
+        "{remarks}"
+    );
+    assert!(
+        remarks.contains("no true class of 1 of 3 images"),
+        "{remarks}"
+    );
 
     // By folders: one right, one wrong.
-    for (image, class) in [("a.png", names[top[0] as usize]), ("b.png", names[wrong as usize])] {
+    for (image, class) in [
+        ("a.png", names[top[0] as usize]),
+        ("b.png", names[wrong as usize]),
+    ] {
         fs::create_dir_all(place.path(&format!("set/{class}"))).unwrap();
         let from = place.path(&format!("photos/{image}"));
         fs::copy(from, place.path(&format!("set/{class}/{image}"))).unwrap();
@@ -228,14 +292,21 @@ fn true_classes_come_from_folders_and_files() {
     let found = save(&place, "f", "tiny_vgg_traced", words);
     for image in found["images"].as_array().unwrap() {
         let path = image["path"].as_str().unwrap();
-        let wanted = if path.ends_with("a.png") { top[0] } else { wrong };
+        let wanted = if path.ends_with("a.png") {
+            top[0]
+        } else {
+            wrong
+        };
         assert_eq!(image["truth"]["id"], wanted, "{path}");
     }
     assert!(found["remarks"].to_string().contains("in 1 of 2 images"));
 
     // A comparison knows them, also if only one of the runs does.
     let both = compare(&place, "t.json plain.json");
-    assert_eq!((number(&both, "accuracy_a"), number(&both, "accuracy_b")), (0.5, 0.5));
+    assert_eq!(
+        (number(&both, "accuracy_a"), number(&both, "accuracy_b")),
+        (0.5, 0.5)
+    );
     assert_eq!(number(&both, "accuracy_change"), 0.0);
     let (table, _) = place.succeed("compare -q t.json plain.json");
     assert!(table.contains("accuracy of B"), "{table}");
@@ -246,8 +317,18 @@ fn classes_of_other_networks_are_compared_by_name_if_they_have_one() {
     let place = Place::new();
     fs::write(place.path("one.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n").unwrap();
     fs::write(place.path("two.txt"), "j\ni\nh\ng\nf\ne\nd\nc\nb\na\n").unwrap();
-    save(&place, "a", "tiny_vgg_traced", "--input photos --labels one.txt --top 10");
-    save(&place, "b", "tiny_vgg_traced", "--input photos --labels two.txt --top 10");
+    save(
+        &place,
+        "a",
+        "tiny_vgg_traced",
+        "--input photos --labels one.txt --top 10",
+    );
+    save(
+        &place,
+        "b",
+        "tiny_vgg_traced",
+        "--input photos --labels two.txt --top 10",
+    );
     let (stdout, stderr) = place.succeed("compare a.json b.json");
     assert!(stderr.contains("compared by their names"), "{stderr}");
     assert!(stdout.contains("3 of 3 images"), "{stdout}");

@@ -30,6 +30,7 @@ use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
 use crate::output::Outputs;
 use crate::remarks::Remarks;
+use crate::report;
 use crate::settings::Settings;
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
@@ -37,6 +38,7 @@ use crate::threads::or_resume;
 use crate::truth::TrueClass;
 
 use super::classes::Shown;
+use super::forward::Photograph;
 use super::key::Key;
 use pictures::{StoredPicture, map_picture, smoothed};
 
@@ -102,6 +104,14 @@ pub fn need_components(options: &OutputOptions) -> bool {
     options.report.is_some() || options.save_arrays.is_some()
 }
 
+/// The most pixels of the photographs for the page of a run with `count` images, if there is one.
+pub fn photograph_area(options: &OutputOptions, count: usize) -> Option<f64> {
+    options
+        .report
+        .as_ref()
+        .map(|_| report::photograph_area(count))
+}
+
 /// The results of a run, which the outputs read.
 pub struct Results {
     /// The network and its layers.
@@ -116,6 +126,8 @@ pub struct Results {
     pub paths: Vec<PathBuf>,
     /// Pictures of the images, `[1,h,w,3]` bytes each.
     pub pictures: Vec<Sequence>,
+    /// Larger pictures for the page; empty unless there is one and the images are files.
+    pub photographs: Vec<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
     /// What the network does not fix by itself, and where it came from.
@@ -246,8 +258,8 @@ impl Results {
             settings: &self.settings,
             upsampling: &self.basis_of.upsampling,
             colours: &self.basis_of.colours,
+            palette: self.palette.to_string(),
             saliency: self.saliency.as_ref().map(|shown| shown.title.as_str()),
-            palette: self.palette,
             variance_ratio: &self.maps.variance_ratio,
             colour_correlation: self.maps.colour_correlation,
             key: self.key.as_ref(),
@@ -260,8 +272,6 @@ impl Results {
                 })
                 .collect(),
             files,
-            is_in_blocks: self.maps.is_in_blocks(),
-            leaves_out: self.maps.leaves_out(),
             seconds: clock.stages().to_vec(),
         }
     }
