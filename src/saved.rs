@@ -139,7 +139,7 @@ impl SavedRun {
     }
 
     /// The number of images.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.summary.images.len()
     }
 
@@ -282,7 +282,7 @@ fn arrays_of(file: &Path, files: &[String]) -> Result<PathBuf> {
     // Where the summary was when it was written, if it was a file.
     let name = file.file_name();
     let written = files.iter().map(Path::new);
-    let written = written.filter(|path| path.file_name() == name).last();
+    let written = written.rev().find(|path| path.file_name() == name);
     let was_in = written.and_then(Path::parent);
     let mut found = listed.iter().flat_map(|arrays| {
         let beside = was_in.and_then(|was_in| arrays.strip_prefix(was_in).ok());

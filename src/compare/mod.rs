@@ -122,7 +122,7 @@ impl Comparison {
             layer: run.summary.excitation.name.clone(),
             shape: run.summary.excitation.shape,
             input_size: run.summary.input_size,
-            only_here: run.len() - pairs.len(),
+            only_here: run.count() - pairs.len(),
             components: run.component_count(),
             accuracy,
         };

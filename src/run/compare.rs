@@ -9,7 +9,7 @@ use crate::compare::{Comparison, in_words};
 use crate::notices::{Notices, say};
 use crate::options::{CompareOptions, JsonTarget};
 use crate::output::{Outputs, folder_of};
-use crate::remarks::Remarks;
+use crate::remarks::{Remark, Remarks};
 use crate::saved::SavedRun;
 
 /// Compares two saved runs and prints what they have in common and what not; returns whether a
@@ -28,10 +28,10 @@ pub fn compare(options: &CompareOptions, stdout: &mut dyn Write) -> Result<bool>
     let b = SavedRun::open(&options.b, options.arrays_b.as_deref())?;
     let comparison = notices.during("comparing", || Comparison::of(&a, &b))?;
     let holding = comparison.fulfilled(&options.fail_if)?;
-    remarks.add_all(&comparison.remarks);
+    let lines: Vec<String> = comparison.remarks.iter().map(Remark::line).collect();
     let mut printed = in_words(&comparison);
     if let Some(target) = &options.json {
-        let json = comparison.to_json(&holding, remarks.lines())?;
+        let json = comparison.to_json(&holding, &lines)?;
         match target {
             JsonTarget::File(file) => {
                 outputs.write(file, |out| Ok(out.write_all(json.as_bytes())?))?;
@@ -39,7 +39,9 @@ pub fn compare(options: &CompareOptions, stdout: &mut dyn Write) -> Result<bool>
             JsonTarget::Stdout => printed = json,
         }
     }
-    report_written(&outputs.commit()?, notices);
+    let written = outputs.commit()?;
+    remarks.add_all(&comparison.remarks);
+    report_written(&written, notices);
     print_text(printed.as_bytes(), stdout)?;
     for (condition, value) in &holding {
         say(&format!("failed: {} (it is {value:.4})", condition.text));

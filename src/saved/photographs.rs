@@ -124,7 +124,7 @@ impl<'a> SavedImages<'a> {
         let Some(first) = &self.first else {
             return Vec::new();
         };
-        let count = self.run.len();
+        let count = self.run.count();
         let words = [(self.gone, "gone"), (self.changed, "others now")];
         let words = words.into_iter().filter(|(number, _)| *number > 0);
         let words: Vec<String> = words
@@ -146,7 +146,7 @@ impl<'a> SavedImages<'a> {
         let Some(photograph) = self.photograph(path) else {
             self.gone += 1;
             self.first.get_or_insert_with(|| path.clone());
-            return self.from_input(&input);
+            return self.input_picture(&input);
         };
         let seen = Seen {
             size: self.size,
@@ -164,7 +164,7 @@ impl<'a> SavedImages<'a> {
             _ => {
                 self.changed += 1;
                 self.first.get_or_insert_with(|| path.clone());
-                self.from_input(&input)
+                self.input_picture(&input)
             }
         }
     }
@@ -185,7 +185,7 @@ impl<'a> SavedImages<'a> {
     }
 
     /// The picture of a stored input.
-    fn from_input(&self, input: &Tensor) -> Result<RgbImage> {
+    fn input_picture(&self, input: &Tensor) -> Result<RgbImage> {
         let Normalisation { mean, std, bgr } = &self.normalisation;
         let channels = input.size()[0];
         ensure!(

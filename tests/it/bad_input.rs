@@ -1049,25 +1049,25 @@ fn basis_files_are_checked() {
 #[test]
 fn true_classes_are_checked() {
     check(
-        &format!("{OPTIONS} --labels ten.txt --truth"),
+        &format!("{OPTIONS} --labels"),
         r#"
-        => 2: --truth
-        {rows.xml|rows} => 2: --truth | the word folder, or a file
-        none.csv => 1: none.csv | cannot be read
-        folder.csv => 1: folder.csv | cannot be read
-        empty.csv => 1: empty.csv | no row with an image
-        text.csv => 1: text.csv | line 1 has no path and class
-        {photo.csv=photo.png|noise.csv|latin1.csv=latin1.txt} => 1: .csv | not text in UTF-8
-        columnless.csv => 1: columnless.csv | line 2 has no path and class
-        odd.csv => 2: odd.csv | line 2 | there is no class 'wolf' | nearest
-        beyond.csv => 2: beyond.csv | line 1 | no class 10 | 0 to 9
-        below.csv => 2: below.csv | line 1 | no class -1
-        twofold.csv => 1: twofold.csv | photos/a.png has the class b in line 1 and c in line 2
-        foreign.csv => 1: foreign.csv | no class for any of the 1 images | photos/a.png | 'x.jpg'
-        endless.csv => 1: endless.csv | larger than 64 MiB
-        folder => 2: photos/a.png | its folder | no class 'photos'
-        {rows|semicolons}.csv => 0: top class equals the truth in
-        rows.csv --input photos/c.jpg => 0: warning: there is no true class of 1 of 2 images, the first: photos/c.jpg
+        ten.txt --truth => 2: --truth
+        ten.txt --truth {rows.xml|rows} => 2: --truth | the word folder, or a file
+        ten.txt --truth none.csv => 1: none.csv | cannot be read
+        ten.txt --truth folder.csv => 1: folder.csv | cannot be read
+        ten.txt --truth empty.csv => 1: empty.csv | no row with an image
+        ten.txt --truth text.csv => 1: text.csv | line 1 has no path and class
+        ten.txt --truth {photo.csv=photo.png|noise.csv|latin1.csv=latin1.txt} => 1: .csv | not text in UTF-8
+        ten.txt --truth columnless.csv => 1: columnless.csv | line 2 has no path and class
+        ten.txt --truth odd.csv => 2: odd.csv | line 2 | there is no class 'wolf' | nearest
+        ten.txt --truth beyond.csv => 2: beyond.csv | line 1 | no class 10 | 0 to 9
+        ten.txt --truth below.csv => 2: below.csv | line 1 | no class -1
+        ten.txt --truth twofold.csv => 1: twofold.csv | photos/a.png has the class b in line 1 and c in line 2
+        ten.txt --truth foreign.csv => 1: foreign.csv | no class for any of the 1 images | photos/a.png | 'x.jpg'
+        ten.txt --truth endless.csv => 1: endless.csv | larger than 64 MiB
+        ten.txt --truth folder => 2: photos/a.png | its folder | no class 'photos'
+        ten.txt --truth {rows|semicolons}.csv => 0: top class equals the truth in
+        ten.txt --truth rows.csv --input photos/c.jpg => 0: warning: there is no true class of 1 of 2 images, the first: photos/c.jpg
         "#,
     );
     check(

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use prism::saved::{SavedImages, SavedRun};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -341,4 +342,74 @@ fn classes_of_other_networks_are_compared_by_name_if_they_have_one() {
     let mean = (0..3).map(change).sum::<f64>() / 3.0;
     let found = compare(&place, "a.json b.json");
     assert!((number(&found, "probability_change") - mean).abs() < 1e-6);
+}
+
+#[test]
+fn a_saved_run_has_its_maps_and_its_photographs_again() {
+    let place = Place::new();
+    save(
+        &place,
+        "a",
+        "tiny_vgg_traced",
+        "--input photos --exclusive --upsampling bilinear --saliency gradcam",
+    );
+    let npz = Npz::open(place.path("a.npz"));
+    let run = SavedRun::open(&place.path("a.json"), None).unwrap();
+    assert_eq!((run.count(), run.map_size()), (3, [64, 64]));
+    let mut images = SavedImages::of(&run);
+    for index in 0..3 {
+        let image = images.read(index).unwrap();
+        let at = index as i64;
+        let left_out = npz.tensor("left_out").get(at).unsqueeze(0);
+        assert_near(
+            &image.map.isnan().to_kind(Kind::Float).narrow(0, 0, 1),
+            &left_out,
+            0.0,
+            "left out",
+        );
+        assert_near(
+            &image.map.nan_to_num(0.0, None, None).narrow(0, 0, 3),
+            &(npz.tensor("maps").get(at) * (-&left_out + 1.0)).narrow(0, 0, 3),
+            0.0,
+            "map",
+        );
+        assert_near(
+            &image.saliency.unwrap(),
+            &npz.tensor("saliency").get(at).get(0),
+            0.0,
+            "saliency",
+        );
+    }
+    assert!(images.remarks().is_empty());
+
+    // Of 33x21 pixels; as the network saw it if the photograph is gone or another one.
+    let ratio =
+        |picture: &image::RgbImage| f64::from(picture.width()) / f64::from(picture.height());
+    let there = SavedImages::of(&run).read(1).unwrap().picture;
+    assert!((ratio(&there) - 33.0 / 21.0).abs() < 0.01);
+    let other = image::RgbImage::from_pixel(50, 40, image::Rgb([200, 30, 90]));
+    other.save(place.path("photos/a.png")).unwrap();
+    fs::remove_file(place.path("photos/b.png")).unwrap();
+    let mut images = SavedImages::of(&run);
+    let pictures: Vec<_> = (0..3)
+        .map(|index| images.read(index).unwrap().picture)
+        .collect();
+    let [remark] = images.remarks().try_into().unwrap();
+    for part in [
+        "of 3 photographs 1 gone and 1 others now",
+        "the first: photos/a.png",
+    ] {
+        assert!(remark.text.contains(part), "{}", remark.text);
+    }
+    assert_eq!(ratio(&pictures[1]), 1.0);
+    // The mean colour is that of the photograph.
+    let mean = |picture: &image::RgbImage| {
+        let sum: f64 = picture.as_raw().iter().map(|&byte| f64::from(byte)).sum();
+        sum / picture.as_raw().len() as f64
+    };
+    assert!((mean(&pictures[1]) - mean(&there)).abs() < 3.0);
+    assert!(
+        (ratio(&pictures[2]) - 1.0).abs() > 0.01,
+        "the third is there"
+    );
 }
