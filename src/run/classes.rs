@@ -13,7 +13,7 @@ use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::scores::{Meaning, ScoreKind, ScoresForm};
 use crate::settings::{Setting, Source};
-use crate::truth::{Known, Truth, Truths, no_folders};
+use crate::truth::{Known, Truth, TruthSource, Truths, no_folders};
 
 use super::input::Input;
 
@@ -119,6 +119,17 @@ pub fn class_names(
     })
 }
 
+/// Reads what says the true classes of the images, if they are asked for.
+///
+/// # Errors
+/// Returns an error if it cannot be read, or if the images lie in no folders.
+pub fn given_truth(options: &ClassOptions, input: &Input) -> Result<Option<Truth>> {
+    match (&options.truth, input) {
+        (Some(TruthSource::Folder), Input::Array(file, _)) => Err(no_folders(file)),
+        (source, _) => source.as_ref().map(Truth::open).transpose(),
+    }
+}
+
 /// The true classes of the images, if they are asked for.
 ///
 /// # Errors
@@ -129,17 +140,12 @@ pub fn truths(
     model: &HookedModel,
     labels: Option<&Labels>,
 ) -> Result<Truths> {
-    let Some(truth) = truth else {
-        return Ok(Truths::default());
-    };
     let known = Known {
         labels,
         count: model.classes(),
     };
-    match (&truth, input) {
-        (Truth::Folder, Input::Array(file, _)) => Err(no_folders(file)),
-        _ => truth.of(&input.paths(), known),
-    }
+    let truths = truth.map(|truth| truth.of(&input.paths(), known));
+    Ok(truths.transpose()?.unwrap_or_default())
 }
 
 /// What the scores mean, as it is stated.

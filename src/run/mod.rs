@@ -24,7 +24,7 @@ use crate::options::Options;
 use crate::remarks::Remarks;
 use crate::settings::Settings;
 use crate::spool::{self, Spool};
-use crate::truth::{self, Truth};
+use crate::truth;
 
 pub use key::{Ends, InWords, Key, KeyGroup};
 
@@ -56,12 +56,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         output.prepare(&mut to.files)?;
     }
     let given = classes::given_labels(&options.classes)?;
-    let truth = options
-        .classes
-        .truth
-        .as_ref()
-        .map(Truth::open)
-        .transpose()?;
+    let truth = classes::given_truth(&options.classes, &input)?;
 
     let network = commands::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
