@@ -58,8 +58,9 @@ pub fn shown_images(count: usize) -> Vec<usize> {
     (0..shown).map(|number| number * count / shown).collect()
 }
 
-/// The features of all places, by which the page compares them: unit vectors of their leading
-/// components, a byte each, from -127 to 127. Their cosine is off by less than 0.02.
+/// The features of all places, by which the page compares them: their leading components over their
+/// length in all channels, a byte each, from -127 to 127. The product of two follows the cosine of
+/// all channels (docs/method.md, "Similar places"); bytes change it by less than 0.02.
 #[derive(Debug, Serialize)]
 pub struct Features {
     /// Components.
@@ -83,28 +84,38 @@ impl Features {
         Features { d, h, w, bytes }
     }
 
-    /// Adds the components `[n,d,h,w]` of the next images.
+    /// Adds the components `[n,d,h,w]` and lengths `[n,1,h,w]` of the next images. Pooled places get
+    /// the length at which the components have the same part in it as on average.
     ///
     /// # Errors
     /// Returns an error if libtorch fails.
-    pub fn add(&mut self, components: &Tensor) -> Result<()> {
-        let pooled = components.f_adaptive_avg_pool2d([self.h, self.w])?;
-        let rows = pooled.permute([0, 2, 3, 1]).f_reshape([-1, self.d])?;
-        self.bytes.extend(unit_bytes(&rows)?);
+    pub fn add(&mut self, components: &Tensor, lengths: &Tensor) -> Result<()> {
+        let size = [self.h, self.w];
+        let rows = |tensor: &Tensor, d: i64| tensor.permute([0, 2, 3, 1]).f_reshape([-1, d]);
+        let known = |tensor: &Tensor| {
+            let squares = tensor.square();
+            squares.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)
+        };
+        let pooled = components.f_adaptive_avg_pool2d(size)?;
+        let all = lengths.square().f_adaptive_avg_pool2d(size)?;
+        let of_known = known(components)?.f_adaptive_avg_pool2d(size)?;
+        let part = (of_known / all.clamp_min(f64::MIN_POSITIVE)).clamp(1e-6, 1.0);
+        let lengths = (known(&pooled)? / part).sqrt();
+        self.bytes
+            .extend(unit_bytes(&rows(&pooled, self.d)?, &rows(&lengths, 1)?)?);
         Ok(())
     }
 }
 
-/// The rows `[n,d]` as unit vectors of bytes, -127 to 127 in two's complement. A row of zeros, the
-/// mean of all places, stays one: it is similar to nothing.
+/// The rows `[n,d]` over their lengths `[n,1]` as bytes, -127 to 127 in two's complement. A row of
+/// zeros, the mean of all places, stays one: it is similar to nothing.
 ///
 /// # Errors
 /// Returns an error if libtorch fails.
-pub fn unit_bytes(rows: &Tensor) -> Result<Vec<u8>> {
-    let length = rows
-        .f_norm_scalaropt_dim(2.0, [1i64].as_slice(), true)?
-        .clamp_min(f64::MIN_POSITIVE);
-    let bytes = (rows / length * 127.0).round().to_kind(Kind::Int8);
+pub fn unit_bytes(rows: &Tensor, lengths: &Tensor) -> Result<Vec<u8>> {
+    let lengths = lengths.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
+    let bytes = (rows / lengths * 127.0).round().clamp(-127.0, 127.0);
+    let bytes = bytes.to_kind(Kind::Int8);
     let bytes = Vec::<i8>::try_from(bytes.contiguous().view([-1]))?;
     Ok(bytes.into_iter().map(i8::cast_unsigned).collect())
 }
@@ -523,19 +534,36 @@ mod tests {
     #[test]
     fn photographs_share_the_bytes_of_a_page() {
         assert_eq!(photograph_area(1), 1600.0 * 1600.0);
-        assert_eq!(photograph_area(2000), 50_000.0);
-        assert_eq!(photograph_area(100_000), 50_000.0);
+        assert_eq!(photograph_area(2000).round(), 50_000.0);
+        assert_eq!(photograph_area(100_000).round(), 50_000.0);
     }
 
     #[test]
-    fn unit_vectors_keep_the_cosine() {
+    fn components_are_taken_over_the_length_in_all_channels() {
         let rows = Tensor::from_slice(&[3.0f32, 4.0, 0.0, 0.0, -2.0, 0.0]).reshape([3, 2]);
-        let bytes: Vec<i8> = unit_bytes(&rows)
-            .unwrap()
-            .into_iter()
-            .map(u8::cast_signed)
+        let lengths = Tensor::from_slice(&[10.0f32, 0.0, 2.0]).reshape([3, 1]);
+        let bytes = unit_bytes(&rows, &lengths).unwrap();
+        let bytes: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
+        assert_eq!(bytes, [38, 51, 0, 0, -127, 0]);
+    }
+
+    #[test]
+    fn pooled_places_keep_the_part_that_is_known() {
+        let mut features = Features {
+            d: 2,
+            h: 1,
+            w: 1,
+            bytes: Vec::new(),
+        };
+        let components = Tensor::from_slice(&[3.0f32, 3.0, 4.0, 4.0]).reshape([1, 2, 1, 2]);
+        let lengths = Tensor::from_slice(&[10.0f32, 10.0]).reshape([1, 1, 1, 2]);
+        features.add(&components, &lengths).unwrap();
+        let bytes: Vec<i8> = features
+            .bytes
+            .iter()
+            .map(|&byte| byte.cast_signed())
             .collect();
-        assert_eq!(bytes, [76, 102, 0, 0, -127, 0]);
+        assert_eq!(bytes, [38, 51]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // The features of all places of a run, and how similar they are to one of them.
 
-// Unit vectors of the leading components, a byte (-127 to 127) each: [image, row, column, d].
+// The leading components over the length in all channels, a byte (-127 to 127) each:
+// [image, row, column, d]. The product of two follows the cosine of all channels.
 class Places {
   constructor({ d, h, w }, base64) {
     Object.assign(this, { d, h, w });
@@ -15,7 +16,8 @@ class Places {
     return this.bytes.subarray(from, from + this.d);
   }
 
-  // The cosine similarity of each place of an image to a feature, row by row.
+  // The similarity of each place of an image to a feature, row by row. A place is like itself, but
+  // the product of its known components is not all of it.
   similarities(image, feature) {
     const { d, h, w, bytes } = this;
     const cosines = new Float32Array(h * w);
@@ -23,7 +25,7 @@ class Places {
     for (let place = 0; place < cosines.length; place++) {
       let product = 0;
       for (let at = 0; at < d; at++) product += bytes[from + at] * feature[at];
-      cosines[place] = product / (127 * 127);
+      cosines[place] = bytes.byteOffset + from === feature.byteOffset ? 1 : product / (127 * 127);
       from += d;
     }
     return cosines;

@@ -13,7 +13,7 @@ const VIEWS = ["both", "input", "map", "overlay"];
 const COMPONENTS = ["all", "red", "green", "blue", "saliency"];
 
 const START = {
-  view: "both", component: "all", opacity: 0.5, threshold: 0.5, search: "", sort: "run",
+  view: "both", component: "all", opacity: 0.5, threshold: 0.3, search: "", sort: "run",
   group: "none", only: "all", pin: null, selection: new Set(), open: -1,
 };
 // `hover` is pointed at until the pointer leaves; `pin` stays. Either is a point:

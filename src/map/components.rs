@@ -6,10 +6,11 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::pca::Axes;
-use crate::spool::Sequence;
+use crate::spool::{Sequence, Spool};
 
-/// Scores of the first components, 32 at most, of every place. Cosine similarity in them follows
-/// that in all channels (docs/method.md, "Similar places").
+/// Scores of the first components, 32 at most, of every place, and its length in all channels.
+/// Products of scores over both lengths follow the cosine similarity in all channels
+/// (docs/method.md, "Similar places").
 #[derive(Debug)]
 pub struct Components {
     /// The components; the first three have the signs of the features.
@@ -18,11 +19,14 @@ pub struct Components {
     signs: Tensor,
     /// `[N,d,h,w]` float32, with the signs of the decomposition.
     scores: Sequence,
+    /// Distance of each excitation from the mean, `[N,1,h,w]` float32.
+    lengths: Sequence,
 }
 
 impl Components {
-    /// Of the scores `[N,d,h,w]` along `axes`; the first components get `signs` `[k]`.
-    pub(super) fn new(mut axes: Axes, scores: Sequence, signs: Option<&Tensor>) -> Components {
+    /// Of the scores along `axes`; the first components get `signs` `[k]`.
+    pub(super) fn new(mut axes: Axes, of_places: Stored, signs: Option<&Tensor>) -> Components {
+        let Stored { scores, lengths } = of_places;
         let count = axes.components.size()[0];
         let all = Tensor::ones([count], (Kind::Float, axes.components.device()));
         if let Some(signs) = signs {
@@ -34,6 +38,7 @@ impl Components {
             axes,
             signs: all.reshape([1, -1, 1, 1]),
             scores,
+            lengths,
         }
     }
 
@@ -50,9 +55,48 @@ impl Components {
         Ok(self.scores.get(images)? * &self.signs)
     }
 
-    /// The scores `[n,d]` float32 of excitations `[n,C]` float64.
-    pub fn of_excitations(&self, excitations: &Tensor) -> Tensor {
-        let scores = (excitations - &self.axes.mean).matmul(&self.axes.components.tr());
-        scores.to_kind(Kind::Float)
+    /// The distances of the excitations of these images from the mean, `[n,1,h,w]` float32.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read back.
+    pub fn lengths(&self, images: Range<usize>) -> Result<Tensor> {
+        self.lengths.get(images)
+    }
+
+    /// The scores `[n,d]` float32 of excitations `[n,C]` float64, and their distances from the mean,
+    /// `[n,1]`.
+    pub fn of_excitations(&self, excitations: &Tensor) -> (Tensor, Tensor) {
+        let rows = excitations - &self.axes.mean;
+        let scores = rows.matmul(&self.axes.components.tr());
+        let lengths = rows.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
+        (scores.to_kind(Kind::Float), lengths.to_kind(Kind::Float))
+    }
+}
+
+/// The scores and lengths of all places so far.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    scores: Sequence,
+    lengths: Sequence,
+}
+
+impl Stored {
+    /// Adds the scores `[n,d,h,w]` of the next images along `axes`, and the lengths of their
+    /// excitation `[n,C,h,w]`.
+    ///
+    /// # Errors
+    /// Returns an error if the spool's file cannot be written.
+    pub(super) fn add(
+        &mut self,
+        spool: &Spool,
+        axes: &Axes,
+        scores: &Tensor,
+        excitation: &Tensor,
+    ) -> Result<()> {
+        self.scores.push(spool, scores)?;
+        let mean = axes.mean.reshape([1, -1, 1, 1]);
+        let rows = excitation.to_kind(Kind::Double) - mean;
+        let lengths = rows.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
+        self.lengths.push(spool, &lengths.to_kind(Kind::Float))
     }
 }

@@ -281,7 +281,7 @@ struct Scores {
     /// Groups of places, if they are asked for.
     groups: Option<Groups>,
     /// The leading components, `[N,d,h,w]` float32, if they are asked for and there are any.
-    kept: Option<Sequence>,
+    kept: Option<components::Stored>,
 }
 
 /// The scores of all excitations along `axes`, and what is asked for along `leading`.
@@ -324,7 +324,7 @@ fn scores(
         true => Some(Grouping::new(&to_group.rows()?, shape[0])?),
         false => None,
     };
-    let mut kept = Sequence::default();
+    let mut kept = components::Stored::default();
     let keeps = options.components && leading.components.size()[0] > 0;
     for images in chunks(excitation.len()) {
         let excitation = excitation.get(images)?;
@@ -333,7 +333,7 @@ fn scores(
             grouping.add(&components, &excitation)?;
         }
         if keeps {
-            kept.push(spool, &components)?;
+            kept.add(spool, leading, &components, &excitation)?;
         }
     }
     result.groups = grouping.map(Grouping::finish).transpose()?;

@@ -3,7 +3,8 @@
 use std::fs;
 
 use crate::common::browser::Browser;
-use crate::common::place::Place;
+use crate::common::place::{Place, tiny};
+use crate::common::{Npz, data};
 use serde_json::json;
 
 #[test]
@@ -44,7 +45,7 @@ fn the_page_works_in_a_browser() {
 
     // The slider moves all maps.
     browser.click("button[data-view=overlay]");
-    let opacity = "return getComputedStyle(document.querySelector('.card .map')).opacity";
+    let opacity = "return getComputedStyle(document.querySelector('.card .map .picture')).opacity";
     browser.script(
         "const s = document.getElementById('opacity'); s.value = 0.25; \
          s.dispatchEvent(new Event('input', {bubbles: true}))",
@@ -56,17 +57,17 @@ fn the_page_works_in_a_browser() {
     // One component alone, and saliency.
     browser.click("button[data-component=green]");
     browser.until(
-        "return getComputedStyle(document.querySelector('.card .map')).filter.includes('green')",
+        "return getComputedStyle(document.querySelector('.card .map .picture')).filter.includes('green')",
         &json!(true),
     );
-    let source = "return document.querySelector('.card .map').src";
+    let source = "return document.querySelector('.card .map .picture').src";
     let map = browser.script(source);
     browser.click("button[data-component=saliency]");
     assert_ne!(browser.script(source), map);
     browser.click("button[data-component=all]");
     browser.until(source, &map);
 
-    // The filter shows the images of one class.
+    // The search shows the images of one class.
     let top = |line: &'_ str| {
         let class = line.split(['\t', ':']).nth(1);
         class.unwrap().to_string()
@@ -74,23 +75,42 @@ fn the_page_works_in_a_browser() {
     let class = top(&lines);
     let of_class = lines.lines().filter(|line| top(line) == class).count();
     assert!(of_class < count, "the images are of one class: {lines}");
-    let choose = |index: &str| {
+    let search = |text: &str| {
         browser.script(&format!(
-            "const f = document.getElementById('filter'); f.selectedIndex = {index}; \
-             f.dispatchEvent(new Event('change', {{bubbles: true}}))"
+            "const s = document.getElementById('search'); s.value = {text:?}; \
+             s.dispatchEvent(new Event('input', {{bubbles: true}}))"
         ));
     };
-    let readable = class.replace('_', " ");
-    choose(&format!(
-        "[...f.options].findIndex(o => o.textContent.startsWith({:?}))",
-        format!("{readable} (")
-    ));
-    let visible = "return [...document.querySelectorAll('.card')].filter(c => !c.hidden).length";
-    browser.until(visible, &json!(of_class));
+    // Class names are searched, also with blanks; other classes of an image count as well.
+    let having = lines.lines().filter(|line| line.contains(&class)).count();
+    search(&class.replace('_', " "));
+    let visible = "return document.querySelectorAll('.card').length";
+    browser.until(visible, &json!(having));
     let shown = browser.script("return document.getElementById('shown').textContent");
-    assert_eq!(shown, format!("{of_class} of {count} images"));
-    choose("0");
+    let expected = match having == count {
+        true => format!("{count} images"),
+        false => format!("{having} of {count} images"),
+    };
+    assert_eq!(shown, expected);
+    search("x & <y>");
+    browser.until(visible, &json!(1));
+    search("");
     browser.until(visible, &json!(count));
+
+    // Groups have the name of the top class.
+    let choose = |select: &str, value: &str| {
+        browser.script(&format!(
+            "const s = document.getElementById({select:?}); s.value = {value:?}; \
+             s.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        ));
+    };
+    choose("group", "class");
+    let heading = format!("{} · {of_class} image", class.replace('_', " "));
+    browser.until(
+        &format!("return [...document.querySelectorAll('.heading')].some(h => h.textContent.startsWith({heading:?}))"),
+        &json!(true),
+    );
+    choose("group", "none");
 
     // A click opens an image, a key shows the next one, Escape closes it and restores the focus.
     browser.click(".card .open");
@@ -101,7 +121,7 @@ fn the_page_works_in_a_browser() {
     let title = "return document.getElementById('viewer-title').textContent";
     let first = browser.script(title);
     assert!(first.as_str().unwrap().contains("a.png"), "{first}");
-    browser.type_into("#viewer-close", "\u{e014}");
+    browser.type_into("#viewer-close", "\u{e00f}");
     browser.until(
         "return document.getElementById('viewer-title').textContent.includes('b.png')",
         &json!(true),
@@ -116,15 +136,157 @@ fn the_page_works_in_a_browser() {
         &json!(true),
     );
 
-    // The chart shows the value under the pointer.
-    browser.hover("#variance .u-over", 0.02);
-    let ratio = summary["variance_ratio"][0].as_f64().unwrap() * 100.0;
+    // The viewer zooms.
+    browser.script("document.querySelector('.card .open').click()");
+    browser.click("[aria-label='Zoom in']");
     browser.until(
-        &format!(
-            "const t = document.getElementById('variance-value').textContent; \
-             return [...t.matchAll(/[\\d.]+/g)].some(n => Math.abs(Number(n[0]) - {ratio}) < 0.06)"
-        ),
-        &json!(true),
+        "return getComputedStyle(document.querySelector('.stage .map .zoom')).transform",
+        &json!("matrix(1.5, 0, 0, 1.5, 0, 0)"),
+    );
+    browser.type_into("#viewer-close", "\u{e00c}");
+
+    // The variance figure says what the summary says.
+    let alt = browser.script("return document.querySelector('.run img').alt");
+    let first = format!(
+        "1: {:.0} %",
+        100.0 * summary["variance_ratio"][0].as_f64().unwrap()
+    );
+    assert!(alt.as_str().unwrap().contains(&first), "{alt}");
+}
+
+/// What the page shows of an image: for each place whether it is lit.
+const LIT: &str = "const canvas = document.querySelector(`.card[data-index='${image}'] .pane.map canvas`); \
+    if (canvas.hidden) return null; \
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height); \
+    return Array.from({ length: canvas.width * canvas.height }, (_, at) => data[4 * at + 3] < 100);";
+
+#[test]
+#[ignore = "needs chromedriver: make test-browser"]
+fn similar_places_light_up_as_computed_apart() {
+    let browser = Browser::start();
+    let place = Place::bare();
+    let similar = Npz::open(data("similar.npz"));
+    let numbers = |name: &str| Vec::<f32>::try_from(similar.tensor(name).view([-1])).unwrap();
+    let at: Vec<usize> = numbers("place").iter().map(|&at| at as usize).collect();
+    let size = similar.tensor("cosines").size();
+    let [count, height, width] = [0, 1, 2].map(|axis| size[axis] as usize);
+    let all = numbers("cosines");
+    let cosines: Vec<&[f32]> = all.chunks(height * width).collect();
+    let input = data("expected").join("tiny_mobilenet.npz");
+    place.succeed(&format!(
+        "--quiet {} --input {} --report page.html",
+        tiny("tiny_mobilenet_scripted"),
+        input.display()
+    ));
+    browser.open(&place.path("page.html"));
+    let middle = |index: usize, of: usize| (index as f64 + 0.5) / of as f64;
+    let pane = format!(".card[data-index='{}'] .pane.map", at[0]);
+    let spot = (middle(at[2], width), middle(at[1], height));
+    let lit = |image: usize| browser.script(&format!("const image = {image}; {LIT}"));
+    let expected = |image: usize, least: f64| {
+        let lit = cosines[image]
+            .iter()
+            .map(|&cosine| f64::from(cosine) >= least);
+        json!(lit.collect::<Vec<_>>())
+    };
+    let share = |image: usize| {
+        let lit = cosines[image].iter().filter(|&&cosine| cosine >= 0.5);
+        100.0 * lit.count() as f64 / (height * width) as f64
+    };
+
+    let threshold = |least: f64| {
+        browser.script(&format!(
+            "const t = document.getElementById('threshold'); t.value = {least}; \
+             t.dispatchEvent(new Event('input', {{bubbles: true}}))"
+        ));
+    };
+
+    // The pointer lights up the similar places of all images, and leaves them again.
+    assert_eq!(lit(0), json!(null));
+    threshold(0.5);
+    browser.hover(&pane, spot);
+    for image in 0..count {
+        browser.until(
+            &format!("const image = {image}; {LIT}"),
+            &expected(image, 0.5),
+        );
+    }
+    browser.hover("h1", (0.5, 0.5));
+    browser.until(&format!("const image = 0; {LIT}"), &json!(null));
+
+    // A click ranks the images by their share of the feature.
+    browser.click_at(&pane, spot);
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|&a, &b| share(b).total_cmp(&share(a)));
+    assert_ne!(
+        order,
+        (0..count).collect::<Vec<_>>(),
+        "the run's order would prove nothing"
+    );
+    browser.until(
+        "return [...document.querySelectorAll('.card')].map(c => Number(c.dataset.index))",
+        &json!(order),
+    );
+    for image in 0..count {
+        let text = browser.script(&format!(
+            "return document.querySelector(\".card[data-index='{image}'] .share-of\").textContent"
+        ));
+        let shown = format!("{} % of its places", share(image).round());
+        assert!(
+            text.as_str().unwrap().starts_with(&shown),
+            "{text}, not {shown}"
+        );
+    }
+
+    // The address restores the view, also in a new page; the keyboard moves the point.
+    let address = browser.script("return location.hash");
+    browser.script("location.hash = ''");
+    browser.until(&format!("const image = 0; {LIT}"), &json!(null));
+    browser.script(&format!("location.hash = {address}"));
+    for image in 0..count {
+        browser.until(
+            &format!("const image = {image}; {LIT}"),
+            &expected(image, 0.5),
+        );
+    }
+    threshold(0.25);
+    browser.until(&format!("const image = 2; {LIT}"), &expected(2, 0.25));
+    let pictures = format!(".card[data-index='{}'] .pictures", at[0]);
+    browser.type_into(&pictures, "\u{e014}");
+    let column = "return document.querySelector('.card .pane.map .cell:not([hidden])').style.left";
+    let right = 100.0 * (at[2] + 1) as f64 / width as f64;
+    browser.until(column, &json!(format!("{right}%")));
+
+    // A lasso around all images of the cluster map selects them.
+    browser.script("document.getElementById('clear').click()");
+    browser.click("#chart-toggle");
+    let around = [
+        (0.01, 0.01),
+        (0.99, 0.01),
+        (0.99, 0.99),
+        (0.01, 0.99),
+        (0.01, 0.02),
+    ];
+    browser.drag("#field", &around, true);
+    browser.until(
+        "return document.querySelectorAll('.card.selected').length",
+        &json!(count),
+    );
+    let copied = browser.script("return document.getElementById('copy').textContent");
+    assert_eq!(copied, format!("Copy {count} selected"));
+    // Around one of them, that one.
+    let mark = browser.script(
+        "const m = document.querySelector(\".mark[data-index='0']\"), f = m.parentElement.getBoundingClientRect(), \
+         b = m.getBoundingClientRect(); \
+         return [(b.left - f.left) / f.width, (b.top - f.top) / f.height, b.width / f.width]",
+    );
+    let [left, top, side] = [0, 1, 2].map(|index| mark[index].as_f64().unwrap());
+    let around = [(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.35)];
+    let around = around.map(|(x, y)| (left + x * side, top + y * side));
+    browser.drag("#field", &around, true);
+    browser.until(
+        "return [...document.querySelectorAll('.card.selected')].map(c => Number(c.dataset.index))",
+        &json!([0]),
     );
 }
 
@@ -139,7 +301,7 @@ fn small_and_large_pages_fit_a_phone_in_dark_mode() {
         let name = format!("many/a rather long name of a photograph number {index}.png");
         fs::copy(place.path("photos/a.png"), place.path(&name)).unwrap();
     }
-    for (input, count, pictures) in [("photos/a.png", 1, 0), ("many", 70, 140)] {
+    for (input, count, pictures) in [("photos/a.png", 1, 0), ("many", 70, 141)] {
         place.run(&format!("--quiet --input {input} --report page.html"));
         browser.open(&place.path("page.html"));
         browser.until(

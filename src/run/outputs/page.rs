@@ -154,7 +154,11 @@ impl Results {
             let d = components.count() as i64;
             let mut features = Features::new(shown.len(), [d, size[2], size[3]]);
             for &image in shown {
-                features.add(&components.of(image..image + 1)?)?;
+                let images = image..image + 1;
+                features.add(
+                    &components.of(images.clone())?,
+                    &components.lengths(images)?,
+                )?;
             }
             anyhow::Ok(features)
         });
@@ -182,7 +186,8 @@ impl Results {
             return Ok(None);
         };
         let features = self.maps.components.as_ref().map(|components| {
-            let bytes = unit_bytes(&components.of_excitations(&groups.means))?;
+            let (scores, lengths) = components.of_excitations(&groups.means);
+            let bytes = unit_bytes(&scores, &lengths)?;
             let bytes: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
             anyhow::Ok(
                 bytes

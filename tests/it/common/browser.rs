@@ -129,20 +129,40 @@ impl Browser {
         self.post(&path, json!({"text": text}));
     }
 
-    /// Moves the pointer to a part (0 to 1) of an element's width, at half its height.
-    pub fn hover(&self, selector: &str, part: f64) {
+    /// Moves the pointer along parts (0 to 1) of an element's width and height; with `pressed` its
+    /// button is down from the first to the last.
+    pub fn drag(&self, selector: &str, path: &[(f64, f64)], pressed: bool) {
         let element = self.element(selector);
-        let width = self.script(&format!(
+        let size = self.script(&format!(
             "const e = document.querySelector({selector:?}); e.scrollIntoView({{block: 'center'}}); \
-             return e.getBoundingClientRect().width"
+             const b = e.getBoundingClientRect(); return [b.width, b.height]"
         ));
         // From the element's middle.
-        let x = ((part - 0.5) * width.as_f64().unwrap()).round();
-        let moved = |x: f64| json!({"type": "pointerMove", "duration": 0, "x": x, "y": 0, "origin": {ELEMENT: element}});
+        let from_middle =
+            |part: f64, axis: usize| ((part - 0.5) * size[axis].as_f64().unwrap()).round();
+        let moves = path.iter().map(|&(x, y)| {
+            let (x, y) = (from_middle(x, 0), from_middle(y, 1));
+            json!({"type": "pointerMove", "duration": 0, "x": x, "y": y, "origin": {ELEMENT: element}})
+        });
+        let mut actions: Vec<Value> = moves.collect();
+        if pressed {
+            actions.insert(1, json!({"type": "pointerDown", "button": 0}));
+            actions.push(json!({"type": "pointerUp", "button": 0}));
+        }
         self.post(
             "actions",
-            json!({"actions": [{"type": "pointer", "id": "mouse", "actions": [moved(x - 3.0), moved(x)]}]}),
+            json!({"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]}),
         );
+    }
+
+    /// Points at a part of an element.
+    pub fn hover(&self, selector: &str, at: (f64, f64)) {
+        self.drag(selector, &[(at.0 / 2.0 + 0.25, at.1), at], false);
+    }
+
+    /// Clicks at a part of an element.
+    pub fn click_at(&self, selector: &str, at: (f64, f64)) {
+        self.drag(selector, &[at], true);
     }
 }
 
