@@ -14,9 +14,11 @@ use crate::error::usage;
 mod basis;
 mod npz;
 pub(crate) mod safetensors;
+mod stored;
 mod writer;
 
 pub use basis::{BasisOf, read_basis, write_basis};
+pub use stored::ArrayFile;
 pub use writer::ArrayWriter;
 
 /// The name of the array of preprocessed images.

@@ -1,15 +1,15 @@
 //! The top classes of an image, with their probabilities.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::error::usage;
+use crate::error::{Hint, usage, usage_hinted};
 use crate::labels::Labels;
 use crate::scores::ScoreKind;
 
 /// One class of one image.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Class {
     /// Index among the scores.
     pub id: usize,
@@ -38,6 +38,27 @@ pub fn no_class(class: impl std::fmt::Display, count: usize) -> anyhow::Error {
         "there is no class {class}; the network's classes are 0 to {}",
         count - 1
     ))
+}
+
+/// The class with that number or name. A number may be that of no class.
+///
+/// # Errors
+/// Returns a usage error if no class has the name, or if the names are not known.
+pub fn find_class(word: &str, labels: Option<&Labels>, count: usize) -> Result<usize> {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    match (word.parse(), labels) {
+        (Ok(class), _) => Ok(class),
+        _ if is_number => Err(no_class(word, count)),
+        (_, Some(labels)) => labels.find(word),
+        (_, None) => Err(usage_hinted(
+            format!(
+                "'{word}' is no class: the class names of this network are not known; give a number from 0 to {}",
+                count - 1
+            ),
+            Hint::Labels,
+        )),
+    }
 }
 
 /// The `top` most likely classes of every image, the likeliest first.

@@ -17,19 +17,20 @@ use crate::hooks::Precision;
 use crate::names::{escaped, in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
-    ClusterOptions, ComputeOptions, JsonTarget, ModelOptions, Options, OutputOptions,
-    SaliencyChoice,
+    ClusterOptions, CompareOptions, ComputeOptions, JsonTarget, ModelOptions, Options,
+    OutputOptions, SaliencyChoice,
 };
 use crate::output::same_place;
 
 /// Commands for the long help and the manual page.
-const EXAMPLES: [&str; 6] = [
+const EXAMPLES: [&str; 7] = [
     "prism './photos/*.jpg' --model efficientnet_lite0",
     "prism wolf.jpg coyote.jpg --model vgg16 --output-dir out",
     "prism photos/ --model ./my_network.pt --image-size 256",
     "prism photos/ --model resnet50 --saliency gradcam --target tabby",
     "prism layers --model resnet50",
     "prism photos/ --model resnet50 --cluster && prism som --labels imagenet",
+    "prism compare before.json after.json --fail-if 'top1_changed > 0.02'",
 ];
 
 /// The end of the short help, which leaves many options out.
@@ -68,6 +69,8 @@ enum CommandArgs {
     Layers(LayersArgs),
     /// Draw the cluster map of a file that --cluster wrote
     Som(ClusterOptions),
+    /// Compare two saved runs: changed classes, and how similar the features are
+    Compare(CompareOptions),
     /// List the networks known by name, and where their weights are
     Models,
     /// Print the completion script of a shell
@@ -99,6 +102,8 @@ pub enum Request {
     Layers(Box<(ModelOptions, ComputeOptions)>, Notices),
     /// The cluster map.
     Som(Box<ClusterOptions>),
+    /// Two runs side by side.
+    Compare(Box<CompareOptions>),
     /// The table of known networks.
     Models,
     /// This text.
@@ -127,6 +132,9 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::Labels => "--labels FILE names the classes",
         Hint::ImageNetLabels => "--labels imagenet names them",
         Hint::LabelsOrImageNet => "--labels FILE or --labels imagenet names them",
+        Hint::TruthFile => "--truth FILE.csv gives classes by path",
+        Hint::SavedRun => "prism --json RUN.json --save-arrays RUN.npz saves a run",
+        Hint::SavedArrays => "--arrays names it; prism compare has --arrays-a and --arrays-b",
         Hint::Output => "--output chooses",
         Hint::Scores => "--scores says what they are",
         Hint::ScoresAsTheyAre => "--scores none shows them as they are",
@@ -221,6 +229,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             som.command = command_line(&words);
             Request::Som(Box::new(som))
         }
+        Some(CommandArgs::Compare(compare)) => {
+            check_compare(&compare)?;
+            Request::Compare(Box::new(compare))
+        }
         Some(CommandArgs::Models) => Request::Models,
         Some(CommandArgs::Completions { shell }) => {
             Request::Text(completions::script(shell, Cli::command()))
@@ -270,6 +282,21 @@ fn check(options: &Options) -> Result<(), Usage> {
         return Err(Usage("--precision bf16 cannot be combined with --saliency, whose gradients are computed in f32".into()));
     }
     require_distinct_files(&options.output)
+}
+
+/// Refuses to write over one of the runs.
+fn check_compare(options: &CompareOptions) -> Result<(), Usage> {
+    let given = [&options.a, &options.b].into_iter();
+    let mut given = given.chain(&options.arrays_a).chain(&options.arrays_b);
+    match &options.json {
+        Some(JsonTarget::File(file)) if given.any(|input| same_place(input, file)) => {
+            let shown = file.display();
+            Err(Usage(format!(
+                "--json would write over {shown}, which is compared"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a mean or standard deviation of pixels from 0 to 255.

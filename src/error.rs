@@ -45,6 +45,12 @@ pub enum Hint {
     ImageNetLabels,
     /// Names for the classes, or ImageNet's.
     LabelsOrImageNet,
+    /// The true classes in a file.
+    TruthFile,
+    /// The summary and arrays of a run, as a run writes them.
+    SavedRun,
+    /// Where the arrays of a saved run are.
+    SavedArrays,
     /// Another output of the network.
     Output,
     /// What the class scores mean.

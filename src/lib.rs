@@ -21,12 +21,14 @@ pub mod labels;
 pub mod map;
 pub mod model;
 pub mod saliency;
+pub mod saved;
 pub mod scores;
 mod size;
 
 pub(crate) mod classes;
 pub(crate) mod cli;
 pub(crate) mod cluster;
+pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod error;
 mod heap;
@@ -42,6 +44,7 @@ pub(crate) mod spool;
 pub(crate) mod summary;
 pub(crate) mod temporary;
 mod threads;
+pub(crate) mod truth;
 
 pub use size::Size;
 
@@ -54,7 +57,7 @@ pub mod internals {
     pub use crate::error::{Usage, is_usage};
     pub use crate::heap::with_retained_heap;
     pub use crate::notices::say;
-    pub use crate::run::{print_layers, print_models, print_text, run, som};
+    pub use crate::run::{compare, print_layers, print_models, print_text, run, som};
     pub use crate::spool::Spool;
     pub use crate::temporary::clear_pending;
 }

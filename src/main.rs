@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let result = std::panic::catch_unwind(respond).unwrap_or_else(|_| Err(panicked()));
     match result {
         // Without libtorch's destructors, which take its operator tables apart: 0.1 s.
-        Ok(()) => signal_hook::low_level::exit(0),
+        Ok(status) => signal_hook::low_level::exit(status),
         Err(error) => {
             internals::say(&format!("error: {}", internals::line(&error)));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
@@ -23,10 +23,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the command line asks for.
-fn respond() -> anyhow::Result<()> {
+/// The exit status of a comparison of which a condition holds.
+const HOLDS: i32 = 3;
+
+/// Does what the command line asks for; returns the exit status.
+fn respond() -> anyhow::Result<i32> {
     let mut stdout = std::io::stdout();
     match internals::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
+        Request::Compare(options) => {
+            let holds = internals::compare(&options, &mut stdout)?;
+            return Ok(if holds { HOLDS } else { 0 });
+        }
         Request::Run(options) => internals::run(&options, &mut stdout),
         Request::Som(options) => internals::som(&options, &mut stdout),
         Request::Models => internals::print_models(&mut stdout),
@@ -35,6 +42,7 @@ fn respond() -> anyhow::Result<()> {
             internals::print_layers(&options.0, &options.1, notices, &mut stdout)
         }
     }
+    .map(|()| 0)
 }
 
 /// The reason and place of the last panic, and the calls that led to it. Most panics are

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use tch::Device;
 
 use crate::cluster::som::{LARGEST_GRID, SomOptions, grid_for};
+use crate::compare::Condition;
 use crate::error::{Hint, hinted, usage};
 use crate::figure::{COLUMNS, FigureFormat, MOST_IMAGES, Palette};
 use crate::hooks::{
@@ -23,6 +24,7 @@ use crate::notices::Notices;
 use crate::saliency::Method;
 use crate::scores::ScoreKind;
 use crate::size::Size;
+use crate::truth::TruthSource;
 use values::{PerChannel, whole};
 
 /// The longest side of an input, pixels. A longer one is a typing error rather than the
@@ -183,6 +185,14 @@ pub struct ClassOptions {
     #[arg(long, value_name = "FILE|imagenet")]
     pub labels: Option<PathBuf>,
 
+    /// True classes of the images
+    ///
+    /// The word folder, if each image lies in a folder with the name of its class; or a CSV file
+    /// with the path or file name of each image and its class. A class is given by its name or
+    /// number. The run then says how many top classes are right.
+    #[arg(long, value_name = "folder|FILE.csv", hide_short_help = true, value_parser = values::truth())]
+    pub truth: Option<TruthSource>,
+
     /// Number of classes named for each image
     #[arg(long, value_name = "K", default_value = "3", value_parser = whole(1, 4096))]
     pub top: usize,
@@ -300,7 +310,8 @@ pub struct OutputOptions {
 
     /// Save the numbers
     ///
-    /// Maps, features, variance ratios, class scores, input and saliency, as .npz or .safetensors.
+    /// Maps, features, leading components, variance ratios, class scores, input and saliency, as .npz
+    /// or .safetensors. With --json the run can be compared (prism compare).
     #[arg(long, value_name = "FILE")]
     pub save_arrays: Option<PathBuf>,
 
@@ -450,6 +461,45 @@ pub struct ClusterOptions {
     /// The whole command line, which the figure's file holds.
     #[arg(skip)]
     pub command: String,
+}
+
+/// A run of `prism compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareOptions {
+    /// Summary of a run, which --json wrote beside --save-arrays
+    #[arg(value_name = "A.json")]
+    pub a: PathBuf,
+
+    /// Summary of the run to compare with it
+    #[arg(value_name = "B.json")]
+    pub b: PathBuf,
+
+    /// Arrays of A, if they are not where its summary says
+    #[arg(long, value_name = "FILE")]
+    pub arrays_a: Option<PathBuf>,
+
+    /// Arrays of B, likewise
+    #[arg(long, value_name = "FILE")]
+    pub arrays_b: Option<PathBuf>,
+
+    /// End with status 3 if this holds; may be given several times
+    ///
+    /// A number, <, <=, > or >=, and a limit: 'top1_changed > 0.02' or 'cka_debiased < 0.9'. The
+    /// numbers are top1_changed, probability_change, accuracy_a, accuracy_b, accuracy_change, cka,
+    /// cka_debiased, images, only_a and only_b. A condition on a number that is not known is an
+    /// error.
+    #[arg(long, value_name = "CONDITION", value_parser = values::text(values::condition), allow_hyphen_values = true)]
+    pub fail_if: Vec<Condition>,
+
+    /// Also write the comparison as JSON
+    ///
+    /// The file - is standard output, in place of the table.
+    #[arg(long, value_name = "FILE", value_parser = values::json_target())]
+    pub json: Option<JsonTarget>,
+
+    /// Print nothing but errors on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 impl Options {

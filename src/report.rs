@@ -20,6 +20,7 @@ use tch::{Kind, Tensor};
 use crate::classes::Class;
 use crate::figure::{Palette, encode_jpeg};
 use crate::output::{Outputs, folder_of};
+use crate::truth::TrueClass;
 
 /// More images than this would make a page of over twenty megabytes.
 const MOST_EMBEDDED: usize = 64;
@@ -177,7 +178,7 @@ pub struct PageImage {
     /// Its top classes in each run.
     pub classes: Vec<Vec<Class>>,
     /// Its true class, if it is known.
-    pub truth: Option<Class>,
+    pub truth: Option<TrueClass>,
     /// Left, top and side of its picture on the cluster map, as parts of the map's side.
     pub at: Option<[f64; 3]>,
 }

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::classes::Class;
 use crate::run::Key;
 use crate::settings::Settings;
+use crate::truth::TrueClass;
 
 /// What a run did and found.
 #[derive(Debug, Serialize)]
@@ -53,6 +54,8 @@ pub struct NetworkSummary {
     pub network: String,
     /// Height and width of the images, pixels.
     pub input_size: [i64; 2],
+    /// First and last row and column, exclusive, that the features cover of it.
+    pub region: [[i64; 2]; 2],
     /// Number of classes.
     pub classes: usize,
     /// Where it ran: `cpu` or `cuda:N`.
@@ -81,6 +84,8 @@ pub struct ImageSummary<'a> {
     pub path: Cow<'a, str>,
     /// Its top classes.
     pub classes: &'a [Class],
+    /// Its true class, if it is known.
+    pub truth: Option<&'a TrueClass>,
 }
 
 impl Summary<'_> {

@@ -83,15 +83,15 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
 
 /// The header of a `.npy` file.
 #[derive(Deserialize)]
-struct Header {
+pub struct Header {
     /// The type: a text, or a list of named fields.
-    descr: serde_json::Value,
-    fortran_order: bool,
-    shape: Vec<usize>,
+    pub descr: serde_json::Value,
+    pub fortran_order: bool,
+    pub shape: Vec<usize>,
 }
 
 /// Reads the header and its length in bytes.
-fn read_header(mut reader: impl Read) -> Result<(usize, Header)> {
+pub fn read_header(mut reader: impl Read) -> Result<(usize, Header)> {
     let mut start = [0; 8];
     reader.read_exact(&mut start)?;
     ensure!(start.starts_with(MAGIC), "it has another signature");

@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::{ArrayFormat, PIECE, bytes_of, npz, safetensors};
 
 /// Reserved for the paths of the images.
-const FILES: &str = "files";
+pub(super) const FILES: &str = "files";
 /// Reserved by the safetensors format.
 const METADATA: &str = "__metadata__";
 

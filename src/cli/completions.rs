@@ -56,7 +56,7 @@ fn mended(shell: Shell, script: String) -> String {
 
 /// Whether there is no command; a command is the first word.
 const NEEDS_COMMAND: &str = r#"    set -l words (commandline -opc)
-    if contains -- "$words[2]" layers som models completions man help
+    if contains -- "$words[2]" layers som compare models completions man help
         echo $words[2]
         return 1
     end

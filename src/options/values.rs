@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 
 use super::{DeviceChoice, JsonTarget, LARGEST_SIDE};
+use crate::compare::{Condition, NUMBERS};
 use crate::error::Usage;
 use crate::hooks::OutputChoice;
 use crate::size::Size;
+use crate::truth::TruthSource;
 
 type Parsed<T> = Result<T, Usage>;
 
@@ -53,6 +55,32 @@ pub fn json_target() -> impl TypedValueParser<Value = JsonTarget> {
         Some("-") => JsonTarget::Stdout,
         _ => JsonTarget::File(file),
     })
+}
+
+/// A clap parser of the word `folder`, or of a CSV file.
+pub fn truth() -> impl TypedValueParser<Value = TruthSource> {
+    PathBufValueParser::new().try_map(|file| {
+        let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+        let known = ["csv", "tsv", "txt"];
+        match file.to_str() {
+            Some("folder") => Ok(TruthSource::Folder),
+            _ if known
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known)) =>
+            {
+                Ok(TruthSource::Csv(file))
+            }
+            _ => Err(Usage(
+                "the word folder, or a file whose name ends in .csv, .tsv or .txt, is expected"
+                    .into(),
+            )),
+        }
+    })
+}
+
+/// A comparison of a number of two runs with a limit.
+pub fn condition(text: &str) -> Parsed<Condition> {
+    Condition::parse(text, &NUMBERS)
 }
 
 fn expected<T>(value: Option<T>, what: &str) -> Parsed<T> {

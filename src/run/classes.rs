@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::classes::{class_name, no_class};
-use crate::error::{Hint, usage_hinted};
+use crate::classes::{class_name, find_class};
+use crate::error::Hint;
 use crate::hooks::HookedModel;
 use crate::labels::Labels;
 use crate::model::Network;
@@ -13,6 +13,9 @@ use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::scores::{Meaning, ScoreKind, ScoresForm};
 use crate::settings::{Setting, Source};
+use crate::truth::{Known, Truth, TruthSource, Truths, no_folders};
+
+use super::input::Input;
 
 /// The word that stands for ImageNet's names in place of a file.
 const IMAGENET: &str = "imagenet";
@@ -126,6 +129,35 @@ pub fn class_names(
     })
 }
 
+/// Reads what says the true classes of the images, if they are asked for.
+///
+/// # Errors
+/// Returns an error if it cannot be read, or if the images lie in no folders.
+pub fn given_truth(options: &ClassOptions, input: &Input) -> Result<Option<Truth>> {
+    match (&options.truth, input) {
+        (Some(TruthSource::Folder), Input::Array(file, _)) => Err(no_folders(file)),
+        (source, _) => source.as_ref().map(Truth::open).transpose(),
+    }
+}
+
+/// The true classes of the images, if they are asked for.
+///
+/// # Errors
+/// Returns an error if the network lacks a class, or if no image has one.
+pub fn truths(
+    truth: Option<Truth>,
+    input: &Input,
+    model: &HookedModel,
+    labels: Option<&Labels>,
+) -> Result<Truths> {
+    let known = Known {
+        labels,
+        count: model.classes(),
+    };
+    let truths = truth.map(|truth| truth.of(&input.paths(), known));
+    Ok(truths.transpose()?.unwrap_or_default())
+}
+
 /// What the scores mean, as it is stated.
 pub fn scores_setting(meaning: &Meaning, model: &HookedModel) -> Setting {
     let text = match (meaning.kind, model.evidence().form) {
@@ -185,22 +217,4 @@ pub fn choose_target(
         title: format!("{title}: {name}"),
         target: Some((class, name)),
     }))
-}
-
-/// The class with that number or name.
-fn find_class(target: &str, labels: Option<&Labels>, classes: usize) -> Result<usize> {
-    let digits = target.strip_prefix('-').unwrap_or(target);
-    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    match (target.parse(), labels) {
-        (Ok(class), _) => Ok(class),
-        _ if is_number => Err(no_class(target, classes)),
-        (_, Some(labels)) => labels.find(target),
-        (_, None) => Err(usage_hinted(
-            format!(
-                "target {target}: the class names of this network are not known; give a number from 0 to {}",
-                classes - 1
-            ),
-            Hint::Labels,
-        )),
-    }
 }

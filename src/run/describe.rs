@@ -3,7 +3,7 @@
 use tch::Device;
 
 use crate::arrays::BasisOf;
-use crate::hooks::{HookedModel, Layer, Rule, Upsampling};
+use crate::hooks::{HookedModel, Layer, Region, Rule, Upsampling};
 use crate::map::{FeatureFilter, MapOptions};
 use crate::options::{DeviceChoice, Options};
 use crate::summary::{LayerSummary, NetworkSummary};
@@ -14,6 +14,10 @@ pub fn network(name: &str, model: &HookedModel, rule: Rule) -> NetworkSummary {
     NetworkSummary {
         network: name.to_string(),
         input_size: [size.height, size.width],
+        region: {
+            let Region { rows, columns, .. } = model.region();
+            [rows, columns].map(|range| [range.start, range.end])
+        },
         classes: model.classes(),
         device: device_name(model.device()),
         rule: rule.to_string(),

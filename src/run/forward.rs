@@ -70,9 +70,11 @@ pub struct Photograph {
 }
 
 /// A photograph as JPEG, and its width and height.
-struct Jpeg {
-    bytes: Vec<u8>,
-    size: (u32, u32),
+pub struct Jpeg {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Width and height, pixels.
+    pub size: (u32, u32),
 }
 
 /// The number of images in a chunk: as many as the bound on the largest tensor allows,
@@ -176,9 +178,7 @@ impl Forwarded {
                 .collect::<Result<_>>()?;
             self.add(&pictures, &batch, model, options)?;
             for _ in &pictures {
-                let mut name = path.as_os_str().to_owned();
-                name.push(format!(":{}", self.paths.len()));
-                self.paths.push(name.into());
+                self.paths.push(Input::stored_name(path, self.paths.len()));
             }
             bar.inc(pictures.len() as u64);
         }
@@ -226,7 +226,7 @@ impl Forwarded {
 }
 
 /// The part of a picture that the features cover.
-fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
+pub fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
     let (width, height) = picture.dimensions();
     let scaled = |pixel: i64, of: i64, side: u32| {
         (pixel as f64 / of as f64 * f64::from(side)).round() as u32
@@ -239,15 +239,15 @@ fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
 }
 
 /// A decoded image.
-struct Decoded {
+pub struct Decoded {
     /// What the network sees.
-    input: RgbImage,
+    pub input: RgbImage,
     /// The same, larger, for the figure.
-    picture: RgbImage,
+    pub picture: RgbImage,
     /// The same for the page, if it is asked for.
-    photograph: Option<Jpeg>,
+    pub photograph: Option<Jpeg>,
     /// The image itself, without its colours.
-    pixels: Pixels,
+    pub pixels: Pixels,
 }
 
 /// Decodes the files of each chunk in parallel while `forward` works on the chunk before.
@@ -274,20 +274,27 @@ fn decode_ahead(
 }
 
 /// How images come to the network, and what is seen of them.
-struct Seen<'a> {
+pub struct Seen<'a> {
     /// Size of the network's input.
-    size: Size,
-    resize: Resize,
+    pub size: Size,
+    /// How images come to that size.
+    pub resize: Resize,
     /// The part that the features cover.
-    region: &'a Region,
-    square: bool,
-    is_grey: bool,
+    pub region: &'a Region,
+    /// Whether pictures have the shape of the network's input.
+    pub square: bool,
+    /// Whether the network takes grey images.
+    pub is_grey: bool,
     /// Pixels of the photographs for the page.
-    photographs: Option<f64>,
+    pub photographs: Option<f64>,
 }
 
 impl Seen<'_> {
-    fn decoded(&self, mut pixels: Pixels) -> Result<Decoded> {
+    /// A picture as the network sees it.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be resized.
+    pub fn decoded(&self, mut pixels: Pixels) -> Result<Decoded> {
         let image = std::mem::take(&mut pixels.rgb);
         let image = match self.is_grey {
             true => images::grey(image),
@@ -325,7 +332,7 @@ impl Seen<'_> {
     }
 
     /// The size at which an image of that size is drawn, with what the features do not cover.
-    fn shown(&self, image: Size) -> Size {
+    pub fn shown(&self, image: Size) -> Size {
         let shape = match self.square {
             true => self.size,
             false => self.resize.undistorted(image, self.size),

@@ -1,6 +1,6 @@
 //! Where the images of a run come from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tch::Tensor;
@@ -111,6 +111,26 @@ impl Input {
             Input::Files { .. } => None,
             Input::Array(_, tensor) => Some(tensor.size()[1]),
         }
+    }
+
+    /// The paths of its images.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Input::Files { paths, .. } => paths.clone(),
+            Input::Array(file, tensor) => {
+                let images = 0..tensor.size()[0] as usize;
+                images
+                    .map(|index| Input::stored_name(file, index))
+                    .collect()
+            }
+        }
+    }
+
+    /// The name of a stored image.
+    pub fn stored_name(file: &Path, index: usize) -> PathBuf {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(":{index}"));
+        name.into()
     }
 
     /// How its images become the input of a network with this preprocessing.

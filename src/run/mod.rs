@@ -3,6 +3,7 @@
 mod channels;
 mod classes;
 mod commands;
+mod compare;
 mod describe;
 mod fit;
 mod forward;
@@ -25,10 +26,13 @@ use crate::options::Options;
 use crate::remarks::Remarks;
 use crate::settings::Settings;
 use crate::spool::{self, Spool};
+use crate::truth;
 
 pub use key::{Ends, InWords, Key, KeyGroup};
 
 pub use commands::{print_layers, print_models, print_text, som};
+pub use compare::compare;
+pub(crate) use forward::{Decoded, Seen, seen_part};
 
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
@@ -54,6 +58,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         output.prepare(&mut to.files)?;
     }
     let given = classes::given_labels(&options.classes)?;
+    let truth = classes::given_truth(&options.classes, &input)?;
 
     let network = commands::load(&options.model, &options.compute, notices)?;
     clock.lap("loading");
@@ -70,6 +75,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     remarks.add_all(&preprocessing.remarks(model.entry()));
     let names = classes::class_names(&model, &network, given, options, &mut remarks)?;
     let labels = names.labels.as_ref();
+    let truths = classes::truths(truth, &input, &model, labels)?;
     let saliency = classes::choose_target(&mut model, labels, &options.saliency, &mut remarks)?;
     let name = network.name;
     drop(network.graph); // the model has its own copy
@@ -106,6 +112,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     clock.laps(&forwarded.times, "decoding");
     let odd = forwarded.oddities.remarks(options.input.white);
     remarks.add_all(&odd);
+    remarks.add_all(&truths.remarks);
 
     let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
     clock.lap("analysing");
@@ -114,6 +121,10 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     reading.remark.iter().for_each(|remark| remarks.add(remark));
     let top = options.classes.top as i64;
     let classes = top_classes(&maps.logits, reading.kind, labels, top)?;
+    let truths = truths.in_order(&forwarded.paths);
+    truth::right(&classes, &truths)
+        .iter()
+        .for_each(|remark| remarks.add(remark));
     let key = Key::of(&maps, &model, reading.kind, labels)?;
     let mut settings = Settings(preprocessing.settings());
     settings
@@ -136,6 +147,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         photographs: forwarded.photographs,
         input: forwarded.input,
         classes,
+        truths,
         key,
         maps,
         clock,

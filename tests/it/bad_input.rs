@@ -248,6 +248,26 @@ fn content(kind: &str) -> Option<Vec<u8>> {
         ("twice", _) => text(r#"{"cat": 0, "dog": 0}"#),
         ("gap", _) => text(r#"{"cat": 0, "dog": 5}"#),
         ("deep", _) => text(&"[".repeat(100_000)),
+        ("run", "json") => run()[0].clone(),
+        ("run", "npz") => run()[1].clone(),
+        ("alone", "json") => run()[2].clone(),
+        ("alone", "npz") => run()[3].clone(),
+        ("second", "json") => replaced(&run()[0], "run.npz", "second.npz"),
+        ("second", "npz") => run()[1].clone(),
+        ("bare", "json") => replaced(&run()[0], "run.npz", "run.txt"),
+        ("renamed", "json") => replaced(&run()[0], "photos/b.png", "photos/x.png"),
+        ("altered", "json") => replaced(&run()[0], "\"probability\": 0.", "\"probability\": 0.9"),
+        ("versioned", "json") => replaced(&run()[0], "\"upsampling\"", "\"upscaling\""),
+        ("trimmed", "npz") => without(&run()[1], "components.npy"),
+        ("unscored", "npz") => without(&run()[1], "probabilities.npy"),
+        ("rows", "csv") => text("path,class\nphotos/a.png,b\nphotos/b.png,c\n"),
+        ("odd", "csv") => text("path,class\nphotos/a.png,wolf\n"),
+        ("beyond", "csv") => text("a.png,10\n"),
+        ("below", "csv") => text("a.png,-1\n"),
+        ("twofold", "csv") => text("a.png,b\nphotos/a.png,c\n"),
+        ("foreign", "csv") => text("x.jpg,b\ny.jpg,c\n"),
+        ("semicolons", "csv") => text("class;file\nc;b.png\nb;a.png\n"),
+        ("columnless", "csv") => text("a.png,b\nb.png\n"),
         ("basis", _) => saved()[0].clone(),
         ("saved", _) => saved()[1].clone(),
         ("notfinite", _) => basis_with(f64::NAN, 3),
@@ -378,6 +398,42 @@ fn saved() -> &'static [Vec<u8>; 2] {
         place.run("--quiet --input photos --save-basis b.safetensors --save-arrays a.safetensors");
         ["b.safetensors", "a.safetensors"].map(|name| fs::read(place.path(name)).unwrap())
     })
+}
+
+/// Summary and arrays of a run of the three photographs, and of a run of one other.
+fn run() -> &'static [Vec<u8>; 4] {
+    static RUN: OnceLock<[Vec<u8>; 4]> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let place = Place::new();
+        fs::copy(place.path("photos/a.png"), place.path("alone.png")).unwrap();
+        for (name, images) in [("run", "photos"), ("alone", "alone.png")] {
+            place.run(&format!(
+                "--quiet --input {images} --json {name}.json --save-arrays {name}.npz"
+            ));
+        }
+        ["run.json", "run.npz", "alone.json", "alone.npz"]
+            .map(|name| fs::read(place.path(name)).unwrap())
+    })
+}
+
+/// The bytes of a text in which another text is replaced, at least once.
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let text = std::str::from_utf8(bytes).unwrap();
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to).into_bytes()
+}
+
+/// An archive without one of its files.
+fn without(bytes: &[u8], name: &str) -> Vec<u8> {
+    let mut from = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
+    let mut to = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for index in 0..from.len() {
+        let entry = from.by_index_raw(index).unwrap();
+        if entry.name() != name {
+            to.raw_copy_file(entry).unwrap();
+        }
+    }
+    to.finish().unwrap().into_inner()
 }
 
 /// The basis with another number at this place of the range of the maps.
@@ -986,6 +1042,85 @@ fn basis_files_are_checked() {
         MODELS,
         r#"
         data/networks/tiny_resnet_scripted.pt --basis basis.safetensors => 1: basis.safetensors | tiny_vgg_traced | tiny_resnet_scripted
+        "#,
+    );
+}
+
+#[test]
+fn true_classes_are_checked() {
+    check(
+        &format!("{OPTIONS} --labels"),
+        r#"
+        ten.txt --truth => 2: --truth
+        ten.txt --truth {rows.xml|rows} => 2: --truth | the word folder, or a file
+        ten.txt --truth none.csv => 1: none.csv | cannot be read
+        ten.txt --truth folder.csv => 1: folder.csv | cannot be read
+        ten.txt --truth empty.csv => 1: empty.csv | no row with an image
+        ten.txt --truth text.csv => 1: text.csv | line 1 has no path and class
+        ten.txt --truth {photo.csv=photo.png|noise.csv|latin1.csv=latin1.txt} => 1: .csv | not text in UTF-8
+        ten.txt --truth columnless.csv => 1: columnless.csv | line 2 has no path and class
+        ten.txt --truth odd.csv => 2: odd.csv | line 2 | there is no class 'wolf' | nearest
+        ten.txt --truth beyond.csv => 2: beyond.csv | line 1 | no class 10 | 0 to 9
+        ten.txt --truth below.csv => 2: below.csv | line 1 | no class -1
+        ten.txt --truth twofold.csv => 1: twofold.csv | photos/a.png has the class b in line 1 and c in line 2
+        ten.txt --truth foreign.csv => 1: foreign.csv | no class for any of the 1 images | photos/a.png | 'x.jpg'
+        ten.txt --truth endless.csv => 1: endless.csv | larger than 64 MiB
+        ten.txt --truth folder => 2: photos/a.png | its folder | no class 'photos'
+        ten.txt --truth {rows|semicolons}.csv => 0: top class equals the truth in
+        ten.txt --truth rows.csv --input photos/c.jpg => 0: warning: there is no true class of 1 of 2 images, the first: photos/c.jpg
+        "#,
+    );
+    check(
+        OPTIONS,
+        r#"
+        # Classes without names.
+        --truth folder => 2: photos/a.png | names of this network are not known | 0 to 9 | --labels
+        --truth rows.csv => 2: rows.csv | line 2 | names of this network are not known
+        "#,
+    );
+    check(
+        "--model data/networks/tiny_vgg_traced.pt --truth folder --input",
+        "plain.npz => 2: plain.npz | lie in no folder | --truth FILE.csv",
+    );
+}
+
+#[test]
+fn runs_that_are_compared_are_checked() {
+    check(
+        "compare",
+        r#"
+        run.json => 2: B.json
+        none.json run.json +run.npz => 1: none.json | cannot be read
+        run.json folder.json +run.npz => 1: folder.json
+        {empty|text|cut50_run}.json run.json +run.npz => 1: .json | no JSON | --json
+        archive.json=run.npz run.json +run.npz => 1: archive.json | --json wrote is expected
+        {words.json|number.json|numbers.json|deep.json} run.json +run.npz => 1: .json | --json
+        versioned.json run.json +run.npz => 1: versioned.json | another version | upsampling | run again
+        bare.json run.json +run.npz => 1: bare.json | saved no arrays | --save-arrays
+        endless.json run.json +run.npz => 1: endless.json | larger than 256 MiB
+        # The arrays.
+        run.json run.json => 1: run.json | run.npz | neither beside it | --arrays
+        run.json run.json +run.npz=text.txt => 1: run.npz | no .npz file
+        run.json run.json +run.npz={cut50|cut99}_run.npz => 1: run.npz | no .npz file, or cut short
+        run.json run.json +run.npz=plain.npz => 1: run.npz | no list of images
+        run.json run.json +run.npz=alone.npz => 1: run.npz | not of the run run.json | of 1 images, but the summary has 3
+        run.json run.json +run.npz=trimmed.npz => 1: run.npz | lack components | run again
+        run.json run.json +run.npz=unscored.npz => 1: run.npz | lack probabilities
+        renamed.json run.json +run.npz => 1: not of the run renamed.json | photos/b.png | photos/x.png
+        altered.json run.json +run.npz => 1: not of the run altered.json | probability
+        run.json run.json +run.npz --arrays-b none.npz => 1: none.npz | no such file
+        run.json run.json +run.npz --arrays-a run.txt => 2: run.txt | .npz or .safetensors
+        # The runs.
+        run.json alone.json +run.npz +alone.npz => 1: no image in common | photos/a.png | alone.png
+        run.json second.json +run.npz +second.npz => 0: too high with few places
+        run.json second.json +second.npz --arrays-a second.npz => 0
+        # Conditions and outputs.
+        run.json run.json --fail-if {top1_changed|top1_changed=0.1|cka>|cka>x|""} => 2: --fail-if | NAME > NUMBER
+        run.json run.json --fail-if top1>0 => 2: there is no number 'top1' | top1_changed | cka_debiased
+        run.json run.json +run.npz --fail-if accuracy_b<1 => 1: 'accuracy_b<1' cannot be checked | no true class
+        run.json run.json +run.npz --fail-if top1_changed>0 --fail-if cka<0.99 => 0
+        run.json run.json +run.npz --json run.json => 2: --json would write over run.json
+        run.json run.json +run.npz --json folder => 1: folder | it is a folder
         "#,
     );
 }

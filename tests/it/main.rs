@@ -9,6 +9,7 @@ mod cli;
 mod cli_classes;
 mod cli_outputs;
 mod cluster;
+mod compare;
 mod faults;
 mod heads;
 mod images;

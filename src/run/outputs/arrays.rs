@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 
 use super::{Destination, Output, Results};
@@ -32,6 +32,13 @@ impl Output for Arrays<'_> {
             ("probabilities", results.probabilities.size()),
             ("input", input),
         ];
+        if let Some(components) = &maps.components {
+            let [.., height, width] = maps.features.size()[..] else {
+                bail!("the features have no places");
+            };
+            let count = components.count() as i64;
+            layout.push(("components", vec![images, count, height, width]));
+        }
         layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
         if maps.leaves_out() {
             layout.push(("left_out", vec![images, height, width]));
@@ -63,6 +70,12 @@ impl Output for Arrays<'_> {
             let array = writer.array("input")?;
             for images in maps.chunks() {
                 array.write(&values(&results.input.get(images)?)?)?;
+            }
+            if let Some(components) = &maps.components {
+                let array = writer.array("components")?;
+                for images in maps.chunks() {
+                    array.write(&values(&components.of(images)?)?)?;
+                }
             }
             if let Some(saliency) = &maps.saliency {
                 writer.array("saliency")?.write(&values(saliency)?)?;

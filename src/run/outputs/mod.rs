@@ -35,6 +35,7 @@ use crate::settings::Settings;
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
+use crate::truth::TrueClass;
 
 use super::classes::Shown;
 use super::forward::Photograph;
@@ -137,6 +138,8 @@ pub struct Results {
     pub probabilities: Tensor,
     /// Top classes of each image.
     pub classes: Vec<Vec<Class>>,
+    /// The true class of each image, if it is known.
+    pub truths: Vec<Option<TrueClass>>,
     /// What the colours stand for, unless it is not asked for.
     pub key: Option<Key>,
     /// The maps.
@@ -258,7 +261,7 @@ impl Results {
 
     /// The summary of the run; `files` are the paths of the files written.
     fn summary(&self, files: Vec<String>, clock: &Stopwatch) -> Summary<'_> {
-        let images = self.paths.iter().zip(&self.classes);
+        let images = self.paths.iter().zip(&self.classes).zip(&self.truths);
         Summary {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
@@ -272,9 +275,10 @@ impl Results {
             key: self.key.as_ref(),
             remarks: self.remarks.lines(),
             images: images
-                .map(|(path, classes)| ImageSummary {
+                .map(|((path, classes), truth)| ImageSummary {
                     path: path.to_string_lossy(),
                     classes,
+                    truth: truth.as_ref(),
                 })
                 .collect(),
             files,

@@ -47,7 +47,7 @@ impl Output for Page<'_> {
                 PageImage {
                     path: path.to_string(),
                     classes: vec![results.classes[image].clone()],
-                    truth: None,
+                    truth: results.truths[image].clone(),
                     at: at.get(image).copied(),
                 },
                 &results.page_pictures(image)?,
