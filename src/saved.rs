@@ -169,6 +169,32 @@ impl SavedRun {
         self.array("components", images)
     }
 
+    /// The distances of these images' excitations from their mean, `[n,1,h,w]` float32.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read, or there are none.
+    pub fn lengths(&self, images: Range<usize>) -> Result<Tensor> {
+        self.array("lengths", images)
+    }
+
+    /// The leading components of the mean of each group of the key, `[g,d]` float32, and their
+    /// distances from the mean of all places, `[g,1]`; none if the run has no groups.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read.
+    pub fn groups(&self) -> Result<Option<(Tensor, Tensor)>> {
+        let count = |name: &str| self.arrays.shape(name).map(|shape| shape[0]);
+        let (Some(count), Some(other)) = (count("group_components"), count("group_lengths")) else {
+            return Ok(None);
+        };
+        ensure!(
+            count == other,
+            "there are {count} groups, but {other} lengths"
+        );
+        let scores = self.array("group_components", 0..count)?;
+        Ok(Some((scores, self.array("group_lengths", 0..count)?)))
+    }
+
     /// The map of an image, `[3,H,W]`, or `[4,H,W]` with saliency; NaN where pixels are left out.
     ///
     /// # Errors
@@ -389,10 +415,13 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
         "they have other variance ratios than the summary"
     );
     match arrays.shape("components") {
-        Some(&[n, d, h, w]) => ensure!(
-            n == images && d > 0 && [h, w] == grid,
-            "their components have the shape [{n}, {d}, {h}, {w}]"
-        ),
+        Some(&[n, d, h, w]) => {
+            ensure!(
+                n == images && d > 0 && [h, w] == grid,
+                "their components have the shape [{n}, {d}, {h}, {w}]"
+            );
+            expect("lengths", &|found| found == [images, 1, h, w])?;
+        }
         Some(other) => bail!("their components have the shape {other:?}"),
         None => {
             let all_equal = (0..images).try_fold(true, |equal, image| -> Result<bool> {

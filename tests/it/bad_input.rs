@@ -869,7 +869,7 @@ fn options_that_make_no_sense_are_refused() {
         --precision bf16 --saliency gradcam => 2: bf16 cannot be combined with --saliency
         # Classes.
         --saliency gradcam --target {10|-1|99999999999999999999} => 2: there is no class | 0 to 9
-        --saliency gradcam --target cat => 2: target cat | names | 0 to 9 | --labels FILE
+        --saliency gradcam --target cat => 2: 'cat' is no class | names | 0 to 9 | --labels FILE
         --saliency gradcam --labels synonyms.txt --target honey\x20be => 2: honey bee
         --saliency gradcam --labels synonyms.txt --target honey => 2: 'honey' | these contain it: honey bee
         --saliency gradcam --labels synonyms.txt --target fox => 2: 5 (fox) | 9 (fox, red fox, Vulpes)

@@ -75,6 +75,21 @@ fn components_are_saved_and_begin_with_the_features() {
         1e-5,
         "the first three",
     );
+    // The tiny network has no more channels than components, so they have all of the length.
+    let length = components
+        .square()
+        .sum_dim_intlist(1, true, Kind::Float)
+        .sqrt();
+    assert_near(&length, &npz.tensor("lengths"), 1e-3, "lengths");
+    let run = SavedRun::open(&place.path("run.json"), None).unwrap();
+    let (scores, lengths) = run.groups().unwrap().unwrap();
+    let groups = read(&place, "run.json")["key"]["groups"]
+        .as_array()
+        .unwrap()
+        .len() as i64;
+    assert_eq!(scores.size(), [groups, components.size()[1]]);
+    let length = scores.square().sum_dim_intlist(1, true, Kind::Float).sqrt();
+    assert_near(&length, &lengths, 1e-3, "lengths of groups");
     // Uncorrelated, and their variances are the ratios.
     let rows = rows(&place, "run", 1);
     let centred = &rows - rows.mean_dim([0i64].as_slice(), true, Kind::Double);
