@@ -18,7 +18,7 @@ use crate::names::{escaped, in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
     ClusterOptions, CompareOptions, ComputeOptions, JsonTarget, ModelOptions, Options,
-    OutputOptions, SaliencyChoice,
+    OutputOptions, ReportOptions, SaliencyChoice,
 };
 use crate::output::same_place;
 
@@ -71,6 +71,8 @@ enum CommandArgs {
     Som(ClusterOptions),
     /// Compare two saved runs: changed classes, likeness of features
     Compare(CompareOptions),
+    /// Make the page of a saved run
+    Report(ReportOptions),
     /// List the networks known by name, and where their weights are
     Models,
     /// Print the completion script of a shell
@@ -104,6 +106,8 @@ pub enum Request {
     Som(Box<ClusterOptions>),
     /// Two runs side by side.
     Compare(Box<CompareOptions>),
+    /// The page of a saved run.
+    Report(Box<ReportOptions>),
     /// The table of known networks.
     Models,
     /// This text.
@@ -233,6 +237,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage
             check_compare(&compare)?;
             Request::Compare(Box::new(compare))
         }
+        Some(CommandArgs::Report(report)) => {
+            check_report(&report)?;
+            Request::Report(Box::new(report))
+        }
         Some(CommandArgs::Models) => Request::Models,
         Some(CommandArgs::Completions { shell }) => {
             Request::Text(completions::script(shell, Cli::command()))
@@ -287,16 +295,37 @@ fn check(options: &Options) -> Result<(), Usage> {
 /// Refuses to write over one of the runs.
 fn check_compare(options: &CompareOptions) -> Result<(), Usage> {
     let given = [&options.a, &options.b].into_iter();
-    let mut given = given.chain(&options.arrays_a).chain(&options.arrays_b);
-    match &options.json {
-        Some(JsonTarget::File(file)) if given.any(|input| same_place(input, file)) => {
-            let shown = file.display();
-            Err(Usage(format!(
-                "--json would write over {shown}, which is compared"
-            )))
+    let given: Vec<_> = given
+        .chain(&options.arrays_a)
+        .chain(&options.arrays_b)
+        .collect();
+    let json = match &options.json {
+        Some(JsonTarget::File(file)) => Some(file),
+        _ => None,
+    };
+    for (flag, file) in [("--json", json), ("--report", options.report.as_ref())] {
+        let Some(file) = file else { continue };
+        let shown = file.display();
+        if given.iter().any(|input| same_place(input, file)) {
+            let text = format!("{flag} would write over {shown}, which is compared");
+            return Err(Usage(text));
         }
-        _ => Ok(()),
+        if flag == "--report" && json.is_some_and(|json| same_place(json, file)) {
+            return Err(Usage(format!("--json and --report both write {shown}")));
+        }
     }
+    Ok(())
+}
+
+/// Refuses to write over the run.
+fn check_report(options: &ReportOptions) -> Result<(), Usage> {
+    let mut given = [&options.run].into_iter().chain(&options.arrays);
+    if given.any(|input| same_place(input, &options.output)) {
+        let shown = options.output.display();
+        let text = format!("--output would write over {shown}, which is the run");
+        return Err(Usage(text));
+    }
+    Ok(())
 }
 
 /// Refuses a mean or standard deviation of pixels from 0 to 255.

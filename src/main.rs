@@ -35,6 +35,7 @@ fn respond() -> anyhow::Result<i32> {
             return Ok(if holds { HOLDS } else { 0 });
         }
         Request::Run(options) => internals::run(&options, &mut stdout),
+        Request::Report(options) => internals::report(&options),
         Request::Som(options) => internals::som(&options, &mut stdout),
         Request::Models => internals::print_models(&mut stdout),
         Request::Text(text) => internals::print_text(&text, &mut stdout),

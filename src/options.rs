@@ -497,6 +497,30 @@ pub struct CompareOptions {
     #[arg(long, value_name = "FILE", value_parser = values::json_target())]
     pub json: Option<JsonTarget>,
 
+    /// Also write a page with the maps of both runs side by side
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+
+    /// Print nothing but errors on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// A run of `prism report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportOptions {
+    /// Summary of a run, which --json wrote beside --save-arrays
+    #[arg(value_name = "RUN.json")]
+    pub run: PathBuf,
+
+    /// Arrays of the run, if they are not where its summary says
+    #[arg(long, value_name = "FILE")]
+    pub arrays: Option<PathBuf>,
+
+    /// The page
+    #[arg(short, long, value_name = "FILE.html", default_value = "page.html")]
+    pub output: PathBuf,
+
     /// Print nothing but errors on standard error
     #[arg(short, long)]
     pub quiet: bool,

@@ -84,6 +84,14 @@ impl Features {
         Features { d, h, w, bytes }
     }
 
+    /// How similarity is measured, in words.
+    pub fn in_words(&self) -> String {
+        format!(
+            "cosine of two places, less the mean of all, from {} components and the length of all channels",
+            self.d
+        )
+    }
+
     /// Adds the components `[n,d,h,w]` and lengths `[n,1,h,w]` of the next images. Pooled places get
     /// the length at which the components have the same part in it as on average.
     ///
@@ -210,7 +218,7 @@ impl Gallery {
     ///
     /// # Errors
     /// Returns an error if the folder of the pictures cannot be created.
-    pub fn new(file: &Path, paths: &[&str], outputs: &mut Outputs) -> Result<Gallery> {
+    pub fn new(file: &Path, paths: &[String], outputs: &mut Outputs) -> Result<Gallery> {
         let beside = if paths.len() > MOST_EMBEDDED {
             let mut name: OsString = file.file_stem().unwrap_or_default().into();
             name.push("_files");
@@ -277,11 +285,17 @@ impl Gallery {
         Ok(format!("{name}/{}", address(file.as_bytes())))
     }
 
-    /// The page as HTML; `all` is the number of images of the run.
+    /// The page as HTML; `all` is the number of images of the run, `found` what a comparison found.
     ///
     /// # Errors
     /// Returns an error if the features cannot be written, or belong to other images.
-    pub fn page(&self, runs: &[PageRun], all: usize, outputs: &mut Outputs) -> Result<String> {
+    pub fn page(
+        &self,
+        runs: &[PageRun],
+        all: usize,
+        found: &str,
+        outputs: &mut Outputs,
+    ) -> Result<String> {
         let features: Vec<Option<String>> = runs
             .iter()
             .map(|run| {
@@ -333,7 +347,7 @@ impl Gallery {
         Ok(format!(
             include_str!("../assets/report/page.html"),
             title = escaped(&title),
-            lead = lead,
+            lead = format_args!("{} {lead}", escaped(found)),
             style = STYLE,
             cards = self.cards,
             about = about(runs)?,
@@ -387,7 +401,13 @@ fn card(
          <span class=\"folder\">{folder}</span><span class=\"file\">{file}</span></button></p>\n"
     )?;
     if let Some(truth) = &image.truth {
-        let is_wrong = |classes: &Vec<Class>| classes.first().is_some_and(|top| top.id != truth.id);
+        // Two networks may number a class differently.
+        let is_one = image.classes.len() == 1;
+        let is_right = |top: &Class| match is_one {
+            true => top.id == truth.id,
+            false => top.name == truth.name,
+        };
+        let is_wrong = |classes: &Vec<Class>| classes.first().is_some_and(|top| !is_right(top));
         let (class, mark) = match image.classes.iter().any(is_wrong) {
             true => (" wrong", "wrong; true class: "),
             false => ("", "right; true class: "),
@@ -462,7 +482,7 @@ fn about(runs: &[PageRun]) -> Result<String> {
 }
 
 /// The longest folder, with its slash, in which all paths lie.
-fn shared_folder(paths: &[&str]) -> String {
+fn shared_folder(paths: &[String]) -> String {
     let folder = |path: &str| path.rfind('/').map_or(0, |slash| slash + 1);
     let mut shared = paths.first().map_or("", |first| &first[..folder(first)]);
     for path in paths {
@@ -525,10 +545,14 @@ mod tests {
 
     #[test]
     fn cards_leave_out_the_folder_of_all_images() {
-        assert_eq!(shared_folder(&["a/b/c.png", "a/b/d/e.png"]), "a/b/");
-        assert_eq!(shared_folder(&["a/b/c.png", "a/bc/d.png"]), "a/");
-        assert_eq!(shared_folder(&["/a.png", "b.png"]), "");
-        assert_eq!(shared_folder(&[]), "");
+        let shared = |paths: &[&str]| {
+            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            shared_folder(&paths)
+        };
+        assert_eq!(shared(&["a/b/c.png", "a/b/d/e.png"]), "a/b/");
+        assert_eq!(shared(&["a/b/c.png", "a/bc/d.png"]), "a/");
+        assert_eq!(shared(&["/a.png", "b.png"]), "");
+        assert_eq!(shared(&[]), "");
     }
 
     #[test]

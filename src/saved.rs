@@ -2,13 +2,14 @@
 
 mod photographs;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
 use serde::Deserialize;
 use serde_json::Value;
 use tch::Tensor;
@@ -16,10 +17,13 @@ use tch::Tensor;
 use crate::arrays::{ArrayFile, ArrayFormat};
 use crate::classes::Class;
 use crate::error::{Hint, hinted};
+use crate::figure::Palette;
 use crate::names::escaped_within;
+use crate::run::Key;
+use crate::scores::ScoreKind;
 use crate::truth::TrueClass;
 
-pub use photographs::{SavedImage, SavedImages};
+pub use photographs::SavedImages;
 
 /// The largest summary, in bytes; that of 10,000 images has 5 MB.
 const LARGEST_SUMMARY: u64 = 256 << 20;
@@ -48,7 +52,7 @@ pub struct SavedSummary {
     /// The guides.
     pub guides: Vec<SavedLayer>,
     /// What the network does not fix by itself.
-    pub settings: HashMap<String, SavedSetting>,
+    pub settings: BTreeMap<String, SavedSetting>,
     /// `product`, `bilateral`, `bilinear` or `none`.
     pub upsampling: String,
     /// Which colours were selected.
@@ -61,14 +65,54 @@ pub struct SavedSummary {
     pub variance_ratio: Vec<f64>,
     /// How well the colours keep the order of similarity of all channels.
     pub colour_correlation: Option<f64>,
-    /// What the colours stand for, as docs/json.md describes it.
-    pub key: Option<Value>,
+    /// What the colours stand for.
+    pub key: Option<Key>,
     /// What was assumed, and what limits the result.
     pub remarks: Vec<String>,
     /// The images, in the order of the arrays.
     pub images: Vec<SavedEntry>,
     /// The files that were written.
     pub files: Vec<String>,
+}
+
+impl SavedSummary {
+    /// The summary in JSON.
+    ///
+    /// # Errors
+    /// Returns an error if it is no summary.
+    pub fn of_json(value: Value) -> Result<SavedSummary> {
+        let mut summary: SavedSummary = serde_json::from_value(value)?;
+        let scores = summary.settings.get("scores");
+        let scores = scores.and_then(|setting| setting.value.as_str());
+        let kind = scores.and_then(|word| ScoreKind::from_str(word, false).ok());
+        if let Some((key, kind)) = summary.key.as_mut().zip(kind) {
+            key.kind = kind;
+        }
+        Ok(summary)
+    }
+
+    /// How components become colours.
+    pub fn palette(&self) -> Palette {
+        let word = self.palette.as_deref().unwrap_or_default();
+        Palette::from_str(word, false).unwrap_or_default()
+    }
+
+    /// Whether the maps are normalised last, as in TorchPRISM.
+    fn normalises_last(&self) -> bool {
+        let is_torchprism = self.rule == "torchprism" && self.upsampling == "none";
+        self.upsampling == "product" || is_torchprism
+    }
+
+    /// Whether pixels can be left out.
+    pub fn leaves_out(&self) -> bool {
+        matches!(self.colours.as_str(), "common" | "unique") && !self.normalises_last()
+    }
+
+    /// Whether the maps have blocks of one colour, which must not be smoothed.
+    pub fn is_in_blocks(&self) -> bool {
+        let is_quantised = self.colours != "every" && !self.normalises_last();
+        self.upsampling == "none" || is_quantised
+    }
 }
 
 /// A layer.
@@ -99,6 +143,9 @@ pub struct SavedEntry {
     /// Its true class, if it is known.
     #[serde(default)]
     pub truth: Option<TrueClass>,
+    /// The quantised colours that its features have; none in the summary of an earlier version.
+    #[serde(default)]
+    pub colours: Vec<u32>,
 }
 
 /// A run that was saved.
@@ -175,24 +222,6 @@ impl SavedRun {
     /// Returns an error if they cannot be read, or there are none.
     pub fn lengths(&self, images: Range<usize>) -> Result<Tensor> {
         self.array("lengths", images)
-    }
-
-    /// The leading components of the mean of each group of the key, `[g,d]` float32, and their
-    /// distances from the mean of all places, `[g,1]`; none if the run has no groups.
-    ///
-    /// # Errors
-    /// Returns an error if they cannot be read.
-    pub fn groups(&self) -> Result<Option<(Tensor, Tensor)>> {
-        let count = |name: &str| self.arrays.shape(name).map(|shape| shape[0]);
-        let (Some(count), Some(other)) = (count("group_components"), count("group_lengths")) else {
-            return Ok(None);
-        };
-        ensure!(
-            count == other,
-            "there are {count} groups, but {other} lengths"
-        );
-        let scores = self.array("group_components", 0..count)?;
-        Ok(Some((scores, self.array("group_lengths", 0..count)?)))
     }
 
     /// The map of an image, `[3,H,W]`, or `[4,H,W]` with saliency; NaN where pixels are left out.
@@ -278,7 +307,7 @@ fn read_summary(file: &Path) -> Result<SavedSummary> {
     if !is_run {
         return Err(hinted("it is no summary of a run", Hint::SavedRun));
     }
-    let summary: SavedSummary = serde_json::from_value(value).map_err(|error| {
+    let summary = SavedSummary::of_json(value).map_err(|error| {
         anyhow!("another version of prism wrote it, or it was changed: {error}; run again")
     })?;
     ensure!(!summary.images.is_empty(), "it has no images");

@@ -84,6 +84,8 @@ pub struct ImageSummary<'a> {
     pub path: Cow<'a, str>,
     /// Its top classes.
     pub classes: &'a [Class],
+    /// The quantised colours that its features have, by number.
+    pub colours: Vec<u32>,
     /// Its true class, if it is known.
     pub truth: Option<&'a TrueClass>,
 }

@@ -32,7 +32,10 @@ const readable = (name) => String(name ?? "").replaceAll("_", " ");
 const nameOf = (path) => path.slice(path.lastIndexOf("/") + 1);
 const folderOf = (path) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 const topOf = (image, run = 0) => image.classes[run]?.[0];
-const isWrong = (image) => Boolean(image.truth) && topOf(image)?.id !== image.truth.id;
+// Two networks may number a class differently.
+const isRight = (image, run) => runs.length > 1
+  ? topOf(image, run)?.name === image.truth.name : topOf(image, run)?.id === image.truth.id;
+const isWrong = (image) => Boolean(image.truth) && !runs.every((_, run) => isRight(image, run));
 const isChanged = (image) => runs.length > 1 && topOf(image, 0)?.name !== topOf(image, 1)?.name;
 
 function element(name, text, className) {
@@ -615,13 +618,14 @@ function topCard() {
 
 function legend() {
   const [run] = runs;
+  const sides = runs.length > 1 ? `Maps: A (${runs[0].network}), then B (${runs[1].network}). ` : "";
   if (state.view === "input") return "The images, as much of them as the network took.";
   if (state.component === "saliency") return `Saliency, ${run.saliency}, in place of the map.`;
   if (state.component === "all") {
     const line = hasSaliency ? " The line surrounds saliency above half of the largest." : "";
     return run.palette === "oklab"
       ? `First component from dark to light, second from blue to yellow, third from green to red.${line}`
-      : `First component in red, second in green, third in blue.${line}`;
+      : `${sides}First component in red, second in green, third in blue.${line}`;
   }
   const number = ["red", "green", "blue"].indexOf(state.component);
   const share = run.variance_ratio?.[number];

@@ -10,6 +10,26 @@ const MOST_LISTED: usize = 40;
 const LONGEST_PATH: usize = 48;
 const LONGEST_CLASS: usize = 28;
 
+impl Comparison {
+    /// What was found, as sentences.
+    pub fn in_short(&self) -> String {
+        let count = self.pairs.len();
+        let mut text = String::new();
+        if let Some(changed) = &self.changed {
+            let changed = changed.len();
+            text += &format!("The top class changed in {changed} of {count} images. ");
+        }
+        if let Some(cka) = self.cka.plain {
+            let debiased = self.cka.debiased.map(|cka| format!(" (debiased {cka:.3})"));
+            text += &format!(
+                "The linear CKA of the features is {cka:.3}{}.",
+                debiased.unwrap_or_default()
+            );
+        }
+        text
+    }
+}
+
 /// The comparison as a short table, and the images whose class changed.
 pub fn in_words(comparison: &Comparison) -> String {
     let [a, b] = &comparison.sides;

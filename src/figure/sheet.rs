@@ -37,6 +37,16 @@ pub enum Scaling {
     Blocks,
 }
 
+impl Scaling {
+    /// Of maps that have blocks of one colour, which must not be smoothed, or of others.
+    pub fn of(is_in_blocks: bool) -> Scaling {
+        match is_in_blocks {
+            true => Scaling::Blocks,
+            false => Scaling::Smooth,
+        }
+    }
+}
+
 /// A picture whose size is known before its pixels are there, which are asked for
 /// only while they are drawn.
 pub trait Picture: fmt::Debug {

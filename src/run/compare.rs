@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
+use super::again::write_page;
 use super::commands::{print_text, report_written};
 use crate::compare::{Comparison, in_words};
 use crate::notices::{Notices, say};
@@ -28,6 +29,13 @@ pub fn compare(options: &CompareOptions, stdout: &mut dyn Write) -> Result<bool>
     let b = SavedRun::open(&options.b, options.arrays_b.as_deref())?;
     let comparison = notices.during("comparing", || Comparison::of(&a, &b))?;
     let holding = comparison.fulfilled(&options.fail_if)?;
+    if let Some(file) = &options.report {
+        outputs.prepare(folder_of(file))?;
+        let (of_a, of_b) = comparison.pairs.iter().copied().unzip();
+        let sides = [(&a, of_a), (&b, of_b)];
+        let found = comparison.in_short();
+        write_page(file, &sides, &found, &mut outputs, notices, &mut remarks)?;
+    }
     let lines: Vec<String> = comparison.remarks.iter().map(Remark::line).collect();
     let mut printed = in_words(&comparison);
     if let Some(target) = &options.json {

@@ -1,7 +1,7 @@
 //! The key of the colours: groups of places, and the classes that their features speak for.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::classes::{Class, top_classes};
@@ -15,10 +15,10 @@ use crate::scores::ScoreKind;
 const CLASSES: i64 = 3;
 
 /// What the colours of a run stand for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Key {
     /// What the probabilities are.
-    #[serde(skip)]
+    #[serde(skip, default = "unknown")]
     pub kind: ScoreKind,
     /// Groups of places with similar features, the largest first.
     pub groups: Vec<KeyGroup>,
@@ -26,8 +26,12 @@ pub struct Key {
     pub components: Vec<Ends>,
 }
 
+fn unknown() -> ScoreKind {
+    ScoreKind::None
+}
+
 /// A group of places with similar features.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyGroup {
     /// The three components of its colour, each in [0, 1]: of its mean, or, quantised, of most of
     /// its places.
@@ -38,13 +42,14 @@ pub struct KeyGroup {
     pub share: f64,
     /// The leading components of its mean over the mean's length in all channels, if they were kept
     /// (docs/method.md, "Similar places").
+    #[serde(default)]
     pub feature: Option<Vec<f32>>,
     /// The classes that its mean excitation speaks for; none if that cannot be known.
     pub classes: Vec<Sign>,
 }
 
 /// The classes at both ends of a component.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ends {
     /// Where its colour is 0.
     pub low: Vec<Sign>,
@@ -53,7 +58,7 @@ pub struct Ends {
 }
 
 /// A class that an excitation speaks for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sign {
     /// The class, with what the network would say if every place had this excitation.
     #[serde(flatten)]
@@ -260,6 +265,7 @@ mod tests {
     #[test]
     fn a_group_has_the_name_of_a_class_only_if_it_speaks_for_one() {
         let group = |share, classes| KeyGroup {
+            feature: None,
             colour: [0.0; 3],
             left_out: false,
             share,

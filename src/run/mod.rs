@@ -1,5 +1,6 @@
 //! A run: images -> batch -> hooked network -> excitations -> features -> maps -> outputs.
 
+mod again;
 mod channels;
 mod classes;
 mod commands;
@@ -30,9 +31,10 @@ use crate::truth;
 
 pub use key::{Ends, InWords, Key, KeyGroup};
 
+pub use again::report;
 pub use commands::{print_layers, print_models, print_text, som};
 pub use compare::compare;
-pub(crate) use forward::{Decoded, Seen, seen_part};
+pub(crate) use forward::{Decoded, Jpeg, Seen, seen_part};
 
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};

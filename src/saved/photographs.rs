@@ -10,35 +10,17 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::SavedRun;
-use crate::classes::Class;
 use crate::convert::{Normalisation, stretched_picture, to_batch, to_picture};
 use crate::hooks::Region;
 use crate::images::{MAX_PIXELS, Resize, decode_with_white};
 use crate::remarks::Remark;
-use crate::run::{Decoded, Seen, seen_part};
+use crate::report::photograph;
+use crate::run::{Decoded, Jpeg, Seen, seen_part};
 use crate::size::Size;
-use crate::truth::TrueClass;
 
 /// The mean difference of normalised pixels above which a photograph is another one: 2 to 3 of 255
 /// grey levels, more than decoders differ by.
 const SAME: f64 = 0.05;
-
-/// An image of a saved run, with all that a page shows of it.
-#[derive(Debug)]
-pub struct SavedImage {
-    /// Its path, as the run was given it.
-    pub path: String,
-    /// What the network saw of the photograph, in its own shape.
-    pub picture: RgbImage,
-    /// The map, `[3,H,W]` in [0, 1]; `[4,H,W]` with saliency; NaN where pixels are left out.
-    pub map: Tensor,
-    /// The saliency, `[h,w]`, if the run had one.
-    pub saliency: Option<Tensor>,
-    /// Its top classes.
-    pub classes: Vec<Class>,
-    /// Its true class, if it is known.
-    pub truth: Option<TrueClass>,
-}
 
 /// The images of a saved run, read one by one.
 #[derive(Debug)]
@@ -50,6 +32,8 @@ pub struct SavedImages<'a> {
     resize: Option<Resize>,
     white: Option<u16>,
     normalisation: Normalisation,
+    /// The most pixels of a photograph on a page.
+    area: f64,
     /// How many photographs are gone, how many are others now, and the first of both.
     gone: usize,
     changed: usize,
@@ -57,8 +41,8 @@ pub struct SavedImages<'a> {
 }
 
 impl<'a> SavedImages<'a> {
-    /// The images of a run.
-    pub fn of(run: &'a SavedRun) -> SavedImages<'a> {
+    /// The images of a run, with at most `area` pixels each.
+    pub fn of(run: &'a SavedRun, area: f64) -> SavedImages<'a> {
         let summary = &run.summary;
         let value = |name: &str| summary.settings.get(name).map(|setting| &setting.value);
         let numbers = |name: &str, default: f64| {
@@ -97,26 +81,11 @@ impl<'a> SavedImages<'a> {
             normalisation: normalisation
                 .for_channels(channels)
                 .unwrap_or(normalisation),
+            area,
             gone: 0,
             changed: 0,
             first: None,
         }
-    }
-
-    /// The image of that index.
-    ///
-    /// # Errors
-    /// Returns an error if the arrays cannot be read.
-    pub fn read(&mut self, image: usize) -> Result<SavedImage> {
-        let entry = &self.run.summary.images[image];
-        Ok(SavedImage {
-            path: entry.path.clone(),
-            picture: self.picture(image)?,
-            map: self.run.map(image)?,
-            saliency: self.run.saliency(image)?,
-            classes: entry.classes.clone(),
-            truth: entry.truth.clone(),
-        })
     }
 
     /// What to say of the pictures of the images that were read.
@@ -136,17 +105,22 @@ impl<'a> SavedImages<'a> {
         ))]
     }
 
-    fn picture(&mut self, image: usize) -> Result<RgbImage> {
+    /// The photograph of an image as JPEG, and its width and height; if it is gone or another one
+    /// now, the stored input of the network.
+    ///
+    /// # Errors
+    /// Returns an error if the arrays cannot be read.
+    pub fn photograph(&mut self, image: usize) -> Result<(Vec<u8>, (u32, u32))> {
         let input = self.run.input(image)?;
         let Some(resize) = self.resize else {
             // The run had no photographs.
-            return Ok(seen_part(&stretched_picture(&input)?, &self.region));
+            return photograph(&seen_part(&stretched_picture(&input)?, &self.region));
         };
         let path = &self.run.summary.images[image].path;
-        let Some(photograph) = self.photograph(path) else {
+        let Some(file) = self.find(path) else {
             self.gone += 1;
             self.first.get_or_insert_with(|| path.clone());
-            return self.input_picture(&input);
+            return photograph(&self.input_picture(&input)?);
         };
         let seen = Seen {
             size: self.size,
@@ -154,23 +128,23 @@ impl<'a> SavedImages<'a> {
             region: &self.region,
             square: false,
             is_grey: self.run.channels() == 1,
-            photographs: None,
+            photographs: Some(self.area),
         };
-        let decoded = decode_with_white(&photograph, MAX_PIXELS, self.white);
-        match decoded.and_then(|pixels| seen.decoded(pixels)) {
-            Ok(decoded) if self.is_same(&decoded, &input) => {
-                Ok(seen_part(&decoded.picture, &self.region))
-            }
-            _ => {
+        let decoded = decode_with_white(&file, MAX_PIXELS, self.white);
+        let decoded = decoded.and_then(|pixels| seen.decoded(pixels));
+        let same = decoded.ok().filter(|decoded| self.is_same(decoded, &input));
+        match same.and_then(|decoded| decoded.photograph) {
+            Some(Jpeg { bytes, size }) => Ok((bytes, size)),
+            None => {
                 self.changed += 1;
                 self.first.get_or_insert_with(|| path.clone());
-                self.input_picture(&input)
+                photograph(&self.input_picture(&input)?)
             }
         }
     }
 
     /// Where a photograph is: as the run was given it, or from the folder of the summary.
-    fn photograph(&self, path: &str) -> Option<PathBuf> {
+    fn find(&self, path: &str) -> Option<PathBuf> {
         let folder = self.run.file.parent().unwrap_or(Path::new(""));
         let places = [PathBuf::from(path), folder.join(path)];
         places.into_iter().find(|place| place.is_file())

@@ -81,15 +81,13 @@ fn components_are_saved_and_begin_with_the_features() {
         .sum_dim_intlist(1, true, Kind::Float)
         .sqrt();
     assert_near(&length, &npz.tensor("lengths"), 1e-3, "lengths");
-    let run = SavedRun::open(&place.path("run.json"), None).unwrap();
-    let (scores, lengths) = run.groups().unwrap().unwrap();
-    let groups = read(&place, "run.json")["key"]["groups"]
-        .as_array()
-        .unwrap()
-        .len() as i64;
-    assert_eq!(scores.size(), [groups, components.size()[1]]);
-    let length = scores.square().sum_dim_intlist(1, true, Kind::Float).sqrt();
-    assert_near(&length, &lengths, 1e-3, "lengths of groups");
+    // The features of groups have the length 1 then.
+    let summary = read(&place, "run.json");
+    for group in summary["key"]["groups"].as_array().unwrap() {
+        let feature = group["feature"].as_array().unwrap().iter();
+        let square: f64 = feature.map(|part| part.as_f64().unwrap().powi(2)).sum();
+        assert!((square - 1.0).abs() < 1e-3, "{square}");
+    }
     // Uncorrelated, and their variances are the ratios.
     let rows = rows(&place, "run", 1);
     let centred = &rows - rows.mean_dim([0i64].as_slice(), true, Kind::Double);
@@ -366,49 +364,57 @@ fn a_saved_run_has_its_maps_and_its_photographs_again() {
         &place,
         "a",
         "tiny_vgg_traced",
-        "--input photos --exclusive --upsampling bilinear --saliency gradcam",
+        "--input photos --exclusive --upsampling bilinear --saliency gradcam --report a.html",
     );
     let npz = Npz::open(place.path("a.npz"));
     let run = SavedRun::open(&place.path("a.json"), None).unwrap();
     assert_eq!((run.count(), run.map_size()), (3, [64, 64]));
-    let mut images = SavedImages::of(&run);
     for index in 0..3 {
-        let image = images.read(index).unwrap();
         let at = index as i64;
+        let (map, saliency) = (run.map(index).unwrap(), run.saliency(index).unwrap());
         let left_out = npz.tensor("left_out").get(at).unsqueeze(0);
         assert_near(
-            &image.map.isnan().to_kind(Kind::Float).narrow(0, 0, 1),
+            &map.isnan().to_kind(Kind::Float).narrow(0, 0, 1),
             &left_out,
             0.0,
             "left out",
         );
         assert_near(
-            &image.map.nan_to_num(0.0, None, None).narrow(0, 0, 3),
+            &map.nan_to_num(0.0, None, None).narrow(0, 0, 3),
             &(npz.tensor("maps").get(at) * (-&left_out + 1.0)).narrow(0, 0, 3),
             0.0,
             "map",
         );
         assert_near(
-            &image.saliency.unwrap(),
+            &saliency.unwrap(),
             &npz.tensor("saliency").get(at).get(0),
             0.0,
             "saliency",
         );
     }
-    assert!(images.remarks().is_empty());
+
+    // The page is the same again, byte for byte.
+    let again = place.succeed("report a.json --output again.html");
+    assert!(!again.1.contains("photographs"), "{}", again.1);
+    let pages = ["a.html", "again.html"].map(|page| fs::read_to_string(place.path(page)).unwrap());
+    assert!(pages[0] == pages[1], "the page of the saved run differs");
 
     // Of 33x21 pixels; as the network saw it if the photograph is gone or another one.
     let ratio =
         |picture: &image::RgbImage| f64::from(picture.width()) / f64::from(picture.height());
-    let there = SavedImages::of(&run).read(1).unwrap().picture;
+    let picture = |images: &mut SavedImages<'_>, index: usize| {
+        let (jpeg, size) = images.photograph(index).unwrap();
+        let picture = image::load_from_memory(&jpeg).unwrap().to_rgb8();
+        assert_eq!(picture.dimensions(), size);
+        picture
+    };
+    let there = picture(&mut SavedImages::of(&run, 1e6), 1);
     assert!((ratio(&there) - 33.0 / 21.0).abs() < 0.01);
     let other = image::RgbImage::from_pixel(50, 40, image::Rgb([200, 30, 90]));
     other.save(place.path("photos/a.png")).unwrap();
     fs::remove_file(place.path("photos/b.png")).unwrap();
-    let mut images = SavedImages::of(&run);
-    let pictures: Vec<_> = (0..3)
-        .map(|index| images.read(index).unwrap().picture)
-        .collect();
+    let mut images = SavedImages::of(&run, 1e6);
+    let pictures: Vec<_> = (0..3).map(|index| picture(&mut images, index)).collect();
     let [remark] = images.remarks().try_into().unwrap();
     for part in [
         "of 3 photographs 1 gone and 1 others now",

@@ -39,11 +39,6 @@ impl Output for Arrays<'_> {
             let count = components.count() as i64;
             layout.push(("components", vec![images, count, height, width]));
             layout.push(("lengths", vec![images, 1, height, width]));
-            if let Some(groups) = &maps.groups {
-                let of_groups = groups.means.size()[0];
-                layout.push(("group_components", vec![of_groups, count]));
-                layout.push(("group_lengths", vec![of_groups, 1]));
-            }
         }
         layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
         if maps.leaves_out() {
@@ -85,11 +80,6 @@ impl Output for Arrays<'_> {
                 let array = writer.array("lengths")?;
                 for images in maps.chunks() {
                     array.write(&values(&components.lengths(images)?)?)?;
-                }
-                if let Some(groups) = &maps.groups {
-                    let (scores, lengths) = components.of_excitations(&groups.means);
-                    writer.array("group_components")?.write(&values(&scores)?)?;
-                    writer.array("group_lengths")?.write(&values(&lengths)?)?;
                 }
             }
             if let Some(saliency) = &maps.saliency {

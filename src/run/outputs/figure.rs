@@ -93,7 +93,7 @@ impl Figure<'_> {
     }
 
     fn column<'r>(&self, results: &'r Results, image: usize, name: &str) -> Result<Column<'r>> {
-        let (map, scaling) = (results.map(image)?, results.scaling());
+        let (map, scaling) = (results.map(image)?, results.look().scaling);
         let picture = results.picture(image);
         let mut panels = vec![
             Panel::new(picture, Scaling::Smooth),
@@ -139,7 +139,7 @@ fn colour_bar(results: &Results) -> Option<ColourBar> {
     let shown = results.saliency.as_ref()?;
     Some(ColourBar {
         title: format!("{}, one scale for all images", shown.title),
-        largest: three_digits(f64::from(results.most_salient(0))),
+        largest: three_digits(f64::from(results.look().scale.unwrap_or(0.0))),
     })
 }
 

@@ -24,7 +24,7 @@ impl Output for Json<'_> {
         if let JsonTarget::File(file) = self.0 {
             files.push(file.to_string_lossy().into_owned());
         }
-        let json = results.summary(files, &clock).to_json()?;
+        let json = results.summary(files, &clock)?.to_json()?;
         match self.0 {
             JsonTarget::File(file) => to.write(file, json.as_bytes()),
             JsonTarget::Stdout => {

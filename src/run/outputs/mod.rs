@@ -8,6 +8,7 @@ mod clusters;
 mod figure;
 mod json;
 mod lines;
+mod look;
 mod page;
 mod per_image;
 mod pictures;
@@ -23,8 +24,8 @@ use tch::Tensor;
 
 use crate::arrays::BasisOf;
 use crate::classes::Class;
-use crate::convert::{painted, ramp_picture, to_picture};
-use crate::figure::{About, Palette, Picture, Scaling, colormap, draw_contour, drawn_size};
+use crate::convert::painted;
+use crate::figure::{About, Palette, Picture, Scaling, drawn_size};
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
@@ -40,10 +41,11 @@ use crate::truth::TrueClass;
 use super::classes::Shown;
 use super::forward::Photograph;
 use super::key::Key;
-use pictures::{StoredPicture, map_picture, smoothed};
+use pictures::StoredPicture;
 
-/// The part of the largest saliency at which the line on the maps is drawn.
-const CONTOUR: f32 = 0.5;
+pub use look::Look;
+pub use page::{cluster_map, page_run, saved_rows};
+pub use pictures::file_stem;
 
 /// One kind of result.
 pub trait Output {
@@ -172,25 +174,24 @@ impl Results {
         Some(all.get(image as i64).get(0))
     }
 
-    /// The largest saliency on the scale of an image: its own, or with a target class that of
-    /// all images.
-    fn most_salient(&self, image: usize) -> f32 {
-        let Some(all) = &self.maps.saliency else {
-            return 0.0;
-        };
-        let on_scale = match self.target() {
-            Some(_) => all.shallow_clone(),
-            None => all.get(image as i64),
-        };
-        on_scale.max().double_value(&[]) as f32
-    }
-
     /// The picture of the saliency of an image on its scale, if there is one.
     fn saliency_picture(&self, image: usize) -> Result<Option<RgbImage>> {
-        let range = self.target().map(|_| [0.0, self.most_salient(image)]);
         let saliency = self.saliency_of(image);
-        let picture = saliency.map(|saliency| ramp_picture(&saliency, range, colormap::magma));
-        picture.transpose()
+        saliency
+            .map(|saliency| self.look().saliency(&saliency))
+            .transpose()
+    }
+
+    /// What all pictures have in common.
+    fn look(&self) -> Look {
+        let saliency = self.maps.saliency.as_ref();
+        let of_all = saliency.filter(|_| self.target().is_some());
+        Look {
+            palette: self.palette,
+            scaling: Scaling::of(self.maps.is_in_blocks()),
+            leaves_out: self.maps.leaves_out(),
+            scale: of_all.map(|all| all.max().double_value(&[]) as f32),
+        }
     }
 
     /// The class whose saliency is shown in all images, and its name.
@@ -207,25 +208,11 @@ impl Results {
         })
     }
 
-    /// The picture of a map: at its own size, or at that of the image if marks are drawn on it:
-    /// hatches where it is left out, and a line around what is salient.
+    /// The picture of a map: at its own size, or at that of the image if marks are drawn on it.
     fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
-        if !self.maps.leaves_out() && self.saliency.is_none() {
-            return to_picture(&painted(map, self.palette)?);
-        }
-        self.map_picture_at(map, image, self.drawn_size(image))
-    }
-
-    /// The picture of a map with its marks, of that size (width, height).
-    fn map_picture_at(&self, map: &Tensor, image: usize, size: (u32, u32)) -> Result<RgbImage> {
-        let colours = self.colours(map)?.narrow(0, 0, 3);
-        let most = self.most_salient(image);
-        let mut picture = map_picture(&colours, size, self.scaling())?;
-        if let Some(saliency) = self.saliency_of(image).filter(|_| most > 0.0) {
-            let values = smoothed(&(saliency / f64::from(most)), size)?;
-            draw_contour(&mut picture, &values, CONTOUR);
-        }
-        Ok(picture)
+        let saliency = self.saliency_of(image);
+        self.look()
+            .map(map, saliency.as_ref(), self.drawn_size(image))
     }
 
     /// Width and height at which an image is drawn in the figures.
@@ -251,18 +238,12 @@ impl Results {
         StoredPicture(&self.pictures[image])
     }
 
-    /// How maps are enlarged: maps that keep the features' resolution show their pixels.
-    fn scaling(&self) -> Scaling {
-        match self.maps.is_in_blocks() {
-            true => Scaling::Blocks,
-            false => Scaling::Smooth,
-        }
-    }
-
     /// The summary of the run; `files` are the paths of the files written.
-    fn summary(&self, files: Vec<String>, clock: &Stopwatch) -> Summary<'_> {
+    fn summary(&self, files: Vec<String>, clock: &Stopwatch) -> Result<Summary<'_>> {
+        let colours = self.maps.colours()?;
+        let colours = colours.iter().map(|colours| colours.codes().collect());
         let images = self.paths.iter().zip(&self.classes).zip(&self.truths);
-        Summary {
+        Ok(Summary {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
             settings: &self.settings,
@@ -275,15 +256,17 @@ impl Results {
             key: self.key.as_ref(),
             remarks: self.remarks.lines(),
             images: images
-                .map(|((path, classes), truth)| ImageSummary {
+                .zip(colours)
+                .map(|(((path, classes), truth), colours)| ImageSummary {
                     path: path.to_string_lossy(),
+                    colours,
                     classes,
                     truth: truth.as_ref(),
                 })
                 .collect(),
             files,
             seconds: clock.stages().to_vec(),
-        }
+        })
     }
 }
 

@@ -2,25 +2,22 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use tch::Tensor;
+use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::clusters::rows;
-use super::pictures::{file_stem, smoothed};
+use super::pictures::file_stem;
 use super::{Destination, Output, Results};
 use crate::cluster::Row;
 use crate::cluster::som::{SomOptions, grid_for, train};
-use crate::convert::ramp_picture;
-use crate::figure::{About, FigureFormat, Palette, colormap, draw_variance};
+use crate::figure::{About, FigureFormat, Palette, draw_variance};
 use crate::output::{Outputs, folder_of};
 use crate::report::{
     Features, Gallery, PageGroup, PageImage, PageKey, PagePictures, PageRun, photograph,
-    photograph_area, shown_images,
+    shown_images,
 };
 use crate::run::Ends;
-
-/// The longer side of the picture of a saliency, pixels.
-const SALIENCY_SIDE: f64 = 224.0;
+use crate::saved::SavedSummary;
 
 /// The page with that path.
 pub struct Page<'a>(pub &'a Path);
@@ -31,21 +28,20 @@ impl Output for Page<'_> {
     }
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let shown = shown_images(results.maps.len());
-        let count = shown.len();
-        let at = placed(&rows(results)?)?;
+        let all = results.maps.len();
+        let shown = shown_images(all);
+        let at = cluster_map(&rows(results)?)?;
         let paths = shown
             .iter()
             .map(|&image| results.paths[image].to_string_lossy());
-        let paths: Vec<_> = paths.collect();
-        let borrowed: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
-        let mut gallery = Gallery::new(self.0, &borrowed, &mut to.files)?;
-        let bar = results.notices.bar(count, "drawing the page");
+        let paths: Vec<String> = paths.map(String::from).collect();
+        let mut gallery = Gallery::new(self.0, &paths, &mut to.files)?;
+        let bar = results.notices.bar(shown.len(), "drawing the page");
         for (&image, path) in shown.iter().zip(&paths) {
             gallery.add(
-                &file_stem(image, results.maps.len(), &results.paths[image]),
+                &file_stem(image, all, &results.paths[image]),
                 PageImage {
-                    path: path.to_string(),
+                    path: path.clone(),
                     classes: vec![results.classes[image].clone()],
                     truth: results.truths[image].clone(),
                     at: at.get(image).copied(),
@@ -55,44 +51,12 @@ impl Output for Page<'_> {
             )?;
             bar.inc(1);
         }
-        let run = results.page_run(&shown)?;
-        let page = gallery.page(&[run], results.maps.len(), &mut to.files)?;
+        let summary = results.summary(Vec::new(), &results.clock)?;
+        let summary = SavedSummary::of_json(serde_json::to_value(summary)?)?;
+        let run = page_run(&summary, results.page_features(&shown)?)?;
+        let page = gallery.page(&[run], all, "", &mut to.files)?;
         to.write(self.0, page.as_bytes())
     }
-}
-
-/// Left, top and side of the picture of each image on the cluster map, as parts of the map's side;
-/// none of a single image.
-fn placed(rows: &[Row]) -> Result<Vec<[f64; 3]>> {
-    if rows.len() < 2 {
-        return Ok(Vec::new());
-    }
-    let options = SomOptions {
-        grid: grid_for(rows.len()),
-        ..SomOptions::default()
-    };
-    let units = train(rows, &options)?.units;
-    let unit_side = 1.0 / options.grid as f64;
-    let place = |image: usize| {
-        let (row, column) = units[image];
-        // Images of one unit share its square.
-        let beside = units
-            .iter()
-            .enumerate()
-            .filter(|(_, unit)| **unit == units[image]);
-        let beside: Vec<usize> = beside.map(|(image, _)| image).collect();
-        let number = beside.iter().take_while(|&&other| other < image).count();
-        let across = (beside.len() as f64).sqrt().ceil();
-        let cell = unit_side / across;
-        let (down, right) = (number / across as usize, number % across as usize);
-        // A single image leaves a margin, so that it is not much larger than others.
-        let side = if beside.len() == 1 { 0.7 * cell } else { cell };
-        let from = |unit: usize, place: usize| {
-            unit as f64 * unit_side + place as f64 * cell + (cell - side) / 2.0
-        };
-        [from(column, right), from(row, down), side]
-    };
-    Ok((0..rows.len()).map(place).collect())
 }
 
 impl Results {
@@ -105,89 +69,90 @@ impl Results {
             }
             None => photograph(&self.picture(image).load()?)?,
         };
-        let map = self.map(image)?;
-        // Marks need more pixels than the map has.
-        let map = match self.maps.leaves_out() || self.saliency.is_some() {
-            true => self.map_picture_at(&map, image, self.page_size(image))?,
-            false => self.map_picture(&map, image)?,
-        };
+        let (map, saliency) = (self.map(image)?, self.saliency_of(image));
+        let drawn = self.drawn_size(image);
+        let pictures = self
+            .look()
+            .on_page(&map, saliency.as_ref(), drawn, self.maps.len())?;
         Ok(PagePictures {
             photograph,
             size,
-            maps: vec![(map, self.smooth_saliency(image)?)],
+            maps: vec![pictures],
         })
     }
 
-    /// Width and height at which the map of an image is drawn on a page: as in figures, or as its
-    /// photograph if that is smaller.
-    fn page_size(&self, image: usize) -> (u32, u32) {
-        let (width, height) = self.drawn_size(image);
-        let area = photograph_area(self.maps.len());
-        let factor = (area / (f64::from(width) * f64::from(height)))
-            .sqrt()
-            .min(1.0);
-        let side = |side: u32| ((f64::from(side) * factor).round() as u32).max(1);
-        (side(width), side(height))
-    }
-
-    /// The saliency of an image, enlarged as smoothly as it is drawn in figures.
-    fn smooth_saliency(&self, image: usize) -> Result<Option<image::RgbImage>> {
-        let Some(saliency) = self.saliency_of(image) else {
+    /// The features of these images on a page.
+    fn page_features(&self, shown: &[usize]) -> Result<Option<Features>> {
+        let Some(components) = &self.maps.components else {
             return Ok(None);
         };
-        let (width, height) = self.drawn_size(image);
-        let factor = SALIENCY_SIDE / f64::from(width.max(height));
-        let side = |side: u32| ((f64::from(side) * factor).round() as u32).max(1);
-        let (width, height) = (side(width), side(height));
-        let most = self.most_salient(image);
-        let values = smoothed(&saliency, (width, height))?;
-        let values = Tensor::from_slice(&values).reshape([i64::from(height), i64::from(width)]);
-        let range = [0.0, if most > 0.0 { most } else { 1.0 }];
-        ramp_picture(&values, Some(range), colormap::magma).map(Some)
+        let size = self.maps.features.size();
+        let shape = [components.count() as i64, size[2], size[3]];
+        let mut features = Features::new(shown.len(), shape);
+        for &image in shown {
+            let images = image..image + 1;
+            features.add(
+                &components.of(images.clone())?,
+                &components.lengths(images)?,
+            )?;
+        }
+        Ok(Some(features))
     }
+}
 
-    /// The run on its page, with these images.
-    fn page_run(&self, shown: &[usize]) -> Result<PageRun> {
-        let components = self.maps.components.as_ref();
-        let features = components.map(|components| {
-            let size = self.maps.features.size();
-            let d = components.count() as i64;
-            let mut features = Features::new(shown.len(), [d, size[2], size[3]]);
-            for &image in shown {
-                let images = image..image + 1;
-                features.add(
-                    &components.of(images.clone())?,
-                    &components.lengths(images)?,
-                )?;
-            }
-            anyhow::Ok(features)
-        });
-        let about = About::new(String::new(), "");
-        let ratios = &self.maps.variance_ratio;
-        let chart = match ratios.is_empty() {
-            true => None,
-            false => Some(draw_variance(ratios, self.palette, &about, FigureFormat::Svg)?),
-        };
-        Ok(PageRun {
-            network: self.network.network.clone(),
-            saliency: self.saliency.as_ref().map(|shown| shown.title.clone()),
-            palette: self.palette,
-            variance_ratio: ratios.clone(),
-            key: self.page_key()?,
-            features: features.transpose()?,
-            facts: self.facts(),
-            chart,
-            is_in_blocks: self.maps.is_in_blocks(),
-        })
+/// Left, top and side of the picture of each image on the cluster map, as parts of the map's side;
+/// none of a single image.
+///
+/// # Errors
+/// Returns an error if the rows have unequally many features.
+pub fn cluster_map(rows: &[Row]) -> Result<Vec<[f64; 3]>> {
+    if rows.len() < 2 || rows.iter().any(|row| row.features.is_empty()) {
+        return Ok(Vec::new());
     }
-
-    fn page_key(&self) -> Result<Option<PageKey>> {
-        let Some(key) = &self.key else {
-            return Ok(None);
+    let options = SomOptions {
+        grid: grid_for(rows.len()),
+        ..SomOptions::default()
+    };
+    let units = train(rows, &options)?.units;
+    let mut members = vec![Vec::new(); options.grid * options.grid];
+    for (image, (row, column)) in units.iter().enumerate() {
+        members[row * options.grid + column].push(image);
+    }
+    let unit_side = 1.0 / options.grid as f64;
+    let mut places = vec![[0.0; 3]; rows.len()];
+    for (unit, images) in members.iter().enumerate() {
+        // Images of one unit share its square. A single one leaves a margin, so that it is not much
+        // larger than others.
+        let across = (images.len() as f64).sqrt().ceil() as usize;
+        let cell = unit_side / across as f64;
+        let side = if images.len() == 1 { 0.7 * cell } else { cell };
+        let from = |unit: usize, place: usize| {
+            unit as f64 * unit_side + place as f64 * cell + (cell - side) / 2.0
         };
+        for (number, &image) in images.iter().enumerate() {
+            let left = from(unit % options.grid, number % across);
+            places[image] = [left, from(unit / options.grid, number / across), side];
+        }
+    }
+    Ok(places)
+}
+
+/// A run on a page, from its summary.
+///
+/// # Errors
+/// Returns an error if the variance figure cannot be drawn.
+pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<PageRun> {
+    let (ratios, palette) = (&summary.variance_ratio, summary.palette());
+    let about = About::new(String::new(), "");
+    let chart = match ratios.is_empty() {
+        true => None,
+        false => Some(draw_variance(ratios, palette, &about, FigureFormat::Svg)?),
+    };
+    let facts = facts(summary, features.as_ref());
+    let key = summary.key.as_ref().map(|key| {
         let groups = key.groups.iter().map(|group| {
-            let [r, g, b] = group.painted(self.palette);
-            let words = group.in_words(key.kind, self.network.classes);
+            let [r, g, b] = group.painted(palette);
+            let words = group.in_words(key.kind, summary.classes);
             PageGroup {
                 colour: format!("rgb({r}, {g}, {b})"),
                 name: words.name,
@@ -196,105 +161,133 @@ impl Results {
                 feature: group.feature.clone(),
             }
         });
-        Ok(Some(PageKey {
-            groups: groups.collect(),
-        }))
-    }
+        let groups = groups.collect();
+        PageKey { groups }
+    });
+    Ok(PageRun {
+        network: summary.network.clone(),
+        saliency: summary.saliency.clone(),
+        palette,
+        variance_ratio: ratios.clone(),
+        key,
+        features,
+        facts,
+        chart,
+        is_in_blocks: summary.is_in_blocks(),
+    })
+}
 
-    /// What was done: terms and their values.
-    fn facts(&self) -> Vec<(String, Vec<String>)> {
-        let network = &self.network;
-        let mut facts = Vec::new();
-        let mut fact = |term: &str, values: Vec<String>| {
-            if !values.is_empty() {
-                facts.push((term.to_string(), values));
-            }
-        };
-        let guides: Vec<String> = network
-            .guides
-            .iter()
-            .map(|layer| layer.name.clone())
-            .collect();
-        let (sharpened, rule) = match guides.is_empty() {
-            true => ("nothing".to_string(), Vec::new()),
-            false => (guides.join(", "), vec![network.rule.clone()]),
-        };
-        fact("Network", vec![network.network.clone()]);
-        fact("Layer", vec![network.excitation.name.clone()]);
-        fact("Sharpened by", vec![sharpened]);
-        fact("Rule", rule);
-        let kept = match self.basis_of.colours.as_str() {
-            "every" => None,
-            "common" => Some("what all images share"),
-            "unique" => Some("what not all images have"),
-            _ => Some("all, in 27 colours"),
-        };
-        let rest = if self.maps.leaves_out() {
-            "; the rest is hatched"
-        } else {
-            ""
-        };
-        fact(
-            "Features kept",
-            kept.map(|kept| format!("{kept}{rest}"))
-                .into_iter()
-                .collect(),
-        );
-        let held = 100.0 * self.maps.variance_ratio.iter().take(3).sum::<f64>();
-        let worth = self.maps.colour_correlation.map(|r| {
-            format!(
-                "; before upsampling, colours follow the similarity of all channels with r = {r:.2}"
-            )
-        });
-        let worth = worth.unwrap_or_default();
-        fact(
-            "Colours",
-            vec![format!(
-                "three components: {held:.0} % of the variance{worth}"
-            )],
-        );
-        if let Some(key) = &self.key {
-            let axes = match self.palette {
-                Palette::Rgb => ["Red", "Green", "Blue"],
-                Palette::Oklab => ["Light", "Yellow", "Reddish"],
-            };
-            for (axis, words) in axes.iter().zip(key.components.iter().map(Ends::in_words)) {
-                fact(axis, words.into_iter().collect());
-            }
+/// What was done: terms and their values; several values are a list.
+fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, Vec<String>)> {
+    let mut facts = Vec::new();
+    let mut fact = |term: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            facts.push((term.to_string(), values));
         }
-        if let Some(components) = &self.maps.components {
-            let count = components.count();
-            fact(
-                "Similarity",
-                vec![format!(
-                    "cosine of the first {count} components of two places, less the mean of all places"
-                )],
-            );
+    };
+    let layer = &summary.excitation;
+    let shape = layer
+        .shape
+        .map(|[c, h, w]| format!(" ({c} channels, {h}\u{d7}{w} places)"));
+    let guides: Vec<&str> = summary
+        .guides
+        .iter()
+        .map(|guide| guide.name.as_str())
+        .collect();
+    let sharpened = match guides.is_empty() {
+        true => "nothing".to_string(),
+        false => format!("{} ({})", guides.join(", "), summary.upsampling),
+    };
+    fact("Network", vec![summary.network.clone()]);
+    fact(
+        "Layer",
+        vec![layer.name.clone() + &shape.unwrap_or_default()],
+    );
+    fact("Sharpened by", vec![sharpened]);
+    fact("Rule", vec![summary.rule.clone()]);
+    let kept = match summary.colours.as_str() {
+        "every" => None,
+        "common" => Some("what all images share"),
+        "unique" => Some("what not all images have"),
+        _ => Some("all, in 27 colours"),
+    };
+    let rest = match summary.leaves_out() {
+        true => "; the rest is hatched",
+        false => "",
+    };
+    let kept = kept.map(|kept| format!("{kept}{rest}"));
+    fact("Features kept", kept.into_iter().collect());
+    let held = 100.0 * summary.variance_ratio.iter().take(3).sum::<f64>();
+    let worth = summary.colour_correlation.map(|r| {
+        format!(
+            "; before upsampling, colours follow the similarity of all channels with r = {r:.2}"
+        )
+    });
+    let worth = worth.unwrap_or_default();
+    let colours = format!("three components: {held:.0} % of the variance{worth}");
+    fact("Colours", vec![colours]);
+    if let Some(key) = &summary.key {
+        let axes = match summary.palette() {
+            Palette::Rgb => ["Red", "Green", "Blue"],
+            Palette::Oklab => ["Light", "Yellow", "Reddish"],
+        };
+        for (axis, words) in axes.iter().zip(key.components.iter().map(Ends::in_words)) {
+            fact(axis, words.into_iter().collect());
         }
-        fact(
-            "Saliency",
-            self.saliency
-                .iter()
-                .map(|shown| shown.title.clone())
-                .collect(),
-        );
-        for setting in &self.settings.0 {
-            let name = match setting.name {
-                "size" => "Input".to_string(),
-                "std" => "Deviation".to_string(),
-                name => {
-                    let (first, rest) = name.split_at(1);
-                    first.to_uppercase() + rest
-                }
-            };
-            let text = setting
-                .text
-                .strip_prefix(setting.name)
-                .unwrap_or(&setting.text);
-            fact(&name, vec![format!("{} ({})", text.trim(), setting.from)]);
-        }
-        fact("Images", vec![self.maps.len().to_string()]);
-        fact("Notes", self.remarks.lines().to_vec());
-        facts
     }
+    let similar = features.map(Features::in_words);
+    fact("Similarity", similar.into_iter().collect());
+    fact("Saliency", summary.saliency.iter().cloned().collect());
+    for (name, setting) in &summary.settings {
+        let term = match name.as_str() {
+            "size" => "Input".to_string(),
+            "std" => "Deviation".to_string(),
+            name => name[..1].to_uppercase() + &name[1..],
+        };
+        fact(
+            &term,
+            vec![format!("{} ({})", in_words(&setting.value), setting.from)],
+        );
+    }
+    fact("Images", vec![summary.images.len().to_string()]);
+    fact("Notes", summary.remarks.clone());
+    facts
+}
+
+/// A value of JSON without its brackets and quotes.
+fn in_words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(in_words).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// The rows of the cluster map of the images of a saved run; empty if it does not know them.
+///
+/// # Errors
+/// Returns an error if an image has no class.
+pub fn saved_rows(summary: &SavedSummary, images: &[usize]) -> Result<Vec<Row>> {
+    let of = |image: &usize| &summary.images[*image];
+    let mut any: Vec<u32> = images
+        .iter()
+        .flat_map(|image| of(image).colours.clone())
+        .collect();
+    any.sort_unstable();
+    any.dedup();
+    let row = |image: &usize| {
+        let entry = of(image);
+        let class = entry.classes.first().context("an image has no class")?.id;
+        let features = any
+            .iter()
+            .map(|code| entry.colours.contains(code))
+            .collect();
+        let path = entry.path.clone();
+        Ok(Row {
+            path,
+            class,
+            features,
+        })
+    };
+    images.iter().map(row).collect()
 }

@@ -19,13 +19,14 @@ impl Output for PerImage<'_> {
         to.files.prepare(&folder)?;
         let about = results.about(&self.0.command);
         let alpha = self.0.overlay.unwrap_or(OVERLAY);
-        let (count, scaling) = (results.maps.len(), results.scaling());
+        let (count, look) = (results.maps.len(), results.look());
         let bar = results.notices.bar(count, "drawing each image");
         for (image, path) in results.paths.iter().enumerate() {
             let map = results.map(image)?;
             let picture = results.picture(image).load()?;
-            let over = overlaid(&picture, &results.colours(&map)?, alpha, scaling)?;
-            let alone = results.map_picture_at(&map, image, over.dimensions())?;
+            let over = overlaid(&picture, &results.colours(&map)?, alpha, look.scaling)?;
+            let saliency = results.saliency_of(image);
+            let alone = look.map_at(&map, saliency.as_ref(), over.dimensions())?;
             let stem = file_stem(image, count, path);
             for (kind, picture) in [("map", &alone), ("overlay", &over)] {
                 let file = folder.join(format!("{stem}_{kind}.png"));
