@@ -37,6 +37,8 @@ pub enum Execution {
     Optimised = 1,
     /// The same in bfloat16 (8 bits of mantissa).
     Bfloat16 = 2,
+    /// The same in float16 (11 bits of mantissa, numbers up to 65504).
+    Float16 = 3,
 }
 
 /// How a value is laid out: `prism_layout`.

@@ -60,6 +60,7 @@ enum prism_execution {
   PRISM_PLAIN = 0,     /* the operators of the graph, one by one */
   PRISM_OPTIMISED = 1, /* with libtorch's passes for frozen graphs */
   PRISM_BF16 = 2,      /* the same, in bfloat16 */
+  PRISM_F16 = 3,       /* the same, in float16 */
 };
 
 /* Readies a device: -1 for the CPU, else a CUDA index. Fails if it does not compute. */
