@@ -44,9 +44,15 @@ fn main() -> Result<()> {
         let there = here.to_device(hooked.device());
         let scores = |batch: &Tensor| Ok(drop(bare(batch)?.f_to_device(Device::Cpu)?));
         let rates = [
-            ("bare, images on the device", rate(images, || scores(&there))?),
+            (
+                "bare, images on the device",
+                rate(images, || scores(&there))?,
+            ),
             ("bare", rate(images, || scores(&here))?),
-            ("bare, pinned", rate(images, || scores(&hooked.staged(&here)))?),
+            (
+                "bare, pinned",
+                rate(images, || scores(&hooked.staged(&here)))?,
+            ),
             ("hooked", hooked_rate(&hooked, &here, false)?),
             ("hooked and stored", hooked_rate(&hooked, &here, true)?),
         ];
@@ -71,7 +77,7 @@ fn rate(images: i64, mut pass: impl FnMut() -> Result<()>) -> Result<f64> {
 
 /// As a run of the program does it, with or without the storing of the results.
 fn hooked_rate(hooked: &HookedModel, batch: &Tensor, store: bool) -> Result<f64> {
-    let spool = Spool::new(1 << 30, &std::env::temp_dir());
+    let spool = Spool::new(16 << 30, &std::env::temp_dir());
     let mut collector = Collector::with_spool(MapOptions::of(hooked, None), &spool);
     let mut before: Option<Reduced> = None;
     let images = batch.size()[0];

@@ -268,7 +268,9 @@ fn check(options: &Options) -> Result<(), Usage> {
         }
     } else if !options.compute.precision.is_exact() {
         let precision = options.compute.precision.name();
-        return Err(Usage(format!("--precision {precision} cannot be combined with --saliency, whose gradients are computed in f32")));
+        return Err(Usage(format!(
+            "--precision {precision} cannot be combined with --saliency, whose gradients are computed in f32"
+        )));
     }
     require_distinct_files(&options.output)
 }

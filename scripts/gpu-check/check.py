@@ -432,7 +432,7 @@ def run_speed(prism, table):
     def measure(network, options, files, device=None, program="prism"):
         kind = "photographs" if files is photographs else "arrays"
         label = f"{program}: {network}, {kind}, {' '.join(options) or 'default batch'}{', CPU' if device else ''}"
-        if left() < 25:
+        if left() < 15:
             table.add("speed", label, "left out: no time")
             return
         stages, most, took = {}, 0, {}
@@ -454,15 +454,14 @@ def run_speed(prism, table):
                   f"{many} images: {took[many]:.1f} s; {stages[many]}")  # fmt: skip
 
     programs = ["prism", "prism_before"] if os.path.exists(f"{prism.bundle}/prism_before") else ["prism"]
-    for batch in BATCHES[1:]:
-        for program in programs:
-            measure("resnet50", ["--batch-size", str(batch)], arrays, program=program)
     for program in programs:
         measure("resnet50", [], photographs, program=program)
+    for program in programs:
+        measure("resnet50", ["--batch-size", str(BATCHES[-1])], arrays, program=program)
+    measure("resnet50", ["--precision", "f16" if ON_GPU else "bf16"], photographs)
     measure("efficientnet_lite0", [], photographs)
     measure("resnet50", ["--saliency", "gradcam"], arrays)
     measure("resnet50", ["--saliency", "exct-backp"], arrays)
-    measure("resnet50", ["--precision", "f16" if ON_GPU else "bf16"], photographs)
     if ON_GPU:
         measure("resnet50", [], photographs, "cpu")
 
@@ -616,10 +615,9 @@ def everything(bundle, out):
 
     step(pytorch_speed)
     step(prism_speed, prism, table)
-    step(run_speed, prism, table)
 
     def small(prism, table, file):
-        if left() > 15:
+        if left() > 10:
             small_network(prism, table, file)
 
     files = sorted(glob.glob(f"{bundle}/networks/*.pt"))
@@ -628,6 +626,7 @@ def everything(bundle, out):
             pool.submit(step, small, prism, table, file)
     count = sum(row["part"] == "small networks" for row in table.rows)
     table.add("small networks", "compared", f"{count} of {len(files)}")
+    step(run_speed, prism, table)
     for row in table.rows:
         if row["part"] == "speed" or row["ok"] is False:
             print(row["ok"], row["part"], row["what"], row["value"], row["note"][:200], sep=" | ")

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::batching::Batching;
 use super::entry::Entry;
 use super::excitation_backprop::{contrast_vanishes, node_rules};
-use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading};
+use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading, pinned};
 use super::graph::{Graph, Node, ValueId};
 use super::layers::{Layer, Role, find_layer};
 use super::messages::{is_lack_of_memory, plain};
@@ -243,7 +243,7 @@ impl HookedModel {
     pub fn staged(&self, batch: &Tensor) -> Tensor {
         match self.device {
             Device::Cpu => None,
-            device => batch.f_pin_memory(device).ok(),
+            _ => pinned(batch).ok(),
         }
         .unwrap_or_else(|| batch.shallow_clone())
     }

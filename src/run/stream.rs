@@ -209,7 +209,10 @@ mod tests {
         assert_eq!(ended.unwrap_err().root_cause().to_string(), FULL);
         assert_eq!(seen, Vec::<Vec<i64>>::new());
         let (ended, seen, remark) = passes(&[4], 3, "another failure");
-        assert_eq!(ended.unwrap_err().root_cause().to_string(), "another failure");
+        assert_eq!(
+            ended.unwrap_err().root_cause().to_string(),
+            "another failure"
+        );
         assert_eq!((seen, remark), (Vec::new(), None));
     }
 }

@@ -106,6 +106,9 @@ char *prism_program_run(prism_program *program, const void *input, void **result
 char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
                              void (*drop)(void *), void *owner, void **out);
 
+/* A copy of a CPU tensor in memory that a GPU reads by itself. */
+char *prism_pinned(const void *values, void **out);
+
 /* While on, tensors of zeros, ones, uniform or normal values that this thread makes
  * have a shape but no memory of their own. */
 void prism_skip_init(int on);
