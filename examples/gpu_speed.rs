@@ -42,7 +42,10 @@ fn main() -> Result<()> {
         let images: i64 = batch.parse()?;
         let here = Tensor::rand([images, 3, size.height, size.width], tch::kind::FLOAT_CPU);
         let there = here.to_device(hooked.device());
-        let scores = |batch: &Tensor| Ok(drop(bare(batch)?.f_to_device(Device::Cpu)?));
+        let scores = |batch: &Tensor| -> Result<()> {
+            let _scores = bare(batch)?.f_to_device(Device::Cpu)?;
+            Ok(())
+        };
         let rates = [
             (
                 "bare, images on the device",
