@@ -13,7 +13,6 @@ use clap_complete::Shell;
 
 use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
-use crate::hooks::Precision;
 use crate::names::{escaped, in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
@@ -128,6 +127,8 @@ pub fn hint(hint: Hint) -> &'static str {
             "--saliency gradcam works here, or --saliency-layer with a later layer"
         }
         Hint::Memory => "--memory sets how much stays in memory",
+        Hint::Precision => "--precision bf16 has a larger range",
+        Hint::CpuPrecision => "--precision bf16 rounds on both; --device cuda chooses a GPU",
         Hint::BatchSize => "a smaller --batch-size takes less memory",
         Hint::MaxPixels => "scale it down, or raise --max-pixels",
         Hint::White => "--white LEVEL sets the sample that is white",
@@ -286,8 +287,11 @@ fn check(options: &Options) -> Result<(), Usage> {
         if saliency.target.is_some() || saliency.saliency_layer.is_some() {
             return Err(Usage("--target and --saliency-layer choose what --saliency shows; add --saliency gradcam or --saliency exct-backp".into()));
         }
-    } else if options.compute.precision == Precision::Bf16 {
-        return Err(Usage("--precision bf16 cannot be combined with --saliency, whose gradients are computed in f32".into()));
+    } else if !options.compute.precision.is_exact() {
+        let precision = options.compute.precision.name();
+        return Err(Usage(format!(
+            "--precision {precision} cannot be combined with --saliency, whose gradients are computed in f32"
+        )));
     }
     require_distinct_files(&options.output)
 }

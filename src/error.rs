@@ -29,6 +29,10 @@ pub enum Hint {
     GradCamOrLaterLayer,
     /// More memory for intermediate results.
     Memory,
+    /// Arithmetic with a larger range.
+    Precision,
+    /// Arithmetic that the CPU has.
+    CpuPrecision,
     /// Fewer images at once.
     BatchSize,
     /// A higher bound on the pixels of an image.

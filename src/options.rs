@@ -377,12 +377,12 @@ pub struct ComputeOptions {
     pub threads: Option<usize>,
 
     /// Images forwarded at once; does not change the map [default: chosen from the
-    /// network's size and the cores]
+    /// network's size and the device]
     #[arg(long, value_name = "N", hide_short_help = true, value_parser = whole(1, 4096))]
     pub batch_size: Option<usize>,
 
-    /// Arithmetic of the network; bf16 rounds to 8 bits, and is faster on processors that
-    /// support it
+    /// Arithmetic of the network: bf16 rounds to 8 bits, and is faster on GPUs and on processors
+    /// that support it; f16 rounds to 11 bits, on GPUs alone
     #[arg(
         long,
         value_name = "TYPE",

@@ -4,6 +4,7 @@
 
 Each check is by itself: what fails is a row of the table, and the others go on. Networks are torchvision's
 with seeded weights, made here. The other commands (make, truth, speed, hold) are parts that run as processes of their own.
+A program prism_before in the bundle is compared with prism in speed.
 """
 import concurrent.futures
 import glob
@@ -23,6 +24,7 @@ SECONDS = float(os.environ.get("SECONDS_LIMIT", 345))  # of all checks; what doe
 BEGUN = time.monotonic()
 CLOSE = 1e-3  # largest difference to the CPU, in units of the largest value
 FEW, MANY = (128, 384) if ON_GPU else (4, 8)  # images of the two runs whose difference is a speed
+HALVED = 512  # images at once that do not fit on a full GPU
 BATCHES = (4, 32, 128) if ON_GPU else (2, 4)
 METHODS = ("none", "gradcam", "exct-backp")
 # How each network is given to prism: a file of TorchScript, or the name of a network with weights.
@@ -134,10 +136,10 @@ class Prism:
         file = file_of(name, self.work)
         return ["--model", file] if file.endswith(".pt") else ["--model", name, "--weights", file]
 
-    def run(self, tag, arguments, device=None, seconds=60, **environment):
+    def run(self, tag, arguments, device=None, seconds=60, program="prism", **environment):
         """Runs prism; the result has its exit status, its lines on standard error and, if it worked, its summary and arrays."""
         base = f"{self.work}/{tag}"
-        command = [f"{self.bundle}/prism", *arguments, "--device", device or DEVICE]
+        command = [f"{self.bundle}/{program}", *arguments, "--device", device or DEVICE]
         if arguments[0] != "layers":
             command += ["--output-dir", base, "--json", f"{base}.json"]
         begin = time.monotonic()
@@ -275,14 +277,15 @@ def accuracy(prism, table, name, method):
         again = prism.arrays(f"{name}_again", arguments, seconds=60)
         if again["code"] == 0:
             table.add(part, "features of a second run", difference(again["arrays"]["features"], gpu["arrays"]["features"]))
-        for precision_of in ("cpu", DEVICE):
+        for precision, limit, device in (("bf16", 0.2, "cpu"), ("bf16", 0.2, DEVICE), ("f16", 0.02, DEVICE))[: 3 if ON_GPU else 1]:
             if name in ("efficientnet_lite0", "resnet18", "mobilenet_v2", "vgg11", "densenet121"):
-                rounded = prism.arrays(f"{name}_bf16_{precision_of}", [*arguments, "--precision", "bf16"], precision_of, seconds=90)
+                rounded = prism.arrays(f"{name}_{precision}_{device}", [*arguments, "--precision", precision], device, seconds=90)
                 for key in ("logits", "features") if rounded["code"] == 0 else ():
                     off = difference(rounded["arrays"][key], cpu["arrays"][key])
-                    table.add(part, f"{key} of bf16 on {precision_of}, against f32 on the CPU", off, off < 0.2 or None)
+                    ok = off < limit if key == "logits" else off < limit or None  # rounding may turn components
+                    table.add(part, f"{key} of {precision} on {device}, against f32 on the CPU", off, ok)
                 if rounded["code"] != 0:
-                    table.add(part, f"bf16 on {precision_of}", rounded["code"], False, rounded["lines"])
+                    table.add(part, f"{precision} on {device}", rounded["code"], False, rounded["lines"])
 
 
 # The numbers of a seed differ between devices.
@@ -325,6 +328,10 @@ def one_line(result, code, words):
 
 def errors(prism, table):
     samples = [*prism.network("resnet18"), "--input", *prism.samples]
+    half = prism.run("f16_on_cpu", [*samples, "--precision", "f16"], "cpu")
+    table.add("errors", "f16 on the CPU", half["code"], one_line(half, 2, ["float16"]), half["lines"])
+    half = prism.run("f16_hidden", [*samples, "--precision", "f16"], "auto", CUDA_VISIBLE_DEVICES="")
+    table.add("errors", "f16, no visible GPU, --device auto", half["code"], one_line(half, 2, ["float16"]), half["lines"])
     other = prism.run("no_such_gpu", samples, "cuda:9")
     table.add("errors", "cuda:9", other["code"], one_line(other, 1, ["cuda:9"]), other["lines"])
     hidden = prism.run("hidden_gpu", samples, "cuda", CUDA_VISIBLE_DEVICES="")
@@ -337,14 +344,35 @@ def errors(prism, table):
     if not ON_GPU:
         return
     # Another process holds the GPU's memory up to what is left here.
-    many = [*prism.network("vgg11"), "--batch-size", "512", "--input", f"{prism.work}/photographs_{MANY}"]
-    for free, arguments, what in ((2500, many, "too large a batch"), (600, many, "no room for the network"), (60, samples, "a full GPU")):
+    few = ["--input", f"{prism.work}/photographs_{FEW}"]
+    cases = (
+        (3500, [*prism.network("resnet50"), "--batch-size", str(FEW), *few], "128 images at once"),
+        (2000, [*prism.network("resnet50"), *few], "the default number of images at once"),
+        (2500, [*prism.network("vgg11"), "--batch-size", str(HALVED), *few], "vgg11"),
+        (600, [*prism.network("vgg11"), *few], "no room for the network"),
+        (60, samples, "a full GPU"),
+    )
+    for free, arguments, what in cases:
         hold = subprocess.Popen([sys.executable, __file__, "hold", str(free)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             held = hold.stdout.readline().strip()
-            result = prism.run(f"full_{free}", arguments, seconds=60)
-            ok = one_line(result, 1, ["memory is not enough on the GPU"])
-            table.add("errors", f"{what} ({free} MiB free)", result["code"], ok, f"{result['lines']}; {held}")
+            result = prism.arrays(f"full_{free}", arguments, seconds=60)
+            lines = [line for line in result["lines"] if "memory is not enough" in line]
+            if free < 1000:
+                ok = one_line(result, 1, ["memory is not enough on the GPU"])
+            else:  # halved, with the same scores, or it did not need to be
+                ok = result["code"] == 0 and len(lines) <= 1
+                table.add("full GPU", f"{what} ({free} MiB free): halved", len(lines), None, lines)
+            table.add("full GPU", f"{what} ({free} MiB free)", result["code"], ok, f"{result['lines'][-2:]}; {held}")
+            reference = pathlib.Path(f"{prism.work}/vgg11_none_gpu.npz")
+            if what == "vgg11" and result["code"] == 0 and reference.exists():
+                import numpy
+
+                scores = numpy.load(reference)["logits"]
+                off = difference(result["arrays"]["logits"][: len(scores)], scores)
+                table.add("full GPU", "vgg11: scores, against those with room", off, off < CLOSE)
+                off = difference(result["arrays"]["logits"][-len(scores) :], result["arrays"]["logits"][FEW - 2 * len(scores) : FEW - len(scores)])
+                table.add("full GPU", "vgg11: scores of the last images, against the same images before", off, off < CLOSE)
         finally:
             hold.stdin.close()
             hold.wait(20)
@@ -373,7 +401,24 @@ class Memory:
 
 
 def prism_speed(prism, table):
-    """Images a second: the difference of a short and a long run, so that start and warm-up fall out."""
+    """Images a second of passes, in one process (gpu_speed)."""
+    for network, precisions in (("resnet50", ("f32", "bf16", "f16") if ON_GPU else ("f32",)), ("efficientnet_lite0", ("f32",))):
+        weights = f"{prism.bundle}/efficientnet_lite0.pth" if network == "efficientnet_lite0" else file_of(network, prism.work)
+        for precision in precisions:
+            command = [f"{prism.bundle}/gpu_speed", network, weights, precision, *map(str, BATCHES)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=max(10, min(90, left())), env=prism.environment)
+            for line in done.stdout.splitlines():
+                rates = json.loads(line)
+                for key, rate in rates.items():
+                    if key != "batch":
+                        share = f"{rate / rates['bare']:.2f} of bare, {rate / rates['bare, images on the device']:.2f} of that on the device"
+                        table.add("speed", f"prism: {network}, {precision}, {key}, batch {rates['batch']}, images/s", rate, None, share)
+            if done.returncode != 0:
+                table.add("speed", f"gpu_speed {network} {precision}", done.returncode, False, done.stderr)
+
+
+def run_speed(prism, table):
+    """Whole runs: the difference of a short and a long one, so that start and warm-up fall out."""
     import numpy
 
     inputs = prism.arrays("input", [*prism.network("resnet50"), "--input", *prism.samples])["arrays"]["input"]
@@ -384,17 +429,17 @@ def prism_speed(prism, table):
         numpy.savez(arrays[count][0], input=copies)
         photographs[count] = [f"{prism.work}/photographs_{count}"]
 
-    def measure(network, options, files, device=None):
+    def measure(network, options, files, device=None, program="prism"):
         kind = "photographs" if files is photographs else "arrays"
-        label = f"{network}, {kind}, {' '.join(options) or 'default batch'}{', CPU' if device else ''}"
-        if left() < 30:
+        label = f"{program}: {network}, {kind}, {' '.join(options) or 'default batch'}{', CPU' if device else ''}"
+        if left() < 15:
             table.add("speed", label, "left out: no time")
             return
         stages, most, took = {}, 0, {}
         for count in (FEW, MANY):
-            arguments = [*prism.network(network), *options, "--memory", "8G", "--no-gradual-extrapolation", "--input", *files[count]]
+            arguments = [*prism.network(network), *options, "--memory", "8G", "--input", *files[count]]
             with Memory() as memory:
-                result = prism.run("speed", arguments, device, seconds=60)
+                result = prism.run("speed", arguments, device, seconds=60, program=program)
             if result["code"] != 0:
                 table.add("speed", label, result["code"], False, result["lines"])
                 return
@@ -403,21 +448,20 @@ def prism_speed(prism, table):
         few, many = stages
         more = {stage: stages[many][stage] - stages[few][stage] for stage in stages[few]}
         per = {stage: f"{1000 * seconds / (many - few):.2f}" for stage, seconds in more.items()}
-        rate = (many - few) / max(1e-9, more["forwarding"])
-        table.add("speed", f"prism: {label}, images/s of the network", rate, None, f"ms of a further image: {per}; GPU memory {most} MiB")
-        table.add("speed", f"prism: {label}, images/s of everything", (many - few) / max(1e-9, took[many] - took[few]), None,
+        network_ms = 1000 * (more["forwarding"] + more["collecting"]) / (many - few)
+        table.add("speed", f"{label}: forwarding and collecting of a further image, ms", network_ms, None, f"ms of a further image: {per}; GPU memory {most} MiB")
+        table.add("speed", f"{label}: images/s of everything", (many - few) / max(1e-9, took[many] - took[few]), None,
                   f"{many} images: {took[many]:.1f} s; {stages[many]}")  # fmt: skip
 
-    for batch in BATCHES:
-        measure("resnet50", ["--batch-size", str(batch)], arrays)
-    measure("resnet50", [], photographs)
-    for batch in BATCHES[1:]:
-        measure("resnet50", ["--batch-size", str(batch), "--precision", "bf16"], arrays)
-    measure("resnet50", ["--batch-size", str(BATCHES[1])], photographs)
+    programs = ["prism", "prism_before"] if os.path.exists(f"{prism.bundle}/prism_before") else ["prism"]
+    for program in programs:
+        measure("resnet50", [], photographs, program=program)
+    for program in programs:
+        measure("resnet50", ["--batch-size", str(BATCHES[-1])], arrays, program=program)
+    measure("resnet50", ["--precision", "f16" if ON_GPU else "bf16"], photographs)
     measure("efficientnet_lite0", [], photographs)
-    measure("resnet50", ["--batch-size", str(BATCHES[1]), "--saliency", "gradcam"], arrays)
-    measure("resnet50", ["--batch-size", str(BATCHES[1]), "--saliency", "exct-backp"], arrays)
-    measure("efficientnet_lite0", ["--batch-size", str(BATCHES[1])], arrays)
+    measure("resnet50", ["--saliency", "gradcam"], arrays)
+    measure("resnet50", ["--saliency", "exct-backp"], arrays)
     if ON_GPU:
         measure("resnet50", [], photographs, "cpu")
 
@@ -469,7 +513,7 @@ def speed(network_name):
     def hook(module, _, output):
         kept.append(output if module is blocks[-1] else quarters(output))
 
-    def rate(batch, hooked, transfer, kind, last):
+    def rate(batch, hooked, transfer, kind, last=False):
         layout = torch.channels_last if last else torch.contiguous_format
         model = network.to(kind).to(memory_format=layout)
         handles = [block.register_forward_hook(hook) for block in blocks] if hooked else []
@@ -479,7 +523,8 @@ def speed(network_name):
 
         def once():
             kept.clear()
-            made = [model(images.to(DEVICE, kind).to(memory_format=layout)), *kept]
+            scores = model(images.to(DEVICE, kind).to(memory_format=layout))
+            made = [scores, *kept]
             return [value.float().cpu() for value in made] if transfer else made
 
         sync = torch.cuda.synchronize if ON_GPU else lambda: None
@@ -488,7 +533,7 @@ def speed(network_name):
             once()
             sync()
             rounds, begin = 0, time.perf_counter()
-            while rounds < 2 or time.perf_counter() - begin < (0.6 if ON_GPU else 0.1):
+            while rounds < 2 or time.perf_counter() - begin < (0.5 if ON_GPU else 0.1):
                 once()
                 sync()
                 rounds += 1
@@ -500,17 +545,17 @@ def speed(network_name):
     found = {}
     for batch in BATCHES:
         for label, options in {
-            "bare forward pass, images on the device": (False, False, torch.float, False),
-            "bare forward pass with transfers": (False, True, torch.float, False),
-            "forward hooks with transfers": (True, True, torch.float, False),
-            "forward hooks with transfers, channels last": (True, True, torch.float, True),
-            "bare forward pass, bf16, images on the device": (False, False, torch.bfloat16, False),
-            "forward hooks with transfers, bf16": (True, True, torch.bfloat16, False),
-            "forward hooks with transfers, bf16, channels last": (True, True, torch.bfloat16, True),
+            "bare forward pass, images on the device": (False, False, torch.float),
+            "bare forward pass": (False, True, torch.float),
+            "forward hooks": (True, True, torch.float),
+            "bare forward pass, f16, images on the device": (False, False, torch.half),
+            "bare forward pass, f16": (False, True, torch.half),
+            "forward hooks, f16": (True, True, torch.half),
+            "forward hooks, f16, channels last": (True, True, torch.half, True),
         }.items():
             found[f"{label}, batch {batch}"] = rate(batch, *options)
     torch.backends.cudnn.allow_tf32 = True
-    found[f"bare forward pass, TF32, images on the device, batch {BATCHES[-1]}"] = rate(BATCHES[-1], False, False, torch.float, False)
+    found[f"bare forward pass, TF32, images on the device, batch {BATCHES[-1]}"] = rate(BATCHES[-1], False, False, torch.float)
     print(json.dumps(found))
 
 
@@ -572,7 +617,7 @@ def everything(bundle, out):
     step(prism_speed, prism, table)
 
     def small(prism, table, file):
-        if left() > 15:
+        if left() > 10:
             small_network(prism, table, file)
 
     files = sorted(glob.glob(f"{bundle}/networks/*.pt"))
@@ -581,6 +626,7 @@ def everything(bundle, out):
             pool.submit(step, small, prism, table, file)
     count = sum(row["part"] == "small networks" for row in table.rows)
     table.add("small networks", "compared", f"{count} of {len(files)}")
+    step(run_speed, prism, table)
     for row in table.rows:
         if row["part"] == "speed" or row["ok"] is False:
             print(row["ok"], row["part"], row["what"], row["value"], row["note"][:200], sep=" | ")

@@ -96,7 +96,7 @@ impl Batching {
             may_mix: may_mix(graph),
             rounding: match precision {
                 Precision::F32 => 1e-3,
-                Precision::Bf16 => 0.05,
+                Precision::Bf16 | Precision::F16 => 0.05,
             },
             seed,
             way: OnceCell::new(),

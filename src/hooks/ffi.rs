@@ -37,6 +37,8 @@ pub enum Execution {
     Optimised = 1,
     /// The same in bfloat16 (8 bits of mantissa).
     Bfloat16 = 2,
+    /// The same in float16 (11 bits of mantissa, numbers up to 65504).
+    Float16 = 3,
 }
 
 /// How a value is laid out: `prism_layout`.
@@ -164,6 +166,7 @@ unsafe extern "C" {
         owner: *mut c_void,
         out: *mut *mut c_void,
     ) -> Message;
+    fn prism_pinned(values: *const c_void, out: *mut *mut c_void) -> Message;
     fn prism_skip_init(on: c_int);
     fn prism_graph_free(graph: *mut GraphHandle);
     fn prism_program_free(program: *mut ProgramHandle);
@@ -393,6 +396,19 @@ pub fn tensor_of_floats(mut bytes: Vec<u8>, shape: &[i64]) -> Result<Tensor> {
     .inspect_err(|_| drop_bytes(owner))?;
     // SAFETY: the shim made a new at::Tensor, which tch owns from here on.
     Ok(unsafe { Tensor::from_ptr(tensor.cast()) })
+}
+
+/// A copy of a tensor of the CPU in memory that a GPU reads by itself. tch names the device, for
+/// which libtorch warns on standard error.
+///
+/// # Errors
+/// Returns libtorch's reason on one line if there is no such memory.
+pub fn pinned(tensor: &Tensor) -> Result<Tensor> {
+    let mut copy = ptr::null_mut();
+    // SAFETY: tch's pointer is to a live at::Tensor; `copy` outlives the call.
+    check(unsafe { prism_pinned(tensor.as_ptr().cast(), &mut copy) })?;
+    // SAFETY: the shim made a new at::Tensor, which tch owns from here on.
+    Ok(unsafe { Tensor::from_ptr(copy.cast()) })
 }
 
 /// Runs `build` with parameter initialisation skipped: tensors of zeros, ones, uniform or

@@ -11,7 +11,7 @@ const QUANTISED: &str = "this is a quantised network, whose activations are not 
 
 /// Whether libtorch could not allocate memory.
 pub fn is_lack_of_memory(error: &anyhow::Error) -> bool {
-    error.to_string().starts_with(NO_MEMORY)
+    error.root_cause().to_string().starts_with(NO_MEMORY)
 }
 
 /// The longest reason in libtorch's words, in characters.
@@ -257,6 +257,11 @@ fn shortened(text: &str) -> String {
 pub fn plain(error: tch::TchError) -> anyhow::Error {
     let text = error.to_string();
     of_tch(text.strip_prefix("Internal torch error: ").unwrap_or(&text))
+}
+
+/// An error of which the cause may be one of tch, as one line.
+pub fn without_prose(error: anyhow::Error) -> anyhow::Error {
+    error.downcast().map_or_else(|error| error, plain)
 }
 
 /// A panic of tch (an operator that libtorch refused) as an error of one line.

@@ -29,7 +29,7 @@ pub(crate) use channels::in_words as channels_in_words;
 pub use entry::Entry;
 pub(crate) use ffi::{prepare, skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
-pub(crate) use messages::plain;
+pub(crate) use messages::{is_lack_of_memory, plain, without_prose};
 pub use model::{Excitations, HookedModel, Hooks, Precision, SaliencyHook};
 pub use network::{NetworkGraph, Trace};
 pub use outputs::OutputChoice;

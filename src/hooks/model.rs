@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::batching::Batching;
 use super::entry::Entry;
 use super::excitation_backprop::{contrast_vanishes, node_rules};
-use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading};
+use super::ffi::{Execution, GradientTap, Output, RawLayout, RawProgram, Reading, pinned};
 use super::graph::{Graph, Node, ValueId};
 use super::layers::{Layer, Role, find_layer};
 use super::messages::{is_lack_of_memory, plain};
@@ -53,22 +53,43 @@ pub enum Precision {
     F32,
     /// bfloat16 (8 bits of mantissa) in the operators that support it.
     Bf16,
+    /// float16 (11 bits of mantissa, numbers up to 65504), on GPUs.
+    F16,
 }
 
 impl Precision {
+    /// Whether the network computes in it without loss.
+    pub fn is_exact(self) -> bool {
+        self == Precision::F32
+    }
+
     /// Whether a device has this arithmetic, instead of emulating it slowly.
     pub fn is_native(self, device: Device) -> bool {
         #[cfg(target_arch = "x86_64")]
         let cpu_has_bf16 = std::is_x86_feature_detected!("avx512bf16");
         #[cfg(not(target_arch = "x86_64"))]
         let cpu_has_bf16 = false;
-        self == Precision::F32 || device != Device::Cpu || cpu_has_bf16
+        match self {
+            Precision::F32 => true,
+            Precision::Bf16 => device != Device::Cpu || cpu_has_bf16,
+            Precision::F16 => device != Device::Cpu,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        }
     }
 
     pub(super) fn execution(self) -> Execution {
         match self {
             Precision::F32 => Execution::Optimised,
             Precision::Bf16 => Execution::Bfloat16,
+            Precision::F16 => Execution::Float16,
         }
     }
 }
@@ -82,7 +103,7 @@ pub struct SaliencyHook {
     pub layer: Option<String>,
 }
 
-/// The activations of one batch.
+/// The activations of one batch, on the device of the network.
 #[derive(Debug)]
 pub struct Excitations {
     /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
@@ -116,6 +137,7 @@ pub struct HookedModel {
     batching: Batching,
     size: Size,
     device: Device,
+    precision: Precision,
 }
 
 impl HookedModel {
@@ -212,10 +234,22 @@ impl HookedModel {
             selection,
             size,
             device: network.device,
+            precision: hooks.precision,
         })
     }
 
-    /// Runs the network on `[N,C,H,W]` float32 images and reads its activations.
+    /// A batch in memory that a GPU reads by itself while the processor goes on; the batch itself
+    /// if the network runs on the CPU, or if there is no such memory.
+    pub fn staged(&self, batch: &Tensor) -> Tensor {
+        match self.device {
+            Device::Cpu => None,
+            _ => pinned(batch).ok(),
+        }
+        .unwrap_or_else(|| batch.shallow_clone())
+    }
+
+    /// Runs the network on `[N,C,H,W]` float32 images and reads its activations. A GPU may still
+    /// compute them when this returns.
     ///
     /// # Errors
     /// Returns libtorch's reason on one line if an operator fails.
@@ -262,11 +296,11 @@ impl HookedModel {
         Ok(made.pop())
     }
 
-    /// The outputs of the program, in float32 on the CPU; the last one is the saliency, if it is
-    /// computed.
+    /// The outputs of the program, in float32; the last one is the saliency, if it is computed.
     fn run(&self, batch: &Tensor) -> Result<Vec<Tensor>> {
         let images = batch.size()[0];
-        let batch = batch.f_to_device(self.device).map_err(plain)?;
+        let batch = batch.f_to_device_(self.device, batch.kind(), true, false);
+        let batch = batch.map_err(plain)?;
         let mut tensors = self.program.run(&batch)?;
         let others = tensors.split_off(self.scores.parts.len().min(tensors.len()));
         tensors = vec![self.scores.assemble(&tensors, images)?];
@@ -283,8 +317,7 @@ impl HookedModel {
             tensors.push(method.saliency(&activation, &gradient));
         }
         for tensor in &mut tensors {
-            let on_cpu = tensor.detach().f_to_device(Device::Cpu).map_err(plain)?;
-            *tensor = on_cpu.f_to_kind(Kind::Float).map_err(plain)?;
+            *tensor = tensor.detach().f_to_kind(Kind::Float).map_err(plain)?;
         }
         for tensor in &tensors {
             let size = tensor.size();
@@ -361,6 +394,11 @@ impl HookedModel {
     /// The number of channels of its input.
     pub fn channels(&self) -> i64 {
         self.graph.channels()
+    }
+
+    /// The arithmetic that was asked for.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The device that it runs on.

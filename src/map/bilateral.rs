@@ -51,8 +51,8 @@ pub fn stored(guide: &Tensor) -> Result<Tensor> {
         .sqrt();
     let is_constant = deviation.le(FLAT);
     let gain = (STEPS / deviation).masked_fill(&is_constant, 0.0);
-    let steps = values.f_mul_(&gain)?.f_clamp_(-LIMIT, LIMIT)?;
-    Ok(steps.round().f_to_kind(Kind::Int8)?)
+    let mut steps = values.f_mul_(&gain)?.f_clamp_(-LIMIT, LIMIT)?;
+    Ok(steps.f_round_()?.f_to_kind(Kind::Int8)?)
 }
 
 /// The upsampling of cells of one size by guides of certain sizes.

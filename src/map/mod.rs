@@ -41,13 +41,17 @@ use crate::spool::{Sequence, Spool};
 /// Images whose maps are computed together in a pass over all images.
 const CHUNK: usize = 8;
 
-const NOT_FINITE: &str =
+pub(crate) const NOT_FINITE: &str =
     "the network's activations are not finite (NaN or infinity); are its weights?";
 
 /// Returns an error if a value is NaN or infinite. One sum detects all of them.
 fn ensure_finite(tensor: &Tensor) -> Result<()> {
-    let sum = tensor.sum(Kind::Double).double_value(&[]);
-    ensure!(sum.is_finite(), NOT_FINITE);
+    ensure_finite_sums(&tensor.f_sum(Kind::Double)?)
+}
+
+fn ensure_finite_sums(sums: &Tensor) -> Result<()> {
+    let sums = Vec::<f64>::try_from(sums.f_to_device(Device::Cpu)?.f_view([-1])?)?;
+    ensure!(sums.iter().all(|sum| sum.is_finite()), NOT_FINITE);
     Ok(())
 }
 
@@ -93,6 +97,51 @@ impl MapOptions {
     }
 }
 
+/// What is stored of a batch. If a GPU makes it, it is on its way to the CPU's memory.
+#[derive(Debug)]
+pub struct Reduced {
+    logits: Tensor,
+    excitation: Tensor,
+    guides: Vec<Tensor>,
+    saliency: Option<Tensor>,
+    /// The sums of all of them, on the device of the network, copied last.
+    sums: Tensor,
+}
+
+impl Reduced {
+    /// Waits until a GPU has made it.
+    ///
+    /// # Errors
+    /// Returns an error if a value is not finite, or the GPU failed.
+    pub fn wait(&self) -> Result<()> {
+        ensure_finite_sums(&self.sums)
+    }
+}
+
+/// Guides with those of one size as one, whose channels follow each other. They upsample alike,
+/// and a GPU has less to do for a few images than to take its orders.
+fn grouped(guides: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    let mut groups: Vec<Vec<Tensor>> = Vec::new();
+    for guide in guides {
+        let size = Size::of(&guide);
+        match (groups.iter_mut()).find(|group| Size::of(&group[0]) == size) {
+            Some(group) => group.push(guide),
+            None => groups.push(vec![guide]),
+        }
+    }
+    let groups = groups.iter().map(|group| Tensor::f_cat(group, 1));
+    Ok(groups.collect::<Result<_, _>>()?)
+}
+
+/// A copy in the CPU's memory, which a GPU makes when it has computed the tensor; a tensor of the
+/// CPU as it is.
+fn sent(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.device() {
+        Device::Cpu => Ok(tensor.shallow_clone()),
+        _ => Ok((tensor.f_contiguous()?).f_to_device_(Device::Cpu, tensor.kind(), true, false)?),
+    }
+}
+
 /// Collects the excitations of a batch, in order.
 #[derive(Debug)]
 pub struct Collector {
@@ -130,28 +179,72 @@ impl Collector {
     /// Returns an error if their shapes differ from the earlier ones, a value is not finite, or
     /// they cannot be stored.
     pub fn add(&mut self, excitations: Excitations) -> Result<()> {
+        let reduced = self.reduce(excitations)?;
+        reduced.wait()?;
+        self.store(reduced)
+    }
+
+    /// Reduces excitations to what is stored, and adds up what depends on all images, on the
+    /// device of the network. A GPU may still compute when this returns. If memory is not enough,
+    /// nothing is added.
+    ///
+    /// # Errors
+    /// Returns an error if their shapes differ from the earlier ones, or libtorch fails.
+    pub fn reduce(&mut self, excitations: Excitations) -> Result<Reduced> {
         let Excitations {
             logits,
             excitation,
-            guides,
+            mut guides,
             saliency,
         } = excitations;
-        for tensor in [&logits].into_iter().chain(&guides).chain(&saliency) {
-            ensure_finite(tensor)?;
+        if self.options.upsampling == Upsampling::Bilateral && excitation.device() != Device::Cpu {
+            guides = grouped(guides)?;
         }
-        self.pca
-            .get_or_insert_with(|| PcaAccumulator::new(excitation.size()[1]))
-            .add(&excitation)?;
-        self.excitation.push(&self.spool, &excitation)?;
-        self.guides.resize_with(guides.len(), Sequence::default);
-        for (sequence, guide) in self.guides.iter_mut().zip(&guides) {
-            match self.options.upsampling {
-                Upsampling::Bilateral => sequence.push(&self.spool, &stored(guide)?)?,
-                _ => sequence.push(&self.spool, guide)?,
+        let every = [&logits, &excitation].into_iter();
+        let sums = (every.chain(&guides).chain(&saliency)).map(|tensor| tensor.f_sum(Kind::Double));
+        let sums = Tensor::f_stack(&sums.collect::<Result<Vec<_>, _>>()?, 0)?;
+        if self.options.upsampling == Upsampling::Bilateral {
+            for guide in &mut guides {
+                *guide = stored(guide)?;
             }
         }
-        self.logits.push(logits);
-        self.saliency.extend(saliency);
+        let reduced = Reduced {
+            logits: sent(&logits)?,
+            excitation: sent(&excitation)?,
+            guides: guides.iter().map(sent).collect::<Result<_>>()?,
+            saliency: saliency.as_ref().map(sent).transpose()?,
+            sums,
+        };
+        self.pca
+            .get_or_insert_with(|| PcaAccumulator::new(excitation.size()[1]))
+            .add_finite(&excitation)?;
+        Ok(reduced)
+    }
+
+    /// Stores what [`reduce`](Collector::reduce) made of the next images, after
+    /// [`wait`](Reduced::wait).
+    ///
+    /// # Errors
+    /// Returns an error if their shapes differ from the earlier ones, or they cannot be stored.
+    pub fn store(&mut self, reduced: Reduced) -> Result<()> {
+        let is_sent = reduced.sums.device() != Device::Cpu;
+        let kept = |tensor: Tensor| -> Result<Tensor> {
+            if !is_sent {
+                return Ok(tensor);
+            }
+            let mut own = tensor.f_empty_like()?; // memory that a GPU reads is scarce
+            own.f_copy_(&tensor)?;
+            Ok(own)
+        };
+        self.excitation.push(&self.spool, &reduced.excitation)?;
+        self.guides
+            .resize_with(reduced.guides.len(), Sequence::default);
+        for (sequence, guide) in self.guides.iter_mut().zip(&reduced.guides) {
+            sequence.push(&self.spool, guide)?;
+        }
+        self.logits.push(kept(reduced.logits)?);
+        self.saliency
+            .extend(reduced.saliency.map(kept).transpose()?);
         Ok(())
     }
 
@@ -641,5 +734,34 @@ impl Maps {
             }
             _ => Ok(resize(&membership(codes), size).argmax(1, false)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What libtorch makes of the channels of a guide does not depend on the channels beside them.
+    #[test]
+    fn grouped_guides_upsample_like_single_ones() {
+        tch::manual_seed(8);
+        let random = |channels: i64, side: i64| {
+            Tensor::randn([2, channels, side, side], tch::kind::FLOAT_CPU) * 3.0 + 1.0
+        };
+        let guides = vec![random(2, 16), random(3, 8), random(1, 16), random(4, 8)];
+        let (cells, image) = (Size::new(4, 4), Size::new(32, 32));
+        let values = random(3, 4);
+        let upsampled = |guides: &[Tensor]| {
+            let stored: Vec<Tensor> = guides.iter().map(|guide| stored(guide).unwrap()).collect();
+            let way = Bilateral::new(cells, stored.iter().map(Size::of), image).unwrap();
+            way.upsample(&values, &stored).unwrap()
+        };
+        let single = upsampled(&guides);
+        let groups = grouped(guides).unwrap();
+        let sizes: Vec<Vec<i64>> = groups.iter().map(Tensor::size).collect();
+        assert_eq!(sizes, [[2, 3, 16, 16], [2, 7, 8, 8]]);
+        let off = (upsampled(&groups) - &single).abs().max();
+        assert!(off.double_value(&[]) < 1e-5, "{off:?}");
+        assert!(single.std(false).double_value(&[]) > 0.1);
     }
 }

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_linalg::svddc::{JobSvd, SVDDCInto};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ensure_finite;
 
@@ -84,27 +84,30 @@ impl PcaAccumulator {
     /// # Errors
     /// Returns an error if the number of channels differs or a value is not finite.
     pub fn add(&mut self, excitation: &Tensor) -> Result<()> {
-        let rows = rows_of(excitation);
+        ensure_finite(excitation)?;
+        self.add_finite(excitation)
+    }
+
+    /// The same for values that are known to be finite, or that are checked later: on a GPU, a
+    /// check waits for all that it still computes. If memory is not enough, nothing is added.
+    pub(super) fn add_finite(&mut self, excitation: &Tensor) -> Result<()> {
+        let rows = excitation.f_permute([0, 2, 3, 1])?.f_flatten(0, 2)?;
         ensure!(
             rows.size()[1] == self.channels,
             "an excitation of {} channels among ones of {}",
             rows.size()[1],
             self.channels
         );
-        ensure_finite(&rows)?;
-        self.rows += rows.size()[0];
+        let added = rows.size()[0];
         match &mut self.state {
-            State::Rows(stored) => {
-                stored.push(rows);
-                if self.rows > self.channels {
-                    self.convert_to_moments();
-                }
+            State::Rows(stored) if self.rows + added > self.channels => {
+                let stored = stored.iter().chain([&rows]).collect::<Vec<_>>();
+                self.state = State::Moments(Moments::of(&Tensor::f_cat(&stored, 0)?)?);
             }
-            State::Moments(moments) => {
-                let added = rows.size()[0];
-                moments.add(self.rows - added, &rows, added);
-            }
+            State::Rows(stored) => stored.push(rows),
+            State::Moments(moments) => moments.add(self.rows, &rows, added)?,
         }
+        self.rows += added;
         Ok(())
     }
 
@@ -133,17 +136,12 @@ impl PcaAccumulator {
                 mine.extend(theirs);
             }
             (_, theirs) => {
-                self.convert_to_moments();
-                if let State::Moments(moments) = &mut self.state {
-                    moments.merge(before, theirs.moments(), added);
-                }
+                let mut moments = self.state.moments()?;
+                moments.merge(before, theirs.moments()?, added)?;
+                self.state = State::Moments(moments);
             }
         }
         Ok(())
-    }
-
-    fn convert_to_moments(&mut self) {
-        self.state = State::Moments(self.state.moments());
     }
 
     /// The components of all rows.
@@ -155,12 +153,14 @@ impl PcaAccumulator {
         let count = self.rows.min(self.channels) as usize;
         let (mean, eigenvalues, components) = match self.state {
             State::Rows(rows) => {
-                let (mean, centred) = centred(&Tensor::cat(&rows, 0));
+                let rows = Tensor::f_cat(&rows, 0)?.f_to_device(Device::Cpu)?;
+                let (mean, centred) = centred(&rows)?;
                 // X X^T = U S^2 U^T; the components are V = X^T U / S.
                 let (eigenvalues, left) = eigen(centred.matmul(&centred.tr()))?;
                 (mean, eigenvalues, left.matmul(&centred))
             }
-            State::Moments(Moments { mean, scatter }) => {
+            State::Moments(moments) => {
+                let Moments { mean, scatter } = moments.on_cpu()?;
                 let (eigenvalues, components) = eigen(scatter)?;
                 (mean, eigenvalues, components)
             }
@@ -178,7 +178,7 @@ impl PcaAccumulator {
             "there is no excitation of {} channels to analyse",
             axes.channels()
         );
-        let Moments { mean, scatter } = self.state.moments();
+        let Moments { mean, scatter } = self.state.moments()?.on_cpu()?;
         let scatter = scatter.triu(0) + scatter.triu(1).tr();
         let mut total = scatter.trace().double_value(&[]);
         if is_rounding(total, &mean, self.rows) {
@@ -193,13 +193,13 @@ impl PcaAccumulator {
 
 impl State {
     /// The moments, which share their tensors with the state.
-    fn moments(&self) -> Moments {
+    fn moments(&self) -> Result<Moments> {
         match self {
-            State::Rows(rows) => Moments::of(&Tensor::cat(rows, 0)),
-            State::Moments(Moments { mean, scatter }) => Moments {
+            State::Rows(rows) => Moments::of(&Tensor::f_cat(rows, 0)?),
+            State::Moments(Moments { mean, scatter }) => Ok(Moments {
                 mean: mean.shallow_clone(),
                 scatter: scatter.shallow_clone(),
-            },
+            }),
         }
     }
 }
@@ -208,51 +208,63 @@ impl State {
 const BLOCK: usize = 256;
 
 impl Moments {
-    fn of(rows: &Tensor) -> Moments {
+    fn of(rows: &Tensor) -> Result<Moments> {
         let channels = rows.size()[1];
-        let (mean, centred) = centred(rows);
+        let (mean, centred) = centred(rows)?;
         let mut moments = Moments {
             mean,
-            scatter: Tensor::zeros([channels, channels], (Kind::Double, rows.device())),
+            scatter: Tensor::f_zeros([channels, channels], (Kind::Double, rows.device()))?,
         };
-        moments.add_products(&centred);
-        moments
+        moments.add_products(&centred)?;
+        Ok(moments)
+    }
+
+    fn on_cpu(self) -> Result<Moments> {
+        Ok(Moments {
+            mean: self.mean.f_to_device(Device::Cpu)?,
+            scatter: self.scatter.f_to_device(Device::Cpu)?,
+        })
     }
 
     /// Adds `added` rows to `before` others: the pairwise update of Chan, Golub and LeVeque, with
     /// the term of the means as an additional row.
-    fn add(&mut self, before: i64, rows: &Tensor, added: i64) {
-        let (mean, centred) = centred(rows);
-        let shift = self.move_mean(before, &mean, added);
-        self.add_products(&Tensor::cat(&[centred, shift], 0));
+    fn add(&mut self, before: i64, rows: &Tensor, added: i64) -> Result<()> {
+        let (mean, centred) = centred(rows)?;
+        let (mean, shift) = self.moved_mean(before, &mean, added)?;
+        self.add_products(&Tensor::f_cat(&[centred, shift], 0)?)?;
+        self.mean = mean;
+        Ok(())
     }
 
     /// Adds the moments of `added` rows to those of `before` others.
-    fn merge(&mut self, before: i64, other: Moments, added: i64) {
-        let shift = self.move_mean(before, &other.mean, added);
+    fn merge(&mut self, before: i64, other: Moments, added: i64) -> Result<()> {
+        let (mean, shift) = self.moved_mean(before, &other.mean, added)?;
         self.scatter += other.scatter;
-        self.add_products(&shift);
+        self.add_products(&shift)?;
+        self.mean = mean;
+        Ok(())
     }
 
-    /// Updates the mean and returns the row `[1,C]` by which the scatter grows.
-    fn move_mean(&mut self, before: i64, mean: &Tensor, added: i64) -> Tensor {
+    /// The mean of all rows, and the row `[1,C]` by which the scatter grows.
+    fn moved_mean(&self, before: i64, mean: &Tensor, added: i64) -> Result<(Tensor, Tensor)> {
         let (a, b) = (before as f64, added as f64);
-        let delta = mean - &self.mean;
-        self.mean = &self.mean + &delta * (b / (a + b));
-        (delta * (a * b / (a + b)).sqrt()).unsqueeze(0)
+        let delta = mean.f_sub(&self.mean)?;
+        let moved = self.mean.f_add(&delta.f_mul_scalar(b / (a + b))?)?;
+        let shift = delta.f_mul_scalar((a * b / (a + b)).sqrt())?;
+        Ok((moved, shift.f_unsqueeze(0)?))
     }
 
     /// Adds `rows^T rows` to the upper triangle, block by block: half the work of the whole.
-    fn add_products(&mut self, rows: &Tensor) {
+    fn add_products(&mut self, rows: &Tensor) -> Result<()> {
         let channels = rows.size()[1];
         for begin in (0..channels).step_by(BLOCK) {
             let (width, rest) = ((BLOCK as i64).min(channels - begin), channels - begin);
             let columns = rows.narrow(1, begin, width);
             let products = self.scatter.narrow(0, begin, width);
-            let _ = products
-                .narrow(1, begin, rest)
-                .addmm_(&columns.tr(), &rows.narrow(1, begin, rest));
+            let mut products = products.narrow(1, begin, rest);
+            let _ = products.f_addmm_(&columns.tr(), &rows.narrow(1, begin, rest))?;
         }
+        Ok(())
     }
 }
 
@@ -264,11 +276,11 @@ fn is_rounding(squares: f64, mean: &Tensor, rows: i64) -> bool {
 }
 
 /// The mean `[C]` of rows `[m,C]`, and the centred rows, both float64.
-fn centred(rows: &Tensor) -> (Tensor, Tensor) {
-    let rows = rows.to_kind(Kind::Double);
-    let mean = rows.mean_dim(Some([0i64].as_slice()), false, Kind::Double);
-    let centred = rows - &mean;
-    (mean, centred)
+fn centred(rows: &Tensor) -> Result<(Tensor, Tensor)> {
+    let rows = rows.f_to_kind(Kind::Double)?;
+    let mean = rows.f_mean_dim(Some([0i64].as_slice()), false, Kind::Double)?;
+    let centred = rows.f_sub(&mean)?;
+    Ok((mean, centred))
 }
 
 /// The share of `part` in `total`; 0 of nothing.
@@ -407,9 +419,10 @@ mod tests {
         // More channels than one block has, and means that differ between the parts.
         let rows = Tensor::randn([40, 600], (Kind::Double, tch::Device::Cpu));
         let rows = rows.cumsum(0, Kind::Double) + 20.0;
-        let mut moments = Moments::of(&rows.narrow(0, 0, 7));
-        moments.add(7, &rows.narrow(0, 7, 13), 13);
-        moments.merge(20, Moments::of(&rows.narrow(0, 20, 20)), 20);
+        let mut moments = Moments::of(&rows.narrow(0, 0, 7)).unwrap();
+        moments.add(7, &rows.narrow(0, 7, 13), 13).unwrap();
+        let others = Moments::of(&rows.narrow(0, 20, 20)).unwrap();
+        moments.merge(20, others, 20).unwrap();
         let all = &rows - rows.mean_dim(Some([0i64].as_slice()), true, Kind::Double);
         let expected = all.tr().matmul(&all);
         let off = (moments.scatter - &expected).triu(0).abs().max();

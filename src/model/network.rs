@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::locate::{self, Located};
 use super::metadata::ModelMetadata;
@@ -16,7 +16,7 @@ use super::zoo::{self, ZooEntry};
 use super::{archive, weights};
 use crate::convert::{Normalisation, rescaled};
 use crate::error::{Hint, hinted, usage_hinted};
-use crate::hooks::{HookedModel, Hooks, NetworkGraph, Trace};
+use crate::hooks::{HookedModel, Hooks, NetworkGraph, Precision, Trace};
 use crate::labels::Labels;
 use crate::notices::Notices;
 use crate::options::{ComputeOptions, ModelOptions};
@@ -60,6 +60,10 @@ impl Network {
                 .build_global();
         }
         let device = compute.device.device()?;
+        if compute.precision == Precision::F16 && device == Device::Cpu {
+            let text = "float16 arithmetic is for GPUs, but the network would run on the CPU";
+            return Err(usage_hinted(text, Hint::CpuPrecision));
+        }
         if !compute.precision.is_native(device) {
             notices.warn(
                 "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",

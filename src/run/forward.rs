@@ -2,21 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::input::{Input, require_images, skipped};
 use super::oddities::Oddities;
+use super::stream::Stream;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::figure::{drawn_size, encode_jpeg};
 use crate::hooks::{HookedModel, Region};
 use crate::images::{self, Pixels, Resize};
 use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
+use crate::remarks::Remark;
 use crate::report::LONGEST_SIDE;
 use crate::size::Size;
 use crate::spool::{Sequence, Spool};
@@ -24,6 +26,11 @@ use crate::spool::{Sequence, Spool};
 /// Bytes of the network's largest tensor for the images of one chunk. Larger chunks are not
 /// faster (docs/performance.md).
 const CHUNK_BYTES: usize = 64 << 20;
+/// The same on a GPU, which computes with all its cores only if there is enough to do. Chunks that
+/// do not fit in its memory are halved.
+const GPU_CHUNK_BYTES: usize = 2 << 30;
+/// The most images of a chunk on a GPU.
+const GPU_CHUNK: usize = 128;
 
 /// How images are forwarded.
 pub struct ForwardOptions<'a> {
@@ -57,6 +64,8 @@ pub struct Forwarded {
     pub input: Sequence,
     /// What is odd about the images.
     pub oddities: Oddities,
+    /// Whether fewer images went at once.
+    pub remark: Option<Remark>,
     /// Time of the network, and time of storing and adding up its excitations.
     pub times: [(&'static str, Duration); 2],
 }
@@ -78,10 +87,14 @@ pub struct Jpeg {
 }
 
 /// The number of images in a chunk: as many as the bound on the largest tensor allows,
-/// up to the number of cores (at least 4).
+/// up to the number of cores (at least 4), or up to 128 on a GPU.
 pub fn chunk_size(model: &HookedModel) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (CHUNK_BYTES / model.largest_tensor().max(1)).clamp(1, cores.max(4))
+    let (bytes, most) = match model.device() {
+        Device::Cpu => (CHUNK_BYTES, cores.max(4)),
+        _ => (GPU_CHUNK_BYTES, GPU_CHUNK),
+    };
+    (bytes / model.largest_tensor().max(1)).clamp(1, most)
 }
 
 /// Decodes the images and runs the network on them.
@@ -94,15 +107,8 @@ pub fn forward_all(
     model: &HookedModel,
     options: &ForwardOptions<'_>,
 ) -> Result<Forwarded> {
-    let mut all = Forwarded {
-        collector: Collector::with_spool(options.maps, options.spool),
-        paths: Vec::new(),
-        pictures: Vec::new(),
-        photographs: Vec::new(),
-        input: Sequence::default(),
-        oddities: Oddities::default(),
-        times: ["forwarding", "collecting"].map(|stage| (stage, Duration::ZERO)),
-    };
+    let collector = Collector::with_spool(options.maps, options.spool);
+    let mut all = Images::new(Stream::new(model, collector));
     match input {
         Input::Array(path, tensor) => all.add_array(path, tensor, model, options)?,
         Input::Files {
@@ -159,10 +165,45 @@ pub fn forward_all(
             require_images(&all.paths)?;
         }
     }
-    Ok(all)
+    all.finish()
 }
 
-impl Forwarded {
+/// What is known of the images so far.
+struct Images<'a> {
+    stream: Stream<'a>,
+    paths: Vec<PathBuf>,
+    pictures: Vec<Sequence>,
+    photographs: Vec<Photograph>,
+    input: Sequence,
+    oddities: Oddities,
+}
+
+impl<'a> Images<'a> {
+    fn new(stream: Stream<'a>) -> Self {
+        Images {
+            stream,
+            paths: Vec::new(),
+            pictures: Vec::new(),
+            photographs: Vec::new(),
+            input: Sequence::default(),
+            oddities: Oddities::default(),
+        }
+    }
+
+    fn finish(self) -> Result<Forwarded> {
+        let (collector, remark, [forwarding, collecting]) = self.stream.finish()?;
+        Ok(Forwarded {
+            collector,
+            paths: self.paths,
+            pictures: self.pictures,
+            photographs: self.photographs,
+            input: self.input,
+            oddities: self.oddities,
+            remark,
+            times: [("forwarding", forwarding), ("collecting", collecting)],
+        })
+    }
+
     fn add_array(
         &mut self,
         path: &Path,
@@ -211,17 +252,10 @@ impl Forwarded {
             kept.push(options.spool, &bytes)?;
             self.pictures.push(kept);
         }
-        let [(_, forwarding), (_, collecting)] = &mut self.times;
-        let begun = Instant::now();
-        let excitations = model.forward(batch)?;
-        *forwarding += begun.elapsed();
-        let begun = Instant::now();
-        self.collector.add(excitations)?;
         if options.keep_input {
             self.input.push(options.spool, batch)?;
         }
-        *collecting += begun.elapsed();
-        Ok(())
+        self.stream.add(batch)
     }
 }
 

@@ -12,6 +12,7 @@ mod input;
 mod key;
 mod oddities;
 mod outputs;
+mod stream;
 
 use std::io::Write;
 use std::path::Path;
@@ -111,6 +112,10 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     };
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
     remarks.add_all(&model.remarks()); // also what the images showed
+    forwarded
+        .remark
+        .iter()
+        .for_each(|remark| remarks.add(remark));
     clock.laps(&forwarded.times, "decoding");
     let odd = forwarded.oddities.remarks(options.input.white);
     remarks.add_all(&odd);

@@ -867,6 +867,8 @@ fn options_that_make_no_sense_are_refused() {
         --target 3 => 2: add --saliency gradcam
         --saliency-layer x => 2: add --saliency
         --precision bf16 --saliency gradcam => 2: bf16 cannot be combined with --saliency
+        --precision f16 --saliency gradcam => 2: f16 cannot be combined with --saliency
+        --precision f16 --device cpu => 2: float16 | for GPUs | CPU | --precision bf16 | --device cuda
         # Classes.
         --saliency gradcam --target {10|-1|99999999999999999999} => 2: there is no class | 0 to 9
         --saliency gradcam --target cat => 2: 'cat' is no class | names | 0 to 9 | --labels FILE
@@ -889,6 +891,7 @@ fn options_that_make_no_sense_are_refused() {
     );
     if !tch::Cuda::is_available() {
         check(OPTIONS, "--device {cuda|cuda:1} => 1: cuda: | --device cpu");
+        check(OPTIONS, "--precision f16 => 2: float16 | --precision bf16");
     }
     check(
         "--model net.pt --input photos/a.png",
@@ -913,7 +916,7 @@ fn options_that_make_no_sense_are_refused() {
         --device={gpu|cuda:x|cuda:-1|mps|tpu} => 2: --device | cuda:N
         --format={gif|bmp} => 2: --format | jpg | png | svg
         --hooks={best|torch} => 2: --hooks | auto | torchprism
-        --precision=f16 => 2: --precision | f16 | f32 | bf16
+        --precision=f8 => 2: --precision | f8 | f32 | bf16 | f16
         --saliency={grad|lime} => 2: --saliency | gradcam | exct-backp
         "#,
     );

@@ -120,6 +120,10 @@ char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensi
   });
 }
 
+char *prism_pinned(const void *values, void **out) {
+  return guarded([&] { *out = new at::Tensor(tensor(values).pin_memory()); });
+}
+
 void prism_graph_free(prism_graph *graph) { delete graph; }
 void prism_program_free(prism_program *program) { delete program; }
 void prism_message_free(char *message) { free(message); }

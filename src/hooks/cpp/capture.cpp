@@ -13,6 +13,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
 
 namespace prism {
 namespace {
@@ -29,21 +33,33 @@ uint64_t signs_of(int64_t channel) {
   return bits ^ (bits >> 31);
 }
 
-// Sums of the channels with random signs, [N,C,h,w] -> [N,k,h,w], divided by sqrt(C): distances
-// between pixels over all channels are kept (Achlioptas, 2003). No more channels than sums stay
-// as they are.
+// The signs of all channels, [sums,C], divided by sqrt(C). They are remembered: a copy to a GPU
+// waits until it has done all its work. Never freed, because at the end of the process a GPU's
+// driver may be gone before they are.
+at::Tensor signs(int64_t sums, int64_t channels, at::Device device) {
+  static std::mutex mutex;
+  static auto &known = *new std::map<std::tuple<int64_t, int64_t, std::string>, at::Tensor>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  at::Tensor &made = known[{sums, channels, device.str()}];
+  if (made.defined())
+    return made;
+  at::Tensor on_cpu = at::empty({sums, channels}, at::kFloat);
+  float *sign = on_cpu.mutable_data_ptr<float>();
+  const float one = 1 / std::sqrt(static_cast<float>(channels));
+  for (int64_t channel = 0; channel < channels; channel++)
+    for (int64_t sum = 0; sum < sums; sum++)
+      sign[sum * channels + channel] = signs_of(channel) >> sum & 1 ? one : -one;
+  return made = on_cpu.to(device);
+}
+
+// Sums of the channels with random signs, [N,C,h,w] -> [N,k,h,w]: distances between pixels over
+// all channels are kept (Achlioptas, 2003). No more channels than sums stay as they are.
 at::Tensor signed_sums(const at::Tensor &input, int64_t sums) {
   const int64_t channels = input.size(1);
   const at::Tensor whole = input.to(at::kFloat).contiguous();
   if (channels <= sums)
     return whole.is_same(input) ? whole.clone() : whole;
-  auto signs = at::empty({sums, channels}, at::kFloat);
-  float *sign = signs.mutable_data_ptr<float>();
-  const float one = 1 / std::sqrt(static_cast<float>(channels));
-  for (int64_t channel = 0; channel < channels; channel++)
-    for (int64_t sum = 0; sum < sums; sum++)
-      sign[sum * channels + channel] = signs_of(channel) >> sum & 1 ? one : -one;
-  const at::Tensor made = at::matmul(signs.to(whole.device()), whole.flatten(2));
+  const at::Tensor made = at::matmul(signs(sums, channels, whole.device()), whole.flatten(2));
   return made.view({input.size(0), sums, input.size(2), input.size(3)});
 }
 
@@ -245,6 +261,13 @@ Value *insert_reading(Graph &graph, Value *made, const prism_output &output,
   return aliases.hasWriters(made) ? graph.insert(c10::aten::clone, {value}) : value;
 }
 
+// The kind of numbers to which a program rounds, if it does.
+std::optional<at::ScalarType> rounding_of(int32_t execution) {
+  if (execution == PRISM_BF16)
+    return at::kBFloat16;
+  return execution == PRISM_F16 ? std::optional(at::kHalf) : std::nullopt;
+}
+
 } // namespace
 
 std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<prism_output> outputs,
@@ -280,7 +303,7 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
   torch::jit::EliminateDeadCode(graph);
   require_finite_weights(*graph);
   if (execution != PRISM_PLAIN && !gradient_tap)
-    graph = optimised(graph, source.batch_input, source.on_cpu, execution == PRISM_BF16);
+    graph = optimised(graph, source.batch_input, source.on_cpu, rounding_of(execution));
   program->sources = source.sources;
   program->code = torch::jit::Code(graph, "prism_forward");
   program->fixed_inputs = source.fixed_inputs;

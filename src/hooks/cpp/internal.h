@@ -117,7 +117,7 @@ std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batc
 
 // optimise.cpp
 std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
-                                 bool bfloat16);
+                                 std::optional<at::ScalarType> rounding);
 
 // excitation_backprop.cpp: makes the gradient of an operator what `rule` says. `values`
 // are the graph's, as the rule numbers them.

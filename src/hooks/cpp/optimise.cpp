@@ -1,5 +1,5 @@
 // Faster graphs: batch-norms, sums and products folded into convolutions, oneDNN's memory
-// layouts on the CPU, bfloat16.
+// layouts on the CPU, bfloat16 and float16.
 
 #include "internal.h"
 
@@ -54,8 +54,8 @@ TORCH_LIBRARY_FRAGMENT(prism, library) {
               &at::max_pool2d);
 }
 
-// An operator that asks for float32 by name (mean(dtype), to) asks for bfloat16.
-void ask_for_bfloat16(Graph &graph, Node *node) {
+// An operator that asks for float32 by name (mean(dtype), to) asks for `wanted`.
+void ask_for(Graph &graph, Node *node, at::ScalarType wanted) {
   const auto *schema = node->maybeSchema();
   if (!schema || !node->hasNamedInput("dtype"))
     return;
@@ -63,25 +63,25 @@ void ask_for_bfloat16(Graph &graph, Node *node) {
   const auto kind = torch::jit::toIValue(node->input(at));
   if (kind && kind->isInt() && kind->toInt() == static_cast<int64_t>(at::kFloat)) {
     torch::jit::WithInsertPoint here(node);
-    node->replaceInput(at, graph.insertConstant(at::kBFloat16));
+    node->replaceInput(at, graph.insertConstant(wanted));
   }
 }
 
-// Rounds the weights and the images to bfloat16.
-void to_bfloat16(Graph &graph, size_t batch_input) {
+// Rounds the weights and the images.
+void round_to(Graph &graph, size_t batch_input, at::ScalarType wanted) {
   for (Node *node : all_nodes(graph.block())) {
-    ask_for_bfloat16(graph, node);
+    ask_for(graph, node, wanted);
     if (node->kind() != c10::prim::Constant)
       continue;
     const at::Tensor weights = constant_tensor(node->output());
     if (!weights.defined() || weights.scalar_type() != at::kFloat)
       continue;
     torch::jit::WithInsertPoint here(node);
-    node->output()->replaceAllUsesWith(graph.insertConstant(weights.to(at::kBFloat16)));
+    node->output()->replaceAllUsesWith(graph.insertConstant(weights.to(wanted)));
   }
   Value *images = graph.inputs()[batch_input];
   torch::jit::WithInsertPoint here(*graph.nodes().begin());
-  Value *rounded = graph.insert(c10::aten::to, {images, at::kBFloat16});
+  Value *rounded = graph.insert(c10::aten::to, {images, wanted});
   images->replaceAllUsesAfterNodeWith(rounded->node(), rounded);
 }
 
@@ -129,9 +129,9 @@ void hide_from_onednn(Graph &graph) {
 // libtorch's passes throw at some graphs (padding given as a word, for example). Such a
 // graph runs as it is.
 std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
-                                 bool bfloat16) {
+                                 std::optional<at::ScalarType> rounding) {
   auto graph = plain->copy();
-  const bool onednn = on_cpu && !bfloat16;
+  const bool onednn = on_cpu && !rounding;
   try {
     torch::jit::RemoveTensorMutation(graph);
     torch::jit::OptimizeFrozenGraph(graph, true);
@@ -146,8 +146,8 @@ std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t bat
     for (Node *node : all_nodes(graph->block()))
       if (node->matches("aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"))
         replace_by_own(*graph, node);
-  if (bfloat16)
-    to_bfloat16(*graph, batch_input);
+  if (rounding)
+    round_to(*graph, batch_input, *rounding);
   torch::jit::EliminateDeadCode(graph);
   return graph;
 }

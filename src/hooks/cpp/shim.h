@@ -60,6 +60,7 @@ enum prism_execution {
   PRISM_PLAIN = 0,     /* the operators of the graph, one by one */
   PRISM_OPTIMISED = 1, /* with libtorch's passes for frozen graphs */
   PRISM_BF16 = 2,      /* the same, in bfloat16 */
+  PRISM_F16 = 3,       /* the same, in float16 */
 };
 
 /* Readies a device: -1 for the CPU, else a CUDA index. Fails if it does not compute. */
@@ -104,6 +105,9 @@ char *prism_program_run(prism_program *program, const void *input, void **result
  * `owner` when the last tensor that uses them is gone; on failure it is not called. */
 char *prism_tensor_of_floats(float *values, const int64_t *shape, size_t dimensions,
                              void (*drop)(void *), void *owner, void **out);
+
+/* A copy of a CPU tensor in memory that a GPU reads by itself. */
+char *prism_pinned(const void *values, void **out);
 
 /* While on, tensors of zeros, ones, uniform or normal values that this thread makes
  * have a shape but no memory of their own. */
