@@ -334,7 +334,7 @@ impl Gallery {
             1 => {
                 "The colours are the first three principal components of what the network saw. \
                   <strong>Equal colours mean similar features, in all images</strong>, as far as \
-                  three components can show. Point at a place to test it."
+                  three components can show."
             }
             _ => {
                 "The colours are the first three principal components of what each network saw. \

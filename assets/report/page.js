@@ -175,6 +175,7 @@ function drawPoints() {
   if ($("viewer").open) drawPoint(viewer);
   const shown = pointInUse();
   const shares = state.hover ? sharesOf(state.hover) : state.shares;
+  $("pointed").classList.toggle("hint", !shown);
   $("pointed").textContent = shown && shares?.[shown.run] ? describePoint(shown, shares)
     : canPoint ? "Point at a place in a picture, or at a group: similar places of all images light up. A click keeps it and ranks the images." : "";
   for (const button of document.querySelectorAll("[data-group]")) {

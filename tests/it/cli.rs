@@ -256,9 +256,11 @@ fn saved_arrays_are_float32_and_have_the_shapes_of_the_run() {
     assert_eq!(npz.json("files"), serde_json::json!(photos));
     let raw = fs::File::open(default_run().place.path("run.npz")).unwrap();
     let mut raw = ndarray_npy::NpzReader::new(raw).unwrap();
-    let shapes: [(&str, &[i64]); 6] = [
+    let shapes: [(&str, &[i64]); 8] = [
+        ("components", &[3, 24, 8, 8]),
         ("features", &[3, 3, 8, 8]),
         ("input", &[3, 3, 64, 64]),
+        ("lengths", &[3, 1, 8, 8]),
         ("logits", &[3, 10]),
         ("maps", &[3, 3, 64, 64]),
         ("probabilities", &[3, 10]),

@@ -292,6 +292,91 @@ fn similar_places_light_up_as_computed_apart() {
 
 #[test]
 #[ignore = "needs chromedriver: make test-browser"]
+fn two_runs_are_compared_and_wrong_classes_shown() {
+    let browser = Browser::start();
+    let place = Place::new();
+    let model = |name: &str, words: &str| {
+        place.succeed(&format!(
+            "--quiet {} --input photos --truth truth.csv --json {name}.json --save-arrays {name}.npz {words}",
+            tiny(&format!("tiny_{name}_traced"))
+        ))
+    };
+    // All images are of one class; that of the first run's first image.
+    let of_first = place.run("--quiet --input photos/a.png");
+    let class = of_first.split('\t').nth(1).unwrap();
+    let class = class.split(':').next().unwrap();
+    let number = class.trim_start_matches("class ");
+    let rows = ["a", "b", "c"].map(|name| format!("{name},{number}\n"));
+    fs::write(
+        place.path("truth.csv"),
+        format!("file,class\n{}", rows.concat()),
+    )
+    .unwrap();
+    let (lines, _) = model("vgg", "--report page.html");
+    model("resnet", "");
+    let wrong = lines
+        .lines()
+        .filter(|line| !line.contains(&format!("\t{class}:")))
+        .count();
+    let tops = |lines: &str| -> Vec<String> {
+        let top = |line: &str| line.split(['\t', ':']).nth(1).unwrap().to_string();
+        lines.lines().map(top).collect()
+    };
+    let wrong_tops = tops(&lines).iter().filter(|top| *top != class).count();
+    assert!(wrong <= wrong_tops);
+
+    browser.open(&place.path("page.html"));
+    let shown = "return document.querySelectorAll('.card').length";
+    browser.until(shown, &json!(3));
+    let marked = browser.script("return document.querySelectorAll('.truth.wrong').length");
+    assert_eq!(marked, wrong_tops);
+    let choose = |value: &str| {
+        browser.script(&format!(
+            "const s = document.getElementById('only'); s.value = {value:?}; \
+             s.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        ));
+    };
+    choose("wrong");
+    browser.until(shown, &json!(wrong_tops));
+
+    // Side by side: three pictures of each image, and a place lights up in both maps.
+    let (text, _) = place.succeed("compare vgg.json resnet.json --report both.html");
+    browser.open(&place.path("both.html"));
+    browser.until(shown, &json!(3));
+    let panes = browser.script("return document.querySelectorAll('.card .pane').length");
+    assert_eq!(panes, 9);
+    browser.hover(".card[data-index='1'] .pane.map[data-run='1']", (0.3, 0.6));
+    let covers = "return [...document.querySelectorAll('.card[data-index=\"1\"] canvas')].map(c => !c.hidden)";
+    browser.until(covers, &json!([true, true, true]));
+    let cells = "return [...document.querySelectorAll('.cell:not([hidden])')].map(c => c.closest('.card').dataset.index)";
+    browser.until(cells, &json!(["1", "1", "1"]));
+    let changed = |row: &&str| row.starts_with("top class changed");
+    let changed = text.lines().find(changed).unwrap().to_string();
+    let count = changed.split_whitespace().rev().nth(3).unwrap();
+    choose("changed");
+    browser.until(shown, &json!(count.parse::<u32>().unwrap()));
+}
+
+#[test]
+#[ignore = "needs chromedriver: make test-browser"]
+fn a_page_without_its_folder_says_so() {
+    let browser = Browser::start();
+    let place = Place::with_images(70);
+    place.run("--quiet --input photos --report page.html");
+    fs::rename(place.path("page_files"), place.path("elsewhere")).unwrap();
+    browser.open(&place.path("page.html"));
+    let notes = "return document.getElementById('notes').textContent.startsWith('The folder page_files is missing')";
+    browser.until(notes, &json!(true));
+    fs::rename(place.path("elsewhere"), place.path("page_files")).unwrap();
+    browser.open(&place.path("page.html"));
+    browser.until(
+        "return document.getElementById('notes').hidden && canPoint",
+        &json!(true),
+    );
+}
+
+#[test]
+#[ignore = "needs chromedriver: make test-browser"]
 fn small_and_large_pages_fit_a_phone_in_dark_mode() {
     let browser = Browser::start();
     browser.become_phone(390, 844);
