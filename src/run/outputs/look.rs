@@ -13,7 +13,7 @@ use crate::report::photograph_area;
 const CONTOUR: f32 = 0.5;
 
 /// The longer side of the picture of a saliency on a page, pixels.
-const SALIENCY_SIDE: f64 = 224.0;
+const SALIENCY_SIDE: f64 = 160.0;
 
 /// What all pictures of a run have in common.
 #[derive(Debug, Clone, Copy)]
