@@ -43,7 +43,15 @@ const FEATURES: usize = 12_000_000;
 const STYLE: &str = include_str!("../assets/report/page.css");
 const SCRIPT: &str = concat!(
     include_str!("../assets/report/features.js"),
-    include_str!("../assets/report/page.js")
+    include_str!("../assets/report/state.js"),
+    include_str!("../assets/report/pictures.js"),
+    include_str!("../assets/report/pointing.js"),
+    include_str!("../assets/report/order.js"),
+    include_str!("../assets/report/chart.js"),
+    include_str!("../assets/report/controls.js"),
+    include_str!("../assets/report/viewer.js"),
+    include_str!("../assets/report/address.js"),
+    include_str!("../assets/report/start.js"),
 );
 
 /// The number of pixels of each photograph on a page of `count` images, at most.

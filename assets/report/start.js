@@ -1,0 +1,36 @@
+// The page begins, and prints.
+
+function preparePrint() {
+  addEventListener("beforeprint", () => {
+    // Pictures further down may not have been fetched yet.
+    for (const index of state.shown)
+      for (const picture of cards[index].querySelectorAll("img")) picture.loading = "eager";
+  });
+}
+
+let isReady = false;
+
+if (globalThis.prismMissing) {
+  $("notes").hidden = false;
+  $("notes").textContent = `The folder ${globalThis.prismMissing} is missing beside this page: its pictures and features are there. Copy it along.`;
+}
+// On a phone the pictures come first; elsewhere the options have no lid.
+const phone = matchMedia("(max-width: 48rem)");
+const lid = () => { $("options").open = !phone.matches; };
+phone.addEventListener("change", lid);
+lid();
+document.body.classList.toggle("few", images.length <= 2);
+document.body.classList.toggle("two-runs", runs.length > 1);
+prepareCards();
+buildControls($("controls"), "opacity");
+buildControls($("viewer-controls"), "viewer-opacity");
+buildViewer();
+buildKey();
+buildChart();
+listenToChoices();
+listenTo($("cards"));
+listenTo(viewer);
+preparePrint();
+recall();
+isReady = true;
+addEventListener("hashchange", recall);
