@@ -154,9 +154,12 @@ pub struct PageRun {
     /// The features of all places of the images shown, unless all are equal.
     #[serde(rename = "places")]
     pub features: Option<Features>,
-    /// What was done, as terms with their values; several values are a list.
+    /// What was done, as terms with their values.
     #[serde(skip)]
-    pub facts: Vec<(String, Vec<String>)>,
+    pub facts: Vec<(String, String)>,
+    /// What was assumed, and what limits the result.
+    #[serde(skip)]
+    pub remarks: Vec<String>,
     /// The variance figure as SVG, and what it says in words.
     #[serde(skip)]
     pub chart: Option<Vec<u8>>,
@@ -357,6 +360,7 @@ impl Gallery {
             include_str!("../assets/report/page.html"),
             title = escaped(&title),
             lead = format_args!("{} {lead}", escaped(found)),
+            notes = notes(runs),
             style = STYLE,
             cards = self.cards,
             about = about(runs)?,
@@ -451,6 +455,33 @@ fn card(
     Ok(html)
 }
 
+/// What was assumed and what limits the results, the first in sight.
+fn notes(runs: &[PageRun]) -> String {
+    let sides = ["A: ", "B: "].iter().map(|side| match runs.len() {
+        1 => "",
+        _ => side,
+    });
+    let all = runs.iter().zip(sides);
+    let all =
+        all.flat_map(|(run, side)| run.remarks.iter().map(move |text| format!("{side}{text}")));
+    let all: Vec<String> = all.map(|text| escaped(&text)).collect();
+    match all.as_slice() {
+        [] => String::new(),
+        [one] => format!("<p class=\"notes\">{one}</p>"),
+        [first, rest @ ..] => format!(
+            "<details class=\"notes\"><summary>{first} ({} more)</summary>{}</details>",
+            rest.len(),
+            list(rest)
+        ),
+    }
+}
+
+/// A list of HTML texts.
+fn list(items: &[String]) -> String {
+    let items = items.iter().map(|item| format!("<li>{item}</li>"));
+    format!("<ul class=\"remarks\">{}</ul>", items.collect::<String>())
+}
+
 /// What was done, and the variance figure, of each run.
 fn about(runs: &[PageRun]) -> Result<String> {
     let mut html = String::new();
@@ -461,16 +492,13 @@ fn about(runs: &[PageRun]) -> Result<String> {
             write!(html, "<h3>{name}: {}</h3>", escaped(&run.network))?;
         }
         html.push_str("<dl class=\"facts\">");
-        for (term, values) in &run.facts {
-            let value = match values.as_slice() {
-                [one] => escaped(one),
-                several => {
-                    let items = several.iter();
-                    let items = items.map(|item| format!("<li>{}</li>", escaped(item)));
-                    format!("<ul class=\"remarks\">{}</ul>", items.collect::<String>())
-                }
-            };
-            write!(html, "<dt>{}</dt><dd>{value}</dd>", escaped(term))?;
+        for (term, value) in &run.facts {
+            write!(
+                html,
+                "<dt>{}</dt><dd>{}</dd>",
+                escaped(term),
+                escaped(value)
+            )?;
         }
         html.push_str("</dl>");
         if let Some(chart) = &run.chart {

@@ -11,8 +11,8 @@ function preparePrint() {
 let isReady = false;
 
 if (globalThis.prismMissing) {
-  $("notes").hidden = false;
-  $("notes").textContent = `The folder ${globalThis.prismMissing} is missing beside this page: its pictures and features are there. Copy it along.`;
+  $("missing").hidden = false;
+  $("missing").textContent = `The folder ${globalThis.prismMissing} is missing beside this page: its pictures and features are there. Copy it along.`;
 }
 // On a phone the pictures come first; elsewhere the options have no lid.
 const phone = matchMedia("(max-width: 48rem)");

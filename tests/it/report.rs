@@ -365,12 +365,12 @@ fn a_page_without_its_folder_says_so() {
     place.run("--quiet --input photos --report page.html");
     fs::rename(place.path("page_files"), place.path("elsewhere")).unwrap();
     browser.open(&place.path("page.html"));
-    let notes = "return document.getElementById('notes').textContent.startsWith('The folder page_files is missing')";
+    let notes = "return document.getElementById('missing').textContent.startsWith('The folder page_files is missing')";
     browser.until(notes, &json!(true));
     fs::rename(place.path("elsewhere"), place.path("page_files")).unwrap();
     browser.open(&place.path("page.html"));
     browser.until(
-        "return document.getElementById('notes').hidden && canPoint",
+        "return document.getElementById('missing').hidden && canPoint",
         &json!(true),
     );
 }

@@ -173,17 +173,16 @@ pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<Pa
         features,
         facts,
         chart,
+        remarks: summary.remarks.clone(),
         is_in_blocks: summary.is_in_blocks(),
     })
 }
 
-/// What was done: terms and their values; several values are a list.
-fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, Vec<String>)> {
+/// What was done: terms and their values.
+fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, String)> {
     let mut facts = Vec::new();
-    let mut fact = |term: &str, values: Vec<String>| {
-        if !values.is_empty() {
-            facts.push((term.to_string(), values));
-        }
+    let mut fact = |term: &str, value: Option<String>| {
+        facts.extend(value.map(|value| (term.to_string(), value)));
     };
     let layer = &summary.excitation;
     let shape = layer
@@ -198,13 +197,13 @@ fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, Ve
         true => "nothing".to_string(),
         false => format!("{} ({})", guides.join(", "), summary.upsampling),
     };
-    fact("Network", vec![summary.network.clone()]);
+    fact("Network", Some(summary.network.clone()));
     fact(
         "Layer",
-        vec![layer.name.clone() + &shape.unwrap_or_default()],
+        Some(layer.name.clone() + &shape.unwrap_or_default()),
     );
-    fact("Sharpened by", vec![sharpened]);
-    fact("Rule", vec![summary.rule.clone()]);
+    fact("Sharpened by", Some(sharpened));
+    fact("Rule", Some(summary.rule.clone()));
     let kept = match summary.colours.as_str() {
         "every" => None,
         "common" => Some("what all images share"),
@@ -215,8 +214,7 @@ fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, Ve
         true => "; the rest is hatched",
         false => "",
     };
-    let kept = kept.map(|kept| format!("{kept}{rest}"));
-    fact("Features kept", kept.into_iter().collect());
+    fact("Features kept", kept.map(|kept| format!("{kept}{rest}")));
     let held = 100.0 * summary.variance_ratio.iter().take(3).sum::<f64>();
     let worth = summary.colour_correlation.map(|r| {
         format!(
@@ -225,32 +223,32 @@ fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, Ve
     });
     let worth = worth.unwrap_or_default();
     let colours = format!("three components: {held:.0} % of the variance{worth}");
-    fact("Colours", vec![colours]);
+    fact("Colours", Some(colours));
     if let Some(key) = &summary.key {
         let axes = match summary.palette() {
             Palette::Rgb => ["Red", "Green", "Blue"],
             Palette::Oklab => ["Light", "Yellow", "Reddish"],
         };
         for (axis, words) in axes.iter().zip(key.components.iter().map(Ends::in_words)) {
-            fact(axis, words.into_iter().collect());
+            fact(axis, words);
         }
     }
-    let similar = features.map(Features::in_words);
-    fact("Similarity", similar.into_iter().collect());
-    fact("Saliency", summary.saliency.iter().cloned().collect());
+    fact("Similarity", features.map(Features::in_words));
+    fact("Saliency", summary.saliency.clone());
     for (name, setting) in &summary.settings {
         let term = match name.as_str() {
             "size" => "Input".to_string(),
             "std" => "Deviation".to_string(),
-            name => name[..1].to_uppercase() + &name[1..],
+            name => {
+                let mut letters = name.chars();
+                let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+                first.into_iter().chain(letters).collect()
+            }
         };
-        fact(
-            &term,
-            vec![format!("{} ({})", in_words(&setting.value), setting.from)],
-        );
+        let value = in_words(&setting.value);
+        fact(&term, Some(format!("{value} ({})", setting.from)));
     }
-    fact("Images", vec![summary.images.len().to_string()]);
-    fact("Notes", summary.remarks.clone());
+    fact("Images", Some(summary.images.len().to_string()));
     facts
 }
 
