@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ use tch::{Kind, Tensor};
 use crate::classes::Class;
 use crate::figure::{Palette, encode_jpeg};
 use crate::output::{Outputs, folder_of};
+use crate::saved::SavedSummary;
+use crate::scores::ScoreKind;
 use crate::truth::TrueClass;
 
 /// More images than this would make a page of over twenty megabytes.
@@ -77,6 +80,9 @@ pub struct Features {
     /// Rows and columns of places in an image.
     h: i64,
     w: i64,
+    /// Rows and columns before pooling.
+    #[serde(skip)]
+    own: [i64; 2],
     #[serde(skip)]
     bytes: Vec<u8>,
 }
@@ -88,16 +94,27 @@ impl Features {
         while count as i64 * d * size[0] * size[1] > FEATURES as i64 && size != [1, 1] {
             size = size.map(|side| (side + 1) / 2);
         }
+        let own = [h, w];
         let [h, w] = size;
         let bytes = Vec::new();
-        Features { d, h, w, bytes }
+        Features {
+            d,
+            h,
+            w,
+            own,
+            bytes,
+        }
     }
 
     /// How similarity is measured, in words.
     pub fn in_words(&self) -> String {
+        let Features { d, h, w, own, .. } = self;
+        let pooled = match *own == [*h, *w] {
+            true => String::new(),
+            false => format!("; places are averaged to {h}\u{d7}{w}"),
+        };
         format!(
-            "cosine of two places, less the mean of all, from {} components and the length of all channels",
-            self.d
+            "cosine of two places, less the mean of all, from {d} components and the length of all channels{pooled}"
         )
     }
 
@@ -163,9 +180,6 @@ pub struct PageRun {
     /// The variance figure as SVG, and what it says in words.
     #[serde(skip)]
     pub chart: Option<Vec<u8>>,
-    /// Whether the maps have blocks of one colour, so that pixels are drawn.
-    #[serde(skip)]
-    pub is_in_blocks: bool,
 }
 
 /// The groups of a page.
@@ -199,6 +213,10 @@ pub struct PageImage {
     pub classes: Vec<Vec<Class>>,
     /// Its true class, if it is known.
     pub truth: Option<TrueClass>,
+    /// Whether the top class of each run is the true one, if that is known.
+    pub right: Vec<Option<bool>>,
+    /// Whether the top class of two runs differs, if that can be told.
+    pub changed: Option<bool>,
     /// Left, top and side of its picture on the cluster map, as parts of the map's side.
     pub at: Option<[f64; 3]>,
 }
@@ -223,14 +241,21 @@ pub struct Gallery {
     cards: String,
     /// The folder that all images lie in, which cards leave out.
     folder: String,
+    /// What the probabilities of each run are, and whether its maps have blocks of one colour.
+    runs: Vec<(ScoreKind, bool)>,
 }
 
 impl Gallery {
-    /// The gallery of the page `file`, for the images with these paths.
+    /// The gallery of the page `file`, for the images with these paths, of these runs.
     ///
     /// # Errors
     /// Returns an error if the folder of the pictures cannot be created.
-    pub fn new(file: &Path, paths: &[String], outputs: &mut Outputs) -> Result<Gallery> {
+    pub fn new(
+        file: &Path,
+        paths: &[String],
+        runs: &[&SavedSummary],
+        outputs: &mut Outputs,
+    ) -> Result<Gallery> {
         let beside = if paths.len() > MOST_EMBEDDED {
             let mut name: OsString = file.file_stem().unwrap_or_default().into();
             name.push("_files");
@@ -245,6 +270,10 @@ impl Gallery {
             images: Vec::new(),
             cards: String::new(),
             folder: shared_folder(paths),
+            runs: runs
+                .iter()
+                .map(|run| (run.scores(), run.is_in_blocks()))
+                .collect(),
         })
     }
 
@@ -274,15 +303,7 @@ impl Gallery {
             });
             maps.push((map, saliency.transpose()?));
         }
-        let index = self.images.len();
-        let card = card(
-            index,
-            &image,
-            &self.folder,
-            &photograph,
-            &maps,
-            pictures.size,
-        )?;
+        let card = self.card(&image, &photograph, &maps, pictures.size)?;
         self.cards.push_str(&card);
         self.images.push(image);
         Ok(())
@@ -297,7 +318,8 @@ impl Gallery {
         Ok(format!("{name}/{}", address(file.as_bytes())))
     }
 
-    /// The page as HTML; `all` is the number of images of the run, `found` what a comparison found.
+    /// The page as HTML; `all` is the number of images of the run, `found` what a comparison found,
+    /// `noted` what is to be said of the page itself.
     ///
     /// # Errors
     /// Returns an error if the features cannot be written, or belong to other images.
@@ -306,6 +328,7 @@ impl Gallery {
         runs: &[PageRun],
         all: usize,
         found: &str,
+        noted: &[String],
         outputs: &mut Outputs,
     ) -> Result<String> {
         let features: Vec<Option<String>> = runs
@@ -322,19 +345,19 @@ impl Gallery {
                 "the page has features of other images"
             );
         }
-        let script = format!(
-            "globalThis.prismPlaces = {};",
-            serde_json::to_string(&features)?
-        );
+        let features = serde_json::to_string(&features)?;
+        // Features of another run beside the page would say what is not so.
+        let mut hasher = DefaultHasher::new();
+        (&features, &self.cards).hash(&mut hasher);
+        let id = format!("{:016x}", hasher.finish());
+        let script =
+            format!("globalThis.prismRun = \"{id}\"; globalThis.prismPlaces = {features};");
         let script = match &self.beside {
             None => format!("<script>{script}</script>"),
             Some((folder, name)) => {
                 let write = |out: &mut dyn std::io::Write| Ok(out.write_all(script.as_bytes())?);
                 outputs.write(&folder.join("features.js"), |out| write(out))?;
-                format!(
-                    "<script>globalThis.prismMissing = null</script>\n<script src=\"{name}/features.js\" onerror=\"prismMissing = {}\"></script>",
-                    escaped(&serde_json::to_string(name)?)
-                )
+                format!("<script src=\"{name}/features.js\"></script>")
             }
         };
         let names: Vec<&str> = runs.iter().map(|run| run.network.as_str()).collect();
@@ -355,12 +378,23 @@ impl Gallery {
                   network finds similar."
             }
         };
-        let data = json!({ "runs": runs, "images": self.images, "all": all });
+        let folder = self
+            .beside
+            .as_ref()
+            .and_then(|(folder, _)| folder.file_name());
+        let folder = folder.map(|folder| folder.to_string_lossy());
+        let data = json!({
+            "runs": runs,
+            "images": self.images,
+            "all": all,
+            "id": id,
+            "folder": folder,
+        });
         Ok(format!(
             include_str!("../assets/report/page.html"),
             title = escaped(&title),
             lead = format_args!("{} {lead}", escaped(found)),
-            notes = notes(runs),
+            notes = notes(runs, noted),
             style = STYLE,
             cards = self.cards,
             about = about(runs)?,
@@ -369,94 +403,104 @@ impl Gallery {
             data = data.to_string().replace('<', "\\u003c"),
             features = script,
             script = SCRIPT,
-            body = match runs.iter().any(|run| run.is_in_blocks) {
-                true => "view-both component-all blocks",
-                false => "view-both component-all",
-            },
         ))
     }
-}
 
-/// The card of an image.
-fn card(
-    index: usize,
-    image: &PageImage,
-    shared: &str,
-    photograph: &str,
-    maps: &[(String, Option<String>)],
-    (width, height): (u32, u32),
-) -> Result<String> {
-    let path = escaped(&image.path);
-    let own = image.path.strip_prefix(shared).unwrap_or(&image.path);
-    let own = escaped(own);
-    let (folder, file) = own.split_at(own.rfind('/').map_or(0, |slash| slash + 1));
-    let ratio = f64::from(width) / f64::from(height.max(1));
-    let mut html = format!(
-        "\n<li class=\"card\" data-index=\"{index}\">\n\
-         <div class=\"pictures\" style=\"--ratio: {ratio:.4}\">\
-         <span class=\"pane input\"><span class=\"zoom\"><img class=\"picture\" src=\"{photograph}\" \
-         alt=\"input: {path}\" loading=\"lazy\" decoding=\"async\" width=\"{width}\" \
-         height=\"{height}\"></span></span>"
-    );
-    for (run, (map, saliency)) in maps.iter().enumerate() {
-        let saliency = saliency.as_ref();
-        let saliency = saliency.map_or_else(String::new, |url| format!(" data-saliency=\"{url}\""));
-        write!(
-            html,
-            "<span class=\"pane map\" data-run=\"{run}\"><span class=\"zoom\"><img class=\"picture\" \
-             src=\"{map}\"{saliency} alt=\"PRISM map of {path}\" loading=\"lazy\" decoding=\"async\" \
+    /// The card of the next image.
+    fn card(
+        &self,
+        image: &PageImage,
+        photograph: &str,
+        maps: &[(String, Option<String>)],
+        (width, height): (u32, u32),
+    ) -> Result<String> {
+        let index = self.images.len();
+        let path = escaped(&image.path);
+        let own = image.path.strip_prefix(&self.folder);
+        let own = escaped(own.unwrap_or(&image.path));
+        let (folder, file) = own.split_at(own.rfind('/').map_or(0, |slash| slash + 1));
+        let ratio = f64::from(width) / f64::from(height.max(1));
+        let mut html = format!(
+            "\n<li class=\"card\" data-index=\"{index}\">\n\
+             <div class=\"pictures\" style=\"--ratio: {ratio:.4}\">\
+             <span class=\"pane input\"><span class=\"zoom\"><img class=\"picture\" \
+             src=\"{photograph}\" alt=\"input: {path}\" loading=\"lazy\" decoding=\"async\" \
              width=\"{width}\" height=\"{height}\"></span></span>"
-        )?;
-    }
-    write!(
-        html,
-        "</div>\n<p class=\"path\"><button type=\"button\" class=\"open\" title=\"Open at full size\">\
-         <span class=\"folder\">{folder}</span><span class=\"file\">{file}</span></button></p>\n"
-    )?;
-    if let Some(truth) = &image.truth {
-        // Two networks may number a class differently.
-        let is_one = image.classes.len() == 1;
-        let is_right = |top: &Class| match is_one {
-            true => top.id == truth.id,
-            false => top.name == truth.name,
-        };
-        let is_wrong = |classes: &Vec<Class>| classes.first().is_some_and(|top| !is_right(top));
-        let (class, mark) = match image.classes.iter().any(is_wrong) {
-            true => (" wrong", "wrong; true class: "),
-            false => ("", "right; true class: "),
-        };
-        writeln!(
-            html,
-            "<p class=\"truth{class}\">{mark}{}</p>",
-            escaped(&readable(&truth.name))
-        )?;
-    }
-    html.push_str("<p class=\"share-of\" hidden></p>\n");
-    for (run, classes) in image.classes.iter().enumerate() {
-        if image.classes.len() > 1 {
-            let name = ["A", "B"].get(run).unwrap_or(&"C");
-            writeln!(html, "<p class=\"classes-title\">{name}</p>")?;
-        }
-        html.push_str("<ol class=\"classes\" aria-label=\"Top classes\">");
-        for class in classes {
-            let share = class.probability;
+        );
+        for (run, ((map, saliency), (_, in_blocks))) in maps.iter().zip(&self.runs).enumerate() {
+            let saliency = saliency.as_ref();
+            let saliency =
+                saliency.map_or_else(String::new, |url| format!(" data-saliency=\"{url}\""));
+            let blocks = if *in_blocks { " blocks" } else { "" };
             write!(
                 html,
-                "<li><span class=\"name\">{}</span><span class=\"track\"><span class=\"bar\" \
-                 style=\"width: {:.1}%\"></span></span><span class=\"share\">{}</span></li>",
-                escaped(&readable(&class.name)),
-                100.0 * share.clamp(0.0, 1.0),
-                percent(share),
+                "<span class=\"pane map{blocks}\" data-run=\"{run}\"><span class=\"zoom\">\
+                 <img class=\"picture\" src=\"{map}\"{saliency} alt=\"PRISM map of {path}\" \
+                 loading=\"lazy\" decoding=\"async\" width=\"{width}\" height=\"{height}\">\
+                 </span></span>"
             )?;
         }
-        html.push_str("</ol>\n");
+        write!(
+            html,
+            "</div>\n<p class=\"path\"><button type=\"button\" class=\"open\" \
+             title=\"Open at full size\"><span class=\"folder\">{folder}</span>\
+             <span class=\"file\">{file}</span></button></p>\n"
+        )?;
+        if let Some(truth) = &image.truth {
+            let verdicts = image.right.iter().zip(["A ", "B "]);
+            let verdicts = verdicts.filter_map(|(right, side)| {
+                let side = if image.right.len() > 1 { side } else { "" };
+                Some(format!(
+                    "{side}{}",
+                    if (*right)? { "right" } else { "wrong" }
+                ))
+            });
+            let verdicts: Vec<String> = verdicts.collect();
+            let class = match image.right.contains(&Some(false)) {
+                true => " wrong",
+                false => "",
+            };
+            let name = escaped(&readable(&truth.name));
+            let verdicts = verdicts.join(", ");
+            writeln!(
+                html,
+                "<p class=\"truth{class}\">{verdicts}; true class: {name}</p>"
+            )?;
+        }
+        html.push_str("<p class=\"share-of\" hidden></p>\n");
+        for (run, (classes, (kind, _))) in image.classes.iter().zip(&self.runs).enumerate() {
+            if image.classes.len() > 1 {
+                writeln!(
+                    html,
+                    "<p class=\"classes-title\">{}</p>",
+                    ["A", "B"][run.min(1)]
+                )?;
+            }
+            html.push_str("<ol class=\"classes\" aria-label=\"Top classes\">");
+            for class in classes {
+                let name = escaped(&readable(&class.name));
+                let number = class.probability;
+                // Scores as they are have no whole of which a bar could show a part.
+                let (width, number) = match kind {
+                    ScoreKind::None => (0.0, format!("{number:.2}")),
+                    _ => (100.0 * number.clamp(0.0, 1.0), percent(number)),
+                };
+                write!(
+                    html,
+                    "<li><span class=\"name\">{name}</span><span class=\"track\">\
+                     <span class=\"bar\" style=\"width: {width:.1}%\"></span></span>\
+                     <span class=\"share\">{number}</span></li>"
+                )?;
+            }
+            html.push_str("</ol>\n");
+        }
+        html.push_str("</li>");
+        Ok(html)
     }
-    html.push_str("</li>");
-    Ok(html)
 }
 
 /// What was assumed and what limits the results, the first in sight.
-fn notes(runs: &[PageRun]) -> String {
+fn notes(runs: &[PageRun], noted: &[String]) -> String {
     let sides = ["A: ", "B: "].iter().map(|side| match runs.len() {
         1 => "",
         _ => side,
@@ -464,6 +508,7 @@ fn notes(runs: &[PageRun]) -> String {
     let all = runs.iter().zip(sides);
     let all =
         all.flat_map(|(run, side)| run.remarks.iter().map(move |text| format!("{side}{text}")));
+    let all = noted.iter().cloned().chain(all);
     let all: Vec<String> = all.map(|text| escaped(&text)).collect();
     match all.as_slice() {
         [] => String::new(),
@@ -535,7 +580,7 @@ fn readable(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// `7 %`, `<1 %`; other numbers as they are.
+/// `7 %`, `<1 %`.
 fn percent(share: f64) -> String {
     match share {
         share if !share.is_finite() => "\u{2013}".to_string(),
@@ -615,6 +660,7 @@ mod tests {
             d: 2,
             h: 1,
             w: 1,
+            own: [1, 2],
             bytes: Vec::new(),
         };
         let components = Tensor::from_slice(&[3.0f32, 3.0, 4.0, 4.0]).reshape([1, 2, 1, 2]);

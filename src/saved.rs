@@ -82,13 +82,19 @@ impl SavedSummary {
     /// Returns an error if it is no summary.
     pub fn of_json(value: Value) -> Result<SavedSummary> {
         let mut summary: SavedSummary = serde_json::from_value(value)?;
-        let scores = summary.settings.get("scores");
-        let scores = scores.and_then(|setting| setting.value.as_str());
-        let kind = scores.and_then(|word| ScoreKind::from_str(word, false).ok());
-        if let Some((key, kind)) = summary.key.as_mut().zip(kind) {
+        let kind = summary.scores();
+        if let Some(key) = &mut summary.key {
             key.kind = kind;
         }
         Ok(summary)
+    }
+
+    /// What the probabilities are.
+    pub fn scores(&self) -> ScoreKind {
+        let scores = self.settings.get("scores");
+        let scores = scores.and_then(|setting| setting.value.as_str());
+        let kind = scores.and_then(|word| ScoreKind::from_str(word, false).ok());
+        kind.unwrap_or(ScoreKind::Softmax)
     }
 
     /// How components become colours.
@@ -146,6 +152,14 @@ pub struct SavedEntry {
     /// The quantised colours that its features have; none in the summary of an earlier version.
     #[serde(default)]
     pub colours: Vec<u32>,
+}
+
+impl SavedEntry {
+    /// Whether its top class is the true one, if that is known.
+    pub fn is_right(&self) -> Option<bool> {
+        let truth = self.truth.as_ref()?;
+        Some(self.classes.first()?.id == truth.id)
+    }
 }
 
 /// A run that was saved.
@@ -311,6 +325,22 @@ fn read_summary(file: &Path) -> Result<SavedSummary> {
         anyhow!("another version of prism wrote it, or it was changed: {error}; run again")
     })?;
     ensure!(!summary.images.is_empty(), "it has no images");
+    if let Some(word) = &summary.palette {
+        let known = Palette::from_str(word, false).is_ok();
+        ensure!(known, "its palette is {}", escaped_within(word, 40));
+    }
+    for (side, range) in summary
+        .input_size
+        .iter()
+        .zip(summary.region.iter().flatten())
+    {
+        ensure!(
+            0 <= range[0] && range[0] < range[1] && range[1] <= *side,
+            "its region goes from {} to {} of {side} pixels",
+            range[0],
+            range[1]
+        );
+    }
     let classless = summary.images.iter().find(|image| {
         let known = |class: &Class| class.id < summary.classes;
         image.classes.is_empty() || !image.classes.iter().all(known)
@@ -443,6 +473,15 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
         are_equal,
         "they have other variance ratios than the summary"
     );
+    let groups = summary.key.iter().flat_map(|key| &key.groups);
+    let lengths = groups.filter_map(|group| Some(group.feature.as_ref()?.len()));
+    for length in lengths {
+        let count = arrays.shape("components").map_or(0, |shape| shape[1]);
+        ensure!(
+            length == count,
+            "a group of the key has {length} components, but the places {count}"
+        );
+    }
     match arrays.shape("components") {
         Some(&[n, d, h, w]) => {
             ensure!(

@@ -32,26 +32,32 @@ function remember() {
 function recall() {
   const parts = new URLSearchParams(location.hash.slice(1));
   const next = { ...START, selection: new Set() };
-  const oneOf = (name, values) => { if (values.includes(parts.get(name))) next[name] = parts.get(name); };
-  oneOf("view", VIEWS);
-  oneOf("component", COMPONENTS);
-  oneOf("sort", Object.keys(ORDERS));
-  oneOf("group", Object.keys(GROUPS));
-  oneOf("only", Object.keys(KEPT));
-  const number = (name, least, most) => {
-    const value = Number(parts.get(name));
-    if (parts.has(name) && value >= least && value <= most) next[name] = value;
+  // Only what this page offers.
+  const oneOf = (name, values, offers) => {
+    const value = parts.get(name);
+    if (values.includes(value) && offers(value)) next[name] = value;
   };
-  number("opacity", 0, 1);
-  number("threshold", 0.1, 0.95);
-  number("open", 0, images.length - 1);
+  const option = (name) => (value) => !$(name).querySelector(`[value=${value}]`).hidden;
+  oneOf("view", VIEWS, () => true);
+  oneOf("component", COMPONENTS, (value) => !$("controls").querySelector(`[data-component=${value}]`).hidden);
+  for (const [name, values] of [["sort", ORDERS], ["group", GROUPS], ["only", KEPT]])
+    oneOf(name, Object.keys(values), option(name));
+  const number = (name, least, most, pattern) => {
+    const text = parts.get(name) ?? "";
+    if (pattern.test(text) && Number(text) >= least && Number(text) <= most) next[name] = Number(text);
+  };
+  number("opacity", 0, 1, /^[\d.]+$/);
+  number("threshold", 0.1, 0.95, /^[\d.]+$/);
+  number("open", 0, images.length - 1, /^\d+$/);
   next.search = parts.get("search") ?? "";
   next.pin = pinOf(parts.get("pin") ?? "");
-  for (const part of (parts.get("selection") ?? "").split(",").filter(Boolean)) {
-    const [from, to] = part.split("-").map(Number);
-    for (let index = from; index <= (to ?? from) && index < images.length; index++)
-      if (index >= 0) next.selection.add(index);
+  for (const part of (parts.get("selection") ?? "").split(",")) {
+    const [from, to] = /^(\d+)(?:-(\d+))?$/.exec(part)?.slice(1) ?? [];
+    if (from === undefined) continue;
+    for (let index = Number(from); index <= Number(to ?? from) && index < images.length; index++)
+      next.selection.add(index);
   }
+  if (next.only === "selected" && next.selection.size === 0) next.only = "all";
   if (!next.pin && next.sort === "share") next.sort = "run";
   const { open } = next;
   Object.assign(state, next, { hover: null, open: -1 });

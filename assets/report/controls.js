@@ -46,7 +46,7 @@ function listenToChoices() {
   const offer = (select, value, on) => { $(select).querySelector(`[value=${value}]`).hidden = !on; };
   offer("group", "truth", truths);
   offer("only", "wrong", truths);
-  offer("only", "changed", runs.length > 1);
+  offer("only", "changed", images.some((image) => image.changed !== null));
   offer("sort", "share", canPoint);
   $("threshold").closest(".control").hidden = !canPoint;
   document.querySelector(".toolbar").hidden = false;
@@ -63,12 +63,14 @@ function showChoices() {
   const count = state.selection.size;
   $("copy").textContent = count > 0 ? `Copy ${count} selected` : "Copy paths";
   $("save").textContent = count > 0 ? `Save ${count} selected` : "Save paths";
-  $("clear").disabled = !state.pin && count === 0 && state.search === "" && state.sort === "run" &&
+  const isClear = !state.pin && count === 0 && state.search === "" && state.sort === "run" &&
     state.group === "none" && state.only === "all";
+  // Not disabled: that would take the focus away.
+  $("clear").setAttribute("aria-disabled", isClear);
 }
 
 // In the rule itself: a variable on the root would restyle every element of the page.
-const overlayRule = [...document.styleSheets[0].cssRules]
+const overlayRule = [...$("style").sheet.cssRules]
   .find((rule) => rule.selectorText === ".view-overlay .map .picture");
 
 function change(next) {
@@ -107,19 +109,28 @@ function topCard() {
 }
 
 function legend() {
-  const [run] = runs;
-  const sides = runs.length > 1 ? `Maps: A (${runs[0].network}), then B (${runs[1].network}). ` : "";
   if (state.view === "input") return "The images, as much of them as the network took.";
-  if (state.component === "saliency") return `Saliency, ${run.saliency}, in place of the map.`;
+  const ofRuns = runs.map(ofRun);
+  if (runs.length === 1 || ofRuns.every((text) => text === ofRuns[0])) {
+    const sides = runs.length > 1 ? `Maps: A (${runs[0].network}), then B (${runs[1].network}). ` : "";
+    return sides + ofRuns[0];
+  }
+  return runs.map((run, index) => `${"AB"[index]} (${run.network}): ${ofRuns[index]}`).join(" ");
+}
+
+// What the maps of a run show.
+function ofRun(run) {
+  if (state.component === "saliency")
+    return run.saliency ? `Saliency, ${run.saliency}, in place of the map.` : "No saliency.";
   if (state.component === "all") {
-    const line = hasSaliency ? " The line surrounds saliency above half of the largest." : "";
+    const line = run.saliency ? " The line surrounds saliency above half of the largest." : "";
     return run.palette === "oklab"
       ? `First component from dark to light, second from blue to yellow, third from green to red.${line}`
-      : `${sides}First component in red, second in green, third in blue.${line}`;
+      : `First component in red, second in green, third in blue.${line}`;
   }
   const number = ["red", "green", "blue"].indexOf(state.component);
   const share = run.variance_ratio?.[number];
-  const held = Number.isFinite(share) && runs.length === 1 ? ` It holds ${percent(share)} of the variance.` : "";
+  const held = Number.isFinite(share) ? ` It holds ${percent(share)} of the variance.` : "";
   return `${["First", "Second", "Third"][number]} component alone, dark for low and bright for high.${held}`;
 }
 

@@ -25,7 +25,9 @@ class Places {
     for (let place = 0; place < cosines.length; place++) {
       let product = 0;
       for (let at = 0; at < d; at++) product += bytes[from + at] * feature[at];
-      cosines[place] = bytes.byteOffset + from === feature.byteOffset ? 1 : product / (127 * 127);
+      // Rounding of the bytes may leave the range.
+      const cosine = Math.min(1, Math.max(-1, product / (127 * 127)));
+      cosines[place] = bytes.byteOffset + from === feature.byteOffset ? 1 : cosine;
       from += d;
     }
     return cosines;
@@ -53,8 +55,8 @@ function paintCover(canvas, places, image, feature, least) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(w, h);
   places.similarities(image, feature).forEach((cosine, place) => {
-    if (cosine < least) pixels.data.set(COVER, 4 * place);
-    else pixels.data.set([COVER[0], COVER[1], COVER[2], 0], 4 * place);
+    if (cosine >= least) pixels.data.set([COVER[0], COVER[1], COVER[2], 0], 4 * place);
+    else pixels.data.set(COVER, 4 * place);
   });
   context.putImageData(pixels, 0, 0);
 }

@@ -62,6 +62,7 @@ function arrangeCards() {
   document.body.classList.toggle("filtered", filtered);
   showChoices();
   drawChart();
+  if (viewer.open) showViewerPlace();
   remember();
 }
 
@@ -79,14 +80,13 @@ function afterSelecting() {
   arrangeCards();
 }
 
-// The paths of the selection; without one, of what is shown.
-const chosen = () => {
-  const all = state.selection.size > 0 ? state.shown.filter((index) => state.selection.has(index)) : state.shown;
-  return all.map((index) => images[index].path).join("\n") + "\n";
-};
+// The images whose paths are taken: those selected; without a selection, those shown.
+const chosen = () => state.selection.size > 0 ? [...state.selection].sort((a, b) => a - b) : state.shown;
+const chosenPaths = () => chosen().map((index) => images[index].path).join("\n") + "\n";
 
 async function copyPaths() {
-  const text = chosen();
+  const text = chosenPaths();
+  let isCopied = true;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -94,16 +94,16 @@ async function copyPaths() {
     const area = element("textarea", text);
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    isCopied = document.execCommand("copy");
     area.remove();
   }
-  $("copy").textContent = "Copied";
+  $("copy").textContent = isCopied ? "Copied" : "Not copied";
   setTimeout(() => showChoices(), 1500);
 }
 
 function savePaths() {
   const link = element("a");
-  link.href = URL.createObjectURL(new Blob([chosen()], { type: "text/plain" }));
+  link.href = URL.createObjectURL(new Blob([chosenPaths()], { type: "text/plain" }));
   link.download = "images.txt";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

@@ -26,7 +26,8 @@ function describePoint(point, shares) {
   const what = point.group !== undefined
     ? readable(runs[point.run].key.groups[point.group].name)
     : `row ${point.row + 1}, column ${point.column + 1} of ${nameOf(images[point.image].path)}`;
-  return `${what}: ${percent(share)} of all places are similar, in ${having} of ${plural(images.length)}`;
+  const all = data.all > images.length ? "of the places shown" : "of all places";
+  return `${what}: ${percent(share)} ${all} are similar, in ${having} of ${plural(images.length)}`;
 }
 
 // Pointing.
@@ -59,10 +60,14 @@ function drawPoints() {
 function pin(next) {
   state.pin = samePoint(next, state.pin) ? null : next;
   state.hover = null;
-  if (state.pin && state.sort === "run") state.sort = "share";
-  if (!state.pin && state.sort === "share") state.sort = "run";
+  if (state.pin) state.sort = "share";
+  else if (state.sort === "share") state.sort = "run";
   refreshPin();
   arrangeCards();
+  // The ranking begins at the top.
+  const bar = document.querySelector(".toolbar").getBoundingClientRect();
+  const top = $("cards").getBoundingClientRect().top;
+  if (state.pin && !viewer.open && top < 0) scrollBy(0, top - Math.max(bar.bottom, 0) - 48);
 }
 
 function refreshPin() {
@@ -113,10 +118,6 @@ function listenTo(place) {
     const found = placeUnder(event);
     if (found) pin(found);
   });
-  place.addEventListener("dblclick", (event) => {
-    const card = event.target.closest(".card");
-    if (card && event.target.closest(".pane")) openViewer(Number(card.dataset.index));
-  });
   place.addEventListener("keydown", (event) => {
     const holder = event.target.closest("[data-index]");
     if (!event.target.classList.contains("pictures") || !holder || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -138,6 +139,7 @@ function listenTo(place) {
     } else if (event.key === "Escape" && pointInUse()) {
       if (state.hover) point(null);
       else pin(state.pin);
+      holder.querySelector(".pictures").focus({ preventScroll: true });
     } else {
       return;
     }

@@ -10,9 +10,9 @@ function preparePrint() {
 
 let isReady = false;
 
-if (globalThis.prismMissing) {
+if (!isComplete) {
   $("missing").hidden = false;
-  $("missing").textContent = `The folder ${globalThis.prismMissing} is missing beside this page: its pictures and features are there. Copy it along.`;
+  $("missing").textContent = `The folder ${data.folder ?? ""} that belongs to this page is missing beside it, or is that of another run: you cannot point at features. Copy it along.`;
 }
 // On a phone the pictures come first; elsewhere the options have no lid.
 const phone = matchMedia("(max-width: 48rem)");
@@ -22,6 +22,11 @@ lid();
 document.body.classList.toggle("few", images.length <= 2);
 document.body.classList.toggle("two-runs", runs.length > 1);
 prepareCards();
+// The address is that of the view: it must not become "#cards".
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("cards").focus();
+});
 buildControls($("controls"), "opacity");
 buildControls($("viewer-controls"), "viewer-opacity");
 buildViewer();

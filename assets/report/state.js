@@ -4,8 +4,10 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const { runs, images } = data;
 const $ = (id) => document.getElementById(id);
 const cards = [...document.querySelectorAll(".card")];
+// The features are of this page, not of another beside it.
+const isComplete = globalThis.prismRun === data.id;
 const places = runs.map((run, index) =>
-  run.places && globalThis.prismPlaces?.[index] ? new Places(run.places, globalThis.prismPlaces[index]) : null);
+  isComplete && run.places ? new Places(run.places, globalThis.prismPlaces[index]) : null);
 const canPoint = places.some(Boolean);
 const truths = images.some((image) => image.truth);
 
@@ -32,11 +34,8 @@ const readable = (name) => String(name ?? "").replaceAll("_", " ");
 const nameOf = (path) => path.slice(path.lastIndexOf("/") + 1);
 const folderOf = (path) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 const topOf = (image, run = 0) => image.classes[run]?.[0];
-// Two networks may number a class differently.
-const isRight = (image, run) => runs.length > 1
-  ? topOf(image, run)?.name === image.truth.name : topOf(image, run)?.id === image.truth.id;
-const isWrong = (image) => Boolean(image.truth) && !runs.every((_, run) => isRight(image, run));
-const isChanged = (image) => runs.length > 1 && topOf(image, 0)?.name !== topOf(image, 1)?.name;
+const isWrong = (image) => image.right.includes(false);
+const isChanged = (image) => image.changed === true;
 
 function element(name, text, className) {
   const made = document.createElement(name);

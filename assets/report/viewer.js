@@ -14,14 +14,10 @@ function openViewer(index) {
 
 function showInViewer(index) {
   const card = cards[index];
-  const at = state.shown.indexOf(index);
   state.open = index;
   viewer.dataset.index = index;
   $("viewer-title").textContent = images[index].path;
-  $("viewer-place").textContent = at < 0 ? "" : `${at + 1} of ${state.shown.length}`;
-  // Not disabled: that would take the focus away from a button in use.
-  $("viewer-previous").setAttribute("aria-disabled", at <= 0);
-  $("viewer-next").setAttribute("aria-disabled", at < 0 || at >= state.shown.length - 1);
+  showViewerPlace();
   const pictures = card.querySelector(".pictures").cloneNode(true);
   for (const picture of pictures.querySelectorAll(".picture")) picture.loading = "eager";
   viewer.querySelector(".stage").replaceChildren(pictures);
@@ -32,6 +28,14 @@ function showInViewer(index) {
   drawHolder(viewer);
   showViewerShare();
   remember();
+}
+
+function showViewerPlace() {
+  const at = state.shown.indexOf(state.open);
+  $("viewer-place").textContent = at < 0 ? "" : `${at + 1} of ${state.shown.length}`;
+  // Not disabled: that would take the focus away from a button in use.
+  $("viewer-previous").setAttribute("aria-disabled", at <= 0);
+  $("viewer-next").setAttribute("aria-disabled", at < 0 || at >= state.shown.length - 1);
 }
 
 function showViewerShare() {
@@ -61,6 +65,8 @@ function setZoom(scale, x, y) {
   const shown = [...viewer.querySelectorAll(".pane")].find((pane) => pane.clientWidth > 0);
   zoom.x = shown ? limit(x, shown.clientWidth) : 0;
   zoom.y = shown ? limit(y, shown.clientHeight) : 0;
+  for (const pane of viewer.querySelectorAll(".pane"))
+    pane.style.setProperty("--scale", zoom.scale);
   for (const pane of viewer.querySelectorAll(".pane"))
     pane.style.setProperty("--zoom", `translate(${zoom.x}px, ${zoom.y}px) scale(${zoom.scale})`);
   viewer.classList.toggle("zoomed", zoom.scale > 1);
@@ -97,6 +103,9 @@ function buildViewer() {
     button.addEventListener("click", () =>
       Number(button.dataset.zoom) === 0 ? setZoom(1, 0, 0) : zoomBy(Number(button.dataset.zoom)));
   viewer.addEventListener("keydown", (event) => {
+    // Arrows on a picture point.
+    const points = canPoint && event.target.classList.contains("pictures");
+    if (points && event.key.startsWith("Arrow")) return;
     if (event.target.type === "range" || event.altKey || event.ctrlKey || event.metaKey) return;
     const act = {
       PageUp: () => step(-1), PageDown: () => step(1), ArrowLeft: () => step(-1), ArrowRight: () => step(1),

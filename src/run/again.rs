@@ -1,5 +1,6 @@
 //! Pages of saved runs: of one again, or of two side by side.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,15 +8,16 @@ use tch::Tensor;
 
 use super::commands::report_written;
 use super::outputs::{Look, cluster_map, file_stem, page_run, saved_rows};
+use crate::compare::Comparison;
 use crate::figure::{Scaling, drawn_size};
 use crate::notices::Notices;
 use crate::options::ReportOptions;
 use crate::output::{Outputs, folder_of};
-use crate::remarks::Remarks;
+use crate::remarks::{Remark, Remarks};
 use crate::report::{
     Features, Gallery, PageImage, PagePictures, PageRun, photograph_area, shown_images,
 };
-use crate::saved::{SavedImages, SavedRun};
+use crate::saved::{SavedEntry, SavedImages, SavedRun};
 
 /// Makes the page of a saved run.
 ///
@@ -32,7 +34,7 @@ pub fn report(options: &ReportOptions) -> Result<()> {
     write_page(
         &options.output,
         &side,
-        "",
+        None,
         &mut outputs,
         notices,
         &mut remarks,
@@ -42,14 +44,14 @@ pub fn report(options: &ReportOptions) -> Result<()> {
 }
 
 /// Writes the page of saved runs: of each run the images that are shown, in the same order, and what
-/// a comparison found.
+/// their comparison found.
 ///
 /// # Errors
 /// Returns an error if arrays cannot be read, or the page cannot be written.
 pub fn write_page(
     file: &Path,
     runs: &[(&SavedRun, Vec<usize>)],
-    found: &str,
+    comparison: Option<&Comparison>,
     outputs: &mut Outputs,
     notices: Notices,
     remarks: &mut Remarks,
@@ -58,6 +60,12 @@ pub fn write_page(
         return Ok(());
     };
     let all = of_first.len();
+    let found = comparison.map(Comparison::in_short).unwrap_or_default();
+    let mut noted = comparison.map_or_else(Vec::new, |comparison| comparison.remarks.clone());
+    let changed = comparison.and_then(|comparison| comparison.changed.as_ref());
+    let changed: Option<HashSet<&String>> =
+        changed.map(|changed| changed.iter().map(|image| &image.path).collect());
+    let changed = changed.as_ref();
     let shown = shown_images(all);
     let of_shown =
         |images: &[usize]| -> Vec<usize> { shown.iter().map(|&at| images[at]).collect() };
@@ -73,7 +81,8 @@ pub fn write_page(
         .map(|image| first.summary.images[image].path.clone());
     let paths: Vec<String> = paths.collect();
     let mut photographs = SavedImages::of(first, photograph_area(all));
-    let mut gallery = Gallery::new(file, &paths, outputs)?;
+    let summaries: Vec<_> = runs.iter().map(|(run, _)| &run.summary).collect();
+    let mut gallery = Gallery::new(file, &paths, &summaries, outputs)?;
     let bar = notices.bar(shown.len(), "drawing the page");
     for (number, (&image, path)) in shown.iter().zip(&paths).enumerate() {
         let (photograph, size) = photographs.photograph(of_first[image])?;
@@ -92,18 +101,22 @@ pub fn write_page(
             path: path.clone(),
             classes: entries(image).map(|entry| entry.classes.clone()).collect(),
             truth: entries(image).find_map(|entry| entry.truth.clone()),
+            right: entries(image).map(SavedEntry::is_right).collect(),
+            changed: changed.map(|changed| changed.contains(path)),
             at: at.get(number).copied(),
         };
         let stem = file_stem(image, all, Path::new(path));
         gallery.add(&stem, entry, &pictures, outputs)?;
         bar.inc(1);
     }
-    remarks.add_all(&photographs.remarks());
+    noted.extend(photographs.remarks());
+    remarks.add_all(&noted);
+    let noted: Vec<String> = noted.iter().map(Remark::line).collect();
     let on_page = runs
         .iter()
         .map(|(run, images)| page_run(&run.summary, features(run, &of_shown(images))?));
     let on_page: Vec<PageRun> = on_page.collect::<Result<_>>()?;
-    let page = gallery.page(&on_page, all, found, outputs)?;
+    let page = gallery.page(&on_page, all, &found, &noted, outputs)?;
     outputs.write(file, |out| {
         use std::io::Write as _;
         Ok(out.write_all(page.as_bytes())?)

@@ -33,8 +33,14 @@ pub fn compare(options: &CompareOptions, stdout: &mut dyn Write) -> Result<bool>
         outputs.prepare(folder_of(file))?;
         let (of_a, of_b) = comparison.pairs.iter().copied().unzip();
         let sides = [(&a, of_a), (&b, of_b)];
-        let found = comparison.in_short();
-        write_page(file, &sides, &found, &mut outputs, notices, &mut remarks)?;
+        write_page(
+            file,
+            &sides,
+            Some(&comparison),
+            &mut outputs,
+            notices,
+            &mut remarks,
+        )?;
     }
     let lines: Vec<String> = comparison.remarks.iter().map(Remark::line).collect();
     let mut printed = in_words(&comparison);

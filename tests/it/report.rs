@@ -257,6 +257,34 @@ fn similar_places_light_up_as_computed_apart() {
     let right = 100.0 * (at[2] + 1) as f64 / width as f64;
     browser.until(column, &json!(format!("{right}%")));
 
+    // Also in the viewer, where arrows elsewhere go to the next image.
+    browser.script("document.querySelector('.card .open').click()");
+    let title = browser.script("return document.getElementById('viewer-title').textContent");
+    browser.type_into(".stage .pictures", "\u{e014}\u{e014}");
+    browser.until(
+        "return document.querySelectorAll('.stage .cell:not([hidden])').length",
+        &json!(2),
+    );
+    let still = browser.script("return document.getElementById('viewer-title').textContent");
+    assert_eq!(still, title);
+    browser.type_into("#viewer-close", "\u{e014}");
+    let next = browser.script("return document.getElementById('viewer-title').textContent");
+    assert_ne!(next, title);
+    browser.click("#viewer-close");
+
+    // An address that fits no page leaves the page alive.
+    browser.script(
+        "location.hash = '#open=1.5&selection=-5,1.5&component=saliency&only=wrong&opacity='",
+    );
+    let count_shown = "return document.querySelectorAll('.card').length";
+    browser.until(count_shown, &json!(count));
+    browser.script("location.hash = '#open=0'");
+    browser.until(
+        "return document.getElementById('viewer').open",
+        &json!(true),
+    );
+    browser.click("#viewer-close");
+
     // A lasso around all images of the cluster map selects them.
     browser.script("document.getElementById('clear').click()");
     browser.click("#chart-toggle");
@@ -365,7 +393,7 @@ fn a_page_without_its_folder_says_so() {
     place.run("--quiet --input photos --report page.html");
     fs::rename(place.path("page_files"), place.path("elsewhere")).unwrap();
     browser.open(&place.path("page.html"));
-    let notes = "return document.getElementById('missing').textContent.startsWith('The folder page_files is missing')";
+    let notes = "return document.getElementById('missing').textContent.startsWith('The folder page_files that belongs to this page is missing')";
     browser.until(notes, &json!(true));
     fs::rename(place.path("elsewhere"), place.path("page_files")).unwrap();
     browser.open(&place.path("page.html"));

@@ -13,7 +13,7 @@ use crate::output::{Outputs, folder_of};
 ///
 /// # Errors
 /// Returns an error if libtorch fails.
-pub fn rows(results: &Results) -> Result<Vec<Row>> {
+fn rows(results: &Results) -> Result<Vec<Row>> {
     let colours = results.maps.colours()?;
     let any = ColourSet::any(&colours);
     let images = results.paths.iter().zip(&results.classes).zip(&colours);

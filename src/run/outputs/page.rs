@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::clusters::rows;
 use super::pictures::file_stem;
 use super::{Destination, Output, Results};
 use crate::cluster::Row;
@@ -30,31 +29,33 @@ impl Output for Page<'_> {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let all = results.maps.len();
         let shown = shown_images(all);
-        let at = cluster_map(&rows(results)?)?;
+        let summary = results.summary(Vec::new(), &results.clock)?;
+        let summary = SavedSummary::of_json(serde_json::to_value(summary)?)?;
+        let at = cluster_map(&saved_rows(&summary, &shown)?)?;
         let paths = shown
             .iter()
             .map(|&image| results.paths[image].to_string_lossy());
         let paths: Vec<String> = paths.map(String::from).collect();
-        let mut gallery = Gallery::new(self.0, &paths, &mut to.files)?;
+        let mut gallery = Gallery::new(self.0, &paths, &[&summary], &mut to.files)?;
         let bar = results.notices.bar(shown.len(), "drawing the page");
-        for (&image, path) in shown.iter().zip(&paths) {
+        for (number, (&image, path)) in shown.iter().zip(&paths).enumerate() {
             gallery.add(
                 &file_stem(image, all, &results.paths[image]),
                 PageImage {
                     path: path.clone(),
                     classes: vec![results.classes[image].clone()],
                     truth: results.truths[image].clone(),
-                    at: at.get(image).copied(),
+                    right: vec![summary.images[image].is_right()],
+                    changed: None,
+                    at: at.get(number).copied(),
                 },
                 &results.page_pictures(image)?,
                 &mut to.files,
             )?;
             bar.inc(1);
         }
-        let summary = results.summary(Vec::new(), &results.clock)?;
-        let summary = SavedSummary::of_json(serde_json::to_value(summary)?)?;
         let run = page_run(&summary, results.page_features(&shown)?)?;
-        let page = gallery.page(&[run], all, "", &mut to.files)?;
+        let page = gallery.page(&[run], all, "", &[], &mut to.files)?;
         to.write(self.0, page.as_bytes())
     }
 }
@@ -174,7 +175,6 @@ pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<Pa
         facts,
         chart,
         remarks: summary.remarks.clone(),
-        is_in_blocks: summary.is_in_blocks(),
     })
 }
 
