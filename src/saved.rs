@@ -474,13 +474,11 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
         "they have other variance ratios than the summary"
     );
     let groups = summary.key.iter().flat_map(|key| &key.groups);
-    let lengths = groups.filter_map(|group| Some(group.feature.as_ref()?.len()));
-    for length in lengths {
-        let count = arrays.shape("components").map_or(0, |shape| shape[1]);
-        ensure!(
-            length == count,
-            "a group of the key has {length} components, but the places {count}"
-        );
+    let mut lengths = groups.filter_map(|group| Some(group.feature.as_ref()?.len()));
+    let count = arrays.shape("components").map(|shape| shape[1]);
+    let other = count.and_then(|count| Some((lengths.find(|&length| length != count)?, count)));
+    if let Some((length, count)) = other {
+        bail!("a group of the key has {length} components, but the places {count}");
     }
     match arrays.shape("components") {
         Some(&[n, d, h, w]) => {

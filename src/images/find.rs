@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -376,8 +377,15 @@ fn matches(pattern: &str, case_sensitive: bool) -> Result<Vec<PathBuf>> {
             error.pos + 1
         )
     })?;
+    // The crate panics if it meets such a name.
+    let met = std::panic::catch_unwind(AssertUnwindSafe(|| found.collect::<Vec<_>>()));
+    let Ok(met) = met else {
+        bail!(
+            "{pattern}: the glob meets a file name that is not valid UTF-8; name the folder instead"
+        );
+    };
     let mut files = Vec::new();
-    for found in found {
+    for found in met {
         let path = found.map_err(|error| {
             let (path, reason) = (error.path().display(), reason(error.error()));
             anyhow!("{pattern}: cannot read {path}: {reason}")

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::common::place::{Place, network};
+use crate::common::place::{Place, network, tiny};
 use crate::common::{data, repository};
 use image::{ImageFormat, Rgb, RgbImage};
 use prism::model::zoo;
@@ -258,6 +258,9 @@ fn content(kind: &str) -> Option<Vec<u8>> {
         ("renamed", "json") => replaced(&run()[0], "photos/b.png", "photos/x.png"),
         ("altered", "json") => replaced(&run()[0], "\"probability\": 0.", "\"probability\": 0.9"),
         ("versioned", "json") => replaced(&run()[0], "\"upsampling\"", "\"upscaling\""),
+        ("painted", "json") => replaced(&run()[0], "\"palette\": \"rgb\"", "\"palette\": \"cmyk\""),
+        ("longer", "json") => replaced(&run()[0], "\"feature\": [", "\"feature\": [1.0, "),
+        ("unnamed", "json") => replaced(&run()[0], "\"resize\":", "\"\":"),
         ("trimmed", "npz") => without(&run()[1], "components.npy"),
         ("unscored", "npz") => without(&run()[1], "probabilities.npy"),
         ("rows", "csv") => text("path,class\nphotos/a.png,b\nphotos/b.png,c\n"),
@@ -1088,6 +1091,26 @@ fn true_classes_are_checked() {
 }
 
 #[test]
+fn a_glob_over_names_that_are_not_unicode_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let name = std::ffi::OsStr::from_bytes(b"photos/bad\xff.png");
+    std::fs::copy(place.path("photos/a.png"), place.root.path().join(name)).unwrap();
+    let mut prism = place.prism();
+    prism.args(["--input", "photos/*.png"]);
+    place.expect(
+        prism,
+        1,
+        &["photos/*.png", "not valid UTF-8", "name the folder"],
+    );
+    let read = place.try_run(&format!(
+        "--quiet {} --input photos",
+        tiny("tiny_vgg_traced")
+    ));
+    assert!(read.status.success());
+}
+
+#[test]
 fn runs_that_are_compared_are_checked() {
     check(
         "compare",
@@ -1124,6 +1147,19 @@ fn runs_that_are_compared_are_checked() {
         run.json run.json +run.npz --fail-if top1_changed>0 --fail-if cka<0.99 => 0
         run.json run.json +run.npz --json run.json => 2: --json would write over run.json
         run.json run.json +run.npz --json folder => 1: folder | it is a folder
+        run.json run.json +run.npz --report run.json => 2: --report would write over run.json
+        run.json run.json +run.npz --report a.html --json a.html => 2: --json and --report both write a.html
+        "#,
+    );
+    check(
+        "report",
+        r#"
+        run.json +run.npz --output run.json => 2: --output would write over run.json
+        run.json +run.npz --output folder => 1: folder | it is a folder
+        run.json => 1: run.json | run.npz | neither beside it | --arrays
+        painted.json +run.npz => 1: painted.json | its palette is cmyk
+        longer.json +run.npz => 1: not of the run longer.json | a group of the key has 25 components, but the places 24
+        unnamed.json +run.npz => 0
         "#,
     );
 }
