@@ -123,7 +123,9 @@ function ofRun(run) {
   if (state.component === "saliency")
     return run.saliency ? `Saliency, ${run.saliency}, in place of the map.` : "No saliency.";
   if (state.component === "all") {
-    const line = run.saliency ? " The line surrounds saliency above half of the largest." : "";
+    // With a target class all images have one scale.
+    const whose = run.saliency?.includes(": ") ? "of all images" : "in the image";
+    const line = run.saliency ? ` The line surrounds saliency above half of the largest ${whose}.` : "";
     return run.palette === "oklab"
       ? `First component from dark to light, second from blue to yellow, third from green to red.${line}`
       : `First component in red, second in green, third in blue.${line}`;
