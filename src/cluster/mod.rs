@@ -1,6 +1,8 @@
 //! Clustering: which of the quantised colours each image holds, as a file and on a
 //! self-organising map.
 
+use std::collections::BTreeSet;
+
 use crate::map::COLOURS;
 
 pub mod pickle;
@@ -18,4 +20,20 @@ pub struct Row {
     pub class: usize,
     /// For each colour that occurs in any image: whether it occurs in this one.
     pub features: Vec<bool>,
+}
+
+/// The rows of images, of which each has a path, a top class, and quantised colours by number: a
+/// feature for each colour that occurs in any of them.
+pub fn rows_of(images: Vec<(String, usize, Vec<u32>)>) -> Vec<Row> {
+    let any: BTreeSet<u32> = images
+        .iter()
+        .flat_map(|(_, _, colours)| colours)
+        .copied()
+        .collect();
+    let rows = images.into_iter().map(|(path, class, colours)| Row {
+        path,
+        class,
+        features: any.iter().map(|code| colours.contains(code)).collect(),
+    });
+    rows.collect()
 }

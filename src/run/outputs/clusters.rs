@@ -5,25 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{Destination, Output, Results};
-use crate::cluster::{Row, pickle};
-use crate::map::ColourSet;
+use crate::cluster::{pickle, rows_of};
 use crate::output::{Outputs, folder_of};
-
-/// What `prism som` knows of each image.
-///
-/// # Errors
-/// Returns an error if libtorch fails.
-fn rows(results: &Results) -> Result<Vec<Row>> {
-    let colours = results.maps.colours()?;
-    let any = ColourSet::any(&colours);
-    let images = results.paths.iter().zip(&results.classes).zip(&colours);
-    let rows = images.map(|((path, classes), colours)| Row {
-        path: path.to_string_lossy().into(),
-        class: classes.first().map_or(0, |class| class.id),
-        features: any.codes().map(|code| colours.contains(code)).collect(),
-    });
-    Ok(rows.collect())
-}
 
 /// The rows of the cluster file with that path.
 pub struct Clusters(pub PathBuf);
@@ -34,7 +17,14 @@ impl Output for Clusters {
     }
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let rows = rows(results)?;
+        let colours = results.maps.colours()?;
+        let images = results.paths.iter().zip(&results.classes).zip(&colours);
+        let images = images.map(|((path, classes), colours)| {
+            let class = classes.first().map_or(0, |class| class.id);
+            let colours = colours.codes().collect();
+            (path.to_string_lossy().into(), class, colours)
+        });
+        let rows = rows_of(images.collect());
         to.files.write(&self.0, |out| pickle::write(&rows, out))
     }
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::pictures::file_stem;
 use super::{Destination, Output, Results};
-use crate::cluster::Row;
 use crate::cluster::som::{SomOptions, grid_for, train};
+use crate::cluster::{Row, rows_of};
 use crate::figure::{About, FigureFormat, Palette, draw_variance};
 use crate::output::{Outputs, folder_of};
 use crate::report::{
@@ -266,26 +266,11 @@ fn in_words(value: &Value) -> String {
 /// # Errors
 /// Returns an error if an image has no class.
 pub fn saved_rows(summary: &SavedSummary, images: &[usize]) -> Result<Vec<Row>> {
-    let of = |image: &usize| &summary.images[*image];
-    let mut any: Vec<u32> = images
-        .iter()
-        .flat_map(|image| of(image).colours.clone())
-        .collect();
-    any.sort_unstable();
-    any.dedup();
-    let row = |image: &usize| {
-        let entry = of(image);
+    let image = |&image: &usize| {
+        let entry = &summary.images[image];
         let class = entry.classes.first().context("an image has no class")?.id;
-        let features = any
-            .iter()
-            .map(|code| entry.colours.contains(code))
-            .collect();
-        let path = entry.path.clone();
-        Ok(Row {
-            path,
-            class,
-            features,
-        })
+        Ok((entry.path.clone(), class, entry.colours.clone()))
     };
-    images.iter().map(row).collect()
+    let images: Vec<_> = images.iter().map(image).collect::<Result<_>>()?;
+    Ok(rows_of(images))
 }
