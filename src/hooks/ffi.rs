@@ -145,6 +145,7 @@ unsafe extern "C" {
         execution: Execution,
         out: *mut *mut ProgramHandle,
     ) -> Message;
+    fn prism_program_unoptimised(program: *const ProgramHandle) -> Message;
     fn prism_head_new(
         graph: *mut GraphHandle,
         outputs: *const Output,
@@ -343,6 +344,14 @@ impl RawGraph {
 }
 
 impl RawProgram {
+    /// Why libtorch could not make the program faster, on one line; `None` if it could, or was
+    /// not asked.
+    pub fn unoptimised(&self) -> Option<String> {
+        // SAFETY: the handle came from the shim; the message is the caller's.
+        take_string(unsafe { prism_program_unoptimised(self.handle.as_ptr()) })
+            .map(|reason| one_line(&reason))
+    }
+
     /// Runs the graph on a batch. Gradients are recorded behind the tap, if there is one.
     ///
     /// # Errors

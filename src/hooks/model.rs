@@ -411,6 +411,11 @@ impl HookedModel {
         self.graph.largest_tensor() as usize * Kind::Float.elt_size_in_bytes()
     }
 
+    /// Why it computes without libtorch's faster operators, if libtorch refuses to use them.
+    pub fn unoptimised(&self) -> Option<String> {
+        self.program.unoptimised()
+    }
+
     /// How its features are upsampled.
     pub fn upsampling(&self) -> Upsampling {
         self.selection.upsampling

@@ -90,7 +90,7 @@ fn layer(layers: &[Layer], name: &str) -> LayerSummary {
 }
 
 /// The choices of a run and their reasons, a line each; `chunk` images are forwarded at once.
-pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String; 5] {
+pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> Vec<String> {
     let device = match (model.device(), options.compute.device) {
         (Device::Cpu, DeviceChoice::Auto) => "the CPU, because there is no CUDA device".to_string(),
         (Device::Cpu, _) => "the CPU".to_string(),
@@ -117,7 +117,10 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
         [] => "none".to_string(),
         guides => guides.join(", "),
     };
-    [
+    let unoptimised = model.unoptimised().map(|reason| {
+        format!("the graph runs unoptimised, because libtorch cannot speed it up ({reason})")
+    });
+    let choices = [
         format!("device: {device}; {} threads", tch::get_num_threads()),
         format!("images: {size} pixels, {chunk} images at once ({chunk_reason})"),
         format!(
@@ -126,5 +129,6 @@ pub fn choices(model: &HookedModel, options: &Options, chunk: usize) -> [String;
         ),
         format!("guides: {guides}"),
         format!("upsampling: {}", model.upsampling()),
-    ]
+    ];
+    choices.into_iter().chain(unoptimised).collect()
 }

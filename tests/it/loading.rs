@@ -79,9 +79,9 @@ fn check(name: &str, file: &str, remark: &str) {
     let [logits, excitation] =
         ["logits", "excitation"].map(|part| expected.tensor(&format!("{name}_{part}")));
     for method in METHODS {
-        // There is no such rule for attention, and none for integers.
+        // There is no such rule for attention, and none for integers or chosen places.
         let excites = method == Some(Method::ContrastiveExcitationBackprop);
-        if excites && ["Attends", "DynamicInt8"].contains(&name) {
+        if excites && ["Attends", "Clamps", "DynamicInt8"].contains(&name) {
             continue;
         }
         for chunk in [1, 2, 3, 4, 5] {
@@ -146,6 +146,19 @@ fn devices_and_number_formats_are_replaced() {
     check("OnDevice", "OnDevice", "");
     check("HalfInside", "HalfInside", "");
     check("DoubleInside", "DoubleInside", "");
+}
+
+/// libtorch's passes refuse a graph with a clamp whose bounds are integers.
+#[test]
+fn clamps_by_integers_leave_a_graph_optimised() {
+    check("Clamps", "Clamps", "");
+    let model = hook("Clamps", &hooks(None)).unwrap();
+    assert_eq!(model.unoptimised(), None);
+    // They also refuse padding that is given as a word, which stays.
+    let padded = data("odd_networks/PaddedInWordsScripted.pt");
+    let padded = NetworkGraph::load(&padded, Device::Cpu).unwrap();
+    let padded = HookedModel::new(&padded, Size::new(32, 32), &hooks(None)).unwrap();
+    assert!(padded.unoptimised().is_some());
 }
 
 #[test]

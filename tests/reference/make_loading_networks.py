@@ -41,6 +41,18 @@ class Plain(nn.Module):
         return self.head(self.stages(x))
 
 
+class Clamps(Plain):
+    """Bounds of clamps as integers: of floating-point numbers, and of places in a row."""
+
+    def stages(self, x):
+        x = torch.clamp(self.first(x), 0, 6)
+        return torch.clamp(self.second(x), min=0)
+
+    def head(self, x):
+        row = x.mean([2, 3])
+        return self.scores(row[:, torch.arange(row.size(1)).clamp(0, 6)])
+
+
 class Trained(Plain):
     """Batch-norm, channels, branches and values that are dropped: all of it only in training."""
 
@@ -281,6 +293,8 @@ with torch.no_grad():
     expect("Standardises", seeded(Standardises), lambda image: seeded(Plain).stages(standard(image)))
     trace("ByTheLargest", seeded(ByTheLargest), images[:1])
     expect("ByTheLargest", seeded(ByTheLargest), lambda image: seeded(Plain).stages(image / image.max()))
+    save(torch.jit.script(seeded(Clamps)), path("Clamps"))
+    expect("Clamps", seeded(Clamps))
     # Every image is the first one that the stored network sees.
     trace("Counts", seeded(Counts), images[:1])
     counted = torch.jit.load(path("Counts")).count + 0.5

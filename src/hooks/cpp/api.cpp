@@ -93,6 +93,10 @@ char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t 
   });
 }
 
+char *prism_program_unoptimised(const prism_program *program) {
+  return program->unoptimised.empty() ? nullptr : message(program->unoptimised.c_str());
+}
+
 char *prism_head_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t value,
                      const prism_layout *layout, prism_program **out) {
   return guarded(

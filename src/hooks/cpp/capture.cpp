@@ -302,8 +302,11 @@ std::unique_ptr<prism_program> compile(const prism_graph &source, at::ArrayRef<p
     torch::jit::ConstantPropagation(graph);
   torch::jit::EliminateDeadCode(graph);
   require_finite_weights(*graph);
-  if (execution != PRISM_PLAIN && !gradient_tap)
-    graph = optimised(graph, source.batch_input, source.on_cpu, rounding_of(execution));
+  if (execution != PRISM_PLAIN && !gradient_tap) {
+    Optimised made = optimised(graph, source.batch_input, source.on_cpu, rounding_of(execution));
+    graph = made.graph;
+    program->unoptimised = made.failure;
+  }
   program->sources = source.sources;
   program->code = torch::jit::Code(graph, "prism_forward");
   program->fixed_inputs = source.fixed_inputs;

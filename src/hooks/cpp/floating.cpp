@@ -1,6 +1,7 @@
 // Files of older versions ask before each division whether its tensors hold floating-point
 // numbers. The answer is known here, so the branch goes, and with it what hides the division
-// from the analysis of the graph.
+// from the analysis of the graph. The bounds of a clamp become floating-point numbers like what
+// it clamps: libtorch's pass for oneDNN takes no others.
 
 #include "internal.h"
 
@@ -47,6 +48,14 @@ void add_if_floating(const Node *node, Floating &floating) {
         floating.insert(node->outputs()[i]);
 }
 
+// torch.clamp(x, 0, 6) becomes torch.clamp(x, 0.0, 6.0).
+void make_bounds_floating(Graph &graph, Node *node) {
+  torch::jit::WithInsertPoint here(node);
+  for (size_t at = 1; at < node->inputs().size(); at++)
+    if (const auto bound = torch::jit::toIValue(node->input(at)); bound && bound->isInt())
+      node->replaceInput(at, graph.insertConstant(static_cast<double>(bound->toInt())));
+}
+
 void visit(Graph &graph, Block *block, Floating &floating) {
   for (Node *node : block->nodes()) {
     for (Block *inner : node->blocks())
@@ -56,12 +65,20 @@ void visit(Graph &graph, Block *block, Floating &floating) {
       torch::jit::WithInsertPoint here(node);
       node->output()->replaceAllUsesWith(graph.insertConstant(true));
     }
+    if (is_clamp(node) && floating.contains(node->input(0)))
+      make_bounds_floating(graph, node);
   }
 }
 
 } // namespace
 
-void answer_is_floating_point(std::shared_ptr<Graph> &graph, const Value *images) {
+bool is_clamp(const Node *node) {
+  static const std::unordered_set<std::string> names{"clamp",    "clamp_",    "clip",     "clip_",
+                                                     "hardtanh", "hardtanh_"};
+  return node->kind().is_aten() && names.contains(node->kind().toUnqualString());
+}
+
+void settle_floating_point(std::shared_ptr<Graph> &graph, const Value *images) {
   Floating floating{images};
   visit(*graph, graph->block(), floating);
   torch::jit::ConstantPropagation(graph);

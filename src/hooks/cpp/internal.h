@@ -34,6 +34,7 @@ struct prism_program {
   std::vector<c10::IValue> fixed_inputs;
   size_t batch_input = 0;
   size_t count = 0;
+  std::string unoptimised;   // why libtorch's passes could not make it faster, if they could not
   bool has_tap = false;      // the last value returned is a leaf of autograd
   bool writes_state = false; // an operator would change attributes, which the next run would find
   bool writes_input = false; // an in-place operator would change the caller's batch
@@ -81,8 +82,9 @@ bool uses_batch_statistics(const Node *node);
 bool may_vary(const Node *node); // what it makes may differ between two runs
 std::vector<int64_t> built_in_batches(Graph &graph);    // sizes that may be that of a batch
 
-// floating.cpp
-void answer_is_floating_point(std::shared_ptr<Graph> &graph, const Value *images);
+// floating.cpp: what follows from the kind of numbers that a tensor holds
+bool is_clamp(const Node *node);
+void settle_floating_point(std::shared_ptr<Graph> &graph, const Value *images);
 
 // trace.cpp
 at::Tensor begin_trace(const at::Tensor &example);
@@ -116,8 +118,12 @@ std::unique_ptr<prism_program> compile_head(const prism_graph &source,
 std::vector<at::Tensor> run(const prism_program &program, const at::Tensor &batch);
 
 // optimise.cpp
-std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
-                                 std::optional<at::ScalarType> rounding);
+struct Optimised {
+  std::shared_ptr<Graph> graph;
+  std::string failure; // why it computes plainly, if it does
+};
+Optimised optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
+                    std::optional<at::ScalarType> rounding);
 
 // excitation_backprop.cpp: makes the gradient of an operator what `rule` says. `values`
 // are the graph's, as the rule numbers them.

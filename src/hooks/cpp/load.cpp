@@ -165,7 +165,7 @@ std::unique_ptr<prism_graph> load(const char *path, at::Device device) {
   simplify(result->graph);
   to_float(*result->graph);
   result->put_into_inference = to_inference(*result->graph);
-  answer_is_floating_point(result->graph, result->graph->inputs()[result->batch_input]);
+  settle_floating_point(result->graph, result->graph->inputs()[result->batch_input]);
   remove_in_place(result->graph);
   torch::jit::EliminateDeadCode(result->graph);
   forget_weights(module);

@@ -6,6 +6,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/clamp.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
 #include <torch/csrc/jit/ir/constants.h>
@@ -52,6 +53,9 @@ TORCH_LIBRARY_FRAGMENT(prism, library) {
   library.def("max_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
               "int[2] dilation, bool ceil) -> Tensor",
               &at::max_pool2d);
+  library.def("clamp(Tensor input, Scalar? min=None, Scalar? max=None) -> Tensor",
+              [](const at::Tensor &input, const std::optional<at::Scalar> &min,
+                 const std::optional<at::Scalar> &max) { return at::clamp(input, min, max); });
 }
 
 // An operator that asks for float32 by name (mean(dtype), to) asks for `wanted`.
@@ -111,15 +115,27 @@ void replace_by_own(Graph &graph, Node *node) {
   const std::vector<torch::jit::NamedValue> inputs(node->inputs().begin(), node->inputs().end());
   const std::string name = std::string("prism::") + node->kind().toUnqualString();
   node->output()->replaceAllUsesWith(insert(graph, name.c_str(), inputs));
+  node->destroy(); // the pass would take it although nothing reads it
 }
 
-// Hides the other poolings from the pass, behind a name that it does not know.
+// libtorch's pass refuses a whole graph for a clamp with one bound, or with integers as bounds.
+bool onednn_refuses(const Node *node) {
+  if (!node->matches("aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"))
+    return false;
+  const auto inputs = node->inputs();
+  return std::any_of(inputs.begin() + 1, inputs.end(), [](const Value *bound) {
+    const auto number = torch::jit::toIValue(bound);
+    return !number || !number->isDouble();
+  });
+}
+
+// Hides the other poolings, and some clamps, from the pass, behind names that it does not know.
 void hide_from_onednn(Graph &graph) {
   for (Node *node : all_nodes(graph.block())) {
     const auto kind = node->kind();
     const bool pools = kind == c10::aten::adaptive_avg_pool2d || kind == c10::aten::avg_pool2d ||
                        kind == c10::aten::max_pool2d;
-    if (pools && node->outputs().size() == 1 && !pools_as_onednn(node))
+    if ((pools && node->outputs().size() == 1 && !pools_as_onednn(node)) || onednn_refuses(node))
       replace_by_own(graph, node);
   }
 }
@@ -128,8 +144,9 @@ void hide_from_onednn(Graph &graph) {
 
 // libtorch's passes throw at some graphs (padding given as a word, for example). Such a
 // graph runs as it is.
-std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
-                                 std::optional<at::ScalarType> rounding) {
+Optimised optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
+                    std::optional<at::ScalarType> rounding) {
+  std::string failure;
   auto graph = plain->copy();
   const bool onednn = on_cpu && !rounding;
   try {
@@ -139,7 +156,11 @@ std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t bat
       hide_from_onednn(*graph);
       torch::jit::ConvertFrozenOpsToMKLDNN(graph);
     }
-  } catch (const std::exception &) {
+  } catch (const c10::Error &error) {
+    failure = error.what_without_backtrace();
+    graph = plain->copy();
+  } catch (const std::exception &error) {
+    failure = error.what();
     graph = plain->copy();
   }
   if (onednn)
@@ -149,7 +170,7 @@ std::shared_ptr<Graph> optimised(const std::shared_ptr<Graph> &plain, size_t bat
   if (rounding)
     round_to(*graph, batch_input, *rounding);
   torch::jit::EliminateDeadCode(graph);
-  return graph;
+  return {graph, failure};
 }
 
 } // namespace prism

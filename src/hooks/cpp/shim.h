@@ -93,6 +93,8 @@ char *prism_graph_batches(prism_graph *graph, char **json);
 char *prism_program_new(prism_graph *graph, const prism_output *outputs, size_t count, int64_t tap,
                         const prism_node_rule *rules, size_t rule_count, int32_t execution,
                         prism_program **out);
+/* Why libtorch's passes could not make the program faster; NULL if they could, or were not asked. */
+char *prism_program_unoptimised(const prism_program *program);
 /* Compiles what follows the activation `value`, which is laid out as `layout`, as a program
  * that takes it as [N,C,h,w], upright, in place of the images. Fails if the outputs depend
  * on the images in another way. It computes plainly. */
