@@ -2,6 +2,8 @@
 //!
 //! Tensors are passed as pointers to `at::Tensor`, which tch calls `C_tensor`.
 
+mod builder;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +14,7 @@ use anyhow::{Result, anyhow, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::messages::{of_panic, one_line};
+pub use builder::{Builder, BuiltValue, Call, Constant};
 
 /// The form in which a program returns a value `[N,C,h,w]`: `enum prism_reading`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tch::{Device, Tensor};
 
 use super::batching::hold_generator;
-use super::ffi::{Output, RawGraph, Reading};
+use super::ffi::{Builder, BuiltValue, Output, RawGraph, Reading};
 use super::graph::{Graph, ValueId};
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
@@ -37,6 +37,24 @@ impl NetworkGraph {
         Ok(NetworkGraph {
             raw: RawGraph::load(path, device)?,
             origin: path.display().to_string(),
+            device,
+            parameter_names: HashMap::new(),
+        })
+    }
+
+    /// A network that was built; `origin` is its file or its name, for messages.
+    ///
+    /// # Errors
+    /// Returns one line if the graph cannot be run as that of a network.
+    pub(crate) fn built(
+        origin: String,
+        builder: Builder,
+        outputs: &[BuiltValue],
+    ) -> Result<NetworkGraph> {
+        let device = builder.device();
+        Ok(NetworkGraph {
+            raw: builder.finish(outputs)?,
+            origin,
             device,
             parameter_names: HashMap::new(),
         })

@@ -5,6 +5,7 @@ mod archive;
 mod densenet;
 pub mod download;
 mod efficientnet_lite;
+pub mod exported;
 mod googlenet;
 mod layers;
 pub mod locate;

@@ -13,7 +13,7 @@ use super::metadata::ModelMetadata;
 use super::preprocessing::Preprocessing;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
-use super::{archive, weights};
+use super::{archive, exported, weights};
 use crate::convert::{Normalisation, rescaled};
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::hooks::{HookedModel, Hooks, NetworkGraph, Precision, Trace};
@@ -71,10 +71,16 @@ impl Network {
         }
         let (name, graph, metadata, labels, remark) = match find(options, notices)? {
             Located::TorchScript(file) => {
-                check_file(&file)?;
+                let is_exported = exported::holds_program(&file);
+                if !is_exported {
+                    check_file(&file)?;
+                }
                 let (metadata, remark) = ModelMetadata::read(&file)?;
                 check_scale(&file, &metadata, options)?;
-                let graph = load_torchscript(&file, device)?;
+                let graph = match is_exported {
+                    true => exported::load(&file, device)?,
+                    false => load_torchscript(&file, device)?,
+                };
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
                 let name = stem.to_string_lossy().into_owned();
                 let labels = metadata.labels.clone().map(Labels::new);
@@ -168,7 +174,7 @@ fn is_path(model: &Path) -> bool {
     let extension = model.extension().and_then(OsStr::to_str);
     model.components().count() > 1
         || model.as_os_str().as_encoded_bytes().contains(&b'/')
-        || matches!(extension, Some("pt" | "pth" | "torchscript"))
+        || matches!(extension, Some("pt" | "pt2" | "pth" | "torchscript"))
 }
 
 fn trace(
@@ -211,7 +217,7 @@ fn check_file(file: &Path) -> Result<()> {
     if let Err(error) = read {
         match error.kind() {
             ErrorKind::NotFound => bail!(
-                "{show}: there is no such model file; give the path of a TorchScript file, or a network's name"
+                "{show}: there is no such model file; give the path of a TorchScript or .pt2 file, or a network's name"
             ),
             ErrorKind::IsADirectory => bail!("{show}: this is a folder, not a model file"),
             _ => return Err(error).with_context(|| format!("{show}: cannot read the model file")),

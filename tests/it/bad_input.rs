@@ -565,6 +565,37 @@ fn globs_are_refused_if_no_file_matches() {
 }
 
 #[test]
+fn exported_programs_are_refused_in_a_line() {
+    check(
+        MODELS,
+        r#"
+        data/exported/bad_branches.pt2 => 1: bad_branches.pt2: this network branches or loops on its values (torch.cond)
+        data/exported/bad_two_inputs.pt2 => 1: more than one input | one batch of images
+        data/exported/bad_random.pt2 => 1: aten::rand_like draws random numbers
+        data/exported/{bad_training|bad_statistics}.pt2 => 1: export it after model.eval()
+        data/exported/bad_from_file.pt2 => 1: aten::from_file is not one that prism runs
+        data/exported/bad_foreign.pt2 => 1: torch.ops.torchvision.nms.default | libtorch's own
+        data/exported/bad_unknown.pt2 => 1: libtorch has no operator aten::relu
+        data/exported/bad_resize.pt2 => 1: aten::resize_ is not one that prism runs
+        data/exported/bad_set.pt2 => 1: aten::set_ is not one that prism runs
+        data/exported/bad_lacks.pt2 => 1: aten::conv2d lacks 'input'
+        data/exported/bad_kind.pt2 => 1: aten::relu | 'self' | a list, not Tensor
+        data/exported/bad_cycle.pt2 => 1: which nothing before makes
+        data/exported/bad_version.pt2 => 1: version 9 of the format of torch.export
+        data/exported/{bad_repeats|bad_sizes}.pt2 => 1: '0.weight' | take far more memory than the file
+        data/exported/bad_offset.pt2 => 1: '0.weight' | which their bytes do not hold
+        data/exported/bad_strides.pt2 => 1: '0.weight' | negative
+        data/exported/bad_pickled.pt2 => 1: '0.weight' | pickled Python object
+        data/exported/bad_escape.pt2 => 1: it lacks
+        data/exported/bad_no_weights.pt2 => 1: torch 2.9 or later
+        data/exported/{bad_json|bad_nested}.pt2 => 1: model.json is damaged
+        data/exported/bad_machine_code.pt2 => 1: AOTInductor | torch.export.save
+        data/exported/bad_old.pt2 => 1: torch 2.7 or before
+        "#,
+    );
+}
+
+#[test]
 fn files_that_are_no_network_are_refused() {
     check(
         MODELS,

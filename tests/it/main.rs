@@ -10,6 +10,7 @@ mod cli_classes;
 mod cli_outputs;
 mod cluster;
 mod compare;
+mod exported;
 mod faults;
 mod heads;
 mod images;

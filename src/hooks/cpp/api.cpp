@@ -128,6 +128,42 @@ char *prism_pinned(const void *values, void **out) {
   return guarded([&] { *out = new at::Tensor(tensor(values).pin_memory()); });
 }
 
+char *prism_builder_new(int device, prism_builder **out) {
+  return guarded([&] {
+    prism::prepare(device_of(device));
+    *out = new prism_builder;
+    (*out)->device = device_of(device);
+  });
+}
+
+char *prism_builder_input(prism_builder *builder, int64_t *value) {
+  return guarded([&] { *value = prism::add_input(*builder); });
+}
+
+char *prism_builder_constant(prism_builder *builder, const prism_constant *constant, int64_t *value) {
+  return guarded([&] { *value = prism::add_constant(*builder, *constant); });
+}
+
+char *prism_builder_list(prism_builder *builder, const int64_t *items, size_t count, int64_t *value) {
+  return guarded([&] { *value = prism::add_list(*builder, {items, count}); });
+}
+
+char *prism_builder_call(prism_builder *builder, const char *name, const char *overload,
+                         const char *path, const prism_argument *arguments, size_t count,
+                         int64_t *results, size_t result_count) {
+  return guarded([&] {
+    const auto made = prism::call(*builder, name, overload, path, {arguments, count}, result_count);
+    std::copy(made.begin(), made.end(), results);
+  });
+}
+
+char *prism_builder_finish(prism_builder *builder, const int64_t *outputs, size_t count,
+                           prism_graph **out) {
+  return guarded([&] { *out = prism::finish(*builder, {outputs, count}).release(); });
+}
+
+void prism_builder_free(prism_builder *builder) { delete builder; }
+
 void prism_graph_free(prism_graph *graph) { delete graph; }
 void prism_program_free(prism_program *program) { delete program; }
 void prism_message_free(char *message) { free(message); }

@@ -52,7 +52,8 @@ std::string object(const std::vector<Field> &fields) {
 
 using Numbers = std::unordered_map<const Value *, int64_t>;
 
-// The path of the module whose code made this node, such as features.0.
+// The path of the module whose code made this node, such as features.0. In a graph that was built
+// it is the scope.
 std::string module_path(const Node *node) {
   std::vector<std::string> names;
   if (auto stack = node->callstack()) {
@@ -64,6 +65,9 @@ std::string module_path(const Node *node) {
         names.push_back(name);
     }
   }
+  const auto scope = const_cast<Node *>(node)->scope();
+  if (names.empty() && scope && !scope->isRoot())
+    return scope->name().toUnqualString();
   return c10::Join(".", names);
 }
 

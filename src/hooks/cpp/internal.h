@@ -40,6 +40,18 @@ struct prism_program {
   bool writes_input = false; // an in-place operator would change the caller's batch
 };
 
+// A value of the graph, or a list of such, whose type the operator that takes it decides.
+struct prism_built {
+  torch::jit::Value *value = nullptr;
+  std::vector<int64_t> items;
+};
+
+struct prism_builder {
+  std::shared_ptr<torch::jit::Graph> graph = std::make_shared<torch::jit::Graph>();
+  at::Device device = at::kCPU;
+  std::vector<prism_built> values;
+};
+
 namespace prism {
 
 using c10::IValue;
@@ -73,6 +85,14 @@ void prepare(at::Device device);
 std::unique_ptr<prism_graph> load(const char *path, at::Device device);
 void simplify(std::shared_ptr<Graph> &graph);
 void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionSchema *schema);
+
+// builder.cpp: graphs that are built operator by operator
+int64_t add_input(prism_builder &builder);
+int64_t add_constant(prism_builder &builder, const prism_constant &constant);
+int64_t add_list(prism_builder &builder, at::ArrayRef<int64_t> items);
+std::vector<int64_t> call(prism_builder &builder, const char *name, const char *overload,
+                          const char *path, at::ArrayRef<prism_argument> arguments, size_t results);
+std::unique_ptr<prism_graph> finish(prism_builder &builder, at::ArrayRef<int64_t> outputs);
 
 // inference.cpp
 void to_this_machine(Graph &graph, at::Device device); // devices and number formats; no quantised ones

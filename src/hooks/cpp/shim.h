@@ -77,6 +77,48 @@ char *prism_trace_end(const void *output, int on_cpu, prism_graph **out);
 /* Makes the trace a graph. The values of its weights must not change afterwards. */
 char *prism_trace_finish(prism_graph *trace);
 
+/* A graph that is built operator by operator. Its values are numbered as they are made. */
+typedef struct prism_builder prism_builder;
+
+enum prism_constant_kind {
+  PRISM_NONE = 0,
+  PRISM_BOOL = 1,
+  PRISM_INTEGER = 2,
+  PRISM_FLOAT = 3,
+  PRISM_TEXT = 4,
+  PRISM_DEVICE = 5, /* the builder's */
+  PRISM_TENSOR = 6,
+};
+
+typedef struct prism_constant {
+  int32_t kind; /* enum prism_constant_kind */
+  int64_t integer;
+  double number;
+  const char *text;
+  const void *tensor;
+} prism_constant;
+
+typedef struct prism_argument {
+  const char *name; /* of the operator's schema; NULL: by position */
+  int64_t value;
+} prism_argument;
+
+char *prism_builder_new(int device, prism_builder **out);
+/* The batch of images. */
+char *prism_builder_input(prism_builder *builder, int64_t *value);
+char *prism_builder_constant(prism_builder *builder, const prism_constant *constant, int64_t *value);
+char *prism_builder_list(prism_builder *builder, const int64_t *items, size_t count, int64_t *value);
+/* Calls an operator of the namespace `aten`, of the module `path`. Arguments that are not given have
+ * their defaults. A result that is a list is given item by item. Operators that reach beyond their
+ * tensors, or draw random numbers, are refused. */
+char *prism_builder_call(prism_builder *builder, const char *name, const char *overload,
+                         const char *path, const prism_argument *arguments, size_t count,
+                         int64_t *results, size_t result_count);
+/* The graph that returns `outputs`, simplified as one of a file. Leaves the builder unusable. */
+char *prism_builder_finish(prism_builder *builder, const int64_t *outputs, size_t count,
+                           prism_graph **out);
+void prism_builder_free(prism_builder *builder);
+
 /* The graph as JSON, with the shape of every value for an input of `shape`
  * (four numbers) on `device`; without shapes if `shape` is NULL. */
 char *prism_graph_describe(prism_graph *graph, const int64_t *shape, int device, char **json);

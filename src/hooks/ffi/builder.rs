@@ -1,0 +1,266 @@
+//! The safe face of the builder: a graph, operator by operator.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+
+use anyhow::{Context, Result, ensure};
+use tch::{Device, Tensor};
+
+use super::{GraphHandle, Message, RawGraph, check, device_index, not_null};
+
+/// `prism_builder`.
+enum BuilderHandle {}
+
+/// `prism_constant`.
+#[repr(C)]
+struct RawConstant {
+    kind: i32,
+    integer: i64,
+    number: f64,
+    text: *const c_char,
+    tensor: *const c_void,
+}
+
+/// `prism_argument`.
+#[repr(C)]
+struct RawArgument {
+    name: *const c_char,
+    value: i64,
+}
+
+unsafe extern "C" {
+    fn prism_builder_new(device: c_int, out: *mut *mut BuilderHandle) -> Message;
+    fn prism_builder_input(builder: *mut BuilderHandle, value: *mut i64) -> Message;
+    fn prism_builder_constant(
+        builder: *mut BuilderHandle,
+        constant: *const RawConstant,
+        value: *mut i64,
+    ) -> Message;
+    fn prism_builder_list(
+        builder: *mut BuilderHandle,
+        items: *const i64,
+        count: usize,
+        value: *mut i64,
+    ) -> Message;
+    fn prism_builder_call(
+        builder: *mut BuilderHandle,
+        name: *const c_char,
+        overload: *const c_char,
+        path: *const c_char,
+        arguments: *const RawArgument,
+        count: usize,
+        results: *mut i64,
+        result_count: usize,
+    ) -> Message;
+    fn prism_builder_finish(
+        builder: *mut BuilderHandle,
+        outputs: *const i64,
+        count: usize,
+        out: *mut *mut GraphHandle,
+    ) -> Message;
+    fn prism_builder_free(builder: *mut BuilderHandle);
+}
+
+/// A value of a graph that is being built. It belongs to one builder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltValue(i64);
+
+/// A constant of a graph.
+#[derive(Debug)]
+pub enum Constant<'a> {
+    /// `None`.
+    None,
+    /// A flag.
+    Bool(bool),
+    /// An integer; also a number format, as libtorch numbers them.
+    Integer(i64),
+    /// A floating-point number.
+    Float(f64),
+    /// A word.
+    Text(&'a str),
+    /// The device of the graph.
+    Device,
+    /// A tensor, which is moved to the device of the graph.
+    Tensor(&'a Tensor),
+}
+
+/// An operator of libtorch's namespace `aten`, as it is called.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Its name, such as `add`.
+    pub operator: &'a str,
+    /// The name of its overload, such as `Tensor`; empty for the one without a name.
+    pub overload: &'a str,
+    /// The path of the module whose code calls it, such as `features.0`.
+    pub path: &'a str,
+    /// Its arguments, by name or by position. The others have their defaults.
+    pub arguments: &'a [(Option<&'a str>, BuiltValue)],
+    /// The number of values that are taken of it. A list is taken item by item.
+    pub results: usize,
+}
+
+/// A graph that is being built.
+#[derive(Debug)]
+pub struct Builder {
+    handle: NonNull<BuilderHandle>,
+    count: i64, // of values
+    device: Device,
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from the shim and is released once.
+        unsafe { prism_builder_free(self.handle.as_ptr()) }
+    }
+}
+
+impl Builder {
+    /// An empty graph on `device`.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line if the device does not compute.
+    pub fn new(device: Device) -> Result<Builder> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: `handle` outlives the call.
+        check(unsafe { prism_builder_new(device_index(device), &mut handle) })?;
+        let (handle, count) = (not_null(handle)?, 0);
+        Ok(Builder {
+            handle,
+            count,
+            device,
+        })
+    }
+
+    /// The device of the graph.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Adds the batch of images.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn input(&mut self) -> Result<BuiltValue> {
+        let mut value = 0;
+        // SAFETY: `value` outlives the call.
+        check(unsafe { prism_builder_input(self.handle.as_ptr(), &mut value) })?;
+        Ok(self.made(value))
+    }
+
+    /// Adds a constant.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn constant(&mut self, constant: &Constant) -> Result<BuiltValue> {
+        let (mut integer, mut number, mut text) = (0, 0.0, CString::default());
+        let mut tensor = ptr::null();
+        let kind = match constant {
+            Constant::None => 0,
+            Constant::Bool(flag) => {
+                integer = i64::from(*flag);
+                1
+            }
+            Constant::Integer(value) => {
+                integer = *value;
+                2
+            }
+            Constant::Float(value) => {
+                number = *value;
+                3
+            }
+            Constant::Text(word) => {
+                text = CString::new(*word).context("a word holds a zero byte")?;
+                4
+            }
+            Constant::Device => 5,
+            Constant::Tensor(values) => {
+                tensor = values.as_ptr().cast();
+                6
+            }
+        };
+        let raw = RawConstant {
+            kind,
+            integer,
+            number,
+            text: text.as_ptr(),
+            tensor,
+        };
+        let mut value = 0;
+        // SAFETY: what `raw` points to and `value` outlive the call.
+        check(unsafe { prism_builder_constant(self.handle.as_ptr(), &raw, &mut value) })?;
+        Ok(self.made(value))
+    }
+
+    /// Adds a list. The operator that takes it decides the type of its items.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn list(&mut self, items: &[BuiltValue]) -> Result<BuiltValue> {
+        let items = self.numbers(items)?;
+        let (builder, mut value) = (self.handle.as_ptr(), 0);
+        // SAFETY: the items are as many as stated; `value` outlives the call.
+        check(unsafe { prism_builder_list(builder, items.as_ptr(), items.len(), &mut value) })?;
+        Ok(self.made(value))
+    }
+
+    /// Adds an operator and returns its results.
+    ///
+    /// # Errors
+    /// Returns one line if libtorch has no such operator, prism does not run it, or an argument
+    /// does not fit.
+    pub fn call(&mut self, call: &Call) -> Result<Vec<BuiltValue>> {
+        let word = |text: &str| CString::new(text).context("a name holds a zero byte");
+        let (operator, overload) = (word(call.operator)?, word(call.overload)?);
+        let path = word(call.path)?;
+        let names = call.arguments.iter().map(|(name, _)| name.map(word));
+        let names: Vec<Option<CString>> = names.map(Option::transpose).collect::<Result<_>>()?;
+        let values: Vec<BuiltValue> = call.arguments.iter().map(|&(_, value)| value).collect();
+        let values = self.numbers(&values)?;
+        let argument = |(name, value): (&Option<CString>, i64)| RawArgument {
+            name: name.as_ref().map_or(ptr::null(), |name| name.as_ptr()),
+            value,
+        };
+        let arguments: Vec<RawArgument> = names.iter().zip(values).map(argument).collect();
+        let mut results = vec![0; call.results];
+        // SAFETY: the strings and slices outlive the call and have the lengths given.
+        check(unsafe {
+            prism_builder_call(
+                self.handle.as_ptr(),
+                operator.as_ptr(),
+                overload.as_ptr(),
+                path.as_ptr(),
+                arguments.as_ptr(),
+                arguments.len(),
+                results.as_mut_ptr(),
+                results.len(),
+            )
+        })?;
+        Ok(results.into_iter().map(|value| self.made(value)).collect())
+    }
+
+    /// The graph that returns `outputs`.
+    ///
+    /// # Errors
+    /// Returns one line if the graph cannot be run as that of a network.
+    pub fn finish(self, outputs: &[BuiltValue]) -> Result<RawGraph> {
+        let outputs = self.numbers(outputs)?;
+        let (builder, mut graph) = (self.handle.as_ptr(), ptr::null_mut());
+        // SAFETY: the outputs are as many as stated; `graph` outlives the call.
+        check(unsafe {
+            prism_builder_finish(builder, outputs.as_ptr(), outputs.len(), &mut graph)
+        })?;
+        not_null(graph).map(RawGraph)
+    }
+
+    fn made(&mut self, value: i64) -> BuiltValue {
+        self.count = self.count.max(value + 1);
+        BuiltValue(value)
+    }
+
+    /// The numbers of values of this builder.
+    fn numbers(&self, values: &[BuiltValue]) -> Result<Vec<i64>> {
+        let known = values.iter().all(|value| value.0 < self.count);
+        ensure!(known, "a value of another graph");
+        Ok(values.iter().map(|value| value.0).collect())
+    }
+}
