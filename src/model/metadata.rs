@@ -1,4 +1,4 @@
-//! The extra file in a TorchScript file that says what the network expects: `prism.json`, which
+//! The extra file in a network's file that says what the network expects: `prism.json`, which
 //! `models/export.py` writes, or `config.txt`, which YOLOv5 and Ultralytics write.
 
 use std::io::Read;
@@ -17,9 +17,10 @@ use crate::size::Size;
 /// The largest extra file, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// The places of the extra files in a TorchScript archive, below its own folder.
-const ENTRY: &str = "/extra/prism.json";
-const ULTRALYTICS: &str = "/extra/config.txt";
+/// The folders of extra files: torch.export wrote the second one up to torch 2.7.
+const FOLDERS: [&str; 2] = ["extra", "extra_files"];
+const ENTRY: &str = "prism.json";
+const ULTRALYTICS: &str = "config.txt";
 
 /// The input that a network expects, and its classes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -36,7 +37,7 @@ pub struct ModelMetadata {
 }
 
 impl ModelMetadata {
-    /// Reads the metadata of a TorchScript file; all fields are `None` if it has no metadata. The
+    /// Reads the metadata of a file; all fields are `None` if it has no metadata. The
     /// remark says so if there is a file that is not read.
     ///
     /// # Errors
@@ -139,12 +140,23 @@ fn size<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Size>, D::Error> {
     Ok(sides.map(|(height, width)| Size::new(height, width)))
 }
 
-/// The bytes of the extra file, if the archive has one.
-fn extra(file: &Path, place: &str) -> Option<Vec<u8>> {
+/// Whether an entry of an archive is the extra file `name`. Most archives have a folder of their
+/// own in front.
+fn is_extra(entry: &str, name: &str) -> bool {
+    let is_here = |entry: &str| {
+        let place = entry.split_once('/');
+        place.is_some_and(|(folder, rest)| FOLDERS.contains(&folder) && rest == name)
+    };
+    let below = entry.split_once('/');
+    is_here(entry) || below.is_some_and(|(_, rest)| is_here(rest))
+}
+
+/// The bytes of the extra file `name`, if the archive has one.
+fn extra(file: &Path, name: &str) -> Option<Vec<u8>> {
     let mut archive = archive::open(file)?;
     let name = archive
         .file_names()
-        .find(|name| name.ends_with(place))?
+        .find(|entry| is_extra(entry, name))?
         .to_string();
     let mut bytes = Vec::new();
     let entry = archive.by_name(&name).ok()?;
@@ -155,6 +167,28 @@ fn extra(file: &Path, place: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extra_files_are_found_with_a_folder_in_front_or_without() {
+        for entry in [
+            "net/extra/prism.json",
+            "extra/prism.json",
+            "extra_files/prism.json",
+            "net/extra_files/prism.json",
+            "extra/extra/prism.json",
+        ] {
+            assert!(is_extra(entry, "prism.json"), "{entry}");
+        }
+        for entry in [
+            "prism.json",
+            "net/prism.json",
+            "net/data/extra/prism.json",
+            "net/extra/other_prism.json",
+            "net/myextra/prism.json",
+        ] {
+            assert!(!is_extra(entry, "prism.json"), "{entry}");
+        }
+    }
 
     #[test]
     fn fields_are_read_and_missing_ones_are_none() {

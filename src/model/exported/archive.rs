@@ -1,56 +1,83 @@
-//! The zip archive of an exported program: its description and its weights.
+//! The zip archive of an exported program: its description and the entries of its weights.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::DeserializeOwned;
-use tch::{Kind, Tensor};
-use zip::{CompressionMethod, ZipArchive};
+use zip::{ZipArchive, ZipReadOptions};
 
-use super::schema::{Layout, Program, Stored, Tensors, integer};
+use super::schema::{Head, Program};
 use super::shown;
-use crate::hooks::tensor_of_floats;
+use super::weights::{Source, Weights};
 use crate::model::archive;
+use crate::names::first_few;
 
-/// The description of a network, below the archive's own folder.
-const PROGRAM: &str = "/models/model.json";
-/// That of torch 2.5 to 2.7.
+/// The description of a network in files of torch 2.5 to 2.7.
 const OLD_PROGRAM: &str = "serialized_exported_program.json";
+/// The folder of descriptions in files of torch 2.8 and later.
+const PROGRAMS: &str = "models/";
 /// Machine code, which torch's AOTInductor writes.
-const MACHINE_CODE: &str = "/data/aotinductor/";
+const MACHINE_CODE: &str = "data/aotinductor/";
+
+/// The versions of the schema that prism reads.
+const VERSIONS: [u64; 2] = [7, 8];
 
 /// The largest description, in bytes.
 const LARGEST_JSON: u64 = 64 << 20;
-/// The limit on the size of all tensors, in units of the file's length: they may share values, or
-/// repeat one (stride 0), which damage can make any length.
+/// What tensors and unpacked entries may take, in units of the file's length: tensors may share
+/// values or repeat one (stride 0), and entries may be compressed. Damage can make any length.
 const MOST_SHARED: u64 = 8;
+/// What they may take of a small file, in bytes.
+const LEAST: u64 = 64 << 20;
+
+/// Where a network is in an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Home {
+    /// At the top, as torch 2.5 to 2.7 write it.
+    Old,
+    /// Under a name, which torch.export.save makes `model`.
+    Named(String),
+}
+
+/// The folder in front of an entry with the description of a network, and where the network is.
+/// PyTorch puts a folder in front from 2.8 on; archives that somebody packed again may lack it, or
+/// have one.
+fn described(entry: &str) -> Option<(&str, Home)> {
+    let (root, home) = match entry.strip_suffix(OLD_PROGRAM) {
+        Some(root) => (root, Home::Old),
+        None => {
+            let (root, name) = entry.strip_suffix(".json")?.rsplit_once(PROGRAMS)?;
+            (root, Home::Named(name.to_string()))
+        }
+    };
+    let is_folder = root.is_empty() || root.find('/') == Some(root.len() - 1);
+    let is_named = !matches!(&home, Home::Named(name) if name.is_empty() || name.contains('/'));
+    (is_folder && is_named).then_some((root, home))
+}
+
+fn is_machine_code(entry: &str) -> bool {
+    let below = entry.split_once('/').map(|(_, place)| place);
+    entry.starts_with(MACHINE_CODE) || below.is_some_and(|place| place.starts_with(MACHINE_CODE))
+}
 
 /// Whether the file is one of torch.export, or a package of AOTInductor.
 pub fn holds_program(file: &Path) -> bool {
     archive::has_entry(file, |name| {
-        name.ends_with(PROGRAM) || name == OLD_PROGRAM || name.contains(MACHINE_CODE)
+        described(name).is_some() || is_machine_code(name)
     })
 }
 
 /// An open file of torch.export.
 pub struct Archive {
     zip: ZipArchive<BufReader<File>>,
+    /// The folder in front of all entries, with its slash; may be empty.
     root: String,
-    /// The length of the file.
-    length: u64,
-    /// The bytes that entries may still take: an archive has no more than its file.
-    left: u64,
-}
-
-/// The tensors of an archive.
-pub struct Weights<'a> {
-    archive: &'a mut Archive,
-    tables: [(&'static str, Tensors); 2],
-    read: HashMap<String, Tensor>,
-    /// The bytes that tensors may still take.
+    home: Home,
+    /// The most bytes that its tensors may take.
+    largest: u64,
+    /// The bytes that may still be unpacked.
     left: u64,
 }
 
@@ -58,32 +85,108 @@ impl Archive {
     /// Opens a file for which [`holds_program`] holds.
     ///
     /// # Errors
-    /// Returns an error if it has another layout than that of torch 2.9 and later.
+    /// Returns an error if it holds no network, or several.
     pub fn open(file: &Path) -> Result<Archive> {
         let zip = archive::open(file).ok_or_else(|| anyhow!("its archive is damaged"))?;
-        let length = std::fs::metadata(file)?.len();
-        let ending = |name: &str| name.strip_suffix(PROGRAM).map(String::from);
-        let Some(root) = zip.file_names().find_map(ending) else {
+        let mut networks = zip.file_names().filter_map(described);
+        let Some((root, home)) = networks.next() else {
             ensure!(
-                !zip.file_names().any(|name| name.contains(MACHINE_CODE)),
+                !zip.file_names().any(is_machine_code),
                 "this is a package of AOTInductor, which holds machine code and no network that can be looked into; save the network with torch.export.save"
             );
-            bail!(
-                "this file of torch.export is of torch 2.7 or before, which prism does not read; export the network with torch 2.9 or later"
-            );
+            bail!("it holds no network of torch.export");
         };
-        let left = length;
-        let archive = Archive {
+        let others: Vec<String> = networks.map(|(_, home)| home.to_string()).collect();
+        if !others.is_empty() {
+            let mut names = vec![home.to_string()];
+            names.extend(others);
+            names.sort();
+            bail!(
+                "it holds {} networks ({}); save the one to look into by itself, with torch.export.save",
+                names.len(),
+                first_few(&names, 3)
+            );
+        }
+        let root = root.to_string();
+        let length = std::fs::metadata(file)?.len();
+        let largest = length.saturating_mul(MOST_SHARED).max(LEAST);
+        let left = largest;
+        Ok(Archive {
             zip,
             root,
-            length,
+            home,
+            largest,
             left,
+        })
+    }
+
+    /// The description of the network.
+    ///
+    /// # Errors
+    /// Returns an error if it is damaged, or has another version.
+    pub fn program(&mut self) -> Result<Program> {
+        let place = match &self.home {
+            Home::Old => OLD_PROGRAM.to_string(),
+            Home::Named(name) => format!("{PROGRAMS}{name}.json"),
         };
-        ensure!(
-            archive.has("/data/weights/model_weights_config.json"),
-            "this file of torch.export is of torch 2.8, or cut short; export the network with torch 2.9 or later"
-        );
-        Ok(archive)
+        let bytes = with_quoted_words(&self.bytes(&place, LARGEST_JSON)?);
+        let program: Result<Program> = parsed(&place, &bytes);
+        let head: Result<Head> = parsed(&place, &bytes);
+        if let Ok(head) = head {
+            let version = head.schema_version.major;
+            ensure!(
+                VERSIONS.contains(&version),
+                "it has version {version} of the format of torch.export, written by torch {}; prism reads versions 7 and 8, which torch 2.5 to 2.15 write",
+                shown(
+                    head.torch_version
+                        .as_deref()
+                        .unwrap_or("of an unknown version")
+                )
+            );
+        }
+        program
+    }
+
+    /// The tensors.
+    ///
+    /// # Errors
+    /// Returns an error if the lists of them are damaged or missing.
+    pub fn weights(&mut self) -> Result<Weights<'_>> {
+        let is_big = self.has("byteorder") && self.bytes("byteorder", 16)?.starts_with(b"big");
+        ensure!(!is_big, "its weights are stored in big-endian order");
+        let (old, named) = match &self.home {
+            Home::Old => (true, ""),
+            Home::Named(name) => (false, name.as_str()),
+        };
+        // Torch 2.8 and before save all tensors of a kind in one file of torch.save.
+        let saved = |kind: &str, file: &str| match old {
+            true => file.to_string(),
+            false => format!("data/{kind}/{named}.pt"),
+        };
+        let places = [
+            ("weights", saved("weights", "serialized_state_dict.pt")),
+            ("constants", saved("constants", "serialized_constants.pt")),
+        ];
+        let lists =
+            ["weights", "constants"].map(|kind| format!("data/{kind}/{named}_{kind}_config.json"));
+        let mut sources = Vec::new();
+        for ((kind, saved), list) in places.into_iter().zip(lists) {
+            if self.has(&saved) {
+                sources.push(Source::saved(&saved, &self.bytes(&saved, u64::MAX)?)?);
+            } else if !old && self.has(&list) {
+                let tensors = parsed(&list, &self.bytes(&list, LARGEST_JSON)?)?;
+                sources.push(Source::List(kind, tensors));
+            } else {
+                let missing = if old { saved } else { list };
+                // There may be no constants.
+                ensure!(
+                    kind == "constants",
+                    "it lacks its {}; it is damaged or cut short",
+                    shown(&missing)
+                );
+            }
+        }
+        Ok(Weights::new(self, sources, self.largest))
     }
 
     fn has(&self, place: &str) -> bool {
@@ -91,208 +194,150 @@ impl Archive {
         self.zip.index_for_name(&name).is_some()
     }
 
-    /// The description of the network.
+    /// An entry, which may be compressed: archives that somebody packed again are.
     ///
     /// # Errors
-    /// Returns an error if it is damaged.
-    pub fn program(&mut self) -> Result<Program> {
-        self.json(PROGRAM)
-    }
-
-    /// The tensors.
-    ///
-    /// # Errors
-    /// Returns an error if the lists of them are damaged.
-    pub fn weights(&mut self) -> Result<Weights<'_>> {
-        self.require_little_endian()?;
-        let weights = self.json("/data/weights/model_weights_config.json")?;
-        let constants = match "/data/constants/model_constants_config.json" {
-            place if self.has(place) => self.json(place)?,
-            _ => Tensors::default(),
-        };
-        Ok(Weights {
-            left: self.length.saturating_mul(MOST_SHARED),
-            archive: self,
-            tables: [("weights", weights), ("constants", constants)],
-            read: HashMap::new(),
-        })
-    }
-
-    fn require_little_endian(&mut self) -> Result<()> {
-        let is_big = self.has("/byteorder") && self.bytes("/byteorder", 16)?.starts_with(b"big");
-        ensure!(!is_big, "its weights are stored in big-endian order");
-        Ok(())
-    }
-
-    fn json<T: DeserializeOwned>(&mut self, place: &str) -> Result<T> {
-        let bytes = self.bytes(place, LARGEST_JSON)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let name = place.rsplit('/').next().unwrap_or(place);
-            anyhow!("its {name} is damaged: {}", shown(&error.to_string()))
-        })
-    }
-
-    /// An entry, which PyTorch stores as it is.
-    fn bytes(&mut self, place: &str, largest: u64) -> Result<Vec<u8>> {
+    /// Returns an error if it is missing, damaged, or longer than `largest`.
+    pub(super) fn bytes(&mut self, place: &str, largest: u64) -> Result<Vec<u8>> {
         let name = format!("{}{place}", self.root);
-        let entry = self.zip.by_name(&name);
-        let entry = entry.map_err(|_| anyhow!("it lacks {}", shown(place)))?;
+        let index = self.zip.index_for_name(&name);
+        let index = index.with_context(|| format!("it lacks its {}", shown(place)))?;
+        let unread = |_| {
+            anyhow!(
+                "its {} is stored in a way that prism does not read",
+                shown(place)
+            )
+        };
+        let checksum = self.zip.by_index_raw(index).map_err(unread)?.crc32();
+        // PyTorch can leave checksums out.
+        let options = ZipReadOptions::new().ignore_crc32(checksum == 0);
+        let entry = self.zip.by_index_with_options(index, options);
+        let entry = entry.map_err(unread)?;
+        let size = entry.size();
         ensure!(
-            entry.compression() == CompressionMethod::Stored,
-            "its {} is compressed, which PyTorch does not do",
+            size <= largest.min(self.left),
+            "its {} is too large, or far larger than the file",
             shown(place)
         );
-        let size = entry.size();
-        ensure!(size <= largest, "its {} is too large", shown(place));
-        ensure!(size <= self.left, "its archive is damaged: entries overlap");
         self.left -= size;
         let mut bytes = Vec::with_capacity(usize::try_from(size)?);
-        let read = entry.take(size).read_to_end(&mut bytes);
-        read.with_context(|| format!("its {} is damaged or cut short", shown(place)))?;
+        // The byte behind the end is asked for: the checksum is checked there.
+        let read = entry.take(size + 1).read_to_end(&mut bytes);
         ensure!(
-            bytes.len() as u64 == size,
-            "its {} is cut short",
+            read.is_ok_and(|read| read as u64 == size),
+            "its {} is damaged or cut short",
             shown(place)
         );
         Ok(bytes)
     }
 }
 
-impl Weights<'_> {
-    /// The tensor of a parameter, buffer or constant.
-    ///
-    /// # Errors
-    /// Returns an error if it is missing, or does not fit its bytes.
-    pub fn tensor(&mut self, name: &str) -> Result<Tensor> {
-        let mut tables = self.tables.iter();
-        let found = tables.find_map(|(folder, table)| Some((*folder, table.config.get(name)?)));
-        let Some((folder, stored)) = found else {
-            bail!("it lacks the weights of '{}'", shown(name));
-        };
-        let what = || format!("its weights '{}'", shown(name));
-        let layout = plain_layout(stored).with_context(what)?;
-        self.left = layout
-            .bytes()
-            .and_then(|bytes| self.left.checked_sub(bytes))
-            .with_context(|| format!("{} take far more memory than the file", what()))?;
-        let place = format!("/data/{folder}/{}", stored.path_name);
-        if let Some(tensor) = self.read.get(&place) {
-            return layout.of(tensor).with_context(what);
+impl std::fmt::Display for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Home::Old => f.write_str(OLD_PROGRAM),
+            Home::Named(name) => f.write_str(&shown(name)),
         }
-        let bytes = self.archive.bytes(&place, u64::MAX).with_context(what)?;
-        let row = layout.row(bytes).with_context(what)?;
-        let tensor = layout.of(&row).with_context(what)?;
-        self.read.insert(place, row);
-        Ok(tensor)
     }
 }
 
-/// A layout whose sizes are known.
-struct Plain {
-    kind: Kind,
-    sizes: Vec<i64>,
-    strides: Vec<i64>,
-    offset: i64,
-}
-
-fn plain_layout(stored: &Stored) -> Result<Plain> {
-    ensure!(
-        !stored.use_pickle,
-        "are a pickled Python object; save a network of plain tensors"
-    );
-    let Some(Layout {
-        dtype,
-        sizes,
-        strides,
-        storage_offset,
-    }) = &stored.tensor_meta
-    else {
-        bail!("have no size");
-    };
-    let kind = match dtype {
-        1 => Kind::Uint8,
-        2 => Kind::Int8,
-        3 => Kind::Int16,
-        4 => Kind::Int,
-        5 => Kind::Int64,
-        6 => Kind::Half,
-        7 => Kind::Float,
-        8 => Kind::Double,
-        12 => Kind::Bool,
-        13 => Kind::BFloat16,
-        _ => bail!("are of a number format that prism does not read"),
-    };
-    let known = |numbers: &[serde_json::Value]| -> Option<Vec<i64>> {
-        let numbers: Option<Vec<i64>> = numbers.iter().map(integer).collect();
-        numbers.filter(|numbers| numbers.iter().all(|&number| number >= 0))
-    };
-    let (Some(sizes), Some(strides)) = (known(sizes), known(strides)) else {
-        bail!("have sizes or strides that are no numbers, or negative");
-    };
-    let offset = integer(storage_offset).filter(|&offset| offset >= 0);
-    let Some(offset) = offset else {
-        bail!("begin at a place that is no number, or negative");
-    };
-    ensure!(
-        sizes.len() == strides.len(),
-        "have {} sizes but {} strides",
-        sizes.len(),
-        strides.len()
-    );
-    Ok(Plain {
-        kind,
-        sizes,
-        strides,
-        offset,
+fn parsed<T: DeserializeOwned>(place: &str, json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        let name = place.rsplit('/').next().unwrap_or(place);
+        anyhow!(
+            "its {} is damaged: {}",
+            shown(name),
+            shown(&error.to_string())
+        )
     })
 }
 
-impl Plain {
-    /// The bytes of the tensor by itself; `None` if they are more than can be counted.
-    fn bytes(&self) -> Option<u64> {
-        let size = self.kind.elt_size_in_bytes() as i64;
-        let sizes = self.sizes.iter();
-        let bytes = sizes.copied().try_fold(size, i64::checked_mul)?;
-        u64::try_from(bytes).ok()
-    }
-
-    /// The stored numbers in a row.
-    fn row(&self, bytes: Vec<u8>) -> Result<Tensor> {
-        let size = self.kind.elt_size_in_bytes();
-        ensure!(
-            bytes.len().is_multiple_of(size),
-            "do not fit their {} bytes",
-            bytes.len()
-        );
-        let shape = [i64::try_from(bytes.len() / size)?];
-        match self.kind {
-            Kind::Float => tensor_of_floats(bytes, &shape),
-            kind => Ok(Tensor::f_from_data_size(&bytes, &shape, kind)?),
+/// JSON whose bare words `Infinity`, `-Infinity` and `NaN`, which Python writes, are strings.
+fn with_quoted_words(json: &[u8]) -> Vec<u8> {
+    const WORDS: [&[u8]; 3] = [b"Infinity", b"-Infinity", b"NaN"];
+    let mut quoted = Vec::with_capacity(json.len());
+    let (mut rest, mut in_string) = (json, false);
+    while let [first, after @ ..] = rest {
+        let word = WORDS
+            .iter()
+            .find(|&&word| !in_string && rest.starts_with(word));
+        if let Some(&word) = word {
+            quoted.push(b'"');
+            quoted.extend(word);
+            quoted.push(b'"');
+            rest = &rest[word.len()..];
+            continue;
+        }
+        quoted.push(*first);
+        rest = after;
+        match (first, rest) {
+            (b'"', _) => in_string = !in_string,
+            (b'\\', [escaped, after @ ..]) if in_string => {
+                quoted.push(*escaped);
+                rest = after;
+            }
+            _ => {}
         }
     }
+    quoted
+}
 
-    /// The tensor, which lies in `row`.
-    fn of(&self, row: &Tensor) -> Result<Tensor> {
-        ensure!(row.kind() == self.kind, "share bytes with another format");
-        let stored = row.size().first().copied().unwrap_or(0);
-        let count = (self.sizes.iter()).try_fold(1i64, |count, &size| count.checked_mul(size));
-        let reached = (self.sizes.iter().zip(&self.strides))
-            .try_fold(self.offset, |at, (&n, &by)| {
-                at.checked_add((n - 1).max(0).checked_mul(by)?)
-            });
-        let fits = match (count, reached) {
-            (Some(0), _) => true,
-            (Some(_), Some(last)) => last < stored,
-            _ => false,
-        };
-        ensure!(
-            fits,
-            "have the sizes {:?}, which their bytes do not hold",
-            &self.sizes[..self.sizes.len().min(8)]
-        );
-        if count == Some(0) {
-            return Ok(Tensor::f_zeros(&self.sizes, (self.kind, row.device()))?);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_found_with_a_folder_in_front_or_without() {
+        let named = |name: &str| Home::Named(name.to_string());
+        for (entry, expected) in [
+            ("net/models/model.json", Some(("net/", named("model")))),
+            ("models/model.json", Some(("", named("model")))),
+            (
+                "models/models/model.json",
+                Some(("models/", named("model"))),
+            ),
+            ("net/models/a b.json", Some(("net/", named("a b")))),
+            ("serialized_exported_program.json", Some(("", Home::Old))),
+            (
+                "net/serialized_exported_program.json",
+                Some(("net/", Home::Old)),
+            ),
+            ("net/extra/models/model.json", None),
+            ("net/models/.json", None),
+            ("net/models/a/b.json", None),
+            ("net/mymodels/model.json", None),
+            ("old_serialized_exported_program.json", None),
+            ("net/models/model.txt", None),
+        ] {
+            assert_eq!(described(entry), expected, "{entry}");
         }
-        Ok(row.f_as_strided(&self.sizes, &self.strides, self.offset)?)
+        assert!(is_machine_code("net/data/aotinductor/model/model.so"));
+        assert!(is_machine_code("data/aotinductor/model/model.so"));
+        assert!(!is_machine_code("net/extra/data/aotinductor/model.so"));
+    }
+
+    #[test]
+    fn bare_words_are_strings_outside_of_strings_alone() {
+        let quoted = |json: &str| String::from_utf8(with_quoted_words(json.as_bytes())).unwrap();
+        for (json, expected) in [
+            (
+                r#"[Infinity,-Infinity, NaN]"#,
+                r#"["Infinity","-Infinity", "NaN"]"#,
+            ),
+            (
+                r#"{"NaN":"a Infinity","b":NaN}"#,
+                r#"{"NaN":"a Infinity","b":"NaN"}"#,
+            ),
+            (
+                r#"["\"NaN", NaN, "\\", NaN]"#,
+                r#"["\"NaN", "NaN", "\\", "NaN"]"#,
+            ),
+            (r#"["Infinity"#, r#"["Infinity"#),
+            (r#"["\"#, r#"["\"#),
+            ("[1, -1.5e3]", "[1, -1.5e3]"),
+            ("", ""),
+        ] {
+            assert_eq!(quoted(json), expected);
+        }
     }
 }

@@ -4,10 +4,11 @@ mod archive;
 mod raise;
 mod schema;
 mod translate;
+mod weights;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tch::Device;
 
 use crate::hooks::{Builder, NetworkGraph};
@@ -31,17 +32,6 @@ pub fn load(file: &Path, device: Device) -> Result<NetworkGraph> {
 fn build(origin: &str, file: &Path, device: Device) -> Result<NetworkGraph> {
     let mut archive = archive::Archive::open(file)?;
     let program = archive.program()?;
-    let version = program.schema_version.major;
-    ensure!(
-        version == 8,
-        "it has version {version} of the format of torch.export, written by torch {}; prism reads version 8",
-        shown(
-            program
-                .torch_version
-                .as_deref()
-                .unwrap_or("of an unknown version")
-        )
-    );
     let mut builder = Builder::new(device)?;
     let outputs = translate::translate(&program, &mut archive.weights()?, &mut builder)?;
     NetworkGraph::built(origin.to_string(), builder, &outputs)

@@ -10,6 +10,11 @@ use serde_json::Value;
 #[derive(Debug, Deserialize)]
 pub struct Program {
     pub graph_module: Module,
+}
+
+/// What tells how to read the rest.
+#[derive(Debug, Deserialize)]
+pub struct Head {
     pub schema_version: Version,
     pub torch_version: Option<String>,
 }
@@ -122,6 +127,9 @@ pub fn number_format(written: i64) -> Option<i64> {
     match written {
         1..=12 => Some(written - 1),
         13 => Some(15), // bfloat16
+        28 => Some(27), // uint16
+        34 => Some(28), // uint32
+        35 => Some(29), // uint64
         _ => None,
     }
 }

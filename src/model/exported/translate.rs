@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use super::archive::Weights;
 use super::raise::Raised;
 use super::schema::{
     Argument, Node, Program, Signature, memory_format, name, number_format, union,
 };
 use super::shown;
+use super::weights::Weights;
 use crate::hooks::{Builder, BuiltValue, Call, Constant};
 
 /// The most operators that are read; the largest network seen has 3,000.
