@@ -12,7 +12,7 @@ use super::schema::{Head, Program};
 use super::shown;
 use super::weights::{Source, Weights};
 use crate::model::archive;
-use crate::names::first_few;
+use crate::names::{first_few, within};
 
 /// The description of a network in files of torch 2.5 to 2.7.
 const OLD_PROGRAM: &str = "serialized_exported_program.json";
@@ -24,8 +24,14 @@ const MACHINE_CODE: &str = "data/aotinductor/";
 /// The versions of the schema that prism reads.
 const VERSIONS: [u64; 2] = [7, 8];
 
-/// The largest description, in bytes.
+/// The longest reason for damage that a message shows, in characters.
+const LONGEST_REASON: usize = 120;
+/// The largest description, in bytes. What is parsed takes up to 25 times as much memory.
 const LARGEST_JSON: u64 = 64 << 20;
+/// The most that a description is compressed, in units of the file's length; 40 times are usual.
+const MOST_COMPRESSED: u64 = 64;
+/// The largest description of a small file, in bytes.
+const LEAST_JSON: u64 = 1 << 20;
 /// What tensors and unpacked entries may take, in units of the file's length: tensors may share
 /// values or repeat one (stride 0), and entries may be compressed. Damage can make any length.
 const MOST_SHARED: u64 = 8;
@@ -75,6 +81,8 @@ pub struct Archive {
     /// The folder in front of all entries, with its slash; may be empty.
     root: String,
     home: Home,
+    /// The most bytes that a description may take.
+    largest_json: u64,
     /// The most bytes that its tensors may take.
     largest: u64,
     /// The bytes that may still be unpacked.
@@ -110,11 +118,14 @@ impl Archive {
         let root = root.to_string();
         let length = std::fs::metadata(file)?.len();
         let largest = length.saturating_mul(MOST_SHARED).max(LEAST);
+        let largest_json = length.saturating_mul(MOST_COMPRESSED).max(LEAST_JSON);
+        let largest_json = largest_json.min(LARGEST_JSON);
         let left = largest;
         Ok(Archive {
             zip,
             root,
             home,
+            largest_json,
             largest,
             left,
         })
@@ -129,7 +140,7 @@ impl Archive {
             Home::Old => OLD_PROGRAM.to_string(),
             Home::Named(name) => format!("{PROGRAMS}{name}.json"),
         };
-        let bytes = with_quoted_words(&self.bytes(&place, LARGEST_JSON)?);
+        let bytes = with_quoted_words(&self.bytes(&place, self.largest_json)?);
         let program: Result<Program> = parsed(&place, &bytes);
         let head: Result<Head> = parsed(&place, &bytes);
         if let Ok(head) = head {
@@ -174,7 +185,7 @@ impl Archive {
             if self.has(&saved) {
                 sources.push(Source::saved(&saved, &self.bytes(&saved, u64::MAX)?)?);
             } else if !old && self.has(&list) {
-                let tensors = parsed(&list, &self.bytes(&list, LARGEST_JSON)?)?;
+                let tensors = parsed(&list, &self.bytes(&list, self.largest_json)?)?;
                 sources.push(Source::List(kind, tensors));
             } else {
                 let missing = if old { saved } else { list };
@@ -247,7 +258,7 @@ fn parsed<T: DeserializeOwned>(place: &str, json: &[u8]) -> Result<T> {
         anyhow!(
             "its {} is damaged: {}",
             shown(name),
-            shown(&error.to_string())
+            within(&error.to_string(), LONGEST_REASON)
         )
     })
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use tch::Device;
 
 use crate::hooks::{Builder, NetworkGraph};
-use crate::names::escaped_within;
+use crate::names::within;
 
 pub use archive::holds_program;
 
@@ -39,5 +39,5 @@ fn build(origin: &str, file: &Path, device: Device) -> Result<NetworkGraph> {
 
 /// A name in a file, for a message.
 fn shown(name: &str) -> String {
-    escaped_within(name, LONGEST_NAME)
+    within(name, LONGEST_NAME)
 }

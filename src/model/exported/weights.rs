@@ -57,7 +57,7 @@ impl Source {
         let reader = PytorchReader::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
         let reader = reader.map_err(|error| match error {
             PytorchError::Pickle(PickleError::UnsupportedType(kind)) => anyhow!(
-                "its {} holds a {}, which prism does not read; export a network of plain tensors",
+                "its {} holds tensors of the kind {}, which prism does not read; export the network in float32",
                 shown(place),
                 shown(&kind)
             ),
