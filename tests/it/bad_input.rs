@@ -585,12 +585,26 @@ fn exported_programs_are_refused_in_a_line() {
         data/exported/{bad_repeats|bad_sizes}.pt2 => 1: '0.weight' | take far more memory than the file
         data/exported/bad_offset.pt2 => 1: '0.weight' | which their bytes do not hold
         data/exported/bad_strides.pt2 => 1: '0.weight' | negative
-        data/exported/bad_pickled.pt2 => 1: '0.weight' | pickled Python object
+        data/exported/bad_pickled.pt2 => 1: bad_pickled.pt2: its weights '0.weight' are a pickled Python object, whose code
         data/exported/bad_escape.pt2 => 1: it lacks
-        data/exported/bad_no_weights.pt2 => 1: torch 2.9 or later
+        data/exported/bad_no_weights.pt2 => 1: it lacks its data/weights/model_weights_config.json
         data/exported/{bad_json|bad_nested}.pt2 => 1: model.json is damaged
+        data/exported/bad_name.pt2 => 1: bad_name.pt2: it lacks the weights of 'a\nbxxx
+        data/exported/{bad_complex|bad_old_complex}.pt2 => 1: omplex | prism does not read
+        data/exported/{bad_float8|bad_old_float8}.pt2 => 1: float8 | prism does not read
+        data/exported/{bad_uint16|bad_old_uint16}.pt2 => 1: its weights '0.weight' are uint16 numbers, which prism does not read
+        data/exported/bad_format.pt2 => 1: '0.weight' are of a number format
+        data/exported/bad_order.pt2 => 1: big-endian
+        data/exported/bad_before.pt2 => 1: version 5 of the format | torch 2.4.1
+        data/exported/bad_two_networks.pt2 => 1: it holds 2 networks (cats, dogs)
+        data/exported/bad_byte.pt2 => 1: its data/weights/weight_0 is damaged or cut short
+        data/exported/{bad_length|bad_packed}.pt2 => 1: its models/model.json is too large, or far larger than the file
         data/exported/bad_machine_code.pt2 => 1: AOTInductor | torch.export.save
-        data/exported/bad_old.pt2 => 1: torch 2.7 or before
+        data/exported/bad_old.pt2 => 1: serialized_exported_program.json is damaged: missing field
+        data/exported/bad_old_cut.pt2 => 1: its serialized_state_dict.pt is damaged or cut short
+        data/exported/bad_old_empty.pt2 => 1: it lacks the weights of '0.weight'
+        data/exported/bad_old_code.pt2 => 1: bad_old_code.pt2: it lacks the weights of '0.weight'
+        data/exported/bad_old_repeats.pt2 => 1: '0.weight' take far more memory than the file
         "#,
     );
 }
