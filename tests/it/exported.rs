@@ -318,3 +318,11 @@ fn pack_again(from: &Path, to: &Path, root: &str) {
     }
     new.finish().unwrap();
 }
+
+#[test]
+fn parts_of_tensors_are_read() {
+    let pair = Pair::of_small("sliced", "sliced");
+    pair.check_scores(&expected().tensor("sliced"));
+    // A trace also has slices that take everything.
+    pair.check_hooks(&METHODS, 0.0);
+}
