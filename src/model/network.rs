@@ -24,8 +24,8 @@ use crate::remarks::Remark;
 use crate::settings::{Source, Sourced};
 use crate::size::Size;
 
-/// How to make a TorchScript file of a network.
-const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
+/// How to make a file of a network.
+const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.export.save, torch.jit.script or torch.jit.trace)";
 
 /// A network as a graph, with the input that it expects.
 #[derive(Debug)]
@@ -250,9 +250,9 @@ fn check_file(file: &Path) -> Result<()> {
     }
     ensure!(
         !is_zip,
-        "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
+        "{show}: this is neither a TorchScript nor a .pt2 file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
     );
-    bail!("{show}: this is not a TorchScript file; {HOW_TO_EXPORT}")
+    bail!("{show}: this is neither a TorchScript nor a .pt2 file; {HOW_TO_EXPORT}")
 }
 
 /// The network of the zoo whose weights the name of a file suggests.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use tch::Device;
 
 use crate::hooks::{Builder, NetworkGraph};
-use crate::names::escaped_within;
+use crate::names::within;
 use crate::remarks::Remark;
 
 pub use archive::holds_program;
@@ -67,7 +67,7 @@ fn build(origin: &str, file: &Path, device: Device) -> Result<Loaded> {
     })
 }
 
-/// A name in a file, for a message.
+/// A name in a file, for a message, whose line is escaped as a whole.
 fn shown(name: &str) -> String {
-    escaped_within(name, LONGEST_NAME)
+    within(name, LONGEST_NAME)
 }

@@ -1,9 +1,12 @@
 //! What a node of an exported program calls.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::shown;
 use crate::hooks::OF_NUMBERS;
+
+/// The longest name of an operator, in bytes; libtorch's have up to 80.
+const LONGEST_TARGET: usize = 120;
 
 /// Operators that check sizes or kinds and compute nothing.
 const CHECKS: [&str; 7] = [
@@ -92,6 +95,16 @@ impl Target<'_> {
             OF_NUMBERS => bail!("prism does not run its operator {}", shown(target)),
             overload => overload,
         };
+        // libtorch's names have no other letters.
+        let is_name = |name: &str| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        ensure!(
+            is_name(operator) && is_name(overload) && target.len() <= LONGEST_TARGET,
+            "prism does not run its operator {}",
+            shown(target)
+        );
         match (space, operator) {
             ("aten", check) if CHECKS.contains(&check) => Ok(Target::Check),
             ("aten", norm) if TRAINING.contains(&norm) => {

@@ -18,8 +18,8 @@ use super::targets::Target;
 use crate::hooks::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
 use crate::remarks::Remark;
 
-/// The most operators that are read; the largest network seen has 3,000.
-const MOST_NODES: usize = 200_000;
+/// The most operators that are read, before any are simplified; the largest network seen has 3,000.
+const MOST_NODES: usize = 20_000;
 
 /// The most graphs within each other.
 const DEEPEST: usize = 8;
