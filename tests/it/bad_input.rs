@@ -571,11 +571,11 @@ fn exported_programs_are_refused_in_a_line() {
         r#"
         data/exported/bad_branches.pt2 => 1: bad_branches.pt2: this network branches or loops on its values (torch.cond)
         data/exported/bad_two_inputs.pt2 => 1: more than one input | one batch of images
-        data/exported/bad_random.pt2 => 1: aten::rand_like draws random numbers
+        data/exported/bad_random.pt2 => 1: aten::rand_like is not one that prism runs
         data/exported/{bad_training|bad_statistics}.pt2 => 1: export it after model.eval()
         data/exported/bad_from_file.pt2 => 1: aten::from_file is not one that prism runs
         data/exported/bad_foreign.pt2 => 1: torch.ops.torchvision.nms.default | libtorch's own
-        data/exported/bad_unknown.pt2 => 1: libtorch has no operator aten::relu
+        data/exported/bad_unknown.pt2 => 1: prism does not run its operator torch.ops.aten.relu\nx.default
         data/exported/bad_resize.pt2 => 1: aten::resize_ is not one that prism runs
         data/exported/bad_set.pt2 => 1: aten::set_ is not one that prism runs
         data/exported/bad_lacks.pt2 => 1: aten::conv2d lacks 'input'
@@ -619,13 +619,13 @@ fn files_that_are_no_network_are_refused() {
         ./ => 1: folder
         "" => 2: a value is required for '--model
         empty.pt => 1: empty.pt | the model file is empty
-        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: not a TorchScript file | models/export.py
+        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: neither a TorchScript nor a .pt2 file | models/export.py
         cut{1|50|99}_network.pt => 1: _network.pt | damaged or cut short | export
         zeroed.pt => 1: zeroed.pt
-        other.pt => 1: other.pt | no TorchScript file | models/export.py
+        other.pt => 1: other.pt | neither a TorchScript nor a .pt2 file | models/export.py
         data/state_dicts/{new|old}.pth => 1: .pth | a pickled state dict | models/export.py
         data/bad_models/state_dict.pth => 1: state_dict.pth | state dict | models/export.py
-        data/state_dicts/weights.safetensors => 1: weights.safetensors | not a TorchScript file | export
+        data/state_dicts/weights.safetensors => 1: weights.safetensors | neither a TorchScript nor a .pt2 file | export
         data/bad_models/pickled_module.pth => 1: pickled_module.pth | module, which holds no code
         {caf\xe9.pt|no\x0asuch.pt} => 1: no such model file
         # Names.

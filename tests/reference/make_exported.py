@@ -226,16 +226,17 @@ def is_program(place):
     return place in ("models/model.json", "serialized_exported_program.json")
 
 
-def slimmed(data):
-    """A description without notes of Python files (they have the paths of this machine) and without the sizes
-    of values inside the network."""
+def slimmed(data, with_sizes=False):
+    """A description without notes of Python files (they have the paths of this machine) and, but for
+    `with_sizes`, without the sizes of values inside the network."""
     program = json.loads(data)
     program.pop("guards_code", None)
     program["graph_module"]["module_call_graph"] = []
     graph = program["graph_module"]["graph"]
     specs = program["graph_module"]["signature"]["input_specs"]
     given = [spec["user_input"]["arg"]["as_tensor"]["name"] for spec in specs if "user_input" in spec]
-    graph["tensor_values"] = {name: graph["tensor_values"][name] for name in given}
+    if not with_sizes:
+        graph["tensor_values"] = {name: graph["tensor_values"][name] for name in given}
     keep_modules(program)
     return program
 
@@ -264,14 +265,14 @@ def entries(content):
                 yield name[skip:], old.read(name)
 
 
-def store(content, name, packed=False):
+def store(content, name, packed=False, with_sizes=False):
     """Stores an archive as PyTorch does, or compressed."""
     path = os.path.join(FOLDER, name)
     own = {"version", "byteorder", ".data/version", ".data/serialization_id"}
     kept = []
     for place, data in entries(content):
         if is_program(place):
-            data = json.dumps(slimmed(data), separators=(",", ":")).encode()
+            data = json.dumps(slimmed(data, with_sizes), separators=(",", ":")).encode()
         kept.append((place, data))
     is_old = all(place != "models/model.json" for place, _ in kept)
     if not (packed or is_old):
@@ -403,7 +404,9 @@ def write_networks():
         network = PlainTuple(build(name)).eval() if name == "tiny_inception" else build(name)
         store(exported(network, (images,)), f"{name}.pt2", packed=True)
         arrays[name] = scores(network, images)
-    store(exported(build("tiny_convnext"), (images,), core=True), "tiny_convnext_core.pt2", packed=True)
+    # Sizes and strides tell what its as_strided does.
+    core = exported(build("tiny_convnext"), (images,), core=True)
+    store(core, "tiny_convnext_core.pt2", packed=True, with_sizes=True)
     save_expected(arrays)
 
 
