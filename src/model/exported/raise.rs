@@ -131,8 +131,8 @@ pub struct Raised {
     pub added: Vec<(&'static str, Constant<'static>)>,
     /// Further arguments that are tensors, by their names in the file.
     pub tensors: Vec<(&'static str, String)>,
-    /// The tensor of which the operator takes all axes, and not its rows alone.
-    pub source: Option<String>,
+    /// The sizes of its result, if they are not those in the file.
+    pub wide: Option<Vec<String>>,
 }
 
 /// What is remembered of the operators before, and what the file says of their results.
@@ -140,11 +140,14 @@ pub struct Tracked<'p> {
     layouts: &'p HashMap<String, Layout>,
     /// The matrices that are transposed ones, and of what.
     transposed: HashMap<String, String>,
+    /// The vectors that are repeated ones, and of what.
+    repeated: HashMap<String, String>,
     /// The matrices with the rows of a tensor of more axes, and of which.
     flattened: HashMap<String, String>,
-    /// The matrices whose rows are those of a fully connected layer, which takes a tensor of more
-    /// axes, and the sizes of what it makes.
-    wide: HashMap<String, Vec<String>>,
+    /// The tensors that have the images as further channels of one, and of what.
+    joined: HashMap<String, String>,
+    /// The results of operators that are given another shape than in the file, and that shape.
+    reshaped: HashMap<String, Vec<String>>,
 }
 
 impl<'p> Tracked<'p> {
@@ -153,14 +156,11 @@ impl<'p> Tracked<'p> {
         Tracked {
             layouts: &program.graph_module.graph.tensor_values,
             transposed: HashMap::new(),
+            repeated: HashMap::new(),
             flattened: HashMap::new(),
-            wide: HashMap::new(),
+            joined: HashMap::new(),
+            reshaped: HashMap::new(),
         }
-    }
-
-    /// The number of columns of a matrix.
-    fn columns(&self, name: &str) -> Option<i64> {
-        integer(self.layouts.get(name)?.sizes.get(1)?)
     }
 
     fn sizes(&self, name: &str) -> Option<Vec<String>> {
@@ -168,39 +168,52 @@ impl<'p> Tracked<'p> {
         Some(layout.sizes.iter().map(number).collect())
     }
 
+    /// The sizes of a tensor, -1 for one that is not known; `None` if there are several such.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        let sizes = self.layouts.get(name)?.sizes.iter();
+        let sizes: Vec<i64> = sizes.map(|size| integer(size).unwrap_or(-1)).collect();
+        (sizes.iter().filter(|&&size| size == -1).count() <= 1).then_some(sizes)
+    }
+
     /// Remembers an operator that makes `names`.
     pub fn add(&mut self, operator: &str, node: &Node, names: &[&str]) {
         let (Some(source), [made]) = (node.tensor("self"), names) else {
             return;
         };
-        let pair = || ((*made).to_string(), source.to_string());
-        if operator == "t" || operator == "permute" && node.integers("dims") == [1, 0] {
-            self.transposed.extend([pair()]);
-        }
-        let (old, new) = (self.sizes(source), self.sizes(made));
-        if let (true, Some(old), Some(new)) = (is_view(operator), old, new)
-            && (new.len(), old.len() > 2, new.last()) == (2, true, old.last())
-        {
-            self.flattened.extend([pair()]);
-        }
+        let kinds = match operator {
+            "t" => &mut self.transposed,
+            "permute" if node.integers("dims") == [1, 0] => &mut self.transposed,
+            "repeat" => &mut self.repeated,
+            view if is_view(view) => match (self.sizes(source), self.sizes(made)) {
+                (Some(old), Some(new)) if has_rows_of(&new, &old) => &mut self.flattened,
+                (Some(old), Some(new)) if has_images_of(&new, &old) => &mut self.joined,
+                _ => return,
+            },
+            _ => return,
+        };
+        kinds.insert((*made).to_string(), source.to_string());
     }
 
-    /// Whether `made` is the result of a fully connected layer with all its axes. Returns the name
-    /// of its rows.
-    pub fn widened<'n>(&self, operator: &str, node: &'n Node, made: &str) -> Option<&'n str> {
-        let rows = node.tensor("self").filter(|_| is_view(operator))?;
-        (self.wide.get(rows)? == &self.sizes(made)?).then_some(rows)
+    /// The name of what `made` shows in another shape, which it was given before.
+    pub fn restored<'n>(&self, operator: &str, node: &'n Node, made: &str) -> Option<&'n str> {
+        let source = node.tensor("self").filter(|_| is_view(operator))?;
+        (self.reshaped.get(source)? == &self.sizes(made)?).then_some(source)
     }
 
-    /// Remembers that `made` are the rows of a layer that takes all axes of `source`. Returns the
-    /// number of its outputs.
-    pub fn widen(&mut self, made: &str, source: &str) -> Option<i64> {
-        let count = self.columns(made)?;
-        let mut sizes = self.sizes(source)?;
-        *sizes.last_mut()? = count.to_string();
-        self.wide.insert(made.to_string(), sizes);
-        Some(count)
+    /// Remembers that the operator that makes `made` was given the shape `wide`.
+    pub fn reshape(&mut self, made: &str, wide: Vec<String>) {
+        self.reshaped.insert(made.to_string(), wide);
     }
+}
+
+/// Whether a matrix has the rows of a tensor of more axes.
+fn has_rows_of(matrix: &[String], tensor: &[String]) -> bool {
+    (matrix.len(), tensor.len() > 2, matrix.last()) == (2, true, tensor.last())
+}
+
+/// Whether a tensor `[1,N*C,h,w]` has the numbers of one of `[N,C,h,w]`.
+fn has_images_of(joined: &[String], tensor: &[String]) -> bool {
+    joined.len() == 4 && tensor.len() == 4 && joined[0] == "1" && joined[2..] == tensor[2..]
 }
 
 fn is_view(operator: &str) -> bool {
@@ -225,6 +238,7 @@ impl Raised {
         match written {
             "addmm" if !is_scaled => return Ok(linear(node, made, tracked, "mat1")),
             "mm" => return Ok(linear(node, made, tracked, "self")),
+            "_native_batch_norm_legit" => return Ok(instance_norm(node, made, tracked)),
             "full" => return Ok(full_of_flags(node)),
             "convolution" if !is_plain_convolution(node) => return Ok(None),
             "as_strided" => ensure!(
@@ -244,7 +258,7 @@ impl Raised {
                 .map(|&switch| (switch, Constant::Bool(false)))
                 .collect(),
             tensors: Vec::new(),
-            source: None,
+            wide: None,
         }))
     }
 
@@ -271,9 +285,20 @@ fn linear(node: &Node, made: &str, tracked: &Tracked, rows: &str) -> Option<Rais
     let weight = tracked.transposed.get(node.tensor("mat2")?)?;
     let named = |argument| node.tensor(argument).map(String::from);
     let rows_of = named(rows)?;
-    let source = tracked.flattened.get(&rows_of).cloned();
-    let source = source.filter(|_| tracked.columns(made).is_some());
-    let input = source.clone().unwrap_or(rows_of);
+    let columns = tracked.shape(made).and_then(|shape| shape.last().copied());
+    let columns = columns.filter(|&count| count > 0);
+    let source = tracked
+        .flattened
+        .get(&rows_of)
+        .filter(|_| columns.is_some());
+    let wide = source
+        .and_then(|source| tracked.sizes(source))
+        .map(|mut sizes| {
+            sizes.pop();
+            sizes.extend(columns.map(|count| count.to_string()));
+            sizes
+        });
+    let input = source.cloned().unwrap_or(rows_of);
     let mut tensors = vec![("input", input), ("weight", weight.clone())];
     if rows != "self" {
         let bias = named("self")?;
@@ -289,7 +314,42 @@ fn linear(node: &Node, made: &str, tracked: &Tracked, rows: &str) -> Option<Rais
         rule: None,
         added: Vec::new(),
         tensors,
-        source,
+        wide,
+    })
+}
+
+/// Batch-norm over the channels of all images, each with its own statistics, is instance-norm.
+fn instance_norm(node: &Node, made: &str, tracked: &Tracked) -> Option<Raised> {
+    const RULE: Rule = Rule {
+        dropped: &["input", "weight", "bias", "training"],
+        ..SAME
+    };
+    let trains = node.argument("training")?.get("as_bool")?.as_bool()?;
+    if !trains || node.argument("running_mean").is_some() {
+        return None;
+    }
+    let source = tracked.joined.get(node.tensor("input")?)?;
+    tracked.shape(made)?;
+    let mut tensors = vec![("input", source.clone())];
+    let mut added = vec![
+        ("running_mean", Constant::None),
+        ("running_var", Constant::None),
+        ("use_input_stats", Constant::Bool(true)),
+        ("cudnn_enabled", Constant::Bool(false)),
+    ];
+    for argument in ["weight", "bias"] {
+        match node.tensor(argument) {
+            Some(repeated) => tensors.push((argument, tracked.repeated.get(repeated)?.clone())),
+            None => added.push((argument, Constant::None)),
+        }
+    }
+    Some(Raised {
+        operator: "instance_norm",
+        overload: "",
+        rule: Some(&RULE),
+        added,
+        tensors,
+        wide: tracked.sizes(source),
     })
 }
 
@@ -306,7 +366,7 @@ fn full_of_flags(node: &Node) -> Option<Raised> {
         rule: Some(&SAME),
         added: vec![("dtype", Constant::Integer(BOOL))],
         tensors: Vec::new(),
-        source: None,
+        wide: None,
     })
 }
 

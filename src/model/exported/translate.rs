@@ -41,7 +41,7 @@ struct Translation<'a> {
     /// The names that something reads.
     read: HashSet<&'a str>,
     tracked: Tracked<'a>,
-    /// What layers make with all axes, by the names of its rows.
+    /// What operators make in another shape than in the file.
     wide: HashMap<String, BuiltValue>,
     depth: usize,
     /// Whether a part asks for arithmetic of another precision.
@@ -149,8 +149,8 @@ impl<'a> Translation<'a> {
         let others = names.get(1..).unwrap_or_default();
         let is_first_enough = !others.iter().any(|name| self.read.contains(name));
         let made = names.first().copied().unwrap_or("");
-        if let Some(rows) = self.tracked.widened(operator, node, made) {
-            let value = self.wide.get(rows).copied();
+        if let Some(source) = self.tracked.restored(operator, node, made) {
+            let value = self.wide.get(source).copied();
             self.values
                 .extend(value.map(|value| (made.to_string(), value)));
             return Ok(());
@@ -172,23 +172,27 @@ impl<'a> Translation<'a> {
         }
         names.truncate(1);
         self.call(node, raised.operator, raised.overload, &arguments, names)?;
-        match raised.source {
-            Some(source) => self.flatten(node, made, &source),
+        match raised.wide {
+            Some(wide) => self.reshape(node, made, wide),
             None => Ok(()),
         }
     }
 
-    /// Makes `made`, which has all axes of `source`, the rows that the file means by it.
-    fn flatten(&mut self, node: &Node, made: &str, source: &str) -> Result<()> {
-        let Some(count) = self.tracked.widen(made, source) else {
-            return Ok(());
-        };
-        let wide = self.known(made)?;
-        self.wide.insert(made.to_string(), wide);
-        let sizes = [-1, count].map(|size| self.add_constant(&Constant::Integer(size)));
-        let sizes = sizes.into_iter().collect::<Result<Vec<_>>>()?;
+    /// Gives `made`, whose sizes are `wide`, the shape that it has in the file.
+    fn reshape(&mut self, node: &Node, made: &str, wide: Vec<String>) -> Result<()> {
+        let value = self.known(made)?;
+        let shape = self
+            .tracked
+            .shape(made)
+            .context("its list of tensors is damaged")?;
+        let sizes = shape
+            .into_iter()
+            .map(|size| self.add_constant(&Constant::Integer(size)));
+        let sizes = sizes.collect::<Result<Vec<_>>>()?;
         let shape = self.builder.list(&sizes)?;
-        let arguments = [(Some("self"), wide), (Some("shape"), shape)];
+        self.wide.insert(made.to_string(), value);
+        self.tracked.reshape(made, wide);
+        let arguments = [(Some("self"), value), (Some("shape"), shape)];
         self.call(node, "reshape", "", &arguments, vec![made])
     }
 
