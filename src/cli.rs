@@ -344,7 +344,8 @@ fn check_model(options: &ModelOptions) -> Result<(), Usage> {
 fn check_word(word: &Path) -> Result<(), Usage> {
     let name = word.to_string_lossy();
     let is_plain = !name.is_empty() && !name.contains(['.', '/', '*', '?', '[']);
-    if !is_plain || word.symlink_metadata().is_ok() {
+    let is_list = name == "-" || name.starts_with('@');
+    if !is_plain || is_list || word.symlink_metadata().is_ok() {
         return Ok(());
     }
     Err(Usage(match nearest_command(&name) {

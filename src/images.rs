@@ -11,6 +11,7 @@ mod fit;
 mod headers;
 mod jpeg;
 mod kinds;
+mod lists;
 mod pixels;
 mod tags;
 
@@ -18,6 +19,7 @@ pub use crate::convert::{Normalisation, grey, to_batch};
 pub use decode::{check_header, decode, decode_with_white};
 pub use find::{Found, LeftOut, find_images};
 pub use fit::{Resize, resize};
+pub use lists::{Separator, expanded};
 pub use pixels::{Oddity, Pixels};
 
 /// The supported formats, each with the file name extensions (lower case) that select its

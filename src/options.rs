@@ -74,10 +74,15 @@ pub struct InputOptions {
 
     /// Files, folders or quoted globs
     ///
-    /// In a glob, `**` recurses. Or one .npz or .safetensors file with a preprocessed array
+    /// In a glob, `**` recurses. @FILE names a file with paths, one a line, and - reads such a
+    /// list from standard input. Or one .npz or .safetensors file with a preprocessed array
     /// `input` [N,C,H,W].
     #[arg(short = 'i', long = "input", value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg", default_value_if("images", ArgPredicate::IsPresent, None))]
     pub paths: Vec<PathBuf>,
+
+    /// Paths in lists end with a zero byte, as find -print0 writes them
+    #[arg(short = '0', long = "null", hide_short_help = true)]
+    pub null: bool,
 
     /// Name images that cannot be read, and leave them out
     #[arg(long, hide_short_help = true)]

@@ -8,7 +8,7 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat};
 use crate::cli;
 use crate::error::{Hint, usage_hinted};
-use crate::images::{self, Resize};
+use crate::images::{self, Resize, Separator};
 use crate::model::Preprocessing;
 use crate::notices::Notices;
 use crate::options::{InputOptions, ModelOptions};
@@ -50,7 +50,11 @@ impl Input {
         notices: Notices,
         remarks: &mut Remarks,
     ) -> Result<Input> {
-        let values = options.all();
+        let separator = match options.null {
+            true => Separator::Zero,
+            false => Separator::Line,
+        };
+        let values = images::expanded(&options.all(), separator)?;
         let is_array = |path: &&PathBuf| ArrayFormat::from_path(path).is_ok();
         match (values.as_slice(), values.iter().find(is_array)) {
             ([only], Some(_)) => return Input::stored(only.clone(), options, model),

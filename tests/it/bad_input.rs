@@ -495,6 +495,11 @@ fn files_that_are_no_image_are_refused() {
         {empty.png|cut50_photo.png} --skip-bad-images => 1: none of the images can be read | warning: left out: cannot read the image
         # Arrays.
         none.npz => 1: none.npz | no such file
+        @none.txt => 1: none.txt | no such file
+        @photos => 1: photos: | is a directory
+        @photos/a.png => 1: photos/a.png, entry 1
+        +empty.txt @empty.txt => 1: empty.txt: the list holds no path
+        - => 1: standard input: the list holds no path
         {text.npz|empty.npz|cut50_plain.npz|noise.npz} => 1: .npz | no .npz file
         noise.safetensors => 1: noise.safetensors
         folder.npz => 1: folder.npz | folder

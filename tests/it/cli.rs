@@ -1,7 +1,7 @@
 //! The binary as a user runs it: files, stdout, stderr and signals. Refusals are in `bad_input.rs`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -553,4 +553,40 @@ fn a_limit_on_the_size_of_files_is_an_error_like_any_other() {
     prism.args(tiny("tiny_vgg_traced").split_whitespace());
     prism.args(["--input", "photos"]);
     place.expect(prism, 1, &["PRISM_tiny_vgg_traced.jpg"]);
+}
+
+/// The paths at the starts of the lines of a run that gets `list` on standard input.
+fn seen_of_list(place: &Place, words: &str, list: &str) -> Vec<String> {
+    let mut command = place.prism();
+    let words = format!("{} --quiet {words}", tiny("tiny_vgg_traced"));
+    command.args(words.split_whitespace());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(list.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first = |line: &str| line.split('\t').next().unwrap().to_string();
+    text.lines().map(first).collect()
+}
+
+#[test]
+fn lists_name_the_images() {
+    let place = Place::new();
+    let both = ["photos/a.png", "photos/c.jpg"];
+    let lines = "photos/c.jpg\nphotos/a.png\n";
+    assert_eq!(seen_of_list(&place, "--input -", lines), both);
+    assert_eq!(seen_of_list(&place, "-", lines), both);
+    let zeros = lines.replace('\n', "\0");
+    assert_eq!(seen_of_list(&place, "-0 --input -", &zeros), both);
+    fs::write(place.path("list.txt"), lines).unwrap();
+    assert_eq!(place.seen("@list.txt"), both);
+    // Beside others, and for a folder.
+    assert_eq!(place.seen("photos/b.png @list.txt").len(), 3);
+    assert_eq!(seen_of_list(&place, "--input -", "photos\n").len(), 3);
 }

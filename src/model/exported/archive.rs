@@ -27,7 +27,7 @@ const VERSIONS: [u64; 2] = [7, 8];
 /// The longest reason for damage that a message shows, in characters.
 const LONGEST_REASON: usize = 120;
 /// The largest description, in bytes. What is parsed takes up to 25 times as much memory.
-const LARGEST_JSON: u64 = 64 << 20;
+const LARGEST_JSON: u64 = 32 << 20;
 /// The most that a description is compressed, in units of the file's length; 40 times are usual.
 const MOST_COMPRESSED: u64 = 64;
 /// The largest description of a small file, in bytes.
