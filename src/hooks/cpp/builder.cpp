@@ -5,6 +5,7 @@
 
 #include <ATen/ScalarOps.h>
 #include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/common_subexpression_elimination.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
@@ -269,6 +270,8 @@ std::unique_ptr<prism_graph> finish(Builder &builder, at::ArrayRef<prism_result>
   bind_inputs(*result, nullptr, nullptr);
   copy_written_constants(graph);
   to_this_machine(graph, builder.device);
+  // As libtorch does to TorchScript: several branches may each begin with the ReLU of one tensor.
+  torch::jit::EliminateCommonSubexpression(result->graph);
   simplify(result->graph);
   to_float(*result->graph);
   TORCH_CHECK(to_inference(*result->graph).empty(),

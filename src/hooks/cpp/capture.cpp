@@ -345,10 +345,13 @@ std::unique_ptr<prism_program> compile_head(const prism_graph &source,
     graph->registerOutput(insert_reading(*graph, made, outputs[i], aliases));
   }
   Value *input = graph->inputs()[source.batch_input];
-  torch::jit::WithInsertPoint here(tap.point);
-  Value *copy = graph->insert(c10::aten::clone, {input}); // operators may write into it
-  const Node *copying = copy->node();                     // gone below if nothing reads it
-  replace_after(tap, insert_own_layout(*graph, copy, layout));
+  const Node *copying = nullptr; // gone below if nothing reads it
+  {
+    torch::jit::WithInsertPoint here(tap.point); // which may be gone below, too
+    Value *copy = graph->insert(c10::aten::clone, {input}); // operators may write into it
+    copying = copy->node();
+    replace_after(tap, insert_own_layout(*graph, copy, layout));
+  }
   // Dead code, but for checks of what comes before, which do not count as dead.
   std::vector<Node *> checks;
   for (Node *node : graph->nodes())
