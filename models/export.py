@@ -39,6 +39,7 @@ FORMATS = {".pt2": "pt2", ".pt": "torchscript"}
 # What long messages of torch.export mean.
 REASONS = {
     "specialized it to be a constant": "the network's forward makes a fixed number of it",
+    "Constraints violated": "the network's forward does not take every size",
     "data-dependent expression": "the network's forward branches on values that it computes",
 }
 # The longest reason of a library in a message, in characters.
@@ -307,7 +308,8 @@ def program(network, size, dynamic):
     for module in made.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # has the paths of the source
-    made.example_inputs = None  # would be stored
+    if torch.__version__ >= DEFAULT_PT2:
+        made.example_inputs = None  # would be stored
     return made
 
 
