@@ -38,7 +38,7 @@ FORMATS = {".pt2": "pt2", ".pt": "torchscript"}
 
 # What long messages of torch.export mean.
 REASONS = {
-    "specialized it to be a constant": "the network's forward makes a fixed number of it",
+    "specialized it to be a constant": "the network's forward makes it a fixed number",
     "Constraints violated": "the network's forward does not take every size",
     "data-dependent expression": "the network's forward branches on values that it computes",
 }
@@ -313,6 +313,16 @@ def program(network, size, dynamic):
     return made
 
 
+def foreign(made):
+    """The name of an operator that prism does not run, such as torch.cond or one of another library, or None."""
+    for module in made.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            is_own = getattr(node.target, "namespace", "aten") == "aten"
+            if node.op == "call_function" and not is_own and not str(node.target).startswith("wrap_with_"):
+                return str(node.target)
+    return None
+
+
 def save_pt2(made, about, path):
     with open(path, "wb") as file:
         torch.export.save(made, file, extra_files={"prism.json": json.dumps(about)})
@@ -321,24 +331,35 @@ def save_pt2(made, about, path):
 def write_pt2(network, about, cases, options, output):
     """Writes a file of torch.export; returns "exported", and for one image if the batch size cannot be open."""
     def checked(part):
-        with open(part, "rb") as file:
-            check(torch.export.load(file).module(), taken, "exported")
+        try:
+            with open(part, "rb") as file:
+                written = torch.export.load(file).module()
+        except Exception as error:
+            if "is missing val field" not in str(error):
+                raise
+            written = made.module()  # torch 2.13 does not load what it wrote with an autocast in it
+        check(written, taken, "exported")
 
+    kinds = [("exported", cases, "a batch of any size"), ("exported for one image", cases[:1], "the network")]
     refusals = []
-    for how, taken in (("exported", cases), ("exported for one image", cases[:1])):
+    for how, taken, what in kinds:
         try:
             with quiet():
                 made = program(network, about["image_size"], dynamic=len(taken) > 1)
+                if name := foreign(made):
+                    raise Refused(f"prism does not run the network's operator {name} in a .pt2 file")
                 store(output, lambda part: save_pt2(made, about, part), checked)
         except OSError:
             raise
+        except Refused as error:
+            refusals.append(str(error))
         except Exception as error:  # of torch.export
-            refusals.append(reason(error))
-            continue
-        if refusals:
-            note(f"torch.export cannot leave the batch size open: {refusals[0]}; prism will forward one image at a time")
-        return how
-    raise Refused(f"torch.export refuses the network: {refusals[-1]}")
+            refusals.append(f"torch.export refuses {what}: {reason(error)}")
+        else:
+            if refusals:
+                note(f"{refusals[0]}; the file is for one image, and prism will forward one at a time")
+            return how
+    raise Refused(refusals[-1])
 
 
 WRITERS = {"pt2": write_pt2, "torchscript": write_torchscript}
