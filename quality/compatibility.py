@@ -273,9 +273,10 @@ def check(exporter, name, options, folder, row):
     for how in FILES:
         if how == "decomposed" and name not in DECOMPOSED:
             continue
+        is_asked = how in options.files and how not in row
         # Both the comparison and the saliency need a TorchScript file.
         is_needed = how == "traced" and any(file not in SCRIPTS and file not in row for file in options.files)
-        if how in row and not is_needed or how not in (*options.files, "traced"):
+        if not is_asked and not is_needed:
             continue
         begin = time.time()
         file = folder / ("network.pt" if how in SCRIPTS else "network.pt2")
