@@ -3,7 +3,7 @@
 #
 #   fuzz/run.sh FOLDER SECONDS TARGET...
 #
-# FOLDER holds the fuzzers; PRISM, for the target torchscript, names the binary.
+# FOLDER holds the fuzzers; PRISM, for the targets torchscript and exported, names the binary.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binaries=$1
@@ -38,8 +38,8 @@ summary=
 for target in "$@"; do
     log=$logs/$target.log
     started=$SECONDS
-    if [ "$target" = torchscript ]; then
-        "${PYTHON:-python3}" fuzz/torchscript.py "$PRISM" --seconds "$seconds" 2>&1 | tee "$log"
+    if [ "$target" = torchscript ] || [ "$target" = exported ]; then
+        "${PYTHON:-python3}" fuzz/networks.py "$target" "$PRISM" --seconds "$seconds" 2>&1 | tee "$log"
     else
         # What is found goes on in the first folder, so the next run starts from it.
         found=target/fuzz/corpus/$target

@@ -102,11 +102,11 @@ pub struct InputOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Network")]
 pub struct ModelOptions {
-    /// Network by name, or TorchScript file
+    /// Network by name, or its file
     ///
-    /// prism models lists the names. A TorchScript file is scripted or traced; its path has a
-    /// separator, or the extension .pt, .pth or .torchscript. Unless the option is given, weights
-    /// that are not here are not downloaded.
+    /// prism models lists the names. A file is one of torch.export (.pt2) or TorchScript; its path
+    /// has a separator, or the extension .pt2, .pt, .pth or .torchscript. Unless the option is
+    /// given, weights that are not here are not downloaded.
     #[arg(short, long, value_name = "NAME|FILE", default_value = "vgg16")]
     pub model: PathBuf,
 

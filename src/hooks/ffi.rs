@@ -14,7 +14,7 @@ use anyhow::{Result, anyhow, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::messages::{of_panic, one_line};
-pub use builder::{Builder, BuiltValue, Call, Constant};
+pub use builder::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
 
 /// The form in which a program returns a value `[N,C,h,w]`: `enum prism_reading`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -172,6 +172,13 @@ impl HookedModel {
         let mut selection = hooks
             .rule
             .select(&graph, &scores, layer, hooks.upsampling)?;
+        if let Some(fixed) = network.fixed_size.filter(|&fixed| fixed != size) {
+            let text = format!(
+                "the network was exported for images of {fixed} pixels; sizes that its file has as constants do not follow {size}"
+            );
+            let remark = Remark::warning(text).with_hint(Hint::ImageSize);
+            selection.remarks.push(remark);
+        }
         let reading = match selection.upsampling {
             Upsampling::Product => Some(Reading::ChannelMean),
             Upsampling::Bilateral => Some(Reading::SignedSums),

@@ -25,6 +25,8 @@ pub struct NetworkGraph {
     pub(super) origin: String,
     pub(super) raw: RawGraph,
     pub(super) device: Device,
+    /// The size of images that its file has built in.
+    pub(super) fixed_size: Option<Size>,
     parameter_names: HashMap<usize, String>,
 }
 
@@ -38,24 +40,28 @@ impl NetworkGraph {
             raw: RawGraph::load(path, device)?,
             origin: path.display().to_string(),
             device,
+            fixed_size: None,
             parameter_names: HashMap::new(),
         })
     }
 
-    /// A network that was built; `origin` is its file or its name, for messages.
+    /// A network that was built; `origin` is its file or its name, for messages. `fixed_size`: the
+    /// size of images for which it was made, if constants in it follow from that.
     ///
     /// # Errors
     /// Returns one line if the graph cannot be run as that of a network.
     pub(crate) fn built(
         origin: String,
         builder: Builder,
-        outputs: &[BuiltValue],
+        outputs: &[(String, BuiltValue)],
+        fixed_size: Option<Size>,
     ) -> Result<NetworkGraph> {
         let device = builder.device();
         Ok(NetworkGraph {
             raw: builder.finish(outputs)?,
             origin,
             device,
+            fixed_size,
             parameter_names: HashMap::new(),
         })
     }
@@ -206,6 +212,7 @@ impl Trace {
             origin: self.name,
             device: self.device,
             parameter_names,
+            fixed_size: None,
         })
     }
 }

@@ -9,23 +9,27 @@ use crate::notices::Notices;
 use anyhow::Result;
 use std::path::PathBuf;
 
+/// The extensions of files that hold the network itself, the first one first.
+const OWN: [&str; 2] = ["pt2", "pt"];
+
 /// The files of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
-    /// A TorchScript file.
-    TorchScript(PathBuf),
+    /// A file with the network itself, of TorchScript or torch.export.
+    File(PathBuf),
     /// A network of the zoo and the file of its weights.
     StateDict(&'static ZooEntry, PathBuf),
 }
 
 /// Finds the network `name` among existing files; `None` if there is no such file. Within a
-/// folder a TorchScript file takes precedence over a state dict.
+/// folder a file with the network itself takes precedence over a state dict, and one of
+/// torch.export over TorchScript.
 pub fn find(name: &str, search: &SearchPath) -> Option<Located> {
     let entry = zoo::find(name);
     for folder in &search.folders {
-        let script = folder.join(format!("{name}.pt"));
-        if script.is_file() {
-            return Some(Located::TorchScript(script));
+        let files = OWN.map(|extension| folder.join(format!("{name}.{extension}")));
+        if let Some(file) = files.into_iter().find(|file| file.is_file()) {
+            return Some(Located::File(file));
         }
         let Some(entry) = entry else { continue };
         for extension in ["pth", "safetensors"] {
@@ -79,7 +83,7 @@ pub fn locate(name: &str, search: &SearchPath, notices: Notices) -> Result<Locat
 /// Names of networks in a message.
 const NAMED: usize = 4;
 
-/// The names of the networks whose files are here: those of the zoo, then TorchScript files.
+/// The names of the networks whose files are here: those of the zoo, then others.
 fn present(search: &SearchPath) -> Vec<String> {
     let known = zoo::entries().iter().map(|entry| entry.name);
     let known = known.filter(|name| find(name, search).is_some());
@@ -87,10 +91,14 @@ fn present(search: &SearchPath) -> Vec<String> {
     for folder in &search.folders {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let files = entries.map(|entry| entry.path());
-        let scripts = files.filter(|file| file.extension() == Some("pt".as_ref()));
-        let stems = scripts.filter_map(|file| Some(file.file_stem()?.to_str()?.to_string()));
+        let own = files.filter(|file| {
+            let extension = file.extension().and_then(|extension| extension.to_str());
+            extension.is_some_and(|extension| OWN.contains(&extension))
+        });
+        let stems = own.filter_map(|file| Some(file.file_stem()?.to_str()?.to_string()));
         let mut stems: Vec<String> = stems.filter(|name| !names.contains(name)).collect();
         stems.sort();
+        stems.dedup();
         names.extend(stems);
     }
     names
@@ -116,7 +124,7 @@ pub(super) fn unchosen(default: &str, search: &SearchPath) -> anyhow::Error {
 
 /// The error for a name that is not in the zoo.
 pub(super) fn unknown(name: &str) -> anyhow::Error {
-    let path = "a file needs a path separator or the extension .pt, .pth or .torchscript";
+    let path = "a file needs a path separator or the extension .pt2, .pt, .pth or .torchscript";
     let near = zoo::nearest(name).join(", ");
     let message = match near.as_str() {
         "" => format!("unknown network '{name}'; {path}"),
@@ -160,12 +168,14 @@ mod tests {
             (search.folders[1].join("vgg16.safetensors"), false),
             (search.folders[1].join("vgg16.pth"), false),
             (search.folders[1].join("vgg16.pt"), true),
+            (search.folders[1].join("vgg16.pt2"), true),
             (search.folders[0].join("vgg16.pth"), false),
             (search.folders[0].join("vgg16.pt"), true),
+            (search.folders[0].join("vgg16.pt2"), true),
         ] {
             fs::write(&path, "weights").unwrap();
             let expected = if script {
-                Located::TorchScript(path)
+                Located::File(path)
             } else {
                 Located::StateDict(vgg16, path)
             };
@@ -174,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torchscript_file_may_have_any_name_but_a_state_dict_needs_a_zoo_network() {
+    fn a_file_with_a_network_may_have_any_name_but_a_state_dict_needs_a_zoo_network() {
         let root = TempDir::new().unwrap();
         let search = search(&root);
         let own = search.folders[1].join("my_net.pt");
@@ -182,7 +192,7 @@ mod tests {
         assert_eq!(find("my_net", &search), None);
         fs::create_dir(search.folders[0].join("my_net.pt")).unwrap();
         fs::write(&own, "script").unwrap();
-        assert_eq!(find("my_net", &search), Some(Located::TorchScript(own)));
+        assert_eq!(find("my_net", &search), Some(Located::File(own)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The extra file in a TorchScript file that says what the network expects: `prism.json`, which
+//! The extra file in the file of a network that says what the network expects: `prism.json`, which
 //! `models/export.py` writes, or `config.txt`, which YOLOv5 and Ultralytics write.
 
 use std::io::Read;
@@ -36,7 +36,7 @@ pub struct ModelMetadata {
 }
 
 impl ModelMetadata {
-    /// Reads the metadata of a TorchScript file; all fields are `None` if it has no metadata. The
+    /// Reads the metadata of a network's file; all fields are `None` if it has no metadata. The
     /// remark says so if there is a file that is not read.
     ///
     /// # Errors

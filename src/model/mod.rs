@@ -1,4 +1,4 @@
-//! Networks: the zoo, and finding and reading its weights and TorchScript files.
+//! Networks: the zoo, and finding and reading their files.
 
 mod alexnet;
 mod archive;

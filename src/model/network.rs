@@ -24,8 +24,8 @@ use crate::remarks::Remark;
 use crate::settings::{Source, Sourced};
 use crate::size::Size;
 
-/// How to make a TorchScript file of a network.
-const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.jit.script(model.eval()).save(\"model.pt\"), or torch.jit.trace)";
+/// How to make a file of a network.
+const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.export.save, torch.jit.script or torch.jit.trace)";
 
 /// A network as a graph, with the input that it expects.
 #[derive(Debug)]
@@ -69,17 +69,22 @@ impl Network {
                 "this processor has no bfloat16 arithmetic: precision bf16 is slower than f32 here",
             );
         }
+        let mut remarks = Vec::new();
         let (name, graph, metadata, labels, remark) = match find(options, notices)? {
-            Located::TorchScript(file) => {
+            Located::File(file) => {
                 let is_exported = exported::holds_program(&file);
                 if !is_exported {
                     check_file(&file)?;
                 }
-                let (metadata, remark) = ModelMetadata::read(&file)?;
+                let (mut metadata, remark) = ModelMetadata::read(&file)?;
                 check_scale(&file, &metadata, options)?;
-                let graph = match is_exported {
-                    true => exported::load(&file, device)?,
-                    false => load_torchscript(&file, device)?,
+                let graph = if is_exported {
+                    let loaded = exported::load(&file, device)?;
+                    metadata.image_size = metadata.image_size.or(loaded.input.size);
+                    remarks = loaded.remarks;
+                    loaded.graph
+                } else {
+                    load_torchscript(&file, device)?
                 };
                 let stem = file.file_stem().unwrap_or(OsStr::new("model"));
                 let name = stem.to_string_lossy().into_owned();
@@ -106,7 +111,7 @@ impl Network {
             name,
             preprocessing: Preprocessing::new(options, &metadata),
             labels,
-            remarks: remark.into_iter().collect(),
+            remarks: remark.into_iter().chain(remarks).collect(),
             graph,
         })
     }
@@ -147,7 +152,7 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     let model = &options.model;
     if is_path(model) {
         return match &options.weights {
-            None => Ok(Located::TorchScript(model.clone())),
+            None => Ok(Located::File(model.clone())),
             Some(_) => {
                 let message = format!("no weights can be given for the file {}", model.display());
                 Err(usage_hinted(message, Hint::NameForWeights))
@@ -245,9 +250,9 @@ fn check_file(file: &Path) -> Result<()> {
     }
     ensure!(
         !is_zip,
-        "{show}: this is no TorchScript file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
+        "{show}: this is neither a TorchScript nor a .pt2 file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
     );
-    bail!("{show}: this is not a TorchScript file; {HOW_TO_EXPORT}")
+    bail!("{show}: this is neither a TorchScript nor a .pt2 file; {HOW_TO_EXPORT}")
 }
 
 /// The network of the zoo whose weights the name of a file suggests.

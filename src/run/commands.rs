@@ -180,7 +180,7 @@ pub fn print_models(stdout: &mut dyn Write) -> Result<()> {
         .map(|entry| {
             let millions = format!("{:.1} M", entry.parameters as f64 / 1e6);
             let (there, place) = match locate::find(entry.name, &search) {
-                Some(Located::TorchScript(file) | Located::StateDict(_, file)) => {
+                Some(Located::File(file) | Located::StateDict(_, file)) => {
                     ("yes", file.display().to_string())
                 }
                 None => match entry.file {

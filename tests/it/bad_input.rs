@@ -605,13 +605,13 @@ fn files_that_are_no_network_are_refused() {
         ./ => 1: folder
         "" => 2: a value is required for '--model
         empty.pt => 1: empty.pt | the model file is empty
-        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: not a TorchScript file | models/export.py
+        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: neither a TorchScript nor a .pt2 file | models/export.py
         cut{1|50|99}_network.pt => 1: _network.pt | damaged or cut short | export
         zeroed.pt => 1: zeroed.pt
-        other.pt => 1: other.pt | no TorchScript file | models/export.py
+        other.pt => 1: other.pt | neither a TorchScript nor a .pt2 file | models/export.py
         data/state_dicts/{new|old}.pth => 1: .pth | a pickled state dict | models/export.py
         data/bad_models/state_dict.pth => 1: state_dict.pth | state dict | models/export.py
-        data/state_dicts/weights.safetensors => 1: weights.safetensors | not a TorchScript file | export
+        data/state_dicts/weights.safetensors => 1: weights.safetensors | neither a TorchScript nor a .pt2 file | export
         data/bad_models/pickled_module.pth => 1: pickled_module.pth | module, which holds no code
         {caf\xe9.pt|no\x0asuch.pt} => 1: no such model file
         # Names.

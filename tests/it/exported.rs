@@ -21,7 +21,7 @@ const NETWORKS: [&str; 7] = [
 
 fn load(name: &str) -> NetworkGraph {
     let file = data("exported").join(format!("{name}.pt2"));
-    exported::load(&file, Device::Cpu).unwrap()
+    exported::load(&file, Device::Cpu).unwrap().graph
 }
 
 fn load_script(name: &str) -> NetworkGraph {

@@ -13,6 +13,7 @@ mod compare;
 mod exported;
 mod faults;
 mod heads;
+mod hostile;
 mod images;
 mod key;
 mod loading;

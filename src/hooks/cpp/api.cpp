@@ -157,7 +157,7 @@ char *prism_builder_call(prism_builder *builder, const char *name, const char *o
   });
 }
 
-char *prism_builder_finish(prism_builder *builder, const int64_t *outputs, size_t count,
+char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, size_t count,
                            prism_graph **out) {
   return guarded([&] { *out = prism::finish(*builder, {outputs, count}).release(); });
 }

@@ -3,12 +3,12 @@
 
 #include "internal.h"
 
+#include <ATen/ScalarOps.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
-#include <unordered_set>
 
 namespace prism {
 namespace {
@@ -20,47 +20,6 @@ int64_t add(Builder &builder, Value *value) {
   return static_cast<int64_t>(builder.values.size()) - 1;
 }
 
-// Operators whose names begin with '_' are libtorch's own, and many check nothing. These are
-// what exporters write.
-const std::unordered_set<std::string> INTERNAL{
-    "_adaptive_avg_pool2d", "_convolution",      "_log_softmax", "_native_batch_norm_legit",
-    "_softmax",             "_to_copy",          "_unsafe_view", "_native_batch_norm_legit_no_training",
-    "_scaled_dot_product_flash_attention_for_cpu"};
-
-// Operators that reach beyond the tensors that they are given: files, standard output, the
-// memory behind a tensor, the recorded gradients.
-const std::unordered_set<std::string> OUTSIDE{
-    "save",       "from_file",         "print",         "warn",     "set_",        "set",
-    "set_data",   "resize_",           "resize",        "resize_as_", "resize_as", "resize_as_sparse_",
-    "backward",   "record_stream",     "manual_seed",   "seed",     "get_gradients", "hash",
-    "retain_grad", "requires_grad_",   "pin_memory",    "sparse_resize_", "sparse_resize_and_clear_"};
-
-// The beginnings of names of operators that draw random numbers.
-const std::vector<std::string> DRAWING{"rand",     "normal",  "bernoulli",   "uniform",
-                                       "binomial", "poisson", "multinomial", "exponential_"};
-
-void require_allowed(const c10::FunctionSchema &schema) {
-  const std::string full = schema.name();
-  const std::string name = full.substr(full.find("::") + 2);
-  const bool internal = name.front() == '_' && !INTERNAL.contains(name);
-  TORCH_CHECK(!internal && !OUTSIDE.contains(name), "its operator ", full,
-              " is not one that prism runs");
-  const bool draws = std::any_of(DRAWING.begin(), DRAWING.end(), [&](const std::string &start) {
-    return name.rfind(start, 0) == 0;
-  });
-  TORCH_CHECK(!draws, "its operator ", full, " draws random numbers");
-  // Its training draws: those that have one are put into inference mode.
-  const bool trains = schema.argumentIndexWithName("training").has_value();
-  for (const c10::Argument &argument : schema.arguments()) {
-    const std::string type = argument.type()->repr_str();
-    TORCH_CHECK(!argument.is_out(), "its operator ", full, " writes into a given tensor");
-    TORCH_CHECK(trains || type.find("Generator") == std::string::npos, "its operator ", full,
-                " draws random numbers");
-    TORCH_CHECK(type.find("Storage") == std::string::npos && type.find("Stream") == std::string::npos,
-                "its operator ", full, " is not one that prism runs");
-  }
-}
-
 const c10::FunctionSchema &schema_of(c10::Symbol name, const std::string &overload) {
   for (const auto &one : torch::jit::getAllOperatorsFor(name))
     if (one->schema().overload_name() == overload)
@@ -68,6 +27,8 @@ const c10::FunctionSchema &schema_of(c10::Symbol name, const std::string &overlo
   TORCH_CHECK(false, "libtorch has no operator ", name.toQualString(),
               overload.empty() ? "" : ".", overload);
 }
+
+bool is_tensor_type(const c10::TypePtr &type) { return type->isSubtypeOf(*c10::TensorType::get()); }
 
 c10::TypePtr without_optional(const c10::TypePtr &type) {
   const auto optional = type->cast<c10::OptionalType>();
@@ -87,12 +48,24 @@ Value *list_as(Builder &builder, const std::vector<int64_t> &items, const c10::T
       ->output();
 }
 
-// A constant as a floating-point number where one is wanted: files write 1 for 1.0.
-Value *number_as(Graph &graph, Value *value, const c10::TypePtr &wanted) {
+// A value of another kind than the one that is wanted, as files write it: 1 for 1.0, true for 1, one
+// number for a list of one, a number for a tensor without dimensions.
+Value *converted(Graph &graph, Value *value, const c10::TypePtr &wanted) {
   const auto constant = torch::jit::toIValue(value);
-  const bool is_wanted = without_optional(wanted)->kind() == c10::TypeKind::FloatType;
-  if (is_wanted && constant && constant->isInt())
+  const c10::TypeKind kind = without_optional(wanted)->kind();
+  if (kind == c10::TypeKind::FloatType && constant && constant->isInt())
     return graph.insertConstant(static_cast<double>(constant->toInt()));
+  if (kind == c10::TypeKind::NumberType && constant && constant->isBool())
+    return graph.insertConstant(static_cast<int64_t>(constant->toBool()));
+  if (kind == c10::TypeKind::ListType && value->type()->isSubtypeOf(*c10::NumberType::get())) {
+    const auto item = without_optional(wanted)->expectRef<c10::ListType>().getElementType();
+    return graph.insertNode(graph.createList(item, {converted(graph, value, item)}))->output();
+  }
+  if (kind == c10::TypeKind::TensorType && constant && constant->isScalar()) {
+    const at::Tensor number = at::scalar_to_tensor(constant->toScalar());
+    number.unsafeGetTensorImpl()->set_wrapped_number(true); // it decides no number format
+    return graph.insertConstant(number);
+  }
   return value;
 }
 
@@ -100,7 +73,9 @@ Value *as(Builder &builder, int64_t index, const c10::TypePtr &wanted) {
   const prism_built &built = builder.values.at(static_cast<size_t>(index));
   if (!built.value)
     return list_as(builder, built.items, wanted);
-  Value *value = number_as(*builder.graph, built.value, wanted);
+  Value *value = built.value;
+  if (!value->type()->isSubtypeOf(*wanted))
+    value = converted(*builder.graph, value, wanted);
   TORCH_CHECK(value->type()->isSubtypeOf(*wanted), value->type()->repr_str(), ", not ",
               wanted->repr_str());
   return value;
@@ -140,15 +115,87 @@ std::vector<Value *> inputs_of(Builder &builder, const c10::FunctionSchema &sche
   return inputs;
 }
 
+// The type of an argument that is given, if it is no list.
+c10::TypePtr type_of(const Builder &builder, const prism_argument &argument) {
+  const Value *value = builder.values.at(static_cast<size_t>(argument.value)).value;
+  return value ? value->type() : nullptr;
+}
+
+// The overload of Python's arithmetic for the kinds of the numbers.
+const c10::FunctionSchema &for_numbers(const Builder &builder, c10::Symbol name,
+                                       at::ArrayRef<prism_argument> arguments) {
+  for (const auto &one : torch::jit::getAllOperatorsFor(name)) {
+    const auto &wanted = one->schema().arguments();
+    bool fits = wanted.size() == arguments.size();
+    for (size_t i = 0; fits && i < wanted.size(); i++) {
+      const auto type = type_of(builder, arguments[i]);
+      fits = type && *type == *wanted[i].type() && !is_tensor_type(type);
+    }
+    if (fits)
+      return one->schema();
+  }
+  TORCH_CHECK(false, "its arithmetic of sizes (", name.toUnqualString(), ") is not one that prism runs");
+}
+
 // x * 2 is written with the overload for two tensors.
-const c10::FunctionSchema &fitting(Builder &builder, c10::Symbol name, const std::string &overload,
+const c10::FunctionSchema &fitting(const Builder &builder, c10::Symbol name, const std::string &overload,
                                    at::ArrayRef<prism_argument> arguments) {
-  if ((overload == "Tensor" || overload == "Tensor_mode") && arguments.size() > 1) {
-    const Value *other = builder.values.at(static_cast<size_t>(arguments[1].value)).value;
-    if (other && other->type()->isSubtypeOf(*c10::NumberType::get()))
+  if (overload == PRISM_OF_NUMBERS)
+    return for_numbers(builder, name, arguments);
+  const auto &schema = schema_of(name, overload);
+  if ((overload == "Tensor" || overload == "Tensor_mode") && arguments.size() > 1 &&
+      is_tensor_type(schema.arguments().at(1).type())) {
+    const auto other = type_of(builder, arguments[1]);
+    if (other && other->isSubtypeOf(*c10::NumberType::get()))
       return schema_of(name, overload == "Tensor" ? "Scalar" : "Scalar_mode");
   }
-  return schema_of(name, overload);
+  return schema;
+}
+
+// The largest and the smallest of two sizes are no operators of `aten`.
+c10::Symbol symbol_of(const std::string &name, const std::string &overload) {
+  const bool is_prim = overload == PRISM_OF_NUMBERS && (name == "max" || name == "min");
+  return is_prim ? c10::Symbol::prim(name) : c10::Symbol::aten(name);
+}
+
+// The value whose memory a tensor shows, back through views and operators that write into it.
+Value *owner(Value *value) {
+  for (const Node *node = value->node();; node = value->node()) {
+    const auto *schema = node->maybeSchema();
+    const bool shares = schema && !schema->returns().empty() && schema->returns()[0].alias_info() &&
+                        !node->inputs().empty() && is_tensor(node->input(0));
+    if (!shares)
+      return value;
+    value = const_cast<Node *>(node)->input(0);
+  }
+}
+
+// What the graph writes into is a copy, so that each run finds the buffers of the file.
+void copy_written_constants(Graph &graph) {
+  for (Node *node : all_nodes(graph.block())) {
+    if (!is_in_place(node))
+      continue;
+    Value *written = owner(node->input(0));
+    if (!constant_tensor(written).defined())
+      continue;
+    torch::jit::WithInsertPoint here(written->node()->next());
+    Value *copy = graph.insert(c10::aten::clone, {written});
+    written->replaceAllUsesAfterNodeWith(copy->node(), copy);
+  }
+}
+
+// The tensors that are returned: one, a tuple, or a dict if they have names.
+Value *returned(Graph &graph, const std::vector<Value *> &tensors, const std::vector<std::string> &names) {
+  const auto is_named = [](const std::string &name) { return !name.empty(); };
+  if (std::any_of(names.begin(), names.end(), is_named)) {
+    std::vector<Value *> keys;
+    for (const std::string &name : names)
+      keys.push_back(graph.insertConstant(name));
+    return graph
+        .insertNode(graph.createDict(c10::StringType::get(), c10::TensorType::get(), keys, tensors))
+        ->output();
+  }
+  return tensors.size() == 1 ? tensors[0] : graph.insertNode(graph.createTuple(tensors))->output();
 }
 
 } // namespace
@@ -184,7 +231,7 @@ int64_t add_list(Builder &builder, at::ArrayRef<int64_t> items) {
 std::vector<int64_t> call(Builder &builder, const char *name, const char *overload, const char *path,
                           at::ArrayRef<prism_argument> arguments, size_t results) {
   Graph &graph = *builder.graph;
-  const auto symbol = c10::Symbol::aten(name);
+  const auto symbol = symbol_of(name, overload);
   const auto &schema = fitting(builder, symbol, overload, arguments);
   require_allowed(schema);
   Node *node = graph.create(symbol, inputs_of(builder, schema, arguments), schema.returns().size());
@@ -206,22 +253,21 @@ std::vector<int64_t> call(Builder &builder, const char *name, const char *overlo
   return made;
 }
 
-std::unique_ptr<prism_graph> finish(Builder &builder, at::ArrayRef<int64_t> outputs) {
+std::unique_ptr<prism_graph> finish(Builder &builder, at::ArrayRef<prism_result> outputs) {
   auto result = std::make_unique<prism_graph>();
   Graph &graph = *builder.graph;
-  std::vector<Value *> returned;
-  for (const int64_t output : outputs)
-    returned.push_back(as(builder, output, c10::TensorType::get()));
-  TORCH_CHECK(!returned.empty(), "it returns no tensor");
-  graph.registerOutput(returned.size() == 1 ? returned[0]
-                                            : graph.insertNode(graph.createTuple(returned))->output());
+  std::vector<Value *> tensors;
+  std::vector<std::string> names;
+  for (const prism_result &output : outputs) {
+    tensors.push_back(as(builder, output.value, c10::TensorType::get()));
+    names.push_back(output.name);
+  }
+  TORCH_CHECK(!tensors.empty(), "it returns no tensor");
+  graph.registerOutput(returned(graph, tensors, names));
   result->graph = builder.graph;
   result->on_cpu = builder.device.is_cpu();
   bind_inputs(*result, nullptr, nullptr);
-  for (const Node *node : all_nodes(graph.block()))
-    TORCH_CHECK(!is_in_place(node) || !constant_tensor(node->input(0)).defined(), "its operator ",
-                node->kind().toQualString(),
-                " writes into its weights; export it after model.eval()");
+  copy_written_constants(graph);
   to_this_machine(graph, builder.device);
   simplify(result->graph);
   to_float(*result->graph);

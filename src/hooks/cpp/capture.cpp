@@ -242,6 +242,18 @@ Value *insert_own_layout(Graph &graph, Value *value, const prism_layout &layout)
   return value;
 }
 
+// The value that is given lies in memory in another order than the one that the network makes, and
+// a view may then be none: reshape copies it.
+void reshape_for_view(Graph &graph) {
+  for (Node *node : all_nodes(graph.block())) {
+    if (!node->matches("aten::view(Tensor self, int[] size) -> Tensor"))
+      continue;
+    torch::jit::WithInsertPoint here(node);
+    node->output()->replaceAllUsesWith(insert(graph, "aten::reshape", {node->input(0), node->input(1)}));
+    node->destroy();
+  }
+}
+
 // Whether an operator takes nothing of the images but their number.
 bool counts_images(const Node *node) {
   if (node->kind() != c10::aten::size || node->inputs().size() != 2)
@@ -344,6 +356,7 @@ std::unique_ptr<prism_program> compile_head(const prism_graph &source,
       checks.push_back(node);
   for (Node *node : checks)
     node->destroy();
+  reshape_for_view(*graph);
   torch::jit::EliminateDeadCode(graph);
   bool is_read = false;
   for (const auto &use : input->uses()) {

@@ -92,7 +92,10 @@ int64_t add_constant(prism_builder &builder, const prism_constant &constant);
 int64_t add_list(prism_builder &builder, at::ArrayRef<int64_t> items);
 std::vector<int64_t> call(prism_builder &builder, const char *name, const char *overload,
                           const char *path, at::ArrayRef<prism_argument> arguments, size_t results);
-std::unique_ptr<prism_graph> finish(prism_builder &builder, at::ArrayRef<int64_t> outputs);
+std::unique_ptr<prism_graph> finish(prism_builder &builder, at::ArrayRef<prism_result> outputs);
+
+// allowed.cpp: throws if a file may not call the operator
+void require_allowed(const c10::FunctionSchema &schema);
 
 // inference.cpp
 void to_this_machine(Graph &graph, at::Device device); // devices and number formats; no quantised ones

@@ -19,6 +19,8 @@
 #include <torch/csrc/jit/runtime/print_handler.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <algorithm>
+
 namespace prism {
 namespace {
 
@@ -102,6 +104,8 @@ void forget_weights(torch::jit::Module &module) {
 } // namespace
 
 void simplify(std::shared_ptr<Graph> &graph) {
+  // libtorch's interpreter nests a call for each operator of a chain: 21,000 overflow the stack.
+  constexpr size_t MOST_OPERATORS = 10'000;
   torch::jit::Inline(*graph);
   torch::jit::LowerSimpleTuples(graph);
   torch::jit::ConstantPropagation(graph);
@@ -109,6 +113,12 @@ void simplify(std::shared_ptr<Graph> &graph) {
   torch::jit::PeepholeOptimizeListIdioms(graph);
   torch::jit::PeepholeOptimize(graph);
   torch::jit::EliminateDeadCode(graph);
+  const auto nodes = all_nodes(graph->block());
+  const auto operators = std::count_if(nodes.begin(), nodes.end(), [](const Node *node) {
+    return node->kind() != c10::prim::Constant;
+  });
+  TORCH_CHECK(static_cast<size_t>(operators) <= MOST_OPERATORS, "it has ", operators,
+              " operators; prism runs networks of up to ", MOST_OPERATORS);
 }
 
 void bind_inputs(prism_graph &result, const IValue *module, const c10::FunctionSchema *schema) {

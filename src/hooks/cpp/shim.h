@@ -103,19 +103,27 @@ typedef struct prism_argument {
   int64_t value;
 } prism_argument;
 
+typedef struct prism_result {
+  const char *name; /* empty if it has none */
+  int64_t value;
+} prism_result;
+
+/* In place of an overload: the one for the kinds of the numbers that are given (sizes). */
+#define PRISM_OF_NUMBERS "number"
+
 char *prism_builder_new(int device, prism_builder **out);
 /* The batch of images. */
 char *prism_builder_input(prism_builder *builder, int64_t *value);
 char *prism_builder_constant(prism_builder *builder, const prism_constant *constant, int64_t *value);
 char *prism_builder_list(prism_builder *builder, const int64_t *items, size_t count, int64_t *value);
 /* Calls an operator of the namespace `aten`, of the module `path`. Arguments that are not given have
- * their defaults. A result that is a list is given item by item. Operators that reach beyond their
- * tensors, or draw random numbers, are refused. */
+ * their defaults. A result that is a list is given item by item. Operators that are not on a list
+ * are refused: they may reach beyond their tensors, or draw random numbers. */
 char *prism_builder_call(prism_builder *builder, const char *name, const char *overload,
                          const char *path, const prism_argument *arguments, size_t count,
                          int64_t *results, size_t result_count);
 /* The graph that returns `outputs`, simplified as one of a file. Leaves the builder unusable. */
-char *prism_builder_finish(prism_builder *builder, const int64_t *outputs, size_t count,
+char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, size_t count,
                            prism_graph **out);
 void prism_builder_free(prism_builder *builder);
 

@@ -28,6 +28,13 @@ struct RawArgument {
     value: i64,
 }
 
+/// `prism_result`.
+#[repr(C)]
+struct RawResult {
+    name: *const c_char,
+    value: i64,
+}
+
 unsafe extern "C" {
     fn prism_builder_new(device: c_int, out: *mut *mut BuilderHandle) -> Message;
     fn prism_builder_input(builder: *mut BuilderHandle, value: *mut i64) -> Message;
@@ -54,7 +61,7 @@ unsafe extern "C" {
     ) -> Message;
     fn prism_builder_finish(
         builder: *mut BuilderHandle,
-        outputs: *const i64,
+        outputs: *const RawResult,
         count: usize,
         out: *mut *mut GraphHandle,
     ) -> Message;
@@ -64,6 +71,9 @@ unsafe extern "C" {
 /// A value of a graph that is being built. It belongs to one builder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuiltValue(i64);
+
+/// In place of an overload: the one for the kinds of the numbers that are given (sizes).
+pub const OF_NUMBERS: &str = "number";
 
 /// A constant of a graph.
 #[derive(Debug)]
@@ -238,16 +248,26 @@ impl Builder {
         Ok(results.into_iter().map(|value| self.made(value)).collect())
     }
 
-    /// The graph that returns `outputs`.
+    /// The graph that returns `outputs`, each with its name, which may be empty.
     ///
     /// # Errors
     /// Returns one line if the graph cannot be run as that of a network.
-    pub fn finish(self, outputs: &[BuiltValue]) -> Result<RawGraph> {
-        let outputs = self.numbers(outputs)?;
+    pub fn finish(self, outputs: &[(String, BuiltValue)]) -> Result<RawGraph> {
+        let names = outputs.iter().map(|(name, _)| CString::new(name.as_str()));
+        let names: Vec<CString> = names
+            .collect::<Result<_, _>>()
+            .context("the name of an output holds a zero byte")?;
+        let values: Vec<BuiltValue> = outputs.iter().map(|&(_, value)| value).collect();
+        let values = self.numbers(&values)?;
+        let result = |(name, value): (&CString, i64)| RawResult {
+            name: name.as_ptr(),
+            value,
+        };
+        let results: Vec<RawResult> = names.iter().zip(values).map(result).collect();
         let (builder, mut graph) = (self.handle.as_ptr(), ptr::null_mut());
-        // SAFETY: the outputs are as many as stated; `graph` outlives the call.
+        // SAFETY: the results are as many as stated; they, their names and `graph` outlive the call.
         check(unsafe {
-            prism_builder_finish(builder, outputs.as_ptr(), outputs.len(), &mut graph)
+            prism_builder_finish(builder, results.as_ptr(), results.len(), &mut graph)
         })?;
         not_null(graph).map(RawGraph)
     }

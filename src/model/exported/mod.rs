@@ -1,8 +1,11 @@
 //! Files of `torch.export.save`: the operators of a network and its weights, without code.
 
 mod archive;
+mod input;
+mod outputs;
 mod raise;
 mod schema;
+mod targets;
 mod translate;
 
 use std::path::Path;
@@ -11,24 +14,36 @@ use anyhow::{Context, Result, ensure};
 use tch::Device;
 
 use crate::hooks::{Builder, NetworkGraph};
-use crate::names::escaped_within;
+use crate::names::within;
+use crate::remarks::Remark;
 
 pub use archive::holds_program;
+pub use input::ImageInput;
 
 /// The longest name that a message shows, in characters.
 const LONGEST_NAME: usize = 60;
+
+/// The network of a file.
+pub struct Loaded {
+    /// Its operators and weights.
+    pub graph: NetworkGraph,
+    /// The images that it says it takes.
+    pub input: ImageInput,
+    /// What is computed in another way than in PyTorch.
+    pub remarks: Vec<Remark>,
+}
 
 /// Loads a file for which [`holds_program`] holds.
 ///
 /// # Errors
 /// Returns one line with the file and the reason if it is damaged, has an operator that prism does
 /// not run, or takes something else than a batch of images.
-pub fn load(file: &Path, device: Device) -> Result<NetworkGraph> {
+pub fn load(file: &Path, device: Device) -> Result<Loaded> {
     let show = file.display().to_string();
     build(&show, file, device).context(show.clone())
 }
 
-fn build(origin: &str, file: &Path, device: Device) -> Result<NetworkGraph> {
+fn build(origin: &str, file: &Path, device: Device) -> Result<Loaded> {
     let mut archive = archive::Archive::open(file)?;
     let program = archive.program()?;
     let version = program.schema_version.major;
@@ -43,11 +58,16 @@ fn build(origin: &str, file: &Path, device: Device) -> Result<NetworkGraph> {
         )
     );
     let mut builder = Builder::new(device)?;
-    let outputs = translate::translate(&program, &mut archive.weights()?, &mut builder)?;
-    NetworkGraph::built(origin.to_string(), builder, &outputs)
+    let translated = translate::translate(&program, &mut archive.weights()?, &mut builder)?;
+    let (outputs, size) = (&translated.outputs, translated.input.size);
+    Ok(Loaded {
+        graph: NetworkGraph::built(origin.to_string(), builder, outputs, size)?,
+        input: translated.input,
+        remarks: translated.remarks,
+    })
 }
 
-/// A name in a file, for a message.
+/// A name in a file, for a message, whose line is escaped as a whole.
 fn shown(name: &str) -> String {
-    escaped_within(name, LONGEST_NAME)
+    within(name, LONGEST_NAME)
 }

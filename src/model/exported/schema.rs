@@ -1,7 +1,7 @@
 //! The description of an exported program, as torch/_export/serde/schema.py of PyTorch lays it
 //! down. What is not read is not named here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,12 +25,44 @@ pub struct Version {
 pub struct Module {
     pub graph: Graph,
     pub signature: Signature,
+    /// The calls of modules; that of the whole network has no name.
+    #[serde(default)]
+    pub module_call_graph: Vec<ModuleCall>,
+    /// The fields of named tuples, by the names of their types.
+    #[serde(default)]
+    pub treespec_namedtuple_fields: HashMap<String, NamedTuple>,
 }
 
-/// Operators in execution order.
+/// A call of a module.
+#[derive(Debug, Deserialize)]
+pub struct ModuleCall {
+    pub fqn: String,
+    pub signature: Option<CallSignature>,
+}
+
+/// What a module returns, as the text of a tree.
+#[derive(Debug, Deserialize)]
+pub struct CallSignature {
+    pub out_spec: String,
+}
+
+/// A named tuple.
+#[derive(Debug, Deserialize)]
+pub struct NamedTuple {
+    pub field_names: Vec<String>,
+}
+
+/// Operators in execution order. What goes in and comes out are unions, as for an operator.
 #[derive(Debug, Deserialize)]
 pub struct Graph {
+    #[serde(default)]
+    pub inputs: Vec<Value>,
+    #[serde(default)]
+    pub outputs: Vec<Value>,
     pub nodes: Vec<Node>,
+    /// The sizes of tensors, by their names.
+    #[serde(default)]
+    pub tensor_values: HashMap<String, Layout>,
 }
 
 /// An operator. Arguments and results are unions, `{"as_tensor": {"name": "x"}}`.
@@ -46,8 +78,18 @@ pub struct Node {
 /// An argument, by the name that the operator gives it.
 #[derive(Debug, Deserialize)]
 pub struct Argument {
+    #[serde(default)]
     pub name: String,
     pub arg: Value,
+    /// 1: by position, 2: by its name.
+    pub kind: Option<i64>,
+}
+
+impl Argument {
+    /// Whether it is given by its name.
+    pub fn is_by_keyword(&self) -> bool {
+        self.kind == Some(2)
+    }
 }
 
 /// Unions of what goes in and what comes out, in the order of the graph.
@@ -81,6 +123,30 @@ pub struct Layout {
     pub storage_offset: Value,
 }
 
+/// The names that operators and outputs read.
+pub fn names_within<'p>(graph: &'p Graph, signature: &'p Signature) -> HashSet<&'p str> {
+    let mut names = HashSet::new();
+    let arguments = graph.nodes.iter().flat_map(|node| &node.inputs);
+    for value in arguments
+        .map(|input| &input.arg)
+        .chain(&signature.output_specs)
+    {
+        add_names(value, &mut names);
+    }
+    names
+}
+
+fn add_names<'p>(value: &'p Value, names: &mut HashSet<&'p str>) {
+    match value {
+        Value::String(text) => {
+            names.insert(text);
+        }
+        Value::Array(items) => items.iter().for_each(|item| add_names(item, names)),
+        Value::Object(fields) => fields.values().for_each(|field| add_names(field, names)),
+        _ => {}
+    }
+}
+
 /// The kind and the value of a union.
 pub fn union(value: &Value) -> Option<(&str, &Value)> {
     let (kind, inner) = value.as_object()?.iter().next()?;
@@ -102,6 +168,20 @@ impl Node {
     pub fn argument(&self, name: &str) -> Option<&Value> {
         let found = self.inputs.iter().find(|input| input.name == name);
         found.map(|input| &input.arg)
+    }
+
+    /// The name of the tensor that is an argument.
+    pub fn tensor(&self, argument: &str) -> Option<&str> {
+        name(self.argument(argument)?.get("as_tensor")?)
+    }
+
+    /// The numbers of an argument that is a list of known integers; none if it is not.
+    pub fn integers(&self, argument: &str) -> Vec<i64> {
+        let list = self.argument(argument).and_then(|list| list.get("as_ints"));
+        let list = list
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
+        list.iter().filter_map(Value::as_i64).collect()
     }
 
     /// The path of the module whose code calls the operator. `@1` stands behind it in the second

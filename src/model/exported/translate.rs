@@ -1,40 +1,54 @@
 //! From an exported program to a graph of libtorch, operator by operator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::archive::Weights;
-use super::raise::Raised;
+use super::input::ImageInput;
+use super::outputs;
+use super::raise::{Raised, Tracked};
 use super::schema::{
-    Argument, Node, Program, Signature, memory_format, name, number_format, union,
+    Argument, Graph, Node, Program, memory_format, name, names_within, number_format, union,
 };
 use super::shown;
-use crate::hooks::{Builder, BuiltValue, Call, Constant};
+use super::targets::Target;
+use crate::hooks::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
+use crate::remarks::Remark;
 
-/// The most operators that are read; the largest network seen has 3,000.
-const MOST_NODES: usize = 200_000;
+/// The most operators that are read, before any are simplified; the largest network seen has 3,000.
+const MOST_NODES: usize = 20_000;
 
-/// Operators that check sizes or kinds and compute nothing.
-const CHECKS: [&str; 6] = [
-    "_assert_tensor_metadata",
-    "_assert_scalar",
-    "_assert_async",
-    "sym_constrain_range",
-    "sym_constrain_range_for_size",
-    "_functional_assert_scalar",
-];
+/// The most graphs within each other.
+const DEEPEST: usize = 8;
+
+/// What a program takes and returns.
+pub struct Translated {
+    /// The images.
+    pub input: ImageInput,
+    /// What it returns, with their names.
+    pub outputs: Vec<(String, BuiltValue)>,
+    /// What is computed in another way than in PyTorch.
+    pub remarks: Vec<Remark>,
+}
 
 /// The values of a graph so far, by their names in the file.
 struct Translation<'a> {
     builder: &'a mut Builder,
     values: HashMap<String, BuiltValue>,
-    /// What matrices are the transposed ones of.
-    transposed: HashMap<String, BuiltValue>,
+    /// The names that something reads.
+    read: HashSet<&'a str>,
+    tracked: Tracked<'a>,
+    /// What operators make in another shape than in the file.
+    wide: HashMap<String, BuiltValue>,
+    depth: usize,
+    /// Whether a part asks for arithmetic of another precision.
+    is_cast: bool,
 }
 
-/// Builds the graph of `program` and returns its outputs.
+/// Builds the graph of `program`.
 ///
 /// # Errors
 /// Returns one line if the program has an operator that prism does not run, or damage.
@@ -42,134 +56,190 @@ pub fn translate(
     program: &Program,
     weights: &mut Weights,
     builder: &mut Builder,
-) -> Result<Vec<BuiltValue>> {
-    let (signature, nodes) = (
-        &program.graph_module.signature,
-        &program.graph_module.graph.nodes,
-    );
+) -> Result<Translated> {
+    let graph = &program.graph_module.graph;
     ensure!(
-        nodes.len() <= MOST_NODES,
+        graph.nodes.len() <= MOST_NODES,
         "it has {} operators; prism reads networks of up to {MOST_NODES}",
-        nodes.len()
+        graph.nodes.len()
     );
     let mut translation = Translation {
         builder,
         values: HashMap::new(),
-        transposed: HashMap::new(),
+        read: names_within(graph, &program.graph_module.signature),
+        tracked: Tracked::of(program),
+        wide: HashMap::new(),
+        depth: 0,
+        is_cast: false,
     };
-    translation.add_inputs(signature, weights)?;
-    for node in nodes {
+    let input = translation.add_inputs(program, weights)?;
+    for node in &graph.nodes {
         translation.add(node)?;
     }
-    translation.outputs(signature)
+    let outputs = translation.outputs(program)?;
+    let cast = "a part of the network is under torch.autocast; it is computed in float32 as well";
+    Ok(Translated {
+        input,
+        outputs,
+        remarks: translation
+            .is_cast
+            .then(|| Remark::note(cast))
+            .into_iter()
+            .collect(),
+    })
 }
 
-/// The first part of a target such as `torch.ops.aten.add.Tensor`, its operator and overload.
-fn parts(target: &str) -> Option<(&str, &str, &str)> {
-    if let Some(operator) = target.strip_prefix("_operator.") {
-        return Some(("_operator", operator, ""));
-    }
-    let (space, rest) = target.strip_prefix("torch.ops.")?.split_once('.')?;
-    let (operator, overload) = rest.split_once('.').unwrap_or((rest, ""));
-    let overload = if overload == "default" { "" } else { overload };
-    Some((space, operator, overload))
-}
-
-/// How Python's arithmetic of sizes is named in libtorch.
-fn of_python(operator: &str) -> Option<&str> {
-    match operator {
-        "add" | "sub" | "mul" | "floordiv" | "neg" => Some(operator),
-        _ => None,
-    }
-}
-
-impl Translation<'_> {
-    fn add_inputs(&mut self, signature: &Signature, weights: &mut Weights) -> Result<()> {
+impl<'a> Translation<'a> {
+    fn add_inputs(&mut self, program: &Program, weights: &mut Weights) -> Result<ImageInput> {
+        let module = &program.graph_module;
         let mut images = None;
-        for spec in &signature.input_specs {
-            let (kind, inner) = union(spec).context("its list of inputs is damaged")?;
-            let arg = inner.get("arg");
+        for spec in &module.signature.input_specs {
+            let damaged = "its list of inputs is damaged";
+            let (kind, inner) = union(spec).context(damaged)?;
             let field = match kind {
                 "parameter" => "parameter_name",
                 "buffer" => "buffer_name",
                 "tensor_constant" => "tensor_constant_name",
+                "constant_input" => continue, // its value is in the graph
                 "user_input" => {
-                    let tensor = arg.and_then(|arg| arg.get("as_tensor")).and_then(name);
-                    let tensor = tensor.context(
-                        "it takes an input that is no tensor; prism gives it one batch of images [N,C,H,W]",
-                    )?;
                     ensure!(
                         images.is_none(),
                         "it takes more than one input; prism gives it one batch of images [N,C,H,W]"
                     );
-                    images = Some(self.builder.input()?);
-                    self.values
-                        .extend(images.map(|value| (tensor.to_string(), value)));
+                    let tensor = inner.get("arg").and_then(|arg| arg.get("as_tensor"));
+                    let tensor = tensor.and_then(name).context(
+                        "it takes an input that is no tensor; prism gives it one batch of images [N,C,H,W]",
+                    )?;
+                    images = Some(ImageInput::of(module.graph.tensor_values.get(tensor))?);
+                    let value = self.builder.input()?;
+                    self.values.insert(tensor.to_string(), value);
                     continue;
                 }
-                kind => bail!("it takes an input of the kind '{}'", shown(kind)),
+                kind => bail!(
+                    "it takes an input of the kind '{}', which prism does not read",
+                    shown(kind)
+                ),
             };
-            let stored = inner.get(field).and_then(Value::as_str);
-            let (Some(graph_name), Some(stored)) = (arg.and_then(name), stored) else {
-                bail!("its list of inputs is damaged");
-            };
+            let graph_name = inner.get("arg").and_then(name).context(damaged)?;
+            let stored = inner.get(field).and_then(Value::as_str).context(damaged)?;
             let tensor = weights.tensor(stored)?;
             let value = self.builder.constant(&Constant::Tensor(&tensor))?;
             self.values.insert(graph_name.to_string(), value);
         }
-        images.context("it takes no input; prism gives it one batch of images [N,C,H,W]")?;
-        Ok(())
+        images.context("it takes no input; prism gives it one batch of images [N,C,H,W]")
     }
 
     fn add(&mut self, node: &Node) -> Result<()> {
-        let Some((space, operator, overload)) = parts(&node.target) else {
-            bail!("prism does not run its operator {}", shown(&node.target));
-        };
-        let (operator, overload) = match (space, operator) {
-            ("aten", operator) if CHECKS.contains(&operator) => return Ok(()),
-            ("aten", "sym_size") => ("size", overload),
-            ("aten", "sym_numel") => ("numel", overload),
-            ("aten", operator) => (operator, overload),
-            ("_operator", operator) => match of_python(operator) {
-                Some(operator) => (operator, "int"),
-                None => bail!("prism does not run its operator {}", shown(&node.target)),
-            },
-            ("higher_order", "cond" | "while_loop" | "map_impl" | "scan") => bail!(
-                "this network branches or loops on its values (torch.{}), which prism does not run; export it without",
-                shown(operator)
-            ),
-            _ => bail!(
-                "its operator {} is none of libtorch's own, and prism does not run others",
-                shown(&node.target)
-            ),
-        };
-        if self.add_linear(operator, node)? {
+        match Target::parse(&node.target)? {
+            Target::Check => Ok(()),
+            Target::Graph => self.add_graph(node),
+            Target::Arithmetic(operator) => {
+                let mut arguments = Vec::with_capacity(node.inputs.len());
+                for argument in &node.inputs {
+                    arguments.push((None, self.argument(node, argument)?));
+                }
+                self.call(node, operator, OF_NUMBERS, &arguments, results(node)?)
+            }
+            Target::Aten(operator, overload) => self.add_operator(node, operator, overload),
+        }
+    }
+
+    fn add_operator(&mut self, node: &Node, operator: &str, overload: &str) -> Result<()> {
+        let mut names = results(node)?;
+        let others = names.get(1..).unwrap_or_default();
+        let is_first_enough = !others.iter().any(|name| self.read.contains(name));
+        let made = names.first().copied().unwrap_or("");
+        if let Some(source) = self.tracked.restored(operator, node, made) {
+            let value = self.wide.get(source).copied();
+            self.values
+                .extend(value.map(|value| (made.to_string(), value)));
             return Ok(());
         }
-        let by_position = space == "_operator";
-        let raised = Raised::of(operator, node);
-        let taken = |argument: &&Argument| raised.is_none_or(|raised| raised.takes(argument));
-        let mut arguments = Vec::with_capacity(node.inputs.len());
-        for argument in node.inputs.iter().filter(taken) {
-            let value = self.argument(&argument.arg);
-            let value = value.with_context(|| {
-                format!(
-                    "its operator {}: '{}'",
-                    shown(&node.target),
-                    shown(&argument.name)
-                )
-            })?;
-            arguments.push(((!by_position).then_some(argument.name.as_str()), value));
+        let raised = Raised::of(operator, node, made, &self.tracked, is_first_enough)?;
+        let Some(raised) = raised else {
+            let arguments = self.arguments(node, Some)?;
+            self.tracked.add(operator, node, &names);
+            return self.call(node, operator, overload, &arguments, names);
+        };
+        let mut arguments = self.arguments(node, |name| raised.argument(name))?;
+        for (name, constant) in &raised.added {
+            let value = self.add_constant(constant)?;
+            arguments.push((Some(name), value));
         }
-        let mut names = results(node)?;
-        let (mut operator, mut overload) = (operator, overload);
-        if let Some(raised) = raised {
-            (operator, overload) = (raised.operator, raised.overload);
-            let off = self.builder.constant(&Constant::Bool(false))?;
-            arguments.extend(raised.off.iter().map(|&switch| (Some(switch), off)));
-            names.truncate(1);
+        for (name, tensor) in &raised.tensors {
+            let value = self.known(tensor)?;
+            arguments.push((Some(name), value));
         }
-        self.call(node, operator, overload, &arguments, names)
+        names.truncate(1);
+        self.call(node, raised.operator, raised.overload, &arguments, names)?;
+        match raised.wide {
+            Some(wide) => self.reshape(node, made, wide),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives `made`, whose sizes are `wide`, the shape that it has in the file.
+    fn reshape(&mut self, node: &Node, made: &str, wide: Vec<String>) -> Result<()> {
+        let value = self.known(made)?;
+        let shape = self
+            .tracked
+            .shape(made)
+            .context("its list of tensors is damaged")?;
+        let sizes = shape
+            .into_iter()
+            .map(|size| self.add_constant(&Constant::Integer(size)));
+        let sizes = sizes.collect::<Result<Vec<_>>>()?;
+        let shape = self.builder.list(&sizes)?;
+        self.wide.insert(made.to_string(), value);
+        self.tracked.reshape(made, wide);
+        let arguments = [(Some("self"), value), (Some("shape"), shape)];
+        self.call(node, "reshape", "", &arguments, vec![made])
+    }
+
+    /// Runs the graph that a node holds with the arguments behind it.
+    fn add_graph(&mut self, node: &Node) -> Result<()> {
+        let operator = || shown(&node.target);
+        let damaged = || format!("its operator {} is damaged", operator());
+        ensure!(
+            self.depth < DEEPEST,
+            "it has graphs within more than {DEEPEST} others"
+        );
+        let before_graph = |input: &&Argument| input.arg.get("as_graph").is_none();
+        let switches: Vec<&Argument> = node.inputs.iter().take_while(before_graph).collect();
+        // wrap_with_autocast: device, number format, whether it is on, whether weights are cached
+        let is_on = switches
+            .get(2)
+            .and_then(|on| on.arg.get("as_bool")?.as_bool());
+        self.is_cast |= node.target.ends_with("autocast") && is_on != Some(false);
+        let mut behind = node.inputs.iter().skip(switches.len());
+        let graph = behind
+            .next()
+            .and_then(|input| input.arg.get("as_graph")?.get("graph"));
+        let graph = Graph::deserialize(graph.with_context(damaged)?).with_context(damaged)?;
+        let is_given =
+            |input: &&Argument| !input.is_by_keyword() && input.arg.get("as_string").is_none();
+        let mut inner = HashMap::new();
+        for (input, given) in graph.inputs.iter().zip(behind.filter(is_given)) {
+            let value = self.argument(node, given)?;
+            inner.insert(value_name(input).with_context(damaged)?.to_string(), value);
+        }
+        let outer = std::mem::replace(&mut self.values, inner);
+        self.depth += 1;
+        for inner in &graph.nodes {
+            self.add(inner)?;
+        }
+        self.depth -= 1;
+        let made = graph
+            .outputs
+            .iter()
+            .map(|output| self.known(value_name(output).with_context(damaged)?));
+        let made: Vec<BuiltValue> = made.collect::<Result<_>>()?;
+        self.values = outer;
+        let names = results(node)?;
+        ensure!(names.len() <= made.len(), damaged());
+        let named = names.into_iter().map(String::from).zip(made);
+        self.values.extend(named);
+        Ok(())
     }
 
     fn call(
@@ -187,47 +257,25 @@ impl Translation<'_> {
             arguments,
             results: names.len(),
         })?;
-        let named = names.into_iter().zip(made);
-        self.values
-            .extend(named.map(|(name, value)| (name.to_string(), value)));
+        let named = names.into_iter().map(String::from).zip(made);
+        self.values.extend(named);
         Ok(())
     }
 
-    /// Core ATen writes a fully connected layer as the product with transposed weights. Remembers
-    /// the transposed ones, and adds the layer if `node` is its product.
-    fn add_linear(&mut self, operator: &str, node: &Node) -> Result<bool> {
-        let tensor = |argument: &str| name(node.argument(argument)?.get("as_tensor")?);
-        let swaps = || {
-            let dims = node.argument("dims")?.get("as_ints")?.as_array()?;
-            Some(matches!(&dims[..], [a, b] if a.as_i64() == Some(1) && b.as_i64() == Some(0)))
-        };
-        if operator == "t" || operator == "permute" && swaps() == Some(true) {
-            if let (Some(weights), [made]) = (tensor("self"), &results(node)?[..]) {
-                let weights = self.known(weights)?;
-                self.transposed.insert((*made).to_string(), weights);
+    /// The arguments of an operator, by the names that `renamed` gives them; those without are
+    /// left out.
+    fn arguments<'n>(
+        &mut self,
+        node: &'n Node,
+        renamed: impl Fn(&'n str) -> Option<&'n str>,
+    ) -> Result<Vec<(Option<&'n str>, BuiltValue)>> {
+        let mut arguments = Vec::with_capacity(node.inputs.len());
+        for argument in &node.inputs {
+            if let Some(name) = renamed(&argument.name) {
+                arguments.push((Some(name), self.argument(node, argument)?));
             }
-            return Ok(false);
         }
-        let is_scaled = ["alpha", "beta"]
-            .iter()
-            .any(|&by| node.argument(by).is_some());
-        let factors = (tensor("self"), tensor("mat1"), tensor("mat2"));
-        let (Some(bias), Some(rows), Some(weights)) = factors else {
-            return Ok(false);
-        };
-        let Some(&weights) = self.transposed.get(weights) else {
-            return Ok(false);
-        };
-        if operator != "addmm" || is_scaled {
-            return Ok(false);
-        }
-        let arguments = [
-            (Some("input"), self.known(rows)?),
-            (Some("weight"), weights),
-            (Some("bias"), self.known(bias)?),
-        ];
-        self.call(node, "linear", "", &arguments, results(node)?)?;
-        Ok(true)
+        Ok(arguments)
     }
 
     /// A value that was made before.
@@ -236,32 +284,33 @@ impl Translation<'_> {
         value.ok_or_else(|| anyhow!("it reads '{}', which nothing before makes", shown(name)))
     }
 
-    fn argument(&mut self, arg: &Value) -> Result<BuiltValue> {
+    fn argument(&mut self, node: &Node, argument: &Argument) -> Result<BuiltValue> {
+        let value = self.value(&argument.arg);
+        value.with_context(|| {
+            let (operator, name) = (shown(&node.target), shown(&argument.name));
+            format!("its operator {operator}, argument '{name}'")
+        })
+    }
+
+    fn value(&mut self, arg: &Value) -> Result<BuiltValue> {
         let (kind, value) = union(arg).context("is damaged")?;
-        let constant = match kind {
-            "as_tensor" => return self.known(name(value).context("is damaged")?),
-            "as_sym_int" => return self.symbolic(value),
+        match kind {
+            "as_tensor" => self.known(name(value).context("is damaged")?),
+            "as_sym_int" | "as_sym_bool" | "as_sym_float" => self.symbolic(value),
+            "as_optional_tensor" => self.value(value),
             "as_tensors"
             | "as_optional_tensors"
             | "as_sym_ints"
+            | "as_sym_floats"
+            | "as_sym_bools"
             | "as_ints"
             | "as_floats"
-            | "as_bools" => return self.list(kind, value),
-            "as_none" => Some(Constant::None),
-            "as_bool" => value.as_bool().map(Constant::Bool),
-            "as_int" => value.as_i64().map(Constant::Integer),
-            "as_float" => float(value).map(Constant::Float),
-            "as_string" => value.as_str().map(Constant::Text),
-            "as_scalar_type" => number_of(value, number_format),
-            "as_memory_format" => number_of(value, memory_format),
-            "as_layout" => number_of(value, |layout| (layout == 7).then_some(0)), // strided
-            "as_device" => Some(Constant::Device),
-            _ => bail!(
-                "is of the kind '{}', which prism does not read",
-                shown(kind)
-            ),
-        };
-        self.builder.constant(&constant.context("is damaged")?)
+            | "as_bools" => self.list(kind, value),
+            _ => {
+                let constant = constant(kind, value)?;
+                self.add_constant(&constant)
+            }
+        }
     }
 
     fn list(&mut self, kind: &str, value: &Value) -> Result<BuiltValue> {
@@ -270,50 +319,54 @@ impl Translation<'_> {
         for item in items {
             values.push(match kind {
                 "as_tensors" => self.known(name(item).context("is damaged")?)?,
-                "as_sym_ints" => self.symbolic(item)?,
-                "as_optional_tensors" => self.argument(item)?,
-                _ => {
-                    let constant = match kind {
-                        "as_ints" => item.as_i64().map(Constant::Integer),
-                        "as_floats" => float(item).map(Constant::Float),
-                        _ => item.as_bool().map(Constant::Bool),
-                    };
-                    self.builder.constant(&constant.context("is damaged")?)?
-                }
+                "as_optional_tensors" => self.value(item)?,
+                "as_ints" => self.add_constant(&constant("as_int", item)?)?,
+                "as_floats" => self.add_constant(&constant("as_float", item)?)?,
+                "as_bools" => self.add_constant(&constant("as_bool", item)?)?,
+                _ => self.symbolic(item)?,
             });
         }
         self.builder.list(&values)
     }
 
-    /// A size: a number, or a value that an operator made.
+    /// A size or another number: a constant, or a value that an operator made.
     fn symbolic(&mut self, value: &Value) -> Result<BuiltValue> {
-        match union(value) {
-            Some(("as_name", name)) => self.known(name.as_str().context("is damaged")?),
-            Some(("as_int", number)) => {
-                let number = number.as_i64().context("is damaged")?;
-                self.builder.constant(&Constant::Integer(number))
+        match union(value).context("is damaged")? {
+            ("as_name", name) => self.known(name.as_str().context("is damaged")?),
+            (kind @ ("as_int" | "as_float" | "as_bool"), number) => {
+                self.add_constant(&constant(kind, number)?)
             }
             _ => bail!("is damaged"),
         }
     }
 
-    fn outputs(&self, signature: &Signature) -> Result<Vec<BuiltValue>> {
-        let mut outputs = Vec::new();
-        for spec in &signature.output_specs {
+    fn add_constant(&mut self, constant: &Constant) -> Result<BuiltValue> {
+        self.builder.constant(constant)
+    }
+
+    fn outputs(&self, program: &Program) -> Result<Vec<(String, BuiltValue)>> {
+        let module = &program.graph_module;
+        let names = outputs::names(module).unwrap_or_default();
+        let mut names = names.into_iter();
+        let mut found = Vec::new();
+        for spec in &module.signature.output_specs {
             match union(spec).context("its list of outputs is damaged")? {
                 ("user_output", inner) => {
+                    let named = names.next().unwrap_or_default();
                     let tensor = inner.get("arg").and_then(|arg| arg.get("as_tensor"));
                     if let Some(tensor) = tensor.and_then(name) {
-                        outputs.push(self.known(tensor)?);
+                        found.push((named, self.known(tensor)?));
                     }
                 }
-                ("buffer_mutation", _) => bail!(
-                    "it changes its own buffers, as a network in training mode does; export it after model.eval()"
+                // What it leaves in its buffers after a run is not read by the next one.
+                ("buffer_mutation" | "user_input_mutation" | "token", _) => {}
+                (kind, _) => bail!(
+                    "it has an output of the kind '{}', which prism does not read",
+                    shown(kind)
                 ),
-                (kind, _) => bail!("it has an output of the kind '{}'", shown(kind)),
             }
         }
-        Ok(outputs)
+        Ok(found)
     }
 }
 
@@ -323,17 +376,15 @@ fn results(node: &Node) -> Result<Vec<&str>> {
     let mut names = Vec::new();
     for output in &node.outputs {
         match union(output).with_context(damaged)? {
-            ("as_tensor", tensor) => names.push(name(tensor).with_context(damaged)?),
             ("as_tensors", tensors) => {
                 for tensor in tensors.as_array().with_context(damaged)? {
                     names.push(name(tensor).with_context(damaged)?);
                 }
             }
-            ("as_sym_int", size) => {
-                let made = size.get("as_name").and_then(Value::as_str);
-                names.push(made.with_context(damaged)?);
-            }
             ("as_none", _) => {}
+            ("as_tensor" | "as_sym_int" | "as_sym_float" | "as_sym_bool", _) => {
+                names.push(value_name(output).with_context(damaged)?);
+            }
             (kind, _) => bail!(
                 "its operator {} makes a result of the kind '{}'",
                 shown(&node.target),
@@ -344,8 +395,30 @@ fn results(node: &Node) -> Result<Vec<&str>> {
     Ok(names)
 }
 
-fn number_of(value: &Value, number: impl Fn(i64) -> Option<i64>) -> Option<Constant<'static>> {
-    value.as_i64().and_then(number).map(Constant::Integer)
+/// The name of a tensor, `{"as_tensor": {"name": "x"}}`, or of a size.
+fn value_name(value: &Value) -> Option<&str> {
+    let (_, inner) = union(value)?;
+    name(inner).or_else(|| inner.get("as_name")?.as_str())
+}
+
+fn constant<'v>(kind: &str, value: &'v Value) -> Result<Constant<'v>> {
+    let numbered = |number: fn(i64) -> Option<i64>| value.as_i64().and_then(number);
+    let constant = match kind {
+        "as_none" => Some(Constant::None),
+        "as_bool" => value.as_bool().map(Constant::Bool),
+        "as_int" => value.as_i64().map(Constant::Integer),
+        "as_float" => float(value).map(Constant::Float),
+        "as_string" => value.as_str().map(Constant::Text),
+        "as_scalar_type" => numbered(number_format).map(Constant::Integer),
+        "as_memory_format" => numbered(memory_format).map(Constant::Integer),
+        "as_layout" => numbered(|layout| (layout == 7).then_some(0)).map(Constant::Integer), // strided
+        "as_device" => Some(Constant::Device),
+        _ => bail!(
+            "is of the kind '{}', which prism does not read",
+            shown(kind)
+        ),
+    };
+    constant.context("is damaged")
 }
 
 /// A floating-point number; those that JSON lacks are words.

@@ -1,12 +1,15 @@
-"""TorchScript archives that are damaged, each loaded by a prism of its own.
+"""Files of networks that are damaged, each loaded by a prism of its own.
 
-libtorch reads them, in C++, so a mishap could end the whole process. A prism
-must end by itself, with 0, 1 or 2 and no panic, within a time and memory.
+libtorch reads or runs them, in C++, so a mishap could end the whole process. A
+prism must end by itself, with 0, 1 or 2 and no panic, within a time and memory.
 
-    torchscript.py PRISM [--seconds S] [--start SEED] [--replay FILE]
+    networks.py KIND PRISM [--seconds S] [--start SEED] [--replay FILE]
+
+KIND is torchscript or exported (files of torch.export).
 """
 
 import argparse
+import json
 import os
 import pathlib
 import random
@@ -20,10 +23,13 @@ import time
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SEEDS = ("tests/data/odd_networks", "tests/data/bad_models")
+SEEDS = {
+    "torchscript": ("tests/data/odd_networks/*.pt", "tests/data/bad_models/*.pt"),
+    "exported": ("tests/data/exported/*.pt2",),
+}  # fmt: skip
 ENDLESS = ("grows.pt", "greedy.pt")  # take all memory, as a program may
-FOUND = ROOT / "fuzz/artifacts/torchscript"
-LARGEST_SEED = 40_000  # bytes
+FOUND = ROOT / "fuzz/artifacts"
+LARGEST_SEED = {"torchscript": 40_000, "exported": 100_000}  # bytes
 TIMEOUT = 20  # seconds
 # bytes, in use: libtorch takes memory for a text by its length, which has 4 bytes, before it reads it
 MOST_MEMORY = 5 << 30
@@ -87,12 +93,69 @@ def lines_mutated(data: bytes, rng: random.Random) -> bytes:
     return b"\n".join(lines)
 
 
+# Operators that the seeds may lack, and some that are refused.
+OPERATORS = """
+    add.Tensor mul.Scalar div.Tensor_mode view.default view.dtype reshape.default as_strided.default permute.default
+    expand.default cat.default stack.default split.Tensor unbind.int select.int slice.Tensor index.Tensor gather.default
+    index_put_.default scatter.src repeat_interleave.Tensor unfold.default im2col.default col2im.default pad.default
+    constant_pad_nd.default convolution.default conv_transpose2d.input conv3d.default batch_norm.default group_norm.default
+    native_group_norm.default native_layer_norm.default layer_norm.default instance_norm.default max_pool2d_with_indices.default
+    max_unpool2d.default avg_pool2d.default adaptive_max_pool2d.default fractional_max_pool2d.default grid_sampler_2d.default
+    upsample_bicubic2d.vec pixel_shuffle.default embedding.default bucketize.Tensor searchsorted.Tensor topk.default sort.default
+    cumsum.default matmul.default einsum.default addmm.default bmm.default softmax.int _softmax.default fft_rfft2.default
+    istft.default full.default arange.start_step linspace.default eye.m one_hot.default to.dtype _to_copy.default clone.default
+    copy_.default fill_.Scalar sym_size.int empty.memory_format zeros.default scaled_dot_product_attention.default
+    _scaled_dot_product_flash_attention_for_cpu.default _fft_c2r.default _weight_norm.default _cdist_forward.default
+    from_file.default resize_.default set_.source_Tensor rand.default _empty_affine_quantized.default
+""".split()
+
+
+def places(value: object, found: list) -> list:
+    """Every container of a JSON document and a key in it."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in list(keys):
+        found.append((value, key))
+        places(value[key], found)
+    return found
+
+
+def json_mutated(data: bytes, rng: random.Random) -> bytes:
+    """Parts of a document are removed, exchanged or replaced, so that it stays JSON."""
+    document = json.loads(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        found = places(document, [])
+        if rng.random() < 0.3:
+            found = [(holder, key) for holder, key in found if key == "target"] or found
+        if not found:
+            break
+        holder, key = rng.choice(found)
+        other, other_key = rng.choice(found)
+        match rng.randrange(6):
+            case 0:
+                del holder[key]
+            case 1:
+                holder[key] = json.loads(json.dumps(other[other_key]))
+            case 2:
+                holder[key] = rng.choice([*NUMBERS, -1, 0.5, None, True, "", "Infinity", "a\nb", [], {}])
+            case 3 if isinstance(holder, list):
+                holder.insert(key, json.loads(json.dumps(holder[rng.randrange(len(holder))])))
+            case 4 if key == "target":
+                holder[key] = "torch.ops.aten." + rng.choice(OPERATORS)
+            case _ if isinstance(holder[key], int):
+                holder[key] = rng.choice([holder[key] + 1, holder[key] - 1, -holder[key], *NUMBERS])
+    return json.dumps(document).encode()
+
+
 def archive_mutated(seed: pathlib.Path, target: pathlib.Path, rng: random.Random) -> None:
     """One entry is changed or left out; the rest of the archive stays good."""
     with zipfile.ZipFile(seed) as archive:
         entries = [(name, archive.read(name)) for name in archive.namelist()]
     # Where the tensors' numbers change, nothing happens.
-    chosen = rng.choice([i for i, (name, _) in enumerate(entries) if "/data/" not in name])
+    others = [i for i, (name, _) in enumerate(entries) if "/data/" not in name or name.endswith(".json")]
+    chosen = rng.choice(others or range(len(entries)))
+    programs = [i for i, (name, _) in enumerate(entries) if name.endswith("model.json")]
+    if programs and rng.random() < 0.8:
+        chosen = programs[0]
     name, data = entries[chosen]
     if rng.random() < 0.02:
         del entries[chosen]
@@ -100,11 +163,20 @@ def archive_mutated(seed: pathlib.Path, target: pathlib.Path, rng: random.Random
         for _ in range(rng.choice((1, 1, 2, 4))):
             data = lines_mutated(data, rng)
         entries[chosen] = (name, data)
+    elif name.endswith(".json") and rng.random() < 0.9:
+        entries[chosen] = (name, is_json(data) and json_mutated(data, rng) or mutated(data, rng))
     else:
         entries[chosen] = (name, mutated(data, rng))
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, data in entries:
             archive.writestr(name, data)
+
+
+def is_json(data: bytes) -> bool:
+    try:
+        return bool(json.loads(data))
+    except (ValueError, RecursionError):
+        return False
 
 
 def limit() -> None:
@@ -151,6 +223,7 @@ def ring(*_: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=SEEDS)
     parser.add_argument("prism")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--start", type=int, default=int(time.time()))
@@ -160,12 +233,13 @@ def main() -> None:
     if args.replay:
         sys.exit(complaint(args.prism, args.replay))
 
-    seeds = [file for folder in SEEDS for file in sorted((ROOT / folder).glob("*.pt"))]
-    seeds = [file for file in seeds if file.stat().st_size <= LARGEST_SEED and file.name not in ENDLESS]
+    seeds = [file for pattern in SEEDS[args.kind] for file in sorted(ROOT.glob(pattern))]
+    largest = LARGEST_SEED[args.kind]
+    seeds = [file for file in seeds if file.stat().st_size <= largest and file.name not in ENDLESS]
     end = time.monotonic() + args.seconds
     executions = found = 0
     with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "a.pt"
+        file = pathlib.Path(folder) / f"a{seeds[0].suffix}"
         while time.monotonic() < end:
             rng = random.Random(f"{args.start} {executions}")
             seed = rng.choice(seeds)
@@ -176,8 +250,8 @@ def main() -> None:
             executions += 1
             if wrong := complaint(args.prism, file):
                 found += 1
-                FOUND.mkdir(parents=True, exist_ok=True)
-                kept = FOUND / f"{args.start}-{executions}.pt"
+                kept = FOUND / args.kind / f"{args.start}-{executions}{file.suffix}"
+                kept.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, kept)
                 print(f"{kept.relative_to(ROOT)} (from {seed.name}): {wrong}", flush=True)
     print(f"stat::number_of_executed_units: {executions}")
