@@ -195,8 +195,8 @@ def arrays_of(file, prism, folder, *flags):
     done = run([*command, "--input", *map(str, PHOTOGRAPHS)])
     warned = [line for line in done.stderr.splitlines() if "warning: " in line]
     if done.returncode != 0:
-        crash = "" if done.returncode in (1, 2) else f"status {done.returncode}: "
-        return None, warned, crash + last_line(done.stderr, file)
+        crashed = done.returncode not in (None, 1, 2)
+        return None, warned, f"ended with status {done.returncode}" if crashed else last_line(done.stderr, file)
     with np.load(arrays) as found:
         return dict(found), warned, None
 
@@ -429,7 +429,7 @@ def main():
     print(text)
     if options.page:
         pages.put(options.page, text)
-    crashed = [row["name"] for row in rows + refused for how in FILES if "status" in str(row.get(how))]
+    crashed = [row["name"] for row in rows + refused for how in FILES if "with status" in str(row.get(how))]
     few = [f"fewer than {100 * least:.0f} % of {what} work" for what, (works, files), least in
            (("TorchScript files", scripts, 0.95), (".pt2 files", exported, 0.97)) if works < least * files]  # fmt: skip
     sys.exit(f"crashed: {', '.join(crashed)}" if crashed else "; ".join(few))
