@@ -79,6 +79,7 @@ $(VENV)/timm: $(VENV)/ready
 	touch $@
 
 zoo-check: build $(VENV)/timm
+	$(VENV_PYTHON) quality/exporting.py target/exporting --prism target/release/prism
 	$(VENV_PYTHON) quality/compatibility.py target/compatibility --prism target/release/prism --page docs/compatibility.md
 
 # Other load on the machine distorts the timings.

@@ -1,6 +1,7 @@
-"""Tests prism on every family of CNN classifiers of torchvision and timm, scripted and traced.
+"""Tests prism on every family of CNN classifiers of torchvision and timm: scripted, traced and by torch.export.
 
     python quality/compatibility.py FOLDER --prism target/release/prism [--page docs/compatibility.md] [--only NAME ...]
+        [--files scripted traced exported decomposed] [--resume]
 
 Each network gets seeded random weights (batch-norm statistics from one pass over noise). models/export.py writes it,
 and `prism` runs on it with three photographs of samples/. A file works if prism ends with status 0, its map and class
@@ -9,7 +10,10 @@ variances as that of the final activation in eager PyTorch for the same input (n
 timm, `forward_features`). Some of these untrained networks amplify rounding, so the comparison is with eager float64
 and allows three times the error of eager float32. Vision transformers must be refused in one sentence.
 
-Rows are stored in FOLDER/rows.json; --resume reuses them. A full run takes half an hour.
+The scores and the map of a `.pt2` file must also be those of the TorchScript file. A sample of networks is exported
+once more as `run_decompositions()` leaves them (core ATen), and of another both saliency methods are compared.
+
+Rows are stored in FOLDER/rows.json; --resume reuses what is there of them. A full run takes an hour.
 
 Needs torch, torchvision, timm and numpy.
 """
@@ -39,6 +43,13 @@ PHOTOGRAPHS = [ROOT / "samples" / f"{name}.jpg" for name in ("cat", "cow", "dog"
 SEED = 1
 LIMIT = 600  # seconds that prism may take
 AGREEMENT = 1e-3  # of the variance ratios
+SCORES = 1e-4  # of the largest score: .pt2 against TorchScript
+MAPS = 1e-2  # of the range of the map: .pt2 against TorchScript
+SALIENCY = 1e-3  # of the largest saliency: .pt2 against TorchScript
+
+# The kinds of files, and how models/export.py says that it wrote them.
+SCRIPTS = ("scripted", "traced")
+FILES = (*SCRIPTS, "exported", "decomposed")
 
 # Network of torchvision -> the module whose output is the final activation.
 TORCHVISION = {
@@ -87,6 +98,22 @@ HEADS = {
 TRANSFORMERS = ["timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:vit_tiny_patch16_224", "torchvision:swin_t", "torchvision:vit_b_16"]
 
 
+# Also exported as run_decompositions() leaves them.
+DECOMPOSED = [
+    "torchvision:convnext_tiny", "torchvision:densenet121", "torchvision:efficientnet_b0", "torchvision:googlenet",
+    "torchvision:mobilenet_v3_small", "torchvision:regnet_y_400mf", "torchvision:resnet18",
+    "torchvision:shufflenet_v2_x0_5", "torchvision:squeezenet1_1", "torchvision:vgg11_bn", "timm:ghostnet_050",
+    "timm:hgnetv2_b0", "timm:mobileone_s0", "timm:poolformerv2_s12", "timm:res2net50_48w_2s",
+]  # fmt: skip
+# Their saliency is compared, too.
+EXPLAINED = [
+    "torchvision:convnext_tiny", "torchvision:densenet121", "torchvision:efficientnet_b0", "torchvision:googlenet",
+    "torchvision:mobilenet_v2", "torchvision:resnet18", "torchvision:shufflenet_v2_x0_5", "torchvision:squeezenet1_1",
+    "torchvision:vgg11", "timm:hrnet_w18_small",
+]  # fmt: skip
+METHODS = {"gradcam": "Grad-CAM", "exct-backp": "excitation backpropagation"}
+
+
 def load_exporter():
     spec = importlib.util.spec_from_file_location("export", ROOT / "models" / "export.py")
     module = importlib.util.module_from_spec(spec)
@@ -94,9 +121,10 @@ def load_exporter():
     return module
 
 
-def options_for(network, trace):
-    return SimpleNamespace(network=network, weights=None, state_dict=None, arguments="{}", output=None, image_size=None,
-                           mean=None, std=None, labels=None, trace=trace)  # fmt: skip
+def options_for(network, how, output):
+    return SimpleNamespace(network=network, weights=None, state_dict=None, arguments="{}", output=output,
+                           image_size=None, mean=None, std=None, labels=None, trace=how == "traced",
+                           format="torchscript" if how in SCRIPTS else "pt2")  # fmt: skip
 
 
 @torch.no_grad()
@@ -115,10 +143,10 @@ class Expected:
     """The final activation of the eager network."""
 
     def __init__(self, network, source, name):
-        self.network, self.source, self.name, self.seen = network, source, name, None
+        self.network, self.source, self.name, self.facts = network, source, name, None
 
     @torch.no_grad()
-    def __call__(self, images):
+    def activation(self, images):
         network = self.network if images.dtype == torch.float32 else copy.deepcopy(self.network).double()
         if self.source == "timm":
             final = network.forward_features(images)
@@ -129,6 +157,14 @@ class Expected:
         network(images)
         handle.remove()
         return BEHIND.get(self.name, lambda tensor: tensor)(seen[0])
+
+    def __call__(self, images):
+        """Its shape, and its variance ratios in float64 and in float32. Every file of a network gets the same images."""
+        if self.facts is None:
+            wanted = self.activation(images.double())
+            shape = "x".join(str(n) for n in wanted.shape[1:])
+            self.facts = shape, variances(wanted), variances(self.activation(images))
+        return self.facts
 
 
 def variances(final):
@@ -151,98 +187,209 @@ def last_line(text, file):
     return "refused" if line.startswith("this is a vision transformer:") else line
 
 
+def arrays_of(file, prism, folder, *flags):
+    """The arrays of a run on the photographs, the warnings, and why it failed."""
+    arrays = folder / "arrays.npz"
+    arrays.unlink(missing_ok=True)
+    command = [prism, "--model", str(file), "--output-dir", str(folder), "--save-arrays", str(arrays), *flags]
+    done = run([*command, "--input", *map(str, PHOTOGRAPHS)])
+    warned = [line for line in done.stderr.splitlines() if "warning: " in line]
+    if done.returncode != 0:
+        crashed = done.returncode not in (None, 1, 2)
+        return None, warned, f"ended with status {done.returncode}" if crashed else last_line(done.stderr, file)
+    with np.load(arrays) as found:
+        return dict(found), warned, None
+
+
 def judged(file, expected, prism, folder):
-    """(None, facts) of a file that works, else (reason, facts)."""
+    """(None, facts, arrays) of a file that works, else (reason, facts, None)."""
     layers = run([prism, "layers", "--model", str(file)])
     roles = [line.split() for line in layers.stdout.splitlines()]
     final = next((row[2] for row in roles if row[-1] == "excitation"), None)
     seen = {"final": final, "guides": sum(row[-1] == "guide" for row in roles)}
-    arrays = folder / "arrays.npz"
-    arrays.unlink(missing_ok=True)
-    command = [prism, "--model", str(file), "--output-dir", str(folder), "--save-arrays", str(arrays)]
-    done = run([*command, "--input", *map(str, PHOTOGRAPHS)])
-    seen["warnings"] = [line for line in done.stderr.splitlines() if "warning: " in line]
-    if done.returncode != 0:
-        crash = "" if done.returncode in (1, 2) else f"status {done.returncode}: "
-        return crash + last_line(done.stderr, file), seen
-    with np.load(arrays) as found:
-        maps, logits, ratio, images = (found[key] for key in ("maps", "logits", "variance_ratio", "input"))
-    if not (np.isfinite(maps).all() and np.isfinite(logits).all()):
-        return "not finite", seen
-    if maps.min() == maps.max():
-        return "constant map", seen
+    found, seen["warnings"], failure = arrays_of(file, prism, folder)
+    if failure:
+        return failure, seen, None
+    if not (np.isfinite(found["maps"]).all() and np.isfinite(found["logits"]).all()):
+        return "not finite", seen, None
+    if found["maps"].min() == found["maps"].max():
+        return "constant map", seen, None
     if expected is not None:
-        images = torch.from_numpy(images)
-        wanted = expected(images.double())
-        shape = "x".join(str(n) for n in wanted.shape[1:])
+        shape, exact, rounded = expected(torch.from_numpy(found["input"]))
         if shape != final:
-            return f"analyses {final}, expected is {shape}", seen
-        exact = variances(wanted)[: len(ratio)]
-        difference = np.abs(exact - ratio).max()
-        noise = np.abs(exact - variances(expected(images))[: len(ratio)]).max()
+            return f"analyses {final}, expected is {shape}", seen, None
+        ratio = found["variance_ratio"]
+        difference = np.abs(exact[: len(ratio)] - ratio).max()
+        noise = np.abs(exact - rounded)[: len(ratio)].max()
         if not difference <= max(AGREEMENT, 3 * noise):
-            return f"other variances than expected (by {difference:.2g})", seen
-    return None, seen
+            return f"other variances than expected (by {difference:.2g})", seen, None
+    return None, seen, found
 
 
-def exported(exporter, name, trace, folder):
-    """The file, the eager network, and how it was written (scripted or traced)."""
-    torch.manual_seed(SEED)
-    options = options_for(name, trace)
-    network, about = exporter.load(options)
-    about = exporter.complete(about, options)
-    settle(network, about["image_size"])
-    file = folder / "network.pt"
-    how, _ = exporter.export(network, about, options, str(file))
-    return file, network, how
+def off(found, wanted):
+    """The largest difference of two arrays, as a share of the largest value."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-def check(exporter, name, options, folder):
-    """One row: {"scripted": "works" or why not, "traced": ..., "final": shape, "guides": count}."""
+@torch.no_grad()
+def rounding(exporter, network, images):
+    """How far the scores of the eager network in float32 are off those in float64."""
+    images = torch.from_numpy(images)
+    outputs = network(images), copy.deepcopy(network).double()(images.double())
+    rounded, exact = (exporter.scores(output, len(images))[0].double().numpy() for output in outputs)
+    return off(rounded, exact)
+
+
+def decomposed(exporter, network, about, file):
+    """Writes the network as run_decompositions() leaves it."""
+    with exporter.quiet():
+        program = exporter.program(network, about["image_size"], True).run_decompositions()
+        exporter.save_pt2(program, about, file)
+    return "decomposed"
+
+
+def message(error):
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def check(exporter, name, options, folder, row):
+    """Completes a row: {"scripted": "works" or why not, "traced": ..., "exported": ..., "final": shape, "guides": count,
+    "scores": the largest difference to the TorchScript file, "maps": ..., "explained": {method: ...}}."""
     source, _, short = name.partition(":")
-    row = {"name": name, "scripted": None, "traced": None, "final": None, "guides": 0}
-    for wanted in ("scripted", "traced"):
+    torch.manual_seed(SEED)
+    try:
+        network, about = exporter.load(options_for(name, None, None))
+        about = exporter.complete(about, options_for(name, None, None))
+        settle(network, about["image_size"])
+    except Exception as error:  # of the library
+        return row | {how: f"not exported: {message(error)}" for how in options.files}
+    expected = None if name in TRANSFORMERS else Expected(network, source, short)
+    kept = folder / "torchscript.pt"
+    kept.unlink(missing_ok=True)
+    script = None
+    for how in FILES:
+        if how == "decomposed" and name not in DECOMPOSED:
+            continue
+        is_asked = how in options.files and how not in row
+        # Both the comparison and the saliency need a TorchScript file.
+        is_needed = how == "traced" and any(file not in SCRIPTS and file not in row for file in options.files)
+        if not is_asked and not is_needed:
+            continue
         begin = time.time()
+        file = folder / ("network.pt" if how in SCRIPTS else "network.pt2")
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                file, network, how = exported(exporter, name, wanted == "traced", folder)
-        except Exception as error:  # of the library or of TorchScript
-            row[wanted] = f"not exported: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                if how == "decomposed":
+                    written = decomposed(exporter, network, about, file)
+                else:
+                    _, written, _ = exporter.export(network, about, options_for(name, how, str(file)))
+        except Exception as error:  # of the library, of TorchScript or of torch.export
+            row[how] = f"not exported: {message(error)}"
             continue
-        if how != wanted:
-            row[wanted] = "library"
+        if how == "scripted" and written != how:
+            row[how] = "library"
             continue
-        expected = None if name in TRANSFORMERS else Expected(network, source, short)
-        reason, seen = judged(file, expected, options.prism, folder)
-        file.unlink()
-        row[wanted] = reason or "works"
-        row |= seen
-        print(f"{name} {wanted}: {row[wanted]} {seen} {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
+        reason, seen, found = judged(file, expected, options.prism, folder)
+        if reason is None and how == "traced":
+            script = found
+            file.rename(kept)
+        elif reason is None and how not in SCRIPTS and script is not None:
+            differences = {"scores": off(found["logits"], script["logits"]), "maps": off(found["maps"], script["maps"])}
+            if how == "exported":
+                row |= differences
+            if not differences["scores"] <= SCORES and not differences["scores"] <= 3 * rounding(exporter, network, found["input"]):
+                reason = f"other scores than TorchScript (by {differences['scores']:.2g})"
+            elif not differences["maps"] <= MAPS:
+                reason = f"another map than TorchScript (by {differences['maps']:.2g})"
+            if how == "exported" and name in EXPLAINED:
+                row["explained"] = {method: explained(method, kept, file, options.prism, folder) for method in METHODS}
+            seen["differences"] = differences
+        if reason is None and written == "exported for one image":
+            row["one"] = True
+        file.unlink(missing_ok=True)
+        row[how] = reason or "works"
+        if how != "decomposed":
+            row |= {key: seen[key] for key in ("final", "guides")}
+        print(f"{name} {how}: {row[how]} {seen} {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
+    kept.unlink(missing_ok=True)
+    torch._dynamo.reset()
     return row
+
+
+def explained(method, script, file, prism, folder):
+    """How far the saliency of a .pt2 file is off that of the TorchScript file, or why there is none."""
+    maps = []
+    for network in (script, file):
+        found, _, failure = arrays_of(network, prism, folder, "--saliency", method)
+        if failure:
+            return failure
+        maps.append(found["saliency"])
+    return off(maps[1], maps[0])
 
 
 def cell(text):
     return {"library": "–", None: "–"}.get(text, text).replace("|", "\\|")
 
 
+def count(rows, files):
+    """How many files of these kinds work, and how many there are."""
+    found = [row[how] for row in rows for how in files if row.get(how, "library") != "library"]
+    return sum(file == "works" for file in found), len(found)
+
+
+def share(works, files):
+    return f"{works} of {files} ({100 * works / max(files, 1):.1f} %)"
+
+
 def page(rows, refused):
-    files = [row[how] for row in rows for how in ("scripted", "traced") if row[how] != "library"]
-    works = sum(file == "works" for file in files)
     import timm
     import torchvision
 
+    scripts, exported = count(rows, SCRIPTS), count(rows, ["exported"])
+    versions = f"torch {torch.__version__.split('+')[0]}, torchvision {torchvision.__version__.split('+')[0]}, timm {timm.__version__}"
     lines = [
-        f"{works} of {len(files)} files work ({100 * works / len(files):.1f} %), of {len(rows)} networks "
-        f"(torchvision {torchvision.__version__.split('+')[0]}, timm {timm.__version__}).",
+        f"{len(rows)} networks ({versions}):",
+        "",
+        f"- {share(*scripts)} TorchScript files work.",
+        f"- {share(*exported)} `.pt2` files work.",
+    ]
+    compared = [row for row in rows if "scores" in row and row["exported"] == "works"]
+    for what, values in (("scores", "of the largest"), ("maps", "of their range")):
+        worst = max((row[what] for row in compared), default=0)
+        same = sum(row[what] == 0 for row in compared)
+        lines.append(f"- The {what} of {same} `.pt2` files are those of the traced files bit for bit; those of the other "
+                     f"{len(compared) - same} differ by at most {worst:.1g} {values}.")  # fmt: skip
+    core = [row for row in rows if "decomposed" in row]
+    if core:
+        failures = [f"{row['name']}: {row['decomposed']}" for row in core if row["decomposed"] != "works"]
+        lines.append(f"- {share(*count(core, ['decomposed']))} `.pt2` files work after `run_decompositions()` (a sample)."
+                     + "".join(f"\n  {failure}." for failure in failures))  # fmt: skip
+    told = [row["explained"] for row in rows if "explained" in row]
+    for method, words in METHODS.items():
+        values = [row[method] for row in told]
+        numbers = [value for value in values if not isinstance(value, str)]
+        if numbers:
+            works = sum(value <= SALIENCY for value in numbers)
+            lines.append(f"- The saliency by {words} of a `.pt2` file is that of the traced file in {works} of {len(values)} networks (a sample); "
+                         f"{sum(value == 0 for value in numbers)} are equal bit for bit.")  # fmt: skip
+    lines += [
+        "",
         "A dash: the network of the library cannot be scripted.",
-        "", "| network | scripted | traced | final excitation | guides |", "|---|---|---|---|---|",
-    ]  # fmt: skip
+        "",
+        "| network | scripted | traced | `.pt2` | final excitation | guides |",
+        "|---|---|---|---|---|---|",
+    ]
+    kinds = (*SCRIPTS, "exported")
     for row in rows:
-        lines.append(f"| {row['name']} | {cell(row['scripted'])} | {cell(row['traced'])} | {row['final'] or ''} | {row['guides'] or ''} |")
-    lines += ["", "Vision transformers are refused:", "", "| network | scripted | traced |", "|---|---|---|"]
+        cells = " | ".join(cell(row.get(how)) for how in kinds)
+        lines.append(f"| {row['name']} | {cells} | {row['final'] or ''} | {row['guides'] or ''} |")
+    lines += ["", "Vision transformers are refused:", "", "| network | scripted | traced | `.pt2` |", "|---|---|---|---|"]
     for row in refused:
-        lines.append(f"| {row['name']} | {cell(row['scripted'])} | {cell(row['traced'])} |")
-    return "\n".join(lines), works, len(files)
+        lines.append(f"| {row['name']} | {' | '.join(cell(row.get(how)) for how in kinds)} |")
+    return "\n".join(lines), scripts, exported
 
 
 def main():
@@ -252,6 +399,7 @@ def main():
     parser.add_argument("--page", help="Markdown file; the part between the markers is replaced")
     parser.add_argument("--resume", action="store_true", help="reuse the rows of an interrupted run")
     parser.add_argument("--only", nargs="+", help="only these networks, as torchvision:NAME or timm:NAME")
+    parser.add_argument("--files", nargs="+", choices=FILES, default=FILES, help="only these kinds of files")
     options = parser.parse_args()
     options.prism = str(Path(options.prism).resolve())
     warnings.filterwarnings("ignore")
@@ -269,19 +417,23 @@ def main():
         for name in names:
             if options.only and name not in options.only:
                 continue
-            if name not in known:
-                known[name] = check(exporter, name, options, folder)
+            row = known.setdefault(name, {"name": name, "final": None, "guides": 0})
+            files = [how for how in options.files if how != "decomposed" or name in DECOMPOSED]
+            if any(how not in row for how in files):
+                known[name] = check(exporter, name, options, folder, row)
                 memory.write_text(json.dumps(known, indent=1))
             rows.append(known[name])
         return rows
 
     rows, refused = rows_of(names), rows_of(TRANSFORMERS)
-    text, works, files = page(rows, refused)
+    text, scripts, exported = page(rows, refused)
     print(text)
     if options.page:
         pages.put(options.page, text)
-    crashed = [row["name"] for row in rows + refused for how in ("scripted", "traced") if "status" in str(row[how])]
-    sys.exit(f"crashed: {', '.join(crashed)}" if crashed else 0 if works >= 0.95 * files else "fewer than 95 % work")
+    crashed = [row["name"] for row in rows + refused for how in FILES if "with status" in str(row.get(how))]
+    few = [f"fewer than {100 * least:.0f} % of {what} work" for what, (works, files), least in
+           (("TorchScript files", scripts, 0.95), (".pt2 files", exported, 0.97)) if works < least * files]  # fmt: skip
+    sys.exit(f"crashed: {', '.join(crashed)}" if crashed else "; ".join(few))
 
 
 if __name__ == "__main__":
