@@ -154,7 +154,7 @@ mod tests {
         fs::write(&list, format!("{}\n", image.display())).unwrap();
         let value = PathBuf::from(format!("@{}", list.display()));
         let found = expanded(std::slice::from_ref(&value), Separator::Line).unwrap();
-        assert_eq!(found, [image.clone()]);
+        assert_eq!(found, std::slice::from_ref(&image));
         let other = place.path().join("@b.png");
         let found = expanded(std::slice::from_ref(&other), Separator::Line).unwrap();
         assert_eq!(found, [other]);

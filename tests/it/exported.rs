@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use prism::Size;
-use prism::hooks::{Excitations, HookedModel, Hooks, Layer, NetworkGraph, SaliencyHook};
+use prism::hooks::{
+    Excitations, HookedModel, Hooks, Layer, NetworkGraph, OutputChoice, SaliencyHook,
+};
 use prism::map::{Collector, MapOptions};
 use prism::model::{ModelMetadata, exported};
 use prism::saliency::Method;
@@ -206,6 +208,38 @@ fn check_feature(name: &str) {
     pair.check(&METHODS, 0.0);
 }
 
+/// Their layers take [N,h,w,C], their instance-norms one image at a time.
+#[test]
+fn decomposed_normalisations_are_what_they_were() {
+    check_feature("wide");
+    let pair = Pair::of_small("wide_core", "wide");
+    pair.check_scores(&expected().tensor("wide"));
+    pair.check(&METHODS, 1e-5);
+}
+
+/// libtorch merges them in TorchScript files.
+#[test]
+fn branches_may_begin_with_the_same_operator() {
+    check_feature("branches");
+}
+
+/// The last layers also run alone, from the features on.
+#[test]
+fn the_last_layers_may_begin_with_a_view() {
+    check_feature("rows");
+    let pair = Pair::of_small("rows", "rows");
+    let hooks = Hooks {
+        scores_of_features: true,
+        ..Hooks::default()
+    };
+    for network in [pair.load(), pair.load_script()] {
+        let model = HookedModel::new(&network, Size::new(32, 32), &hooks).unwrap();
+        let seen = model.forward(&pair.images).unwrap();
+        let scores = model.scores_of(&seen.excitation).unwrap().unwrap();
+        assert!(off(&scores, &expected().tensor("rows")) < 1e-5);
+    }
+}
+
 #[test]
 fn layers_may_share_weights() {
     check_feature("tied");
@@ -240,6 +274,18 @@ fn sizes_may_be_computed_with() {
 fn scores_are_found_in_tuples_and_dictionaries() {
     check_feature("tuple");
     check_feature("named");
+    let network = Pair::of_small("named", "named").load();
+    let chosen = |name: &str| {
+        let mut hooks = Hooks::default();
+        hooks.scores.output = Some(OutputChoice(name.to_string()));
+        HookedModel::new(&network, Size::new(32, 32), &hooks)
+    };
+    assert!(chosen("logits").is_ok());
+    let error = format!("{:#}", chosen("features").err().unwrap());
+    assert!(
+        error.contains("output features is not class scores"),
+        "{error}"
+    );
 }
 
 /// Half and double weights count as the nearest float32.

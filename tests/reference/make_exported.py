@@ -162,7 +162,45 @@ class Named(Small):
         return {"features": features, "logits": self.fc(torch.flatten(self.avgpool(features), 1))}
 
 
+class Branches(Small):
+    """Two branches that begin with the same operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.ReLU(), nn.ReLU()
+
+    def middle(self, x):
+        x = x - 0.5
+        return self.one(x) + self.two(x) * 0.5
+
+
+class Rows(Small):
+    """The features, as rows, go on by a view whose sizes are constants."""
+
+    def forward(self, x):
+        return self.fc(self.features(x).view(-1, 6, 16).mean(2))
+
+
+class Wide(Small):
+    """Normalisations, and layers that take [N,h,w,C], which run_decompositions() takes apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.inst = nn.InstanceNorm2d(4, affine=True)
+        self.norm = nn.LayerNorm(4)
+        self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 4, bias=False)
+        self.group = nn.GroupNorm(2, 4)
+
+    def middle(self, x):
+        x = self.inst(x)
+        rows = self.norm(x.permute(0, 2, 3, 1))
+        return self.group(x + self.down(F.gelu(self.up(rows))).permute(0, 3, 1, 2))
+
+
 FEATURES = {
+    "branches": Branches,
+    "rows": Rows,
+    "wide": Wide,
     "tied": Tied,
     "lifted": Lifted,
     "buffers": Buffers,
@@ -231,7 +269,8 @@ def slimmed(data, with_sizes=False):
     `with_sizes`, without the sizes of values inside the network."""
     program = json.loads(data)
     program.pop("guards_code", None)
-    program["graph_module"]["module_call_graph"] = []
+    whole = [call for call in program["graph_module"]["module_call_graph"] if call["fqn"] == ""]
+    program["graph_module"]["module_call_graph"] = whole  # has the names of what is returned
     graph = program["graph_module"]["graph"]
     specs = program["graph_module"]["signature"]["input_specs"]
     given = [spec["user_input"]["arg"]["as_tensor"]["name"] for spec in specs if "user_input" in spec]
@@ -379,6 +418,7 @@ def write_features():
     both("small", filled(Small()))
     for name, network in FEATURES.items():
         both(name, filled(network()))
+    store(exported(filled(Wide()), (images,), core=True), "wide_core.pt2", packed=True, with_sizes=True)
     store_old(torch.export.export(filled(Buffers()), (images,), dynamic_shapes=BATCH), "buffers_old.pt2")
     # That of "small".
     store(exported(filled(Small()), (images[:1],), None), "static_one.pt2", packed=True)
