@@ -1,4 +1,4 @@
-// The shim under AddressSanitizer and LeakSanitizer: networks are loaded, traced, described,
+// The shim under AddressSanitizer and LeakSanitizer: networks are loaded, traced, built, described,
 // compiled, run, differentiated and refused, over and over. `make sanitize` builds and runs it.
 //
 //     shim ROUNDS FILE.pt...
@@ -187,6 +187,91 @@ void tracing() {
   prism_graph_free(graph);
 }
 
+// A value of a graph that is being built.
+int64_t constant(prism_builder *builder, prism_constant_kind kind, int64_t integer, double number = 0,
+                 const void *tensor = nullptr) {
+  const prism_constant given{kind, integer, number, "mean", tensor};
+  int64_t value = -1;
+  good(prism_builder_constant(builder, &given, &value));
+  return value;
+}
+
+int64_t list(prism_builder *builder, std::initializer_list<int64_t> items) {
+  int64_t value = -1;
+  good(prism_builder_list(builder, items.begin(), items.size(), &value));
+  return value;
+}
+
+// The first result of a call, or -1 if it fails, as `works` says that it does.
+int64_t called(prism_builder *builder, const char *name, const char *overload,
+               std::initializer_list<prism_argument> arguments, bool works = true, size_t results = 1) {
+  std::vector<int64_t> made(results + 1, -1);
+  char *message = prism_builder_call(builder, name, overload, "features.0", arguments.begin(),
+                                     arguments.size(), made.data(), results);
+  works ? good(message) : bad(message, name);
+  return made.front();
+}
+
+// A network operator by operator, with calls that are refused between them.
+prism_graph *built(const at::Tensor &weight, const at::Tensor &buffer) {
+  prism_builder *builder = nullptr;
+  good(prism_builder_new(-1, &builder));
+  int64_t images = -1;
+  good(prism_builder_input(builder, &images));
+  const int64_t kernel = constant(builder, PRISM_TENSOR, 0, 0, &weight);
+  const int64_t counted = constant(builder, PRISM_TENSOR, 0, 0, &buffer);
+  const int64_t one = constant(builder, PRISM_INTEGER, 1), two = constant(builder, PRISM_INTEGER, 2);
+  const int64_t none = constant(builder, PRISM_NONE, 0), half = constant(builder, PRISM_FLOAT, 0, 0.5);
+  const int64_t flag = constant(builder, PRISM_BOOL, 1), word = constant(builder, PRISM_TEXT, 0);
+  const int64_t where = constant(builder, PRISM_DEVICE, 0);
+  called(builder, "add_", "Tensor", {{"self", counted}, {"other", one}});
+  int64_t made = called(builder, "conv2d", "",
+                        {{nullptr, images}, {"weight", kernel}, {"bias", none}, {"stride", two}});
+  made = called(builder, "relu_", "", {{"self", made}});
+  made = called(builder, "mul", "Tensor", {{"self", made}, {"other", half}});
+  made = called(builder, "clamp", "", {{"self", made}, {"min", one}});
+  called(builder, "split", "Tensor", {{"self", made}, {"split_size", two}, {"dim", one}}, true, 2);
+  const int64_t side = called(builder, "size", "int", {{"self", made}, {"dim", two}});
+  called(builder, "mul", PRISM_OF_NUMBERS, {{nullptr, side}, {nullptr, two}});
+  called(builder, "max", PRISM_OF_NUMBERS, {{nullptr, side}, {nullptr, two}});
+  // Refused, each for its own reason.
+  called(builder, "no_such", "", {}, false);
+  called(builder, "from_file", "", {{"filename", word}}, false);
+  called(builder, "rand", "", {{"size", list(builder, {two})}}, false);
+  called(builder, "relu", "", {}, false);
+  called(builder, "relu", "", {{"self", word}}, false);
+  called(builder, "relu", "", {{"self", list(builder, {one, half})}}, false);
+  called(builder, "relu", "", {{"self", made}, {"other", where}}, false);
+  called(builder, "relu", "", {{"self", int64_t{1} << 40}}, false);
+  called(builder, "relu", "", {{"self", made}}, false, 3);
+  called(builder, "mul", PRISM_OF_NUMBERS, {{nullptr, made}, {nullptr, flag}}, false);
+  int64_t mean = called(builder, "mean", "dim", {{"self", made}, {"dim", list(builder, {two, constant(builder, PRISM_INTEGER, 3)})}});
+  mean = called(builder, "add", "Tensor", {{"self", mean}, {"other", counted}});
+  const prism_result outputs[2] = {{"scores", mean}, {"features", made}};
+  prism_graph *graph = nullptr;
+  good(prism_builder_finish(builder, outputs, 2, &graph));
+  prism_builder_free(builder);
+  return graph;
+}
+
+void building(int64_t *ran) {
+  prism_builder *unfinished = nullptr;
+  good(prism_builder_new(-1, &unfinished));
+  prism_graph *nothing = nullptr;
+  bad(prism_builder_finish(unfinished, nullptr, 0, &nothing), "a graph without outputs");
+  prism_builder_free(unfinished);
+  const at::Tensor weight = torch::rand({4, 3, 3, 3}), buffer = torch::zeros({4});
+  prism_graph *graph = built(weight, buffer);
+  const int64_t last = last_value(graph);
+  const at::Tensor input = torch::rand({2, 3, 16, 16});
+  for (const int32_t execution : {PRISM_PLAIN, PRISM_OPTIMISED, PRISM_BF16})
+    run(graph, {{last, PRISM_WHOLE}}, -1, execution, input, ran);
+  run(graph, {{last, PRISM_WHOLE}}, last / 2, PRISM_PLAIN, input, ran);
+  prism_graph_free(graph);
+  if (buffer.sum().item<float>() != 0.f)
+    give_up("a run wrote into a buffer");
+}
+
 void borrowed() {
   int dropped = 0;
   {
@@ -237,6 +322,7 @@ int main(int count, char **words) {
     failing();
     borrowed();
     tracing();
+    building(&ran);
     skipping();
     for (int word = 2; word < count; ++word)
       of_file(words[word], &ran);
