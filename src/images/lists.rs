@@ -6,12 +6,15 @@ use std::io::{BufRead, BufReader, IsTerminal, Read, stdin};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use super::decode::reason;
 
 /// The longest path in a list, in bytes; Linux allows 4,096.
 const LONGEST: u64 = 65_536;
+
+/// What some editors write in front of a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What stands between two paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,11 @@ pub enum Separator {
 /// number of its line, is not there.
 pub fn expanded(values: &[PathBuf], separator: Separator) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
+    let from_stdin = values.iter().filter(|value| value.as_os_str() == "-");
+    ensure!(
+        from_stdin.count() <= 1,
+        "- stands for standard input, which can be read once"
+    );
     for value in values {
         let bytes = value.as_os_str().as_encoded_bytes();
         match bytes.strip_prefix(b"@") {
@@ -41,7 +49,7 @@ pub fn expanded(values: &[PathBuf], separator: Separator) -> Result<Vec<PathBuf>
                 );
                 paths.extend(listed("standard input", stdin().lock(), separator)?);
             }
-            Some(name) if !value.exists() => {
+            Some(name) if !name.is_empty() && !value.exists() => {
                 let file = PathBuf::from(OsString::from_vec(name.to_vec()));
                 let shown = file.display().to_string();
                 let opened = open(&file).map_err(|error| anyhow!("{shown}: {}", reason(&error)))?;
@@ -72,8 +80,11 @@ fn listed(list: &str, mut text: impl BufRead, separator: Separator) -> Result<Ve
         let mut line = Vec::new();
         let mut start = (&mut text).take(LONGEST);
         let read = start.read_until(end, &mut line);
-        if read.with_context(|| format!("cannot read {list}"))? == 0 {
+        if read.map_err(|error| anyhow!("{list}: {}", reason(&error)))? == 0 {
             break;
+        }
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
         }
         let place = || format!("{list}, entry {number}");
         let is_ended = line.pop_if(|last| *last == end).is_some();
@@ -86,7 +97,7 @@ fn listed(list: &str, mut text: impl BufRead, separator: Separator) -> Result<Ve
             line.pop_if(|last| *last == b'\r');
             ensure!(
                 !line.contains(&0),
-                "{}: a zero byte; is this a list of paths, or are they separated by zero bytes?",
+                "{}: a zero byte; a list has a path a line in UTF-8, and zero bytes between paths only if they are asked for",
                 place()
             );
         }
@@ -94,8 +105,19 @@ fn listed(list: &str, mut text: impl BufRead, separator: Separator) -> Result<Ve
             continue;
         }
         let path = PathBuf::from(OsString::from_vec(line));
-        let there = std::fs::metadata(&path);
-        there.map_err(|error| anyhow!("{}: {}: {}", place(), path.display(), reason(&error)))?;
+        std::fs::metadata(&path).map_err(|error| {
+            let advice = match path.as_os_str().as_encoded_bytes() {
+                [b'@', ..] => " (a list names no other lists)",
+                name if name.iter().any(|byte| b"*?[".contains(byte)) => " (a list has no globs)",
+                _ => "",
+            };
+            anyhow!(
+                "{}: {}: {}{advice}",
+                place(),
+                path.display(),
+                reason(&error)
+            )
+        })?;
         paths.push(path);
     }
     ensure!(!paths.is_empty(), "{list}: the list holds no path");
@@ -122,7 +144,7 @@ mod tests {
         };
         let read = |text: &str, separator| listed("a list", text.as_bytes(), separator);
         let all = [path("b c.png"), path("a.png")];
-        let lines = text(&["b c.png", "a.png"], "\r\n");
+        let lines = format!("\u{feff}{}", text(&["b c.png", "a.png"], "\r\n"));
         assert_eq!(read(&lines, Separator::Line).unwrap(), all);
         // The last line may lack its end; empty ones are no paths.
         let lines = format!("\n\n{}", text(&["b c.png", "a.png"], "\n").trim_end());

@@ -217,6 +217,22 @@ fn decomposed_normalisations_are_what_they_were() {
     pair.check(&METHODS, 1e-5);
 }
 
+#[test]
+fn flags_are_no_numbers() {
+    Pair::of_small("flags", "flags").check_scores(&expected().tensor("flags"));
+}
+
+/// Also in the TorchScript file.
+#[test]
+fn comparisons_in_place_keep_the_number_format() {
+    let pair = Pair::of_small("compared", "compared");
+    let wanted = expected().tensor("compared");
+    pair.check_scores(&wanted);
+    let script = pair.hook(&pair.load_script(), None, true);
+    let seen = script.forward(&pair.images).unwrap();
+    assert!(off(&seen.logits, &wanted) < 1e-6);
+}
+
 /// libtorch merges them in TorchScript files.
 #[test]
 fn branches_may_begin_with_the_same_operator() {

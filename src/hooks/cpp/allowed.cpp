@@ -10,8 +10,9 @@
 namespace prism {
 namespace {
 
-// Names in the namespace `aten`, without the '_' at the end of an operator that writes into its
-// first argument. All compute new tensors, views or sizes from the tensors that they are given.
+// Names in the namespace `aten`. An operator of the same name with '_' at its end, which writes into
+// its first argument, may be called, too. All others compute new tensors, views or sizes from the
+// tensors that they are given. as_strided is missing: what it reads depends on the order in memory.
 constexpr const char *ALLOWED[] = {
     // element by element
     "abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan arctan2 "
@@ -29,7 +30,8 @@ constexpr const char *ALLOWED[] = {
     // comparisons
     "all any bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor eq "
     "ge greater greater_equal gt isclose isfinite isin isinf isnan isneginf isposinf le less less_equal "
-    "logical_and logical_not logical_or logical_xor lt masked_fill ne not_equal signbit where",
+    "logical_and logical_not logical_or logical_xor lt masked_fill ne not_equal signbit where "
+    "__and__ __or__ __xor__ __lshift__ __rshift__ __iand__ __ior__ __ixor__ __ilshift__ __irshift__",
     // reductions
     "amax amin aminmax argmax argmin argsort count_nonzero cummax cummin cumprod cumsum diff dist "
     "frobenius_norm kthvalue linalg_matrix_norm linalg_norm linalg_vector_norm log_softmax "
@@ -54,7 +56,7 @@ constexpr const char *ALLOWED[] = {
     "replication_pad1d replication_pad2d upsample_bicubic2d upsample_bilinear2d upsample_linear1d "
     "upsample_nearest1d upsample_nearest2d",
     // shapes, order and parts
-    "adjoint alias as_strided as_strided_scatter atleast_1d atleast_2d atleast_3d block_diag "
+    "adjoint alias atleast_1d atleast_2d atleast_3d block_diag "
     "broadcast_tensors broadcast_to bucketize cat chunk clone column_stack concat concatenate "
     "contiguous copy detach diag diag_embed diagonal diagonal_scatter dsplit dstack expand expand_as "
     "flatten flip fliplr flipud gather hsplit hstack index index_add index_copy index_fill index_put "
@@ -65,7 +67,7 @@ constexpr const char *ALLOWED[] = {
     "transpose tril triu unbind unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes "
     "unsqueeze view view_as view_as_complex view_as_real vsplit vstack complex",
     // the same, as copies
-    "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy narrow_copy permute_copy select_copy "
+    "alias_copy detach_copy diagonal_copy expand_copy narrow_copy permute_copy select_copy "
     "slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
     "unfold_copy unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy",
     // new tensors, number formats, sizes
@@ -77,7 +79,7 @@ constexpr const char *ALLOWED[] = {
     "fft_fft fft_fft2 fft_fftfreq fft_fftn fft_fftshift fft_ifft fft_ifft2 fft_ifftn fft_ifftshift "
     "fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftfreq fft_rfftn istft stft",
     // numbers that are sizes
-    "Float Int __and__ __not__ __or__ floordiv",
+    "Float Int __not__ floordiv",
     // what the exporters write of libtorch's own
     "_adaptive_avg_pool2d _adaptive_avg_pool3d _cdist_forward _conj _conj_physical _convolution _fft_c2c "
     "_fft_c2r _fft_r2c _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training "
@@ -104,7 +106,7 @@ const std::unordered_set<std::string> &allowed_names() {
 void require_allowed(const c10::FunctionSchema &schema) {
   const std::string full = schema.name();
   std::string name = full.substr(full.find("::") + 2);
-  if (name.back() == '_')
+  if (name.back() == '_' && !name.ends_with("__"))
     name.pop_back();
   const bool is_known = full.rfind("aten::", 0) == 0 || full == "prim::max" || full == "prim::min";
   TORCH_CHECK(is_known && allowed_names().contains(name), "its operator ", full,

@@ -56,6 +56,8 @@ Value *converted(Graph &graph, Value *value, const c10::TypePtr &wanted) {
   const c10::TypeKind kind = without_optional(wanted)->kind();
   if (kind == c10::TypeKind::FloatType && constant && constant->isInt())
     return graph.insertConstant(static_cast<double>(constant->toInt()));
+  if (kind == c10::TypeKind::FloatType && value->type()->kind() == c10::TypeKind::IntType)
+    return graph.insert(c10::Symbol::aten("Float"), {value});
   if (kind == c10::TypeKind::NumberType && constant && constant->isBool())
     return graph.insertConstant(static_cast<int64_t>(constant->toBool()));
   if (kind == c10::TypeKind::ListType && value->type()->isSubtypeOf(*c10::NumberType::get())) {
@@ -122,19 +124,53 @@ c10::TypePtr type_of(const Builder &builder, const prism_argument &argument) {
   return value ? value->type() : nullptr;
 }
 
+// The overload for tensors, if the file gives a flag as a number: TorchScript knows no such numbers,
+// and 1 for `true` would make integers of flags.
+const c10::FunctionSchema *for_flags(const Builder &builder, const c10::FunctionSchema &schema,
+                                     at::ArrayRef<prism_argument> arguments) {
+  bool has_flag = false;
+  for (size_t at = 0; at < schema.arguments().size(); at++) {
+    const int64_t position = given(schema, at, arguments);
+    const auto type = position < 0 ? nullptr : type_of(builder, arguments[static_cast<size_t>(position)]);
+    has_flag |= type && type->kind() == c10::TypeKind::BoolType &&
+                without_optional(schema.arguments()[at].type())->kind() == c10::TypeKind::NumberType;
+  }
+  if (!has_flag)
+    return nullptr;
+  const auto name = c10::Symbol::fromQualString(schema.name());
+  for (const auto &one : torch::jit::getAllOperatorsFor(name)) {
+    const std::string &overload = one->schema().overload_name();
+    if (overload == "Tensor" || (overload == "self" && one->schema().arguments().size() == 3))
+      return &one->schema();
+  }
+  return nullptr;
+}
+
+// Whether an overload takes numbers of these kinds; an integer is also a floating-point number if
+// `is_wide`.
+bool takes_numbers(const Builder &builder, const c10::FunctionSchema &schema,
+                   at::ArrayRef<prism_argument> arguments, bool is_wide) {
+  const auto &wanted = schema.arguments();
+  bool fits = wanted.size() == arguments.size();
+  for (size_t i = 0; fits && i < wanted.size(); i++) {
+    const auto type = type_of(builder, arguments[i]);
+    fits = type && !is_tensor_type(type) &&
+           (*type == *wanted[i].type() ||
+            (is_wide && type->kind() == c10::TypeKind::IntType &&
+             wanted[i].type()->kind() == c10::TypeKind::FloatType));
+  }
+  return fits;
+}
+
 // The overload of Python's arithmetic for the kinds of the numbers.
 const c10::FunctionSchema &for_numbers(const Builder &builder, c10::Symbol name,
                                        at::ArrayRef<prism_argument> arguments) {
-  for (const auto &one : torch::jit::getAllOperatorsFor(name)) {
-    const auto &wanted = one->schema().arguments();
-    bool fits = wanted.size() == arguments.size();
-    for (size_t i = 0; fits && i < wanted.size(); i++) {
-      const auto type = type_of(builder, arguments[i]);
-      fits = type && *type == *wanted[i].type() && !is_tensor_type(type);
+  for (const bool is_wide : {false, true})
+    for (const auto &one : torch::jit::getAllOperatorsFor(name)) {
+      const auto &schema = one->schema();
+      if (takes_numbers(builder, schema, arguments, is_wide))
+        return schema;
     }
-    if (fits)
-      return one->schema();
-  }
   TORCH_CHECK(false, "its arithmetic of sizes (", name.toUnqualString(), ") is not one that prism runs");
 }
 
@@ -144,6 +180,8 @@ const c10::FunctionSchema &fitting(const Builder &builder, c10::Symbol name, con
   if (overload == PRISM_OF_NUMBERS)
     return for_numbers(builder, name, arguments);
   const auto &schema = schema_of(name, overload);
+  if (const auto *other = for_flags(builder, schema, arguments))
+    return *other;
   if ((overload == "Tensor" || overload == "Tensor_mode") && arguments.size() > 1 &&
       is_tensor_type(schema.arguments().at(1).type())) {
     const auto other = type_of(builder, arguments[1]);
@@ -232,9 +270,20 @@ int64_t add_list(Builder &builder, at::ArrayRef<int64_t> items) {
 std::vector<int64_t> call(Builder &builder, const char *name, const char *overload, const char *path,
                           at::ArrayRef<prism_argument> arguments, size_t results) {
   Graph &graph = *builder.graph;
+  constexpr int64_t MOST_PARTS = 10'000;
   const auto symbol = symbol_of(name, overload);
   const auto &schema = fitting(builder, symbol, overload, arguments);
   require_allowed(schema);
+  for (const char *count : {"sections", "chunks"})
+    if (const auto at = schema.argumentIndexWithName(count)) {
+      const int64_t position = given(schema, static_cast<size_t>(*at), arguments);
+      const auto *value =
+          position < 0 ? nullptr
+                       : builder.values.at(static_cast<size_t>(arguments[static_cast<size_t>(position)].value)).value;
+      const auto parts = value ? torch::jit::toIValue(value) : std::nullopt;
+      TORCH_CHECK(!parts || !parts->isInt() || parts->toInt() <= MOST_PARTS, "its operator ",
+                  schema.name(), " makes more than ", MOST_PARTS, " parts");
+    }
   Node *node = graph.create(symbol, inputs_of(builder, schema, arguments), schema.returns().size());
   for (size_t i = 0; i < node->outputs().size(); i++)
     node->output(i)->setType(schema.returns()[i].type());
@@ -246,6 +295,9 @@ std::vector<int64_t> call(Builder &builder, const char *name, const char *overlo
       results > 0 && node->outputs().size() == 1 && node->output()->type()->cast<c10::ListType>();
   if (makes_list)
     node = graph.insertNode(graph.createListUnpack(node->output(), results));
+  // Python's powers of integers are integers.
+  if (symbol == c10::aten::pow && schema.overload_name() == "int")
+    node = graph.insert(c10::Symbol::aten("Int"), {node->output()})->node();
   TORCH_CHECK(node->outputs().size() >= results, "its operator ", schema.name(), " makes ",
               node->outputs().size(), " values, not ", results);
   std::vector<int64_t> made;

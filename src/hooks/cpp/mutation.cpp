@@ -25,6 +25,15 @@ bool is_in_place(const Node *node) {
 
 namespace {
 
+// Whether an operator makes flags of numbers.
+bool makes_flags(const std::string &name) {
+  static const std::unordered_set<std::string> names{
+      "eq",         "ne",      "lt",            "le",          "gt",          "ge",         "less",
+      "less_equal", "greater", "greater_equal", "not_equal",   "logical_and", "logical_or", "logical_xor",
+      "logical_not"};
+  return names.contains(name);
+}
+
 // relu for relu_, inserted before it; nullptr if there is no such operator.
 Node *out_of_place(Graph &graph, Node *node) {
   std::string name = node->kind().toUnqualString();
@@ -39,7 +48,11 @@ Node *out_of_place(Graph &graph, Node *node) {
   }
   made->output()->setType(node->output()->type());
   made->copyMetadata(node);
-  return made;
+  if (!makes_flags(name))
+    return made;
+  // In place, a comparison keeps the number format of what it writes into.
+  torch::jit::WithInsertPoint here(node);
+  return graph.insert(c10::aten::type_as, {made->output(), node->input(0)})->node();
 }
 
 // The values of a graph that may share memory, and the operators that write to it.

@@ -135,9 +135,11 @@ pub struct Raised {
     pub wide: Option<Vec<String>>,
 }
 
-/// What is remembered of the operators before, and what the file says of their results.
+/// What is remembered of the operators before, and what the file says of their results. Of an inner
+/// graph, whose names are its own, it says nothing.
+#[derive(Default)]
 pub struct Tracked<'p> {
-    layouts: &'p HashMap<String, Layout>,
+    layouts: Option<&'p HashMap<String, Layout>>,
     /// The matrices that are transposed ones, and of what.
     transposed: HashMap<String, String>,
     /// The vectors that are repeated ones, and of what.
@@ -154,23 +156,19 @@ impl<'p> Tracked<'p> {
     /// Nothing yet, for the operators of `program`.
     pub fn of(program: &'p Program) -> Tracked<'p> {
         Tracked {
-            layouts: &program.graph_module.graph.tensor_values,
-            transposed: HashMap::new(),
-            repeated: HashMap::new(),
-            flattened: HashMap::new(),
-            joined: HashMap::new(),
-            reshaped: HashMap::new(),
+            layouts: Some(&program.graph_module.graph.tensor_values),
+            ..Tracked::default()
         }
     }
 
     fn sizes(&self, name: &str) -> Option<Vec<String>> {
-        let layout = self.layouts.get(name)?;
+        let layout = self.layouts?.get(name)?;
         Some(layout.sizes.iter().map(number).collect())
     }
 
     /// The sizes of a tensor, -1 for one that is not known; `None` if there are several such.
     pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        let sizes = self.layouts.get(name)?.sizes.iter();
+        let sizes = self.layouts?.get(name)?.sizes.iter();
         let sizes: Vec<i64> = sizes.map(|size| integer(size).unwrap_or(-1)).collect();
         (sizes.iter().filter(|&&size| size == -1).count() <= 1).then_some(sizes)
     }
@@ -378,7 +376,7 @@ fn keeps_order(node: &Node, made: &str, tracked: &Tracked) -> bool {
         let axes = axes.map(|(size, stride)| (number(size), number(stride)));
         axes.filter(|(size, _)| size != "1").collect()
     };
-    let layout = |name: &str| tracked.layouts.get(name);
+    let layout = |name: &str| tracked.layouts?.get(name);
     let (input, made) = (node.tensor("self").and_then(layout), layout(made));
     input.zip(made).is_some_and(|(input, made)| {
         let starts = [&input.storage_offset, &made.storage_offset].map(number);

@@ -224,6 +224,8 @@ impl<'a> Translation<'a> {
             inner.insert(value_name(input).with_context(damaged)?.to_string(), value);
         }
         let outer = std::mem::replace(&mut self.values, inner);
+        let outer_tracked = std::mem::take(&mut self.tracked);
+        let outer_wide = std::mem::take(&mut self.wide);
         self.depth += 1;
         for inner in &graph.nodes {
             self.add(inner)?;
@@ -235,6 +237,8 @@ impl<'a> Translation<'a> {
             .map(|output| self.known(value_name(output).with_context(damaged)?));
         let made: Vec<BuiltValue> = made.collect::<Result<_>>()?;
         self.values = outer;
+        self.tracked = outer_tracked;
+        self.wide = outer_wide;
         let names = results(node)?;
         ensure!(names.len() <= made.len(), damaged());
         let named = names.into_iter().map(String::from).zip(made);

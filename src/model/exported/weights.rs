@@ -200,7 +200,9 @@ fn plain_layout(stored: &Stored) -> Result<Plain> {
         6 => Kind::Half,
         7 => Kind::Float,
         8 => Kind::Double,
-        9..=11 => return Err(unread("complex")),
+        9..=11 => {
+            bail!("are complex numbers, which prism does not read; save the network as TorchScript")
+        }
         12 => Kind::Bool,
         13 => Kind::BFloat16,
         28 => return Err(unread("uint16")),
@@ -251,8 +253,10 @@ impl Plain {
             .try_fold(self.offset, |at, (&n, &by)| {
                 at.checked_add((n - 1).max(0).checked_mul(by)?)
             });
+        let others = self.sizes.iter().filter(|&&size| size != 0);
+        let is_small = others.copied().try_fold(1i64, i64::checked_mul).is_some();
         let fits = match (count, reached) {
-            (Some(0), _) => true,
+            (Some(0), _) => is_small,
             (Some(_), Some(last)) => last < stored,
             _ => false,
         };
