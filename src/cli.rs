@@ -519,7 +519,7 @@ mod tests {
                 assert!(short.contains(option), "{option}");
             }
             assert!(!short.contains("--max-pixels") && !short.contains("scripted or traced"));
-            assert!(long.contains("scripted or traced"));
+            assert!(long.contains("torch.export (.pt2) or TorchScript"));
         }
     }
 

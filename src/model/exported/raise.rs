@@ -182,11 +182,21 @@ impl<'p> Tracked<'p> {
             "t" => &mut self.transposed,
             "permute" if node.integers("dims") == [1, 0] => &mut self.transposed,
             "repeat" => &mut self.repeated,
-            view if is_view(view) => match (self.sizes(source), self.sizes(made)) {
-                (Some(old), Some(new)) if has_rows_of(&new, &old) => &mut self.flattened,
-                (Some(old), Some(new)) if has_images_of(&new, &old) => &mut self.joined,
-                _ => return,
-            },
+            spread if spread == "expand" || is_view(spread) => {
+                match (self.sizes(source), self.sizes(made)) {
+                    (Some(old), Some(new))
+                        if self.transposed.contains_key(source) && repeats(&new, &old) =>
+                    {
+                        let matrix = self.transposed[source].clone();
+                        self.transposed.insert((*made).to_string(), matrix);
+                        return;
+                    }
+                    _ if spread == "expand" => return,
+                    (Some(old), Some(new)) if has_rows_of(&new, &old) => &mut self.flattened,
+                    (Some(old), Some(new)) if has_images_of(&new, &old) => &mut self.joined,
+                    _ => return,
+                }
+            }
             _ => return,
         };
         kinds.insert((*made).to_string(), source.to_string());
@@ -204,9 +214,15 @@ impl<'p> Tracked<'p> {
     }
 }
 
-/// Whether a matrix has the rows of a tensor of more axes.
-fn has_rows_of(matrix: &[String], tensor: &[String]) -> bool {
-    (matrix.len(), tensor.len() > 2, matrix.last()) == (2, true, tensor.last())
+/// Whether a tensor has the rows of one of more axes.
+fn has_rows_of(rows: &[String], tensor: &[String]) -> bool {
+    (2..tensor.len()).contains(&rows.len()) && rows.last() == tensor.last()
+}
+
+/// Whether a tensor holds nothing but repeated matrices, which another one is or holds.
+fn repeats(tensor: &[String], matrix: &[String]) -> bool {
+    let last = |sizes: &[String]| sizes[sizes.len().saturating_sub(2)..].to_vec();
+    tensor.len() > 2 && last(tensor) == last(matrix)
 }
 
 /// Whether a tensor `[1,N*C,h,w]` has the numbers of one of `[N,C,h,w]`.
@@ -235,7 +251,7 @@ impl Raised {
         let is_scaled = node.argument("alpha").or(node.argument("beta")).is_some();
         match written {
             "addmm" if !is_scaled => return Ok(linear(node, made, tracked, "mat1")),
-            "mm" => return Ok(linear(node, made, tracked, "self")),
+            "mm" | "bmm" => return Ok(linear(node, made, tracked, "self")),
             "_native_batch_norm_legit" => return Ok(instance_norm(node, made, tracked)),
             "full" => return Ok(full_of_flags(node)),
             "convolution" if !is_plain_convolution(node) => return Ok(None),
