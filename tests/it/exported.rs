@@ -233,6 +233,29 @@ fn comparisons_in_place_keep_the_number_format() {
     assert!(off(&seen.logits, &wanted) < 1e-6);
 }
 
+/// PyTorch writes an expansion and a bmm for it.
+#[test]
+fn decomposed_linear_layers_may_take_what_is_not_contiguous() {
+    check_feature("unordered");
+    let pair = Pair::of_small("unordered_core", "unordered");
+    pair.check_scores(&expected().tensor("unordered"));
+    let table = table(&pair.hook(&pair.load(), None, true));
+    let layer = table.iter().find(|layer| layer.operator == "linear");
+    assert_eq!(layer.map(|layer| layer.shape), Some((4, 8, 8)));
+    // The copy before the layer has a name, so that those of guides differ.
+    let networks = [pair.load(), pair.load_script()];
+    for method in METHODS {
+        let [ours, script] = networks.each_ref().map(|network| {
+            let model = pair.hook(network, method, true);
+            tensors(model.forward(&pair.images).unwrap())
+        });
+        assert_eq!(ours.len(), script.len());
+        for (found, wanted) in ours.iter().zip(&script) {
+            assert!(off(found, wanted) <= 1e-5, "{method:?}");
+        }
+    }
+}
+
 /// libtorch merges them in TorchScript files.
 #[test]
 fn branches_may_begin_with_the_same_operator() {

@@ -199,6 +199,17 @@ class Compared(Small):
         return x + (large + large)
 
 
+class Unordered(Small):
+    """A linear layer on [N,h,w,C] that is not contiguous, which run_decompositions() makes a bmm."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def middle(self, x):
+        return self.mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Wide(Small):
     """Normalisations, and layers that take [N,h,w,C], which run_decompositions() takes apart."""
 
@@ -220,6 +231,7 @@ FEATURES = {
     "flags": Flags,
     "compared": Compared,
     "rows": Rows,
+    "unordered": Unordered,
     "wide": Wide,
     "tied": Tied,
     "lifted": Lifted,
@@ -440,7 +452,9 @@ def write_features():
     both("small", filled(Small()))
     for name, network in FEATURES.items():
         both(name, filled(network()))
-    store(exported(filled(Wide()), (images,), core=True), "wide_core.pt2", packed=True, with_sizes=True)
+    for name in ["wide", "unordered"]:
+        core = exported(filled(FEATURES[name]()), (images,), core=True)
+        store(core, f"{name}_core.pt2", packed=True, with_sizes=True)
     store_old(torch.export.export(filled(Buffers()), (images,), dynamic_shapes=BATCH), "buffers_old.pt2")
     # That of "small".
     store(exported(filled(Small()), (images[:1],), None), "static_one.pt2", packed=True)
