@@ -518,7 +518,7 @@ mod tests {
             for option in ["--model", "--cluster", "--saliency", "--report"] {
                 assert!(short.contains(option), "{option}");
             }
-            assert!(!short.contains("--max-pixels") && !short.contains("scripted or traced"));
+            assert!(!short.contains("--max-pixels") && !short.contains("torch.export (.pt2)"));
             assert!(long.contains("torch.export (.pt2) or TorchScript"));
         }
     }

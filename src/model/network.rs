@@ -80,7 +80,7 @@ impl Network {
                 check_scale(&file, &metadata, options)?;
                 let graph = if is_exported {
                     let loaded = exported::load(&file, device)?;
-                    metadata.image_size = metadata.image_size.or(loaded.input.size);
+                    metadata.image_size = metadata.image_size.or(loaded.size);
                     remarks = loaded.remarks;
                     loaded.graph
                 } else {

@@ -118,10 +118,29 @@ std::vector<Value *> inputs_of(Builder &builder, const c10::FunctionSchema &sche
   return inputs;
 }
 
-// The type of an argument that is given, if it is no list.
+// An argument that is given, if it is no list.
+const Value *value_of(const Builder &builder, const prism_argument &argument) {
+  return builder.values.at(static_cast<size_t>(argument.value)).value;
+}
+
 c10::TypePtr type_of(const Builder &builder, const prism_argument &argument) {
-  const Value *value = builder.values.at(static_cast<size_t>(argument.value)).value;
+  const Value *value = value_of(builder, argument);
   return value ? value->type() : nullptr;
+}
+
+// A list of 2^30 parts of a tensor would take all memory before anything is computed.
+void require_few_parts(const Builder &builder, const c10::FunctionSchema &schema,
+                       at::ArrayRef<prism_argument> arguments) {
+  constexpr int64_t MOST_PARTS = 10'000;
+  for (const char *name : {"sections", "chunks"}) {
+    const auto at = schema.argumentIndexWithName(name);
+    const int64_t position = at ? given(schema, static_cast<size_t>(*at), arguments) : -1;
+    const Value *value =
+        position < 0 ? nullptr : value_of(builder, arguments[static_cast<size_t>(position)]);
+    const auto parts = value ? torch::jit::toIValue(value) : std::nullopt;
+    TORCH_CHECK(!parts || !parts->isInt() || parts->toInt() <= MOST_PARTS, "its operator ",
+                schema.name(), " makes more than ", MOST_PARTS, " parts");
+  }
 }
 
 // The overload for tensors, if the file gives a flag as a number: TorchScript knows no such numbers,
@@ -270,20 +289,10 @@ int64_t add_list(Builder &builder, at::ArrayRef<int64_t> items) {
 std::vector<int64_t> call(Builder &builder, const char *name, const char *overload, const char *path,
                           at::ArrayRef<prism_argument> arguments, size_t results) {
   Graph &graph = *builder.graph;
-  constexpr int64_t MOST_PARTS = 10'000;
   const auto symbol = symbol_of(name, overload);
   const auto &schema = fitting(builder, symbol, overload, arguments);
   require_allowed(schema);
-  for (const char *count : {"sections", "chunks"})
-    if (const auto at = schema.argumentIndexWithName(count)) {
-      const int64_t position = given(schema, static_cast<size_t>(*at), arguments);
-      const auto *value =
-          position < 0 ? nullptr
-                       : builder.values.at(static_cast<size_t>(arguments[static_cast<size_t>(position)].value)).value;
-      const auto parts = value ? torch::jit::toIValue(value) : std::nullopt;
-      TORCH_CHECK(!parts || !parts->isInt() || parts->toInt() <= MOST_PARTS, "its operator ",
-                  schema.name(), " makes more than ", MOST_PARTS, " parts");
-    }
+  require_few_parts(builder, schema, arguments);
   Node *node = graph.create(symbol, inputs_of(builder, schema, arguments), schema.returns().size());
   for (size_t i = 0; i < node->outputs().size(); i++)
     node->output(i)->setType(schema.returns()[i].type());

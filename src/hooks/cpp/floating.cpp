@@ -48,6 +48,12 @@ void add_if_floating(const Node *node, Floating &floating) {
         floating.insert(node->outputs()[i]);
 }
 
+bool is_clamp(const Node *node) {
+  static const std::unordered_set<std::string> names{"clamp",    "clamp_",    "clip",     "clip_",
+                                                     "hardtanh", "hardtanh_"};
+  return node->kind().is_aten() && names.contains(node->kind().toUnqualString());
+}
+
 // torch.clamp(x, 0, 6) becomes torch.clamp(x, 0.0, 6.0).
 void make_bounds_floating(Graph &graph, Node *node) {
   torch::jit::WithInsertPoint here(node);
@@ -71,12 +77,6 @@ void visit(Graph &graph, Block *block, Floating &floating) {
 }
 
 } // namespace
-
-bool is_clamp(const Node *node) {
-  static const std::unordered_set<std::string> names{"clamp",    "clamp_",    "clip",     "clip_",
-                                                     "hardtanh", "hardtanh_"};
-  return node->kind().is_aten() && names.contains(node->kind().toUnqualString());
-}
 
 void settle_floating_point(std::shared_ptr<Graph> &graph, const Value *images) {
   Floating floating{images};

@@ -106,7 +106,6 @@ bool may_vary(const Node *node); // what it makes may differ between two runs
 std::vector<int64_t> built_in_batches(Graph &graph);    // sizes that may be that of a batch
 
 // floating.cpp: what follows from the kind of numbers that a tensor holds
-bool is_clamp(const Node *node);
 void settle_floating_point(std::shared_ptr<Graph> &graph, const Value *images);
 
 // trace.cpp

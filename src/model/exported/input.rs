@@ -10,46 +10,35 @@ use crate::size::Size;
 /// The kinds of numbers in images, as the file numbers them: half, float, double, bfloat16.
 const FLOATING: [i64; 4] = [6, 7, 8, 13];
 
-/// The images of an exported program, as far as the file states them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ImageInput {
-    /// The number of images, if it is fixed.
-    pub images: Option<i64>,
-    /// Their size, if it is fixed.
-    pub size: Option<Size>,
-}
-
-impl ImageInput {
-    /// The images whose tensor has the layout `stated`.
-    ///
-    /// # Errors
-    /// Returns one line if the tensor is no batch of images `[N,C,H,W]` of floating-point numbers.
-    pub fn of(stated: Option<&Layout>) -> Result<ImageInput> {
-        let Some(Layout { dtype, sizes, .. }) = stated else {
-            return Ok(ImageInput::default());
-        };
-        let known: Vec<Option<i64>> = sizes.iter().map(integer).collect();
-        let [images, channels, height, width] = known[..] else {
-            bail!(
-                "its input is {}; prism gives it a batch of images [N,C,H,W]",
-                written(sizes)
-            );
-        };
-        ensure!(
-            FLOATING.contains(dtype),
-            "it takes images as integers; prism gives it normalised images [N,C,H,W] of floating-point numbers: export the network without its conversion of images"
-        );
-        let is_few = |axis: Option<i64>| matches!(axis, Some(1 | 3 | 4));
-        ensure!(
-            !is_few(width) || is_few(channels) || channels.is_some_and(|channels| channels < 16),
-            "it takes images [N,H,W,C] (its input is {}); prism gives it [N,C,H,W]: export the network without its change of axes",
+/// The size of the images whose tensor has the layout `stated`; `None` if it is not fixed, or not
+/// stated.
+///
+/// # Errors
+/// Returns one line if the tensor is no batch of images `[N,C,H,W]` of floating-point numbers.
+pub fn size_of_images(stated: Option<&Layout>) -> Result<Option<Size>> {
+    let Some(Layout { dtype, sizes, .. }) = stated else {
+        return Ok(None);
+    };
+    let known: Vec<Option<i64>> = sizes.iter().map(integer).collect();
+    let [_, channels, height, width] = known[..] else {
+        bail!(
+            "its input is {}; prism gives it a batch of images [N,C,H,W]",
             written(sizes)
         );
-        let size = height
-            .zip(width)
-            .map(|(height, width)| Size::new(height, width));
-        Ok(ImageInput { images, size })
-    }
+    };
+    ensure!(
+        FLOATING.contains(dtype),
+        "it takes images as integers; prism gives it normalised images [N,C,H,W] of floating-point numbers: export the network without its conversion of images"
+    );
+    let is_few = |axis: Option<i64>| matches!(axis, Some(1 | 3 | 4));
+    ensure!(
+        !is_few(width) || is_few(channels) || channels.is_some_and(|channels| channels < 16),
+        "it takes images [N,H,W,C] (its input is {}); prism gives it [N,C,H,W]: export the network without its change of axes",
+        written(sizes)
+    );
+    Ok(height
+        .zip(width)
+        .map(|(height, width)| Size::new(height, width)))
 }
 
 /// The sizes of a tensor as text, `[N,3,224,224]`: those that are free are N.
@@ -65,12 +54,12 @@ fn written(sizes: &[Value]) -> String {
 mod tests {
     use super::*;
 
-    fn input(dtype: i64, sizes: &[i64]) -> Result<ImageInput> {
+    fn input(dtype: i64, sizes: &[i64]) -> Result<Option<Size>> {
         let size = |&size: &i64| match size {
             0 => serde_json::json!({"as_expr": {"expr_str": "s0", "hint": {"as_int": 2}}}),
             size => serde_json::json!({"as_int": size}),
         };
-        ImageInput::of(Some(&Layout {
+        size_of_images(Some(&Layout {
             dtype,
             sizes: sizes.iter().map(size).collect(),
             strides: Vec::new(),
@@ -82,14 +71,13 @@ mod tests {
     fn fixed_sizes_are_known_and_free_ones_are_not() {
         let found = |sizes: &[i64]| input(7, sizes).unwrap();
         let size = Some(Size::new(224, 192));
-        assert_eq!(found(&[0, 3, 224, 192]), ImageInput { images: None, size });
-        let images = Some(4);
-        assert_eq!(found(&[4, 3, 224, 192]), ImageInput { images, size });
-        assert_eq!(found(&[0, 3, 0, 0]), ImageInput::default());
-        assert_eq!(found(&[0, 3, 224, 0]), ImageInput::default());
+        assert_eq!(found(&[0, 3, 224, 192]), size);
+        assert_eq!(found(&[4, 3, 224, 192]), size);
+        assert_eq!(found(&[0, 3, 0, 0]), None);
+        assert_eq!(found(&[0, 3, 224, 0]), None);
         // Few channels and narrow images are no other order.
         found(&[0, 12, 8, 4]);
-        assert_eq!(ImageInput::of(None).unwrap(), ImageInput::default());
+        assert_eq!(size_of_images(None).unwrap(), None);
     }
 
     #[test]

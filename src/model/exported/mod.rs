@@ -17,9 +17,9 @@ use tch::Device;
 use crate::hooks::{Builder, NetworkGraph};
 use crate::names::within;
 use crate::remarks::Remark;
+use crate::size::Size;
 
 pub use archive::holds_program;
-pub use input::ImageInput;
 
 /// The longest name that a message shows, in characters.
 const LONGEST_NAME: usize = 60;
@@ -28,8 +28,8 @@ const LONGEST_NAME: usize = 60;
 pub struct Loaded {
     /// Its operators and weights.
     pub graph: NetworkGraph,
-    /// The images that it says it takes.
-    pub input: ImageInput,
+    /// The size of images that it has built in.
+    pub size: Option<Size>,
     /// What is computed in another way than in PyTorch.
     pub remarks: Vec<Remark>,
 }
@@ -49,10 +49,10 @@ fn build(origin: &str, file: &Path, device: Device) -> Result<Loaded> {
     let program = archive.program()?;
     let mut builder = Builder::new(device)?;
     let translated = translate::translate(&program, &mut archive.weights()?, &mut builder)?;
-    let (outputs, size) = (&translated.outputs, translated.input.size);
+    let (outputs, size) = (&translated.outputs, translated.size);
     Ok(Loaded {
         graph: NetworkGraph::built(origin.to_string(), builder, outputs, size)?,
-        input: translated.input,
+        size,
         remarks: translated.remarks,
     })
 }

@@ -111,7 +111,7 @@ const RULES: [Rule; 14] = [
         operator: "new_zeros",
         ..SAME
     },
-    // Of the same tensor, whose first row and column its numbers do not follow.
+    // Only if it shows the numbers of its input in the same order (see `keeps_order`).
     Rule {
         written: "as_strided",
         operator: "reshape",
@@ -178,24 +178,24 @@ impl<'p> Tracked<'p> {
         let (Some(source), [made]) = (node.tensor("self"), names) else {
             return;
         };
-        let kinds = match operator {
-            "t" => &mut self.transposed,
-            "permute" if node.integers("dims") == [1, 0] => &mut self.transposed,
-            "repeat" => &mut self.repeated,
-            spread if spread == "expand" || is_view(spread) => {
-                match (self.sizes(source), self.sizes(made)) {
-                    (Some(old), Some(new))
-                        if self.transposed.contains_key(source) && repeats(&new, &old) =>
-                    {
-                        let matrix = self.transposed[source].clone();
-                        self.transposed.insert((*made).to_string(), matrix);
-                        return;
-                    }
-                    _ if spread == "expand" => return,
-                    (Some(old), Some(new)) if has_rows_of(&new, &old) => &mut self.flattened,
-                    (Some(old), Some(new)) if has_images_of(&new, &old) => &mut self.joined,
-                    _ => return,
-                }
+        let sizes = self.sizes(source).zip(self.sizes(made));
+        if let Some((old, new)) = &sizes
+            && (operator == "expand" || is_view(operator))
+            && repeats(new, old)
+            && let Some(matrix) = self.transposed.get(source).cloned()
+        {
+            self.transposed.insert((*made).to_string(), matrix);
+            return;
+        }
+        let kinds = match (operator, sizes) {
+            ("t", _) => &mut self.transposed,
+            ("permute", _) if node.integers("dims") == [1, 0] => &mut self.transposed,
+            ("repeat", _) => &mut self.repeated,
+            (view, Some((old, new))) if is_view(view) && has_rows_of(&new, &old) => {
+                &mut self.flattened
+            }
+            (view, Some((old, new))) if is_view(view) && has_images_of(&new, &old) => {
+                &mut self.joined
             }
             _ => return,
         };

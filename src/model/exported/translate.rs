@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::input::ImageInput;
+use super::input::size_of_images;
 use super::outputs;
 use super::raise::{Raised, Tracked};
 use super::schema::{
@@ -17,6 +17,7 @@ use super::targets::Target;
 use super::weights::Weights;
 use crate::hooks::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
 use crate::remarks::Remark;
+use crate::size::Size;
 
 /// The most operators that are read, before any are simplified; the largest network seen has 3,000.
 const MOST_NODES: usize = 20_000;
@@ -26,23 +27,29 @@ const DEEPEST: usize = 8;
 
 /// What a program takes and returns.
 pub struct Translated {
-    /// The images.
-    pub input: ImageInput,
+    /// The size of its images, if it is fixed.
+    pub size: Option<Size>,
     /// What it returns, with their names.
     pub outputs: Vec<(String, BuiltValue)>,
     /// What is computed in another way than in PyTorch.
     pub remarks: Vec<Remark>,
 }
 
-/// The values of a graph so far, by their names in the file.
-struct Translation<'a> {
-    builder: &'a mut Builder,
+/// What is known of a graph so far, by names in the file. An inner graph has names of its own.
+#[derive(Default)]
+struct Scope<'a> {
     values: HashMap<String, BuiltValue>,
-    /// The names that something reads.
-    read: HashSet<&'a str>,
-    tracked: Tracked<'a>,
     /// What operators make in another shape than in the file.
     wide: HashMap<String, BuiltValue>,
+    tracked: Tracked<'a>,
+}
+
+/// A program that is being translated.
+struct Translation<'a> {
+    builder: &'a mut Builder,
+    scope: Scope<'a>,
+    /// The names that something reads.
+    read: HashSet<&'a str>,
     depth: usize,
     /// Whether a part asks for arithmetic of another precision.
     is_cast: bool,
@@ -65,21 +72,22 @@ pub fn translate(
     );
     let mut translation = Translation {
         builder,
-        values: HashMap::new(),
+        scope: Scope {
+            tracked: Tracked::of(program),
+            ..Scope::default()
+        },
         read: names_within(graph, &program.graph_module.signature),
-        tracked: Tracked::of(program),
-        wide: HashMap::new(),
         depth: 0,
         is_cast: false,
     };
-    let input = translation.add_inputs(program, weights)?;
+    let size = translation.add_inputs(program, weights)?;
     for node in &graph.nodes {
         translation.add(node)?;
     }
     let outputs = translation.outputs(program)?;
     let cast = "a part of the network is under torch.autocast; it is computed in float32 as well";
     Ok(Translated {
-        input,
+        size,
         outputs,
         remarks: translation
             .is_cast
@@ -90,7 +98,7 @@ pub fn translate(
 }
 
 impl<'a> Translation<'a> {
-    fn add_inputs(&mut self, program: &Program, weights: &mut Weights) -> Result<ImageInput> {
+    fn add_inputs(&mut self, program: &Program, weights: &mut Weights) -> Result<Option<Size>> {
         let module = &program.graph_module;
         let mut images = None;
         for spec in &module.signature.input_specs {
@@ -110,9 +118,10 @@ impl<'a> Translation<'a> {
                     let tensor = tensor.and_then(name).context(
                         "it takes an input that is no tensor; prism gives it one batch of images [N,C,H,W]",
                     )?;
-                    images = Some(ImageInput::of(module.graph.tensor_values.get(tensor))?);
+                    let stated = module.graph.tensor_values.get(tensor);
+                    images = Some(size_of_images(stated)?);
                     let value = self.builder.input()?;
-                    self.values.insert(tensor.to_string(), value);
+                    self.scope.values.insert(tensor.to_string(), value);
                     continue;
                 }
                 kind => bail!(
@@ -124,7 +133,7 @@ impl<'a> Translation<'a> {
             let stored = inner.get(field).and_then(Value::as_str).context(damaged)?;
             let tensor = weights.tensor(stored)?;
             let value = self.builder.constant(&Constant::Tensor(&tensor))?;
-            self.values.insert(graph_name.to_string(), value);
+            self.scope.values.insert(graph_name.to_string(), value);
         }
         images.context("it takes no input; prism gives it one batch of images [N,C,H,W]")
     }
@@ -149,16 +158,17 @@ impl<'a> Translation<'a> {
         let others = names.get(1..).unwrap_or_default();
         let is_first_enough = !others.iter().any(|name| self.read.contains(name));
         let made = names.first().copied().unwrap_or("");
-        if let Some(source) = self.tracked.restored(operator, node, made) {
-            let value = self.wide.get(source).copied();
-            self.values
+        if let Some(source) = self.scope.tracked.restored(operator, node, made) {
+            let value = self.scope.wide.get(source).copied();
+            self.scope
+                .values
                 .extend(value.map(|value| (made.to_string(), value)));
             return Ok(());
         }
-        let raised = Raised::of(operator, node, made, &self.tracked, is_first_enough)?;
+        let raised = Raised::of(operator, node, made, &self.scope.tracked, is_first_enough)?;
         let Some(raised) = raised else {
             let arguments = self.arguments(node, Some)?;
-            self.tracked.add(operator, node, &names);
+            self.scope.tracked.add(operator, node, &names);
             return self.call(node, operator, overload, &arguments, names);
         };
         let mut arguments = self.arguments(node, |name| raised.argument(name))?;
@@ -182,6 +192,7 @@ impl<'a> Translation<'a> {
     fn reshape(&mut self, node: &Node, made: &str, wide: Vec<String>) -> Result<()> {
         let value = self.known(made)?;
         let shape = self
+            .scope
             .tracked
             .shape(made)
             .context("its list of tensors is damaged")?;
@@ -190,8 +201,8 @@ impl<'a> Translation<'a> {
             .map(|size| self.add_constant(&Constant::Integer(size)));
         let sizes = sizes.collect::<Result<Vec<_>>>()?;
         let shape = self.builder.list(&sizes)?;
-        self.wide.insert(made.to_string(), value);
-        self.tracked.reshape(made, wide);
+        self.scope.wide.insert(made.to_string(), value);
+        self.scope.tracked.reshape(made, wide);
         let arguments = [(Some("self"), value), (Some("shape"), shape)];
         self.call(node, "reshape", "", &arguments, vec![made])
     }
@@ -223,9 +234,11 @@ impl<'a> Translation<'a> {
             let value = self.argument(node, given)?;
             inner.insert(value_name(input).with_context(damaged)?.to_string(), value);
         }
-        let outer = std::mem::replace(&mut self.values, inner);
-        let outer_tracked = std::mem::take(&mut self.tracked);
-        let outer_wide = std::mem::take(&mut self.wide);
+        let inner = Scope {
+            values: inner,
+            ..Scope::default()
+        };
+        let outer = std::mem::replace(&mut self.scope, inner);
         self.depth += 1;
         for inner in &graph.nodes {
             self.add(inner)?;
@@ -236,13 +249,11 @@ impl<'a> Translation<'a> {
             .iter()
             .map(|output| self.known(value_name(output).with_context(damaged)?));
         let made: Vec<BuiltValue> = made.collect::<Result<_>>()?;
-        self.values = outer;
-        self.tracked = outer_tracked;
-        self.wide = outer_wide;
+        self.scope = outer;
         let names = results(node)?;
         ensure!(names.len() <= made.len(), damaged());
         let named = names.into_iter().map(String::from).zip(made);
-        self.values.extend(named);
+        self.scope.values.extend(named);
         Ok(())
     }
 
@@ -262,7 +273,7 @@ impl<'a> Translation<'a> {
             results: names.len(),
         })?;
         let named = names.into_iter().map(String::from).zip(made);
-        self.values.extend(named);
+        self.scope.values.extend(named);
         Ok(())
     }
 
@@ -284,7 +295,7 @@ impl<'a> Translation<'a> {
 
     /// A value that was made before.
     fn known(&self, name: &str) -> Result<BuiltValue> {
-        let value = self.values.get(name).copied();
+        let value = self.scope.values.get(name).copied();
         value.ok_or_else(|| anyhow!("it reads '{}', which nothing before makes", shown(name)))
     }
 
