@@ -42,6 +42,7 @@ fn main() {
         .warnings(false)
         .debug(false)
         .flag(format!("-ffile-prefix-map={folder}=.")) // no path of this machine in messages
+        .include(SHIM) // for the names of Gloo
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .files(units)

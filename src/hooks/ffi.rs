@@ -3,6 +3,7 @@
 //! Tensors are passed as pointers to `at::Tensor`, which tch calls `C_tensor`.
 
 mod builder;
+mod ranks;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::messages::{of_panic, one_line};
 pub use builder::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
+pub use ranks::{RawRanks, RawStore};
 
 /// The form in which a program returns a value `[N,C,h,w]`: `enum prism_reading`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

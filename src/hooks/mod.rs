@@ -28,6 +28,7 @@ pub use crate::remarks::Remark;
 pub(crate) use channels::in_words as channels_in_words;
 pub use entry::Entry;
 pub(crate) use ffi::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
+pub(crate) use ffi::{RawRanks, RawStore};
 pub(crate) use ffi::{prepare, skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};
 pub(crate) use messages::{is_lack_of_memory, plain, without_prose};

@@ -34,6 +34,8 @@ template <typename F> char *guarded(F &&body) {
   }
 }
 
+at::Tensor &changed(void *pointer) { return *static_cast<at::Tensor *>(pointer); }
+
 const at::Tensor &tensor(const void *pointer) { return *static_cast<const at::Tensor *>(pointer); }
 
 at::Device device_of(int index) {
@@ -163,6 +165,58 @@ char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, 
 }
 
 void prism_builder_free(prism_builder *builder) { delete builder; }
+
+char *prism_store_open(const char *host, int port, int listener, const char *prefix, int64_t most,
+                       prism_store **out) {
+  return guarded(
+      [&] { *out = prism::open_store(host, port, listener, prefix, prism::milliseconds(most)); });
+}
+
+char *prism_store_clone(const prism_store *store, int64_t most, prism_store **out) {
+  return guarded([&] { *out = prism::clone(*store, prism::milliseconds(most)); });
+}
+
+char *prism_store_set(prism_store *store, const char *key, const void *bytes, size_t length) {
+  return guarded([&] { prism::set(*store, key, bytes, length); });
+}
+
+char *prism_store_claim(prism_store *store, const char *key, const void *bytes, size_t length,
+                        void **value) {
+  return guarded([&] { *value = new at::Tensor(prism::claim(*store, key, bytes, length)); });
+}
+
+char *prism_store_read(prism_store *store, const char *const *keys, size_t count, int64_t most,
+                       void **values) {
+  return guarded([&] {
+    const std::vector<std::string> all(keys, keys + count);
+    for (at::Tensor &value : prism::read(*store, all, prism::milliseconds(most)))
+      *values++ = new at::Tensor(std::move(value));
+  });
+}
+
+char *prism_ranks_join(const prism_store *store, int rank, int size, const char *address,
+                       int64_t joining, int64_t waiting, prism_ranks **out) {
+  return guarded([&] {
+    *out = prism::join(*store, rank, size, address, prism::milliseconds(joining),
+                       prism::milliseconds(waiting));
+  });
+}
+
+char *prism_ranks_send(prism_ranks *ranks, const void *values, int to) {
+  return guarded([&] { prism::send(*ranks, tensor(values), to); });
+}
+
+char *prism_ranks_receive(prism_ranks *ranks, void *values, int from) {
+  return guarded([&] { prism::receive(*ranks, changed(values), from); });
+}
+
+char *prism_ranks_add_up(prism_ranks *ranks, void *values) {
+  return guarded([&] { prism::add_up(*ranks, changed(values)); });
+}
+
+char *prism_ranks_broadcast(prism_ranks *ranks, void *values) {
+  return guarded([&] { prism::broadcast(*ranks, changed(values)); });
+}
 
 void prism_graph_free(prism_graph *graph) { delete graph; }
 void prism_program_free(prism_program *program) { delete program; }

@@ -9,6 +9,8 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
+#include <chrono>
+
 namespace torch::jit {
 class AliasDb;
 }
@@ -146,6 +148,22 @@ struct Optimised {
 };
 Optimised optimised(const std::shared_ptr<Graph> &plain, size_t batch_input, bool on_cpu,
                     std::optional<at::ScalarType> rounding);
+
+// ranks.cpp
+using std::chrono::milliseconds;
+prism_store *open_store(const char *host, int port, int listener, const char *prefix,
+                        milliseconds timeout);
+prism_store *clone(const prism_store &from, milliseconds timeout);
+void set(prism_store &to, const char *key, const void *bytes, size_t length);
+at::Tensor claim(prism_store &store, const char *key, const void *bytes, size_t length);
+std::vector<at::Tensor> read(prism_store &from, const std::vector<std::string> &keys,
+                             milliseconds timeout);
+prism_ranks *join(const prism_store &at, int rank, int size, const char *address,
+                  milliseconds joining, milliseconds waiting);
+void send(prism_ranks &ranks, const at::Tensor &values, int to);
+void receive(prism_ranks &ranks, at::Tensor &values, int from);
+void add_up(prism_ranks &ranks, at::Tensor &values);
+void broadcast(prism_ranks &ranks, at::Tensor &values);
 
 // excitation_backprop.cpp: makes the gradient of an operator what `rule` says. `values`
 // are the graph's, as the rule numbers them.

@@ -165,6 +165,38 @@ char *prism_pinned(const void *values, void **out);
  * have a shape but no memory of their own. */
 void prism_skip_init(int on);
 
+/* What the ranks of a joint run know of each other. */
+typedef struct prism_store prism_store;
+/* Messages between the ranks. */
+typedef struct prism_ranks prism_ranks;
+
+/* Reaches the store at `host` and `port`; serves it if `listener`, a bound socket, is not negative.
+ * Keys begin with `prefix`. */
+char *prism_store_open(const char *host, int port, int listener, const char *prefix,
+                       int64_t milliseconds, prism_store **out);
+/* A connection of its own, whose answers take at most that long. */
+char *prism_store_clone(const prism_store *store, int64_t milliseconds, prism_store **out);
+char *prism_store_set(prism_store *store, const char *key, const void *bytes, size_t length);
+/* Sets a key that has no value; `value` is the value that it has then, uint8 [n]. */
+char *prism_store_claim(prism_store *store, const char *key, const void *bytes, size_t length,
+                        void **value);
+/* The values of all keys, uint8 [n] each; none if a key has no value after that time. */
+char *prism_store_read(prism_store *store, const char *const *keys, size_t count,
+                       int64_t milliseconds, void **values);
+void prism_store_free(prism_store *store);
+
+/* Waits for all ranks, `joining` milliseconds at most. Later calls wait `waiting` at most. */
+char *prism_ranks_join(const prism_store *store, int rank, int size, const char *address,
+                       int64_t joining, int64_t waiting, prism_ranks **out);
+/* The receiver has a tensor of the same shape and type. */
+char *prism_ranks_send(prism_ranks *ranks, const void *values, int to);
+char *prism_ranks_receive(prism_ranks *ranks, void *values, int from);
+/* Rank 0 gets the sum; the values of the others are undefined then. */
+char *prism_ranks_add_up(prism_ranks *ranks, void *values);
+/* All get the values of rank 0. */
+char *prism_ranks_broadcast(prism_ranks *ranks, void *values);
+void prism_ranks_free(prism_ranks *ranks);
+
 void prism_graph_free(prism_graph *graph);
 void prism_program_free(prism_program *program);
 void prism_message_free(char *message);
