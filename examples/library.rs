@@ -10,6 +10,7 @@ use prism::images::to_batch;
 use prism::labels::{Labels, top_classes};
 use prism::map::{Collector, MapOptions, to_picture};
 use prism::model::{ComputeOptions, ModelOptions, Network, Notices};
+use prism::scores::ScoreRange;
 
 fn main() -> anyhow::Result<()> {
     // A network by name, or "./my_network.pt": any TorchScript file.
@@ -36,8 +37,9 @@ fn main() -> anyhow::Result<()> {
     collector.add(model.forward(&to_batch(&pictures, &network.normalisation())?)?)?;
     let maps = collector.finish()?;
 
-    let reading = model.evidence().read(&maps.logits);
-    let top = top_classes(&maps.logits, reading.kind, Some(&Labels::imagenet()), 3)?;
+    let logits = maps.logits(0..maps.len())?;
+    let reading = model.evidence().read(&ScoreRange::of(&logits));
+    let top = top_classes(&logits, reading.kind, Some(&Labels::imagenet()), 3)?;
     let mut figure = MapFigure::default();
     for (index, (picture, top)) in pictures.into_iter().zip(&top).enumerate() {
         let map = to_picture(&maps.map(index..index + 1)?.get(0))?;

@@ -161,6 +161,7 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::AnyNetwork => "--model NAME|FILE chooses a network",
         Hint::ListModels => "prism models lists the names",
         Hint::ListLayers => "prism layers lists all layers",
+        Hint::JointOff => "--joint off runs alone",
         Hint::Seed => "--seed sets another seed",
         Hint::BasisFile => "--save-basis writes such a file",
     }

@@ -83,6 +83,8 @@ pub enum Hint {
     ListModels,
     /// The names of all layers.
     ListLayers,
+    /// A run without other ranks.
+    JointOff,
     /// Another seed of random numbers.
     Seed,
     /// A given file of weights.

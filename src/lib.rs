@@ -32,6 +32,7 @@ pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod error;
 mod heap;
+pub(crate) mod joint;
 mod names;
 pub(crate) mod notices;
 pub(crate) mod options;
@@ -56,6 +57,7 @@ pub mod internals {
     pub use crate::cluster::{MOST_FEATURES, Row, pickle};
     pub use crate::error::{Usage, is_usage};
     pub use crate::heap::with_retained_heap;
+    pub use crate::joint::failed;
     pub use crate::notices::say;
     pub use crate::run::{compare, print_layers, print_models, print_text, report, run, som};
     pub use crate::spool::Spool;

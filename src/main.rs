@@ -17,7 +17,10 @@ fn main() -> ExitCode {
         // Without libtorch's destructors, which take its operator tables apart: 0.1 s.
         Ok(status) => signal_hook::low_level::exit(status),
         Err(error) => {
-            internals::say(&format!("error: {}", internals::line(&error)));
+            let line = internals::line(&error);
+            if !internals::failed(&line) {
+                internals::say(&format!("error: {line}"));
+            }
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
@@ -91,6 +94,7 @@ fn end_cleanly_on_signals() {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             internals::clear_pending();
+            internals::failed(&format!("signal {signal} ended it"));
             // Not process::exit, which runs libtorch's destructors under its own threads.
             signal_hook::low_level::exit(128 + signal);
         }

@@ -19,6 +19,7 @@ use crate::hooks::{
     self, Hooks, OutputChoice, Precision, Rule, SaliencyHook, ScoreHook, Upsampling,
 };
 use crate::images::{MAX_PIXELS, Resize};
+use crate::joint::{Group, Joint};
 use crate::map::FeatureFilter;
 use crate::notices::Notices;
 use crate::saliency::Method;
@@ -401,6 +402,18 @@ pub struct ComputeOptions {
     #[arg(long, value_name = "N", hide_short_help = true, default_value_t, value_parser = clap::value_parser!(i64).range(0..))]
     pub seed: i64,
 
+    /// Whether several processes, which srun or torchrun started, make one map of all their images
+    ///
+    /// Each takes a part of the images (docs/clusters.md).
+    #[arg(
+        long,
+        value_name = "WHEN",
+        hide_short_help = true,
+        value_enum,
+        default_value_t
+    )]
+    pub joint: Joint,
+
     /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
     /// to a temporary file in the output folder [default: a share of the memory]
     #[arg(long, value_name = "SIZE", hide_short_help = true, value_parser = values::text(values::bytes))]
@@ -681,6 +694,25 @@ pub enum DeviceChoice {
     Cpu,
     /// The CUDA device with that index.
     Cuda(usize),
+}
+
+impl ComputeOptions {
+    /// For one of several ranks on a host: a GPU of its own, and its share of the processors.
+    pub fn for_rank(&self, group: &Group) -> ComputeOptions {
+        let Some(local) = group.local_rank() else {
+            return self.clone();
+        };
+        let gpus = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        ComputeOptions {
+            device: match self.device {
+                DeviceChoice::Auto if gpus > 0 => DeviceChoice::Cuda(local % gpus),
+                device => device,
+            },
+            threads: Some(self.threads.unwrap_or((cores / group.sharing()).max(1))),
+            ..self.clone()
+        }
+    }
 }
 
 impl DeviceChoice {

@@ -17,11 +17,20 @@ pub struct Outputs {
     /// The absolute paths of the final names.
     places: HashSet<PathBuf>,
     staging: HashMap<PathBuf, StagingDir>,
+    /// Whether what killed runs left in the folders stays there.
+    keeps_abandoned: bool,
     /// Folders created for this run, innermost first: dropped in this order.
     created: Vec<TempGuard>,
 }
 
 impl Outputs {
+    /// Leaves what killed runs left in further folders. The locks of some network file systems hold on
+    /// one machine only, so that files of a living rank on another machine could be taken for those
+    /// of a killed run.
+    pub fn keep_abandoned(&mut self) {
+        self.keeps_abandoned = true;
+    }
+
     /// Checks that files can be written into `folder`, and creates it if it is missing.
     ///
     /// # Errors
@@ -47,7 +56,8 @@ impl Outputs {
 
     fn staging(&mut self, folder: &Path) -> Result<&StagingDir> {
         if !self.staging.contains_key(folder) {
-            let staging = StagingDir::new(folder).map_err(|error| unwritable(folder, &error))?;
+            let staging = StagingDir::new(folder, !self.keeps_abandoned)
+                .map_err(|error| unwritable(folder, &error))?;
             self.staging.insert(folder.to_path_buf(), staging);
         }
         Ok(&self.staging[folder])

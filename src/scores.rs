@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::error::Hint;
@@ -115,8 +116,8 @@ impl Evidence {
         self.given.is_none() && self.end == ScoresEnd::Squashed
     }
 
-    /// What the scores `[N,K]` of all images mean.
-    pub fn read(&self, scores: &Tensor) -> Meaning {
+    /// What the scores of all images mean, by their range.
+    pub fn read(&self, scores: &ScoreRange) -> Meaning {
         use ScoreKind::{None, Sigmoid, Softmax};
         if let Some(kind) = self.given {
             return Meaning::new(kind, Source::Given);
@@ -134,7 +135,7 @@ impl Evidence {
             (ScoresForm::Classes, ScoresEnd::Layer) => Meaning::new(Softmax, Source::Assumed),
             (ScoresForm::Binary, ScoresEnd::Squashed) => {
                 let meaning = Meaning::new(None, Source::Network);
-                if is_within_one(scores) {
+                if scores.is_within(1.0) {
                     return meaning;
                 }
                 meaning.noting(
@@ -156,12 +157,12 @@ impl Evidence {
     }
 
     /// By the numbers themselves, because the graph does not tell.
-    fn by_values(&self, scores: &Tensor) -> Meaning {
-        if is_distribution(&(scores.to_kind(Kind::Double) / 100.0)) {
+    fn by_values(&self, scores: &ScoreRange) -> Meaning {
+        if scores.is_distribution(100.0) {
             let text = "the network's scores are percentages: in each image they sum to 100; a hundredth of each is its probability";
             return Meaning::new(ScoreKind::Percent, Source::Network).noting(Remark::note(text));
         }
-        if is_distribution(scores) {
+        if scores.is_distribution(1.0) {
             let text = "the network's scores are probabilities already: in each image they sum to 1; they are shown as they are";
             return Meaning::new(ScoreKind::None, Source::Network).noting(Remark::note(text));
         }
@@ -170,7 +171,7 @@ impl Evidence {
             _ => ScoreKind::Softmax,
         };
         let meaning = Meaning::new(usual, Source::Assumed);
-        if !is_within_one(scores) {
+        if !scores.is_within(1.0) {
             return meaning;
         }
         if self.end == ScoresEnd::Squashed {
@@ -185,17 +186,55 @@ impl Evidence {
     }
 }
 
-fn is_within_one(scores: &Tensor) -> bool {
-    scores.numel() > 0
-        && scores.min().double_value(&[]) >= -ROUNDING
-        && scores.max().double_value(&[]) <= 1.0 + ROUNDING
+/// The range of the scores of all images, and of the sums over the classes of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct ScoreRange(Option<Range>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Range {
+    scores: [f64; 2],
+    sums: [f64; 2],
 }
 
-/// Whether the scores of each image are a distribution over the classes.
-fn is_distribution(scores: &Tensor) -> bool {
-    let sums = scores.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-    let off = (sums - 1.0).abs();
-    is_within_one(scores) && off.max().double_value(&[]) <= ROUNDING
+impl ScoreRange {
+    /// Of the finite scores `[N,K]` of some images.
+    pub fn of(scores: &Tensor) -> ScoreRange {
+        if scores.numel() == 0 {
+            return ScoreRange(None);
+        }
+        let sums = scores.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        let ends = |values: &Tensor| [values.min(), values.max()].map(|end| end.double_value(&[]));
+        ScoreRange(Some(Range {
+            scores: ends(scores),
+            sums: ends(&sums),
+        }))
+    }
+
+    /// The range of both.
+    pub fn union(self, other: ScoreRange) -> ScoreRange {
+        let both = |[a, b]: [f64; 2], [c, d]: [f64; 2]| [a.min(c), b.max(d)];
+        match (self.0, other.0) {
+            (Some(one), Some(two)) => ScoreRange(Some(Range {
+                scores: both(one.scores, two.scores),
+                sums: both(one.sums, two.sums),
+            })),
+            (one, two) => ScoreRange(one.or(two)),
+        }
+    }
+
+    /// Whether all scores lie between 0 and `whole`, up to rounding.
+    fn is_within(&self, whole: f64) -> bool {
+        self.0.is_some_and(|Range { scores, .. }| {
+            scores[0] / whole >= -ROUNDING && scores[1] / whole <= 1.0 + ROUNDING
+        })
+    }
+
+    /// Whether the scores of each image sum to `whole`, and lie between 0 and that.
+    fn is_distribution(&self, whole: f64) -> bool {
+        let sums = self.0.map(|range| range.sums);
+        let is_whole = |sum: f64| (sum / whole - 1.0).abs() <= ROUNDING;
+        self.is_within(whole) && sums.is_some_and(|sums| sums.into_iter().all(is_whole))
+    }
 }
 
 #[cfg(test)]
@@ -212,7 +251,7 @@ mod tests {
             form,
             given: None,
         };
-        evidence.read(scores)
+        evidence.read(&ScoreRange::of(scores))
     }
 
     #[test]
@@ -293,7 +332,7 @@ mod tests {
             form: ScoresForm::Classes,
             given: Some(ScoreKind::None),
         };
-        let meaning = evidence.read(&rows(&[1.0, 2.0], 2));
+        let meaning = evidence.read(&ScoreRange::of(&rows(&[1.0, 2.0], 2)));
         assert_eq!(
             (meaning.kind, meaning.from),
             (ScoreKind::None, Source::Given)

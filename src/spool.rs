@@ -19,6 +19,8 @@ use crate::error::{Hint, hinted};
 /// Tensors of this many bytes or more get a mapping of their own. On the heap they fragmented the
 /// space freed by activations (mobilenet_v2 with 64 images took 20 to 40 MB more).
 const MAPPED: usize = 64 << 10;
+/// The least size of a block of small tensors, bytes.
+const BLOCK: usize = MAPPED;
 
 /// The store of a run's tensors. Clones share one limit and one file.
 #[derive(Debug, Clone)]
@@ -71,28 +73,63 @@ impl Spool {
 
     fn store(&self, tensor: &Tensor) -> Result<Stored> {
         let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let copy = |bytes: &mut [u8]| tensor.f_copy_data_u8(bytes, tensor.numel());
-        if let Some(_share) = self.share(length) {
-            if length < MAPPED {
-                let mut bytes = vec![0; length];
-                copy(&mut bytes)?;
-                return Ok(Stored::Heap { bytes, _share });
-            }
+        let copy = |bytes: &mut [u8]| Ok(tensor.f_copy_data_u8(bytes, tensor.numel())?);
+        if let Some(share) = self.share(length) {
             // If no memory is left for a mapping, the file has room.
-            if let Ok(mut bytes) = MmapMut::map_anon(length) {
-                copy(&mut bytes)?;
-                return Ok(Stored::Mapped { bytes, _share });
+            if let Some(stored) = in_memory(length, share, copy)? {
+                return Ok(stored);
             }
         }
         let mut bytes = vec![0; length];
         copy(&mut bytes)?;
+        self.append(&bytes)
+    }
+
+    fn store_bytes(&self, bytes: Vec<u8>) -> Result<Stored> {
+        if let Some(share) = self.share(bytes.len()) {
+            let copy = |to: &mut [u8]| {
+                to.copy_from_slice(&bytes);
+                Ok(())
+            };
+            if let Some(stored) = in_memory(bytes.len(), share, copy)? {
+                return Ok(stored);
+            }
+        }
+        self.append(&bytes)
+    }
+
+    fn append(&self, bytes: &[u8]) -> Result<Stored> {
         let mut state = self.state();
-        state.append(&bytes).map_err(|error| {
+        state.append(bytes).map_err(|error| {
             let folder = state.folder.display();
             let message = format!("cannot store intermediate results in {folder}: {error}");
             hinted(message, Hint::Memory)
         })
     }
+}
+
+/// Bytes that `copy` writes; none if there is no memory for a mapping.
+fn in_memory(
+    length: usize,
+    share: Share,
+    copy: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<Option<Stored>> {
+    if length < MAPPED {
+        let mut bytes = vec![0; length];
+        copy(&mut bytes)?;
+        return Ok(Some(Stored::Heap {
+            bytes,
+            _share: share,
+        }));
+    }
+    let Ok(mut bytes) = MmapMut::map_anon(length) else {
+        return Ok(None);
+    };
+    copy(&mut bytes)?;
+    Ok(Some(Stored::Mapped {
+        bytes,
+        _share: share,
+    }))
 }
 
 /// The default limit: a share of the memory of the machine, or of the control group of the process.
@@ -153,6 +190,10 @@ pub struct Sequence {
     count: usize,
     /// The images of each stored part, in order.
     parts: Vec<(Range<usize>, Stored)>,
+    /// Whether small tensors share parts.
+    in_blocks: bool,
+    /// The bytes of the last images, which are too few for a part of their own.
+    last: Vec<u8>,
 }
 
 impl Sequence {
@@ -182,10 +223,54 @@ impl Sequence {
             known.0,
             layout.0
         );
-        let images = self.count..self.count + count;
-        self.parts.push((images, spool.store(&tensor)?));
         self.count += count;
+        let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
+        if self.in_blocks && length < BLOCK {
+            self.last
+                .reserve_exact(BLOCK.saturating_sub(self.last.len()));
+            let begin = self.last.len();
+            self.last.resize(begin + length, 0);
+            tensor.f_copy_data_u8(&mut self.last[begin..], tensor.numel())?;
+            if self.last.len() >= BLOCK {
+                let bytes = std::mem::take(&mut self.last);
+                self.keep(spool.store_bytes(bytes)?);
+            }
+            return Ok(());
+        }
+        if !self.last.is_empty() {
+            let bytes = std::mem::take(&mut self.last);
+            let stored = spool.store_bytes(bytes)?;
+            self.parts.push((self.stored()..self.count - count, stored));
+        }
+        self.keep(spool.store(&tensor)?);
         Ok(())
+    }
+
+    /// A sequence of many small tensors, which are stored in blocks of 64 KiB: small tensors between
+    /// large temporary ones would fragment the heap, by two gigabytes for 5,000 images.
+    pub fn in_blocks() -> Sequence {
+        Sequence {
+            in_blocks: true,
+            ..Sequence::default()
+        }
+    }
+
+    /// A sequence without images, whose images would have that shape and type.
+    pub fn empty(shape: Vec<i64>, kind: Kind) -> Sequence {
+        Sequence {
+            layout: Some((shape, kind)),
+            ..Sequence::default()
+        }
+    }
+
+    /// The number of images in parts.
+    fn stored(&self) -> usize {
+        self.parts.last().map_or(0, |(images, _)| images.end)
+    }
+
+    /// Adds a part of all images that have none.
+    fn keep(&mut self, stored: Stored) {
+        self.parts.push((self.stored()..self.count, stored));
     }
 
     /// The tensor `[n,...]` of a range of images.
@@ -211,6 +296,11 @@ impl Sequence {
                 self.read(stored, from - part.start, to - from)
             })
             .collect::<Result<Vec<Tensor>>>()?;
+        let begin = images.start.max(self.stored());
+        if begin < images.end {
+            let offset = begin - self.stored();
+            found.push(self.of_bytes(&self.last, offset, images.end - begin)?);
+        }
         match found.len() {
             1 => Ok(found.remove(0)),
             _ => Ok(Tensor::f_cat(&found, 0)?),
@@ -218,21 +308,31 @@ impl Sequence {
     }
 
     fn read(&self, stored: &Stored, start: usize, count: usize) -> Result<Tensor> {
-        let (shape, kind) = self.layout.as_ref().context("nothing was stored")?;
-        let of_one = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
-        let sizes = [&[count as i64], shape.as_slice()].concat();
-        let range = of_one * start..of_one * (start + count);
-        let tensor = |bytes: &[u8]| Ok(Tensor::f_from_data_size(bytes, &sizes, *kind)?);
         match stored {
-            Stored::Heap { bytes, .. } => tensor(&bytes[range]),
-            Stored::Mapped { bytes, .. } => tensor(&bytes[range]),
+            Stored::Heap { bytes, .. } => self.of_bytes(bytes, start, count),
+            Stored::Mapped { bytes, .. } => self.of_bytes(bytes, start, count),
             Stored::File { file, offset } => {
-                let mut read = vec![0; range.len()];
-                file.read_exact_at(&mut read, offset + range.start as u64)
+                let of_one = self.bytes_of_one()?;
+                let mut read = vec![0; of_one * count];
+                file.read_exact_at(&mut read, offset + (of_one * start) as u64)
                     .context("cannot read intermediate results back")?;
-                tensor(&read)
+                self.of_bytes(&read, 0, count)
             }
         }
+    }
+
+    fn bytes_of_one(&self) -> Result<usize> {
+        let (shape, kind) = self.layout.as_ref().context("nothing was stored")?;
+        Ok(shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes())
+    }
+
+    /// The tensor of `count` images from the image `start` of those in `bytes`.
+    fn of_bytes(&self, bytes: &[u8], start: usize, count: usize) -> Result<Tensor> {
+        let (shape, kind) = self.layout.as_ref().context("nothing was stored")?;
+        let of_one = self.bytes_of_one()?;
+        let sizes = [&[count as i64], shape.as_slice()].concat();
+        let range = of_one * start..of_one * (start + count);
+        Ok(Tensor::f_from_data_size(&bytes[range], &sizes, *kind)?)
     }
 }
 
@@ -280,6 +380,31 @@ mod tests {
         assert_eq!(spool.written(), 4 * 160_000);
         assert_eq!(kept.get(1..3).unwrap(), all.narrow(0, 1, 2));
         assert_eq!(kept.get(0..9).unwrap(), all);
+    }
+
+    #[test]
+    fn small_tensors_share_blocks() {
+        // 24 bytes an image: a block is full after 2,731 of them.
+        let all = counting(6000);
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(0, folder.path());
+        let mut kept = Sequence::in_blocks();
+        for part in all.split(7, 0) {
+            kept.push(&spool, &part).unwrap();
+        }
+        assert_eq!(kept.parts.len(), 2);
+        assert_eq!(spool.written(), 2 * 24 * 2737); // 391 parts of 7
+        for range in [0..6000, 2736..2738, 2737..5475, 5474..6000, 5999..6000] {
+            let (start, count) = (range.start as i64, range.len() as i64);
+            assert_eq!(kept.get(range).unwrap(), all.narrow(0, start, count));
+        }
+        // A large tensor ends a block.
+        let large = Tensor::arange(3000 * 6, (Kind::Float, Device::Cpu)).reshape([3000, 2, 3]);
+        kept.push(&spool, &large).unwrap();
+        kept.push(&spool, &counting(1)).unwrap();
+        assert_eq!(kept.get(6000..9000).unwrap(), large);
+        assert_eq!(kept.get(5474..6000).unwrap(), all.narrow(0, 5474, 526));
+        assert_eq!(kept.get(9000..9001).unwrap(), counting(1));
     }
 
     #[test]

@@ -105,12 +105,14 @@ pub struct StagingDir {
 }
 
 impl StagingDir {
-    /// Removes the files of killed runs in the folder, and registers this run.
+    /// Registers this run in the folder, and removes the files of killed runs if it `clears`.
     ///
     /// # Errors
     /// Returns an error if the folder is missing or not writable.
-    pub fn new(folder: &Path) -> io::Result<StagingDir> {
-        clear_abandoned(folder);
+    pub fn new(folder: &Path, clears: bool) -> io::Result<StagingDir> {
+        if clears {
+            clear_abandoned(folder);
+        }
         loop {
             let (lock, locked) = temporary(PREFIX, LOCK, folder)?;
             // Some network file systems have no locks; no other run can take the lock there.
@@ -193,7 +195,7 @@ pub(crate) mod tests {
     #[test]
     fn files_of_killed_runs_are_removed_and_those_of_live_runs_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let alive = StagingDir::new(folder.path()).unwrap();
+        let alive = StagingDir::new(folder.path(), true).unwrap();
         let (file, _) = alive.file().unwrap();
         for name in [
             ".prism-dead.lock",
@@ -207,7 +209,7 @@ pub(crate) mod tests {
         ] {
             fs::write(folder.path().join(name), b"half").unwrap();
         }
-        let next = StagingDir::new(folder.path()).unwrap();
+        let next = StagingDir::new(folder.path(), true).unwrap();
         assert!(file.0.exists());
         let left = names(folder.path());
         assert_eq!(left.len(), 3 + 3, "{left:?}");
@@ -229,7 +231,7 @@ pub(crate) mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let staging = StagingDir::new(folder.path()).unwrap();
+                        let staging = StagingDir::new(folder.path(), true).unwrap();
                         let (file, _) = staging.file().unwrap();
                         std::thread::yield_now();
                         assert!(file.0.exists());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classes::{Class, class_name, find_class};
 use crate::error::{Hint, usage_hinted};
+use crate::joint::Group;
 use crate::labels::Labels;
 use crate::remarks::Remark;
 
@@ -267,18 +268,25 @@ impl Truths {
 }
 
 /// How many images whose true class is known are right, as a remark: their top class is that one.
-pub fn right(classes: &[Vec<Class>], truths: &[Option<TrueClass>]) -> Option<Remark> {
+pub fn right(
+    classes: &[Vec<Class>],
+    truths: &[Option<TrueClass>],
+    group: &Group,
+) -> Result<Option<Remark>> {
     let known = classes.iter().zip(truths);
     let known = known.filter_map(|(classes, truth)| Some((classes.first()?, truth.as_ref()?)));
     let (right, count) = known.fold((0, 0), |(right, count), (top, truth)| {
         (right + usize::from(top.id == truth.id), count + 1)
     });
+    let counts: Vec<(usize, usize)> = group.share((right, count))?;
+    let right: usize = counts.iter().map(|(right, _)| right).sum();
+    let count: usize = counts.iter().map(|(_, count)| count).sum();
     let images = if count == 1 { "image" } else { "images" };
-    (count > 0).then(|| {
+    Ok((count > 0).then(|| {
         Remark::note(format!(
             "top class equals the truth in {right} of {count} {images}"
         ))
-    })
+    }))
 }
 
 /// The name of the folder that a file lies in.

@@ -3,34 +3,29 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::sample::Sample;
-
 /// Places that are compared with each other: 79,800 pairs.
 pub const PLACES: usize = 400;
 
-/// The rank correlation (Spearman), over all pairs of the places of a sample of channels, of the cosine similarity of
-/// all channels and minus the distance of the colours `[N,3,h,w]`; 1 if equal colours are
-/// equal features. None if either is the same for all pairs.
+/// The rank correlation (Spearman), over all pairs of some places, of the cosine similarity of their
+/// channels `[m,C]` float64, less the mean, and minus the distance of their colours `[m,3]`; 1 if
+/// equal colours are equal features. None if either is the same for all pairs.
 ///
 /// # Errors
 /// Returns an error if libtorch fails.
-pub fn rank_correlation(sample: &Sample, colours: &Tensor) -> Result<Option<f64>> {
-    if sample.places.len() < 3 {
+pub fn rank_correlation(rows: &Tensor, colours: &Tensor) -> Result<Option<f64>> {
+    let count = rows.size()[0] as usize;
+    if count < 3 {
         return Ok(None);
     }
-    let rows = sample.rows()?;
     let lengths = rows
         .square()
         .sum_dim_intlist([1i64].as_slice(), true, Kind::Double)
         .sqrt();
-    let rows = &rows / lengths.clamp_min(f64::MIN_POSITIVE);
+    let rows = rows / lengths.clamp_min(f64::MIN_POSITIVE);
     let cosines = rows.f_matmul(&rows.transpose(0, 1))?;
-    let colours = colours.permute([0, 2, 3, 1]).reshape([-1, 3]);
-    let colours = colours.f_index_select(0, &Tensor::from_slice(&sample.places))?;
     let colours = colours.to_kind(Kind::Double);
     let apart = (colours.unsqueeze(1) - colours.unsqueeze(0)).square();
     let near = apart.sum_dim_intlist([2i64].as_slice(), false, Kind::Double) * -1.0;
-    let count = sample.places.len();
     let pairs = |matrix: Tensor| -> Result<Vec<f64>> {
         let values = Vec::<f64>::try_from(matrix.contiguous().view([-1]))?;
         let pair = |i: usize| values[i * count + i + 1..(i + 1) * count].iter().copied();

@@ -2,10 +2,14 @@
 //!
 //! The places of all images are grouped by k-means in the space of the first 32 components.
 
+use std::ops::Range;
+
 use anyhow::Result;
-use tch::{IndexOp, Kind, Tensor};
+use tch::{Device, IndexOp, Kind, Tensor};
 
 use super::pca::rows_of;
+use super::quantise::COLOURS;
+use crate::spool::{Sequence, Spool};
 
 /// The most groups: more colours are hard to tell apart.
 const MOST: usize = 8;
@@ -25,8 +29,24 @@ pub struct Groups {
     pub means: Tensor,
     /// Mean excitation of all places, `[C]` float64.
     pub mean: Tensor,
-    /// The group of each place, `[N,h,w]` uint8.
-    pub of_places: Tensor,
+    /// The quantised colour that most places of each group have, by number; empty unless there is a
+    /// filter of colours.
+    pub(super) colours: Vec<u32>,
+    /// `[N,h,w]` uint8, by number before `ranks`.
+    of_places: Sequence,
+    /// The rank of each group by size, `[k]` uint8.
+    ranks: Tensor,
+}
+
+impl Groups {
+    /// The group of each place of some images, `[n,h,w]` uint8.
+    ///
+    /// # Errors
+    /// Returns an error if there are fewer images, or if they cannot be read back.
+    pub fn of_places(&self, images: Range<usize>) -> Result<Tensor> {
+        let places = self.of_places.get(images)?;
+        Ok(self.ranks.f_take(&places.to_kind(Kind::Int64))?)
+    }
 }
 
 /// Assigns places to groups, image by image.
@@ -35,36 +55,42 @@ pub struct Grouping {
     /// `[k,d]` float64.
     centres: Tensor,
     /// Sums of the excitations of each group, `[k,C]` float64.
-    sums: Tensor,
+    pub(super) sums: Tensor,
     /// Places in each group, `[k]` float64.
-    counts: Tensor,
-    /// `[n,h,w]` uint8 each.
-    of_places: Vec<Tensor>,
+    pub(super) counts: Tensor,
+    /// `[N,h,w]` uint8.
+    of_places: Sequence,
+}
+
+/// Groups whose places are known, while their colours are counted.
+#[derive(Debug)]
+pub struct Assigned {
+    groups: Groups,
+    /// Places of each group and quantised colour, `[k,27]` int64.
+    pub(super) counts: Tensor,
 }
 
 impl Grouping {
-    /// For places of `channels` channels; the groups are found from `sample` `[m,d]` float64, the
-    /// components of some of them.
+    /// For places of `channels` channels, around `centres` `[k,d]` float64 of their components.
     ///
     /// # Errors
     /// Returns an error if libtorch fails.
-    pub fn new(sample: &Tensor, channels: i64) -> Result<Grouping> {
-        let centres = k_means(sample)?;
-        let double = (Kind::Double, sample.device());
+    pub fn new(centres: Tensor, channels: i64) -> Result<Grouping> {
+        let double = (Kind::Double, centres.device());
         let count = centres.size()[0];
         Ok(Grouping {
             centres,
             sums: Tensor::f_zeros([count, channels], double)?,
             counts: Tensor::f_zeros([count], double)?,
-            of_places: Vec::new(),
+            of_places: Sequence::in_blocks(),
         })
     }
 
     /// Adds the next images: their components `[n,d,h,w]` and their excitation `[n,C,h,w]`.
     ///
     /// # Errors
-    /// Returns an error if libtorch fails.
-    pub fn add(&mut self, components: &Tensor, excitation: &Tensor) -> Result<()> {
+    /// Returns an error if libtorch fails, or if they cannot be stored.
+    pub fn add(&mut self, spool: &Spool, components: &Tensor, excitation: &Tensor) -> Result<()> {
         let (n, _, h, w) = components.size4()?;
         let rows = |tensor: &Tensor| rows_of(tensor).f_to_kind(Kind::Double);
         let nearest = squares(&rows(components)?, &self.centres)?.f_argmin(1, false)?;
@@ -74,15 +100,14 @@ impl Grouping {
         self.sums += members.transpose(0, 1).f_matmul(&rows(excitation)?)?;
         self.counts += members.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
         let places = nearest.f_view([n, h, w])?.f_to_kind(Kind::Uint8)?;
-        self.of_places.push(places);
-        Ok(())
+        self.of_places.push(spool, &places)
     }
 
     /// The groups that have places.
     ///
     /// # Errors
     /// Returns an error if libtorch fails.
-    pub fn finish(self) -> Result<Groups> {
+    pub fn assigned(self) -> Result<Assigned> {
         let order = self.counts.f_argsort(0, true)?;
         let counts = self.counts.f_index_select(0, &order)?;
         let all = counts.sum(Kind::Double);
@@ -90,14 +115,45 @@ impl Grouping {
         let filled = shares.iter().filter(|&&share| share > 0.0).count();
         let sums = self.sums.f_index_select(0, &order)?;
         let ranks = order.f_argsort(0, false)?.to_kind(Kind::Uint8);
-        let of_places = Tensor::f_cat(&self.of_places, 0)?;
-        let of_places = ranks.f_take(&of_places.to_kind(Kind::Int64))?;
-        Ok(Groups {
+        let groups = Groups {
             mean: sums.sum_dim_intlist([0i64].as_slice(), false, Kind::Double) / &all,
             means: (sums / counts.unsqueeze(1)).i(..filled as i64),
             shares: shares[..filled].to_vec(),
-            of_places,
+            colours: Vec::new(),
+            of_places: self.of_places,
+            ranks,
+        };
+        let size = [filled as i64, i64::from(COLOURS)];
+        Ok(Assigned {
+            groups,
+            counts: Tensor::f_zeros(size, (Kind::Int64, Device::Cpu))?,
         })
+    }
+}
+
+impl Assigned {
+    /// Counts the quantised colours `[n,h,w]` int64 of some images.
+    ///
+    /// # Errors
+    /// Returns an error if the groups of the images cannot be read back.
+    pub fn count(&mut self, images: Range<usize>, codes: &Tensor) -> Result<()> {
+        let places = self.groups.of_places(images)?.to_kind(Kind::Int64);
+        let both = (places * i64::from(COLOURS) + codes).view([-1]);
+        let counts = both.f_bincount(None::<&Tensor>, self.counts.numel() as i64)?;
+        self.counts += counts.view_as(&self.counts);
+        Ok(())
+    }
+
+    /// The groups, with the colours of most of their places if any were counted.
+    ///
+    /// # Errors
+    /// Returns an error if libtorch fails.
+    pub fn finish(mut self) -> Result<Groups> {
+        if self.counts.f_sum(Kind::Int64)?.int64_value(&[]) > 0 {
+            let most = Vec::<i64>::try_from(self.counts.f_argmax(1, false)?)?;
+            self.groups.colours = most.into_iter().map(|code| code as u32).collect();
+        }
+        Ok(self.groups)
     }
 }
 
@@ -115,7 +171,7 @@ fn squares(points: &Tensor, centres: &Tensor) -> Result<Tensor> {
 /// Centres `[k,d]` of points `[m,d]`: the fast global k-means of Likas, Vlassis and Verbeek (Pattern
 /// Recognition, 2003). It is deterministic: each further centre begins at the point that lowers the
 /// error most. There are as many as explain [`LEAST_GAIN`] of the variance each, at most [`MOST`].
-fn k_means(points: &Tensor) -> Result<Tensor> {
+pub fn k_means(points: &Tensor) -> Result<Tensor> {
     let mean = points.mean_dim([0i64].as_slice(), true, Kind::Double);
     let total = error(points, &mean)?;
     let between = squares(points, points)?;
@@ -181,11 +237,14 @@ mod tests {
     fn points_around_three_centres_are_three_groups() {
         let points = around(&[([0.0, 0.0], 60), ([9.0, 0.0], 30), ([0.0, 9.0], 10)]);
         let components = points.reshape([1, 10, 10, 2]).permute([0, 3, 1, 2]);
-        let mut grouping = Grouping::new(&points, 2).unwrap();
-        grouping.add(&components, &(&components * 2.0)).unwrap();
-        let groups = grouping.finish().unwrap();
+        let mut grouping = Grouping::new(k_means(&points).unwrap(), 2).unwrap();
+        let spool = Spool::default();
+        let twice = &components * 2.0;
+        grouping.add(&spool, &components, &twice).unwrap();
+        let groups = grouping.assigned().unwrap().finish().unwrap();
         assert_eq!(groups.shares, [0.6, 0.3, 0.1]);
-        let found = Vec::<i64>::try_from(groups.of_places.to_kind(Kind::Int64).view([-1])).unwrap();
+        let found = groups.of_places(0..1).unwrap().to_kind(Kind::Int64);
+        let found = Vec::<i64>::try_from(found.view([-1])).unwrap();
         let expected: Vec<i64> = [[0].repeat(60), [1].repeat(30), [2].repeat(10)].concat();
         assert_eq!(found, expected);
         // Twice the centres, up to the circles around them.

@@ -4,7 +4,9 @@
 //! depends on all images, so that the map does not depend on the chunks. [`Maps`] then computes
 //! the map of each image.
 
+mod analyse;
 mod bilateral;
+mod collect;
 mod components;
 mod correlation;
 mod groups;
@@ -20,6 +22,7 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 pub use bilateral::{Bilateral, stored};
+pub use collect::{Collector, Reduced};
 pub use components::Components;
 pub use groups::Groups;
 pub use normalise::{Norm, NormAccumulator};
@@ -27,16 +30,13 @@ pub use pca::{Axes, COMPONENTS, Pca, PcaAccumulator, svd_flip};
 pub use product::{gradual_extrapolation, resize};
 pub use quantise::{COLOURS, ColourSet, FeatureFilter, colours, quantise, select};
 
-use correlation::rank_correlation;
-use groups::Grouping;
 use quantise::{codes, colour_of, membership, painted};
-use sample::Sample;
 
 pub use crate::convert::to_picture;
-use crate::hooks::{Excitations, HookedModel, Upsampling};
+use crate::hooks::{HookedModel, Upsampling};
 use crate::saliency;
 use crate::size::Size;
-use crate::spool::{Sequence, Spool};
+use crate::spool::Sequence;
 
 /// Images whose maps are computed together in a pass over all images.
 const CHUNK: usize = 8;
@@ -97,354 +97,11 @@ impl MapOptions {
     }
 }
 
-/// What is stored of a batch. If a GPU makes it, it is on its way to the CPU's memory.
-#[derive(Debug)]
-pub struct Reduced {
-    logits: Tensor,
-    excitation: Tensor,
-    guides: Vec<Tensor>,
-    saliency: Option<Tensor>,
-    /// The sums of all of them, on the device of the network, copied last.
-    sums: Tensor,
-}
-
-impl Reduced {
-    /// Waits until a GPU has made it.
-    ///
-    /// # Errors
-    /// Returns an error if a value is not finite, or the GPU failed.
-    pub fn wait(&self) -> Result<()> {
-        ensure_finite_sums(&self.sums)
-    }
-}
-
-/// Guides with those of one size as one, whose channels follow each other. They upsample alike,
-/// and a GPU has less to do for a few images than to take its orders.
-fn grouped(guides: Vec<Tensor>) -> Result<Vec<Tensor>> {
-    let mut groups: Vec<Vec<Tensor>> = Vec::new();
-    for guide in guides {
-        let size = Size::of(&guide);
-        match (groups.iter_mut()).find(|group| Size::of(&group[0]) == size) {
-            Some(group) => group.push(guide),
-            None => groups.push(vec![guide]),
-        }
-    }
-    let groups = groups.iter().map(|group| Tensor::f_cat(group, 1));
-    Ok(groups.collect::<Result<_, _>>()?)
-}
-
-/// A copy in the CPU's memory, which a GPU makes when it has computed the tensor; a tensor of the
-/// CPU as it is.
-fn sent(tensor: &Tensor) -> Result<Tensor> {
-    match tensor.device() {
-        Device::Cpu => Ok(tensor.shallow_clone()),
-        _ => Ok((tensor.f_contiguous()?).f_to_device_(Device::Cpu, tensor.kind(), true, false)?),
-    }
-}
-
-/// Collects the excitations of a batch, in order.
-#[derive(Debug)]
-pub struct Collector {
-    options: MapOptions,
-    spool: Spool,
-    pca: Option<PcaAccumulator>,
-    excitation: Sequence,
-    guides: Vec<Sequence>,
-    logits: Vec<Tensor>,
-    saliency: Vec<Tensor>,
-}
-
-impl Collector {
-    /// A collector for these maps that stores tensors in memory.
-    pub fn new(options: MapOptions) -> Collector {
-        Collector::with_spool(options, &Spool::default())
-    }
-
-    /// A collector for these maps that stores tensors in `spool`.
-    pub fn with_spool(options: MapOptions, spool: &Spool) -> Collector {
-        Collector {
-            options,
-            spool: spool.clone(),
-            pca: None,
-            excitation: Sequence::default(),
-            guides: Vec::new(),
-            logits: Vec::new(),
-            saliency: Vec::new(),
-        }
-    }
-
-    /// Adds the excitations of the next images.
-    ///
-    /// # Errors
-    /// Returns an error if their shapes differ from the earlier ones, a value is not finite, or
-    /// they cannot be stored.
-    pub fn add(&mut self, excitations: Excitations) -> Result<()> {
-        let reduced = self.reduce(excitations)?;
-        reduced.wait()?;
-        self.store(reduced)
-    }
-
-    /// Reduces excitations to what is stored, and adds up what depends on all images, on the
-    /// device of the network. A GPU may still compute when this returns. If memory is not enough,
-    /// nothing is added.
-    ///
-    /// # Errors
-    /// Returns an error if their shapes differ from the earlier ones, or libtorch fails.
-    pub fn reduce(&mut self, excitations: Excitations) -> Result<Reduced> {
-        let Excitations {
-            logits,
-            excitation,
-            mut guides,
-            saliency,
-        } = excitations;
-        if self.options.upsampling == Upsampling::Bilateral && excitation.device() != Device::Cpu {
-            guides = grouped(guides)?;
-        }
-        let every = [&logits, &excitation].into_iter();
-        let sums = (every.chain(&guides).chain(&saliency)).map(|tensor| tensor.f_sum(Kind::Double));
-        let sums = Tensor::f_stack(&sums.collect::<Result<Vec<_>, _>>()?, 0)?;
-        if self.options.upsampling == Upsampling::Bilateral {
-            for guide in &mut guides {
-                *guide = stored(guide)?;
-            }
-        }
-        let reduced = Reduced {
-            logits: sent(&logits)?,
-            excitation: sent(&excitation)?,
-            guides: guides.iter().map(sent).collect::<Result<_>>()?,
-            saliency: saliency.as_ref().map(sent).transpose()?,
-            sums,
-        };
-        self.pca
-            .get_or_insert_with(|| PcaAccumulator::new(excitation.size()[1]))
-            .add_finite(&excitation)?;
-        Ok(reduced)
-    }
-
-    /// Stores what [`reduce`](Collector::reduce) made of the next images, after
-    /// [`wait`](Reduced::wait).
-    ///
-    /// # Errors
-    /// Returns an error if their shapes differ from the earlier ones, or they cannot be stored.
-    pub fn store(&mut self, reduced: Reduced) -> Result<()> {
-        let is_sent = reduced.sums.device() != Device::Cpu;
-        let kept = |tensor: Tensor| -> Result<Tensor> {
-            if !is_sent {
-                return Ok(tensor);
-            }
-            let mut own = tensor.f_empty_like()?; // memory that a GPU reads is scarce
-            own.f_copy_(&tensor)?;
-            Ok(own)
-        };
-        self.excitation.push(&self.spool, &reduced.excitation)?;
-        self.guides
-            .resize_with(reduced.guides.len(), Sequence::default);
-        for (sequence, guide) in self.guides.iter_mut().zip(&reduced.guides) {
-            sequence.push(&self.spool, guide)?;
-        }
-        self.logits.push(kept(reduced.logits)?);
-        self.saliency
-            .extend(reduced.saliency.map(kept).transpose()?);
-        Ok(())
-    }
-
-    /// Fits the components to all images and computes the features.
-    ///
-    /// # Errors
-    /// Returns an error if there is no image or the decomposition fails.
-    pub fn finish(self) -> Result<Maps> {
-        self.finish_with(None)
-    }
-
-    /// Computes the features with the components and ranges of `basis`, if given, so that a
-    /// colour has the same meaning as in the run of the basis.
-    ///
-    /// # Errors
-    /// Returns an error if there is no image, the decomposition fails, or the basis has other
-    /// channels.
-    pub fn finish_with(self, basis: Option<Basis>) -> Result<Maps> {
-        let options = self.options;
-        let pca = self.pca.unwrap_or_else(|| PcaAccumulator::new(0));
-        let is_given = basis.is_some();
-        let needs_leading = options.groups || options.components;
-        let (mut basis, variance_ratio, leading) = match basis {
-            Some(basis) => {
-                let ratio = pca.variance_along(&basis.axes)?;
-                let leading = match needs_leading {
-                    true => Some(pca.finish()?.leading),
-                    false => None,
-                };
-                (basis, ratio, leading)
-            }
-            None => {
-                let pca = pca.finish()?;
-                let leading = needs_leading.then_some(pca.leading);
-                (Basis::without_ranges(pca.axes), pca.variance_ratio, leading)
-            }
-        };
-
-        let Scores {
-            mut features,
-            sample,
-            groups,
-            kept,
-        } = scores(
-            &basis.axes,
-            leading.as_ref(),
-            self.excitation,
-            &options,
-            &self.spool,
-        )?;
-        let mut signs = None;
-        if !is_given {
-            let found = svd_flip(&features);
-            features *= found.reshape([1, -1, 1, 1]);
-            basis.axes.flip_signs(&found);
-            basis.features = norm_of(&features);
-            signs = Some(found);
-        }
-        let components = leading
-            .zip(kept)
-            .map(|(axes, scores)| Components::new(axes, scores, signs.as_ref()));
-
-        let normalised = basis.features.apply(&features);
-        let mut shown = match options.normalises_last() {
-            true => features.shallow_clone(),
-            false => normalised.shallow_clone(),
-        };
-        let colours_of_features = match options.keep {
-            Some(_) => quantise(&normalised),
-            None => normalised,
-        };
-        let colour_correlation = rank_correlation(&sample, &colours_of_features)?;
-        let (mut shared, mut any) = (ColourSet::ALL, ColourSet::NONE);
-        if let Some(filter) = options.keep {
-            shown = colours_of_features;
-            let sets = colours(&shown)?;
-            (shared, any) = (ColourSet::shared(&sets), ColourSet::any(&sets));
-            if options.normalises_last() {
-                shown = select(&shown, shared, filter);
-            }
-        }
-
-        let Size { height, width } = Size::of(&features);
-        let mut maps = Maps {
-            features,
-            shown,
-            shared,
-            any,
-            variance_ratio,
-            colour_correlation,
-            groups,
-            components,
-            basis,
-            logits: Tensor::f_cat(&self.logits, 0)?,
-            saliency: match self.saliency.as_slice() {
-                [] => None,
-                parts => Some(Tensor::f_cat(parts, 0)?),
-            },
-            bilateral: match options.upsampling {
-                Upsampling::Bilateral => {
-                    let guides = self.guides.iter().map(|guide| guide.shape());
-                    let sizes = guides.map(|shape| Size::new(shape[1], shape[2]));
-                    Bilateral::new(Size::new(height, width), sizes, options.size)
-                }
-                _ => None,
-            },
-            guides: self.guides,
-            options,
-        };
-        if !is_given {
-            maps.basis.maps = match options.normalises_last() {
-                true => maps.find_norm()?,
-                false => maps.basis.features,
-            };
-        }
-        ensure!(maps.basis.maps.is_finite(), NOT_FINITE);
-        Ok(maps)
-    }
-}
-
-/// What the excitations of all images are along the components.
-struct Scores {
-    /// The first three components, `[N,3,h,w]` float32.
-    features: Tensor,
-    /// All channels of some places.
-    sample: Sample,
-    /// Groups of places, if they are asked for.
-    groups: Option<Groups>,
-    /// The leading components, `[N,d,h,w]` float32, if they are asked for and there are any.
-    kept: Option<components::Stored>,
-}
-
-/// The scores of all excitations along `axes`, and what is asked for along `leading`.
-fn scores(
-    axes: &Axes,
-    leading: Option<&Axes>,
-    excitation: Sequence,
-    options: &MapOptions,
-    spool: &Spool,
-) -> Result<Scores> {
-    let (count, shape) = (excitation.len() as i64, excitation.shape());
-    // Allocated at once: small tensors between large temporary ones would fragment the heap, by
-    // two gigabytes for 5,000 images.
-    let size = [count, COMPONENTS, shape[1], shape[2]];
-    let features = Tensor::f_zeros(size, (Kind::Float, Device::Cpu))?;
-    let cells = (count * shape[1] * shape[2]) as usize;
-    let mut sample = Sample::new(cells, correlation::PLACES);
-    let mut to_group = Sample::new(cells, groups::PLACES);
-    for images in chunks(excitation.len()) {
-        let (first, length) = (images.start, images.len() as i64);
-        let excitation = excitation.get(images)?;
-        sample.add(first, &excitation, axes, |rows| rows)?;
-        if let Some(leading) = leading.filter(|_| options.groups) {
-            let components = |rows: Tensor| rows.matmul(&leading.components.tr());
-            to_group.add(first, &excitation, leading, components)?;
-        }
-        let scores = axes.project(&excitation);
-        features.narrow(0, first as i64, length).copy_(&scores);
-    }
-    let mut result = Scores {
-        features,
-        sample,
-        groups: None,
-        kept: None,
-    };
-    let Some(leading) = leading else {
-        return Ok(result);
-    };
-    let mut grouping = match options.groups {
-        true => Some(Grouping::new(&to_group.rows()?, shape[0])?),
-        false => None,
-    };
-    let mut kept = components::Stored::default();
-    let keeps = options.components && leading.components.size()[0] > 0;
-    for images in chunks(excitation.len()) {
-        let excitation = excitation.get(images)?;
-        let components = leading.project(&excitation);
-        if let Some(grouping) = &mut grouping {
-            grouping.add(&components, &excitation)?;
-        }
-        if keeps {
-            kept.add(spool, leading, &components, &excitation)?;
-        }
-    }
-    result.groups = grouping.map(Grouping::finish).transpose()?;
-    result.kept = keeps.then_some(kept);
-    Ok(result)
-}
-
 /// The images in chunks that fit in memory together.
 fn chunks(images: usize) -> impl Iterator<Item = Range<usize>> {
     (0..images)
         .step_by(CHUNK)
         .map(move |start| start..(start + CHUNK).min(images))
-}
-
-fn norm_of(features: &Tensor) -> Norm {
-    let mut norm = NormAccumulator::default();
-    norm.add(features);
-    norm.finish()
 }
 
 /// The components with their signs and the ranges that are stretched to [0, 1]: with the same
@@ -471,11 +128,10 @@ impl Basis {
     }
 }
 
-/// The maps of a batch, computed on demand.
+/// The maps of a batch, computed on demand. In a joint run they are those of this rank's images, and
+/// all numbers that sum up the images count those of all ranks.
 #[derive(Debug)]
 pub struct Maps {
-    /// Scores of the first three components, `[N,3,h,w]` float32, with fixed signs.
-    pub features: Tensor,
     /// Share of the variance of each component, `[min(Nhw, C)]`, descending; with a given basis
     /// `[3]`, in the order of the basis.
     pub variance_ratio: Vec<f64>,
@@ -487,15 +143,20 @@ pub struct Maps {
     pub groups: Option<Groups>,
     /// The leading components of all places, if they are asked for and not all places are equal.
     pub components: Option<Components>,
-    /// Class scores, before a softmax or sigmoid that ends the network, `[N,K]` float32.
-    pub logits: Tensor,
-    /// Saliency of a class, `[N,1,h',w']` float32, not negative, at the resolution of the hooked
-    /// layer.
-    pub saliency: Option<Tensor>,
     /// The basis with which a later run has the same colours.
     pub basis: Basis,
-    /// What is upsampled: the features or their colours; quantised if there is a filter.
-    shown: Tensor,
+    /// The number of images before those of this rank, and that of all ranks.
+    pub(crate) numbers: Numbers,
+    /// The largest saliency of all images, if there is one.
+    pub(crate) largest_saliency: Option<f64>,
+    /// The number of images whose saliency is zero everywhere.
+    pub(crate) not_salient: usize,
+    /// Scores of the first three components, `[N,3,h,w]`, before `signs`.
+    scores: Sequence,
+    /// The signs of the features, `[1,3,1,1]`.
+    signs: Tensor,
+    logits: Sequence,
+    saliency: Option<Sequence>,
     /// The quantised colours in every image, if there is a filter.
     shared: ColourSet,
     /// The quantised colours in at least one image, if there is a filter.
@@ -506,10 +167,19 @@ pub struct Maps {
     options: MapOptions,
 }
 
+/// The place of a rank's images among those of all ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// The number of images before the first one.
+    pub first: usize,
+    /// The number of all.
+    pub all: usize,
+}
+
 impl Maps {
     /// The number of images.
     pub fn len(&self) -> usize {
-        self.features.size()[0] as usize
+        self.scores.len()
     }
 
     /// Whether there are no images.
@@ -517,12 +187,58 @@ impl Maps {
         self.len() == 0
     }
 
+    /// Scores of the first three components of some images, `[n,3,h,w]` float32, with fixed signs.
+    ///
+    /// # Errors
+    /// Returns an error if there are fewer images, or if they cannot be read back.
+    pub fn features(&self, images: Range<usize>) -> Result<Tensor> {
+        Ok(self.scores.get(images)? * &self.signs)
+    }
+
+    /// The size of the features.
+    pub fn feature_size(&self) -> Size {
+        match *self.scores.shape() {
+            [_, height, width] => Size::new(height, width),
+            _ => Size::new(0, 0),
+        }
+    }
+
+    /// Class scores of some images, before a softmax or sigmoid that ends the network, `[n,K]`
+    /// float32.
+    ///
+    /// # Errors
+    /// Returns an error if there are fewer images, or if they cannot be read back.
+    pub fn logits(&self, images: Range<usize>) -> Result<Tensor> {
+        self.logits.get(images)
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.logits.shape().iter().product::<i64>() as usize
+    }
+
+    /// Saliency of a class in some images, `[n,1,h',w']` float32, not negative, at the resolution of
+    /// the hooked layer; none if no saliency was computed.
+    ///
+    /// # Errors
+    /// Returns an error if there are fewer images, or if they cannot be read back.
+    pub fn saliency(&self, images: Range<usize>) -> Result<Option<Tensor>> {
+        let saliency = self.saliency.as_ref();
+        saliency.map(|saliency| saliency.get(images)).transpose()
+    }
+
+    /// The size of the saliency, if there is one.
+    pub fn saliency_size(&self) -> Option<Size> {
+        let shape = self.saliency.as_ref()?.shape();
+        Some(Size::new(*shape.get(1)?, *shape.get(2)?))
+    }
+
     /// The size of the maps.
     pub fn size(&self) -> Size {
         match (self.options.upsampling, self.guides.first()) {
             (Upsampling::Bilateral | Upsampling::Bilinear, _) => self.options.size,
             (Upsampling::Product, Some(guide)) => Size::new(guide.shape()[1], guide.shape()[2]),
-            _ => Size::of(&self.features),
+            _ => self.feature_size(),
         }
     }
 
@@ -591,7 +307,11 @@ impl Maps {
     /// # Errors
     /// Returns an error if libtorch fails.
     pub fn colours(&self) -> Result<Vec<ColourSet>> {
-        colours(&self.quantised())
+        let mut all = Vec::with_capacity(self.len());
+        for images in self.chunks() {
+            all.extend(colours(&self.quantised(images)?)?);
+        }
+        Ok(all)
     }
 
     /// The colours of excitations `[n,C]` float64, `[n,3]` float64 in [0, 1]: those of the features
@@ -616,21 +336,30 @@ impl Maps {
             let colours = colours.as_chunks().0.iter();
             return Ok(colours.map(|&colour| (colour, false)).collect());
         };
-        let codes = codes(&self.quantised()).view([-1]);
-        let of_places = groups.of_places.view([-1]);
-        let colour = |group: i64| {
-            let own = codes.f_masked_select(&of_places.eq(group))?;
-            let most = own.f_bincount(None::<&Tensor>, i64::from(COLOURS))?;
-            let code = most.argmax(0, false).int64_value(&[]) as u32;
+        let colour = |&code: &u32| {
             let left_out = !filter.selects(code, self.shared);
-            Ok((colour_of(code).map(f64::from), left_out))
+            (colour_of(code).map(f64::from), left_out)
         };
-        (0..groups.shares.len() as i64).map(colour).collect()
+        Ok(groups.colours.iter().map(colour).collect())
     }
 
-    /// The features in quantised colours, `[N,3,h,w]`.
-    fn quantised(&self) -> Tensor {
-        quantise(&self.basis.features.apply(&self.features))
+    /// The features of some images in quantised colours, `[n,3,h,w]`.
+    fn quantised(&self, images: Range<usize>) -> Result<Tensor> {
+        Ok(quantise(
+            &self.basis.features.apply(&self.features(images)?),
+        ))
+    }
+
+    /// What is upsampled, `[n,3,h,w]`: the features or their colours; quantised if there is a filter.
+    fn shown(&self, images: Range<usize>) -> Result<Tensor> {
+        match self.options.keep {
+            Some(filter) if self.options.normalises_last() => {
+                Ok(select(&self.quantised(images)?, self.shared, filter))
+            }
+            Some(_) => self.quantised(images),
+            None if self.options.normalises_last() => self.features(images),
+            None => Ok(self.basis.features.apply(&self.features(images)?)),
+        }
     }
 
     /// The excitations at the two ends of the colour of each component, `[3,2,C]` float64: the
@@ -639,14 +368,6 @@ impl Maps {
         let axes = &self.basis.axes;
         let ends = Tensor::from_slice(&self.basis.features.ends());
         axes.components.unsqueeze(1) * ends.reshape([1, 2, 1]) + &axes.mean
-    }
-
-    /// The number of images whose saliency is zero everywhere.
-    pub fn not_salient(&self) -> usize {
-        self.saliency.as_ref().map_or(0, |saliency| {
-            let largest = saliency.amax([1i64, 2, 3].as_slice(), false);
-            self.len() - largest.count_nonzero(0).int64_value(&[]) as usize
-        })
     }
 
     /// The maps of some images, `[n,3,H,W]` float32 in [0, 1]: red, green and blue; NaN if the
@@ -666,10 +387,9 @@ impl Maps {
             true => self.basis.maps.apply(&upsampled),
             false => upsampled,
         };
-        let Some(saliency) = &self.saliency else {
+        let Some(saliency) = self.saliency(images)? else {
             return Ok(colours);
         };
-        let saliency = saliency.narrow(0, images.start as i64, images.len() as i64);
         let alpha = resize(&saliency::stretched(&saliency), self.size());
         Ok(Tensor::cat(&[colours, alpha], 1))
     }
@@ -679,19 +399,9 @@ impl Maps {
         chunks(self.len())
     }
 
-    /// The normalisation range over all maps.
-    fn find_norm(&self) -> Result<Norm> {
-        let mut norm = NormAccumulator::default();
-        for images in self.chunks() {
-            norm.add(&self.upsampled(images)?);
-        }
-        Ok(norm.finish())
-    }
-
     /// The maps before the last norm: `[n,3,H,W]`.
     fn upsampled(&self, images: Range<usize>) -> Result<Tensor> {
-        let count = (images.end - images.start) as i64;
-        let shown = self.shown.narrow(0, images.start as i64, count);
+        let shown = self.shown(images.clone())?;
         let guides = || {
             let guides = self.guides.iter();
             let guides = guides.map(|guide| guide.get(images.clone()));
@@ -734,34 +444,5 @@ impl Maps {
             }
             _ => Ok(resize(&membership(codes), size).argmax(1, false)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What libtorch makes of the channels of a guide does not depend on the channels beside them.
-    #[test]
-    fn grouped_guides_upsample_like_single_ones() {
-        tch::manual_seed(8);
-        let random = |channels: i64, side: i64| {
-            Tensor::randn([2, channels, side, side], tch::kind::FLOAT_CPU) * 3.0 + 1.0
-        };
-        let guides = vec![random(2, 16), random(3, 8), random(1, 16), random(4, 8)];
-        let (cells, image) = (Size::new(4, 4), Size::new(32, 32));
-        let values = random(3, 4);
-        let upsampled = |guides: &[Tensor]| {
-            let stored: Vec<Tensor> = guides.iter().map(|guide| stored(guide).unwrap()).collect();
-            let way = Bilateral::new(cells, stored.iter().map(Size::of), image).unwrap();
-            way.upsample(&values, &stored).unwrap()
-        };
-        let single = upsampled(&guides);
-        let groups = grouped(guides).unwrap();
-        let sizes: Vec<Vec<i64>> = groups.iter().map(Tensor::size).collect();
-        assert_eq!(sizes, [[2, 3, 16, 16], [2, 7, 8, 8]]);
-        let off = (upsampled(&groups) - &single).abs().max();
-        assert!(off.double_value(&[]) < 1e-5, "{off:?}");
-        assert!(single.std(false).double_value(&[]) > 0.1);
     }
 }

@@ -76,6 +76,23 @@ impl NormAccumulator {
         self.max = self.max.max(other.max);
     }
 
+    /// Its numbers, for another process.
+    pub(crate) fn bits(&self) -> [u64; 5] {
+        [self.count, self.mean, self.squares, self.min, self.max].map(f64::to_bits)
+    }
+
+    /// The accumulator with these numbers.
+    pub(crate) fn from_bits(bits: [u64; 5]) -> NormAccumulator {
+        let [count, mean, squares, min, max] = bits.map(f64::from_bits);
+        NormAccumulator {
+            count,
+            mean,
+            squares,
+            min,
+            max,
+        }
+    }
+
     /// The normalisation of all values.
     pub fn finish(&self) -> Norm {
         // Values that differ by rounding alone count as constant: their deviation is noise.

@@ -7,9 +7,11 @@
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_linalg::svddc::{JobSvd, SVDDCInto};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::ensure_finite;
+use crate::joint::Group;
 
 /// Number of components that become colours: red, green and blue.
 pub const COMPONENTS: i64 = 3;
@@ -149,23 +151,60 @@ impl PcaAccumulator {
     /// # Errors
     /// Returns an error if there are no rows or LAPACK does not converge.
     pub fn finish(self) -> Result<Pca> {
+        self.fit()
+    }
+
+    /// The same, of rows that are needed further.
+    pub(super) fn fit(&self) -> Result<Pca> {
         ensure!(self.rows > 0, "there is no excitation to analyse");
         let count = self.rows.min(self.channels) as usize;
-        let (mean, eigenvalues, components) = match self.state {
+        let (mean, eigenvalues, components) = match &self.state {
             State::Rows(rows) => {
-                let rows = Tensor::f_cat(&rows, 0)?.f_to_device(Device::Cpu)?;
+                let rows = Tensor::f_cat(rows, 0)?.f_to_device(Device::Cpu)?;
                 let (mean, centred) = centred(&rows)?;
                 // X X^T = U S^2 U^T; the components are V = X^T U / S.
                 let (eigenvalues, left) = eigen(centred.matmul(&centred.tr()))?;
                 (mean, eigenvalues, left.matmul(&centred))
             }
-            State::Moments(moments) => {
-                let Moments { mean, scatter } = moments.on_cpu()?;
+            State::Moments(_) => {
+                let Moments { mean, scatter } = self.state.moments()?.on_cpu()?;
                 let (eigenvalues, components) = eigen(scatter)?;
                 (mean, eigenvalues, components)
             }
         };
         Ok(Pca::new(mean, components, eigenvalues, self.rows, count))
+    }
+
+    /// The rows of all ranks, on rank 0; nothing on the others. Up to C rows they are the rows
+    /// themselves, else the moments: the update of Chan, Golub and LeVeque for many parts, whose
+    /// scatters are added up.
+    pub(super) fn joined(self, group: &Group) -> Result<Option<PcaAccumulator>> {
+        if !group.is_joint() {
+            return Ok(Some(self));
+        }
+        let counts = group.share(self.rows)?;
+        let rows: i64 = counts.iter().sum();
+        let state = match self.state {
+            State::Rows(own) if rows <= self.channels => {
+                let none = Tensor::zeros([0, self.channels], (Kind::Float, Device::Cpu));
+                let own = own.iter().map(|rows| rows.f_to_device(Device::Cpu));
+                let own = own.collect::<Result<Vec<_>, _>>()?;
+                let own: Vec<Tensor> = [none].into_iter().chain(own).collect();
+                State::Rows(group.gather_tensors(&Tensor::f_cat(&own, 0)?)?)
+            }
+            state => {
+                let own = match self.rows {
+                    0 => Moments::none(self.channels)?,
+                    _ => state.moments()?.on_cpu()?,
+                };
+                State::Moments(own.joined(&counts, group)?)
+            }
+        };
+        Ok(group.is_first().then_some(PcaAccumulator {
+            channels: self.channels,
+            rows,
+            state,
+        }))
     }
 
     /// The share of the variance of all rows along each component of `axes`.
@@ -208,6 +247,15 @@ impl State {
 const BLOCK: usize = 256;
 
 impl Moments {
+    /// Of no rows.
+    fn none(channels: i64) -> Result<Moments> {
+        let double = (Kind::Double, Device::Cpu);
+        Ok(Moments {
+            mean: Tensor::f_zeros([channels], double)?,
+            scatter: Tensor::f_zeros([channels, channels], double)?,
+        })
+    }
+
     fn of(rows: &Tensor) -> Result<Moments> {
         let channels = rows.size()[1];
         let (mean, centred) = centred(rows)?;
@@ -217,6 +265,25 @@ impl Moments {
         };
         moments.add_products(&centred)?;
         Ok(moments)
+    }
+
+    /// The moments of the rows of all ranks, which have `counts` each: right on rank 0 alone.
+    fn joined(mut self, counts: &[i64], group: &Group) -> Result<Moments> {
+        let means = group.gather_tensors(&self.mean)?;
+        let total = counts.iter().sum::<i64>() as f64;
+        let sent = group.tensors_from_first(|| {
+            let weighted = means.iter().zip(counts);
+            let weighted = weighted.map(|(mean, &count)| mean * (count as f64 / total));
+            Ok(vec![
+                weighted.fold(self.mean.zeros_like(), |sum, mean| sum + mean),
+            ])
+        })?;
+        let mean = sent.into_iter().next().context("no mean came")?;
+        let own = counts[group.rank()] as f64;
+        let shift = self.mean.f_sub(&mean)?.f_mul_scalar(own.sqrt())?;
+        self.add_products(&shift.f_unsqueeze(0)?)?;
+        group.add_up(&mut self.scatter)?;
+        Ok(Moments { mean, ..self })
     }
 
     fn on_cpu(self) -> Result<Moments> {
@@ -352,11 +419,46 @@ impl Axes {
 /// multiplied by it, the score of largest magnitude over all images is positive. `scores` are
 /// `[N,3,h,w]`.
 pub fn svd_flip(scores: &Tensor) -> Tensor {
-    let by_component = scores.permute([1, 0, 2, 3]).flatten(1, -1);
-    let extreme = by_component.abs().argmax(1, true);
-    let signs = by_component.gather(1, &extreme, false).sgn().reshape([-1]);
-    // A component of zeros has the sign 1.
-    signs.where_scalarother(&signs.not_equal(0.0), 1.0)
+    let mut extremes = Extremes::default();
+    extremes.add(scores);
+    extremes.signs()
+}
+
+/// The score of largest magnitude of each component, so far; of equal ones the first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Extremes(Vec<f32>);
+
+impl Extremes {
+    /// Adds the scores `[n,3,h,w]` of the next images.
+    pub fn add(&mut self, scores: &Tensor) {
+        let by_component = scores.permute([1, 0, 2, 3]).flatten(1, -1);
+        let place = by_component.abs().argmax(1, true);
+        let extremes = by_component.gather(1, &place, false).reshape([-1]);
+        let extremes = (0..extremes.size()[0]).map(|k| extremes.double_value(&[k]) as f32);
+        self.merge(&extremes.collect::<Vec<_>>());
+    }
+
+    /// Those of all parts, in order.
+    pub fn merged(parts: &[Extremes]) -> Extremes {
+        let mut all = Extremes::default();
+        parts.iter().for_each(|part| all.merge(&part.0));
+        all
+    }
+
+    fn merge(&mut self, later: &[f32]) {
+        self.0.resize(self.0.len().max(later.len()), 0.0);
+        for (known, &later) in self.0.iter_mut().zip(later) {
+            if later.abs() > known.abs() {
+                *known = later;
+            }
+        }
+    }
+
+    /// The sign of each component, `[3]` float32: 1 of a component of zeros.
+    pub fn signs(&self) -> Tensor {
+        let sign = |value: &f32| if *value < 0.0 { -1.0f32 } else { 1.0 };
+        Tensor::from_slice(&self.0.iter().map(sign).collect::<Vec<_>>())
+    }
 }
 
 /// `[n,C,h,w]` -> `[n*h*w, C]`.

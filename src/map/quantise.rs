@@ -2,6 +2,7 @@
 //! share (TorchPRISM's *inclusive* and *exclusive* features).
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Number of values of a quantised component: 0, 0.5 and 1.
@@ -39,7 +40,7 @@ pub fn colour_of(code: u32) -> [f32; 3] {
 }
 
 /// A set of the 27 quantised colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColourSet(u32);
 
 impl ColourSet {

@@ -3,17 +3,13 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::pca::Axes;
-
-/// Places of all images, and what is read there.
+/// Places of all images.
 #[derive(Debug)]
 pub struct Sample {
     /// Numbers of the places among all cells `[N,h,w]`, ascending.
     pub places: Vec<i64>,
-    /// Channels of the places so far, `[places,C]` float64 each.
-    rows: Vec<Tensor>,
 }
 
 impl Sample {
@@ -29,47 +25,30 @@ impl Sample {
         };
         places.sort_unstable();
         places.dedup();
-        Sample {
-            places,
-            rows: Vec::new(),
-        }
+        Sample { places }
     }
 
-    /// Adds what `of` makes of the channels, less the mean, `[places,C]` float64, in the
-    /// excitation `[n,C,h,w]` of the images that begin at number `first`.
+    /// The channels at the places that lie in `values` `[n,C,h,w]`, of the images that begin at number
+    /// `first`: `[places,C]`; none if no place lies there.
     ///
     /// # Errors
     /// Returns an error if libtorch fails.
-    pub fn add(
-        &mut self,
-        first: usize,
-        excitation: &Tensor,
-        axes: &Axes,
-        of: impl Fn(Tensor) -> Tensor,
-    ) -> Result<()> {
-        let (count, channels, h, w) = excitation.size4()?;
+    pub fn of(&self, first: usize, values: &Tensor) -> Result<Option<Tensor>> {
+        let (count, _, h, w) = values.size4()?;
         let offset = first as i64 * h * w;
         let range: Range<i64> = offset..offset + count * h * w;
-        let own = self.places.iter().filter(|place| range.contains(place));
-        let own: Vec<i64> = own.map(|place| place - offset).collect();
+        let begin = self.places.partition_point(|&place| place < range.start);
+        let end = self.places.partition_point(|&place| place < range.end);
+        let own: Vec<i64> = (self.places[begin..end].iter())
+            .map(|place| place - offset)
+            .collect();
         if own.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let image = Tensor::from_slice(&own);
         let cell = image.remainder(h * w);
         let image = image.f_floor_divide_scalar(h * w)?;
-        let cells = excitation.f_flatten(2, 3)?;
-        let rows = cells.f_index(&[Some(image), None, Some(cell)])?;
-        debug_assert_eq!(rows.size(), [own.len() as i64, channels]);
-        self.rows.push(of(rows.to_kind(Kind::Double) - &axes.mean));
-        Ok(())
-    }
-
-    /// What was read, `[places,C]` float64.
-    ///
-    /// # Errors
-    /// Returns an error if libtorch fails.
-    pub fn rows(&self) -> Result<Tensor> {
-        Ok(Tensor::f_cat(&self.rows, 0)?)
+        let cells = values.f_flatten(2, 3)?;
+        Ok(Some(cells.f_index(&[Some(image), None, Some(cell)])?))
     }
 }

@@ -63,7 +63,7 @@ pub fn fetch(
     let folder = &search.checkpoints;
     let unwritable = |e: std::io::Error| anyhow!("{} cannot be written: {e}", folder.display());
     std::fs::create_dir_all(folder).map_err(unwritable)?;
-    let staging = StagingDir::new(folder).map_err(unwritable)?;
+    let staging = StagingDir::new(folder, true).map_err(unwritable)?;
     let (part, mut opened) = staging.file().map_err(unwritable)?;
 
     let size = announced.map_or("size unknown".to_owned(), |n| DecimalBytes(n).to_string());

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::classes::{class_name, find_class};
+use crate::classes::{Class, class_name, find_class, top_classes};
 use crate::error::Hint;
 use crate::hooks::HookedModel;
+use crate::joint::Group;
 use crate::labels::Labels;
+use crate::map::Maps;
 use crate::model::Network;
 use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
-use crate::scores::{Meaning, ScoreKind, ScoresForm};
+use crate::scores::{Meaning, ScoreKind, ScoreRange, ScoresForm};
 use crate::settings::{Setting, Source};
 use crate::truth::{Known, Truth, TruthSource, Truths, no_folders};
 
@@ -135,7 +137,7 @@ pub fn class_names(
 /// Returns an error if it cannot be read, or if the images lie in no folders.
 pub fn given_truth(options: &ClassOptions, input: &Input) -> Result<Option<Truth>> {
     match (&options.truth, input) {
-        (Some(TruthSource::Folder), Input::Array(file, _)) => Err(no_folders(file)),
+        (Some(TruthSource::Folder), Input::Array(file, ..)) => Err(no_folders(file)),
         (source, _) => source.as_ref().map(Truth::open).transpose(),
     }
 }
@@ -156,6 +158,36 @@ pub fn truths(
     };
     let truths = truth.map(|truth| truth.of(&input.paths(), known));
     Ok(truths.transpose()?.unwrap_or_default())
+}
+
+/// The range of the scores of all images.
+///
+/// # Errors
+/// Returns an error if they cannot be read back.
+pub fn range_of(maps: &Maps, group: &Group) -> Result<ScoreRange> {
+    let mut range = ScoreRange::default();
+    for images in maps.chunks() {
+        range = range.union(ScoreRange::of(&maps.logits(images)?));
+    }
+    let parts = group.share(range)?.into_iter();
+    Ok(parts.fold(ScoreRange::default(), ScoreRange::union))
+}
+
+/// The `top` most likely classes of every image, the likeliest first.
+///
+/// # Errors
+/// Returns an error if the scores cannot be read back.
+pub fn top(
+    maps: &Maps,
+    kind: ScoreKind,
+    labels: Option<&Labels>,
+    top: i64,
+) -> Result<Vec<Vec<Class>>> {
+    let mut all = Vec::with_capacity(maps.len());
+    for images in maps.chunks() {
+        all.extend(top_classes(&maps.logits(images)?, kind, labels, top)?);
+    }
+    Ok(all)
 }
 
 /// What the scores mean, as it is stated.

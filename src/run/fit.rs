@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::describe;
 use crate::arrays::{BasisOf, read_basis};
 use crate::hooks::HookedModel;
+use crate::joint::Group;
 use crate::map::{Basis, Collector, MapOptions, Maps};
 use crate::notices::Notices;
 use crate::options::MapChoices;
@@ -49,11 +50,12 @@ impl Fit {
     pub fn maps(
         &mut self,
         collector: Collector,
+        group: &Group,
         notices: Notices,
         remarks: &mut Remarks,
     ) -> Result<Maps> {
         let spinner = notices.spinner("analysing");
-        let maps = collector.finish_with(self.basis.take())?;
+        let maps = collector.finish_in(group, self.basis.take())?;
         spinner.finish_and_clear();
         let black = Remark::warning("all features are the same in all images, so the map is black");
         match maps.note() {
@@ -66,11 +68,11 @@ impl Fit {
             let coarse = "no earlier activation is finer than the features, so the map is upsampled bilinearly";
             remarks.add(&Remark::note(coarse));
         }
-        let count = maps.not_salient();
+        let count = maps.not_salient;
         if count > 0 {
             remarks.add(&Remark::warning(format!(
                 "the class has no saliency in {count} of {} images, so no line is on their maps",
-                maps.len()
+                maps.numbers.all
             )));
         }
         Ok(maps)

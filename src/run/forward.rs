@@ -9,13 +9,14 @@ use image::{RgbImage, imageops};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
-use super::input::{Input, require_images, skipped};
+use super::input::{Input, skipped};
 use super::oddities::Oddities;
 use super::stream::Stream;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::figure::{drawn_size, encode_jpeg};
 use crate::hooks::{HookedModel, Region};
 use crate::images::{self, Pixels, Resize};
+use crate::joint::{Group, Progress};
 use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
 use crate::remarks::Remark;
@@ -47,7 +48,19 @@ pub struct ForwardOptions<'a> {
     pub photographs: Option<f64>,
     /// Where tensors are stored.
     pub spool: &'a Spool,
+    /// The ranks, and the number of images that all of them have.
+    pub group: &'a Group,
+    pub all: usize,
+    /// Notices of what all ranks do.
     pub notices: Notices,
+    /// Warnings of single images.
+    pub warnings: Notices,
+}
+
+impl ForwardOptions<'_> {
+    fn bar(&self, stage: &'static str) -> Progress {
+        self.group.bar(self.notices, self.all, stage)
+    }
 }
 
 /// What is known of all images after the network has run.
@@ -110,7 +123,9 @@ pub fn forward_all(
     let collector = Collector::with_spool(options.maps, options.spool);
     let mut all = Images::new(Stream::new(model, collector));
     match input {
-        Input::Array(path, tensor) => all.add_array(path, tensor, model, options)?,
+        Input::Array(path, first, tensor) => {
+            all.add_array((path, *first), tensor, model, options)?;
+        }
         Input::Files {
             paths,
             skip_bad,
@@ -118,7 +133,7 @@ pub fn forward_all(
             white,
             resize,
         } => {
-            let bar = options.notices.bar(paths.len(), "decoding and forwarding");
+            let bar = options.bar("decoding and forwarding");
             let seen = Seen {
                 photographs: options.photographs,
                 size: model.input_size(),
@@ -149,7 +164,7 @@ pub fn forward_all(
                             all.paths.push(file.clone());
                         }
                         Err(error) if *skip_bad => {
-                            options.notices.warn(&skipped(&error));
+                            options.warnings.warn(&skipped(&error));
                         }
                         Err(error) => return Err(error),
                     }
@@ -162,7 +177,6 @@ pub fn forward_all(
                 bar.inc(chunk.len() as u64);
                 Ok(())
             })?;
-            require_images(&all.paths)?;
         }
     }
     all.finish()
@@ -206,20 +220,25 @@ impl<'a> Images<'a> {
 
     fn add_array(
         &mut self,
-        path: &Path,
+        (path, first): (&Path, usize),
         tensor: &Tensor,
         model: &HookedModel,
         options: &ForwardOptions<'_>,
     ) -> Result<()> {
-        let bar = options.notices.bar(tensor.size()[0] as usize, "forwarding");
-        for batch in tensor.split(options.chunk as i64, 0) {
+        let bar = options.bar("forwarding");
+        let parts = match tensor.size()[0] {
+            0 => Vec::new(), // a rank without images
+            _ => tensor.split(options.chunk as i64, 0),
+        };
+        for batch in parts {
             let images = 0..batch.size()[0];
             let pictures: Vec<RgbImage> = images
                 .map(|image| stretched_picture(&batch.get(image)))
                 .collect::<Result<_>>()?;
             self.add(&pictures, &batch, model, options)?;
             for _ in &pictures {
-                self.paths.push(Input::stored_name(path, self.paths.len()));
+                let number = first + self.paths.len();
+                self.paths.push(Input::stored_name(path, number));
             }
             bar.inc(pictures.len() as u64);
         }

@@ -1,5 +1,6 @@
 //! Where the images of a run come from.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -27,8 +28,9 @@ pub enum Input {
         /// How they come to the input size, if it is given.
         resize: Option<Resize>,
     },
-    /// A file of arrays, and its `input`, `[N,C,H,W]` float32.
-    Array(PathBuf, Tensor),
+    /// A file of arrays, the number of the first image, and those from there on of its `input`,
+    /// `[N,C,H,W]` float32.
+    Array(PathBuf, usize, Tensor),
 }
 
 impl Input {
@@ -36,7 +38,7 @@ impl Input {
     pub fn len(&self) -> usize {
         match self {
             Input::Files { paths, .. } => paths.len(),
-            Input::Array(_, tensor) => tensor.size()[0] as usize,
+            Input::Array(_, _, tensor) => tensor.size()[0] as usize,
         }
     }
 
@@ -82,7 +84,7 @@ impl Input {
                 Err(error) => return Err(error),
             }
         }
-        require_images(&paths)?;
+        require_images(paths.len())?;
         Ok(Input::Files {
             paths,
             skip_bad: options.skip_bad_images,
@@ -106,14 +108,37 @@ impl Input {
                 Hint::StoredInput,
             ));
         }
-        Ok(Input::Array(path, tensor))
+        Ok(Input::Array(path, 0, tensor))
+    }
+
+    /// Some of its images.
+    pub fn part(self, images: Range<usize>) -> Input {
+        match self {
+            Input::Files {
+                mut paths,
+                skip_bad,
+                max_pixels,
+                white,
+                resize,
+            } => Input::Files {
+                paths: paths.drain(images).collect(),
+                skip_bad,
+                max_pixels,
+                white,
+                resize,
+            },
+            Input::Array(file, first, tensor) => {
+                let (begin, count) = (images.start as i64, images.len() as i64);
+                Input::Array(file, first + images.start, tensor.narrow(0, begin, count))
+            }
+        }
     }
 
     /// Number of channels of the images, if the input fixes it.
     pub fn channels(&self) -> Option<i64> {
         match self {
             Input::Files { .. } => None,
-            Input::Array(_, tensor) => Some(tensor.size()[1]),
+            Input::Array(_, _, tensor) => Some(tensor.size()[1]),
         }
     }
 
@@ -121,10 +146,10 @@ impl Input {
     pub fn paths(&self) -> Vec<PathBuf> {
         match self {
             Input::Files { paths, .. } => paths.clone(),
-            Input::Array(file, tensor) => {
+            Input::Array(file, first, tensor) => {
                 let images = 0..tensor.size()[0] as usize;
                 images
-                    .map(|index| Input::stored_name(file, index))
+                    .map(|index| Input::stored_name(file, first + index))
                     .collect()
             }
         }
@@ -141,7 +166,7 @@ impl Input {
     pub fn preprocessing(&self, network: &Preprocessing) -> Preprocessing {
         match self {
             Input::Files { white, resize, .. } => network.clone().for_files(*resize, *white),
-            Input::Array(_, tensor) => Preprocessing::stored(Size::of(tensor)),
+            Input::Array(_, _, tensor) => Preprocessing::stored(Size::of(tensor)),
         }
     }
 }
@@ -152,9 +177,9 @@ pub fn skipped(error: &anyhow::Error) -> String {
 }
 
 /// Refuses a run without images.
-pub fn require_images(paths: &[PathBuf]) -> Result<()> {
-    match paths {
-        [] => bail!("none of the images can be read"),
+pub fn require_images(count: usize) -> Result<()> {
+    match count {
+        0 => bail!("none of the images can be read"),
         _ => Ok(()),
     }
 }

@@ -192,7 +192,7 @@ impl Key {
         });
         let mut of_ends = signs(&maps.ends().flatten(0, 1), &maps.basis.axes.mean)?.into_iter();
         // With few classes the last of one end are the first of the other.
-        let most = (maps.logits.size()[1] / 2).max(1) as usize;
+        let most = (maps.classes() / 2).max(1);
         let mut components = Vec::new();
         while let (Some(mut low), Some(mut high)) = (of_ends.next(), of_ends.next()) {
             low.truncate(most);
@@ -221,9 +221,9 @@ fn signs(
 ) -> Result<Vec<Vec<Sign>>> {
     let count = excitations.size()[0];
     let all = Tensor::f_cat(&[excitations, &mean.unsqueeze(0)], 0)?;
-    let features = maps.features.size();
+    let size = maps.feature_size();
     let spread = all.f_to_kind(Kind::Float)?.unsqueeze(2).unsqueeze(3);
-    let spread = spread.f_expand([-1, -1, features[2], features[3]], false)?;
+    let spread = spread.f_expand([-1, -1, size.height, size.width], false)?;
     let Some(scores) = model.scores_of(&spread.contiguous())? else {
         return Ok((0..count).map(|_| Vec::new()).collect());
     };

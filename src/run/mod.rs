@@ -1,6 +1,7 @@
 //! A run: images -> batch -> hooked network -> excitations -> features -> maps -> outputs.
 
 mod again;
+mod agree;
 mod channels;
 mod classes;
 mod commands;
@@ -19,9 +20,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::classes::top_classes;
 use crate::cli;
 use crate::heap::with_retained_heap;
+use crate::joint::Group;
 use crate::names::escaped;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::Options;
@@ -37,9 +38,10 @@ pub use commands::{print_layers, print_models, print_text, som};
 pub use compare::compare;
 pub(crate) use forward::{Decoded, Jpeg, Seen, seen_part};
 
+use agree::{agree, in_turn};
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
-use input::Input;
+use input::{Input, require_images};
 use outputs::{Destination, Results};
 
 /// Computes the maps that `options` ask for, writes all files and prints one line per image
@@ -49,21 +51,41 @@ use outputs::{Destination, Results};
 /// Returns a message of one line. No file is written then, except if `stdout` alone fails,
 /// which is written last.
 pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
-    let notices = options.notices.level();
+    let group = Group::join(options.compute.joint, options.notices.level())?;
+    run_in(&group, options, stdout)?;
+    group.finish()
+}
+
+/// The same, as one of the ranks of a group.
+fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()> {
+    let warnings = options.notices.level();
+    let notices = match group.is_first() {
+        true => warnings,
+        false => Notices::Quiet, // what it would say, rank 0 says
+    };
+    let compute = options.compute.for_rank(group);
     let mut clock = Stopwatch::start();
     let mut remarks = Remarks::new(notices);
 
     let input = Input::open(&options.input, &options.model, notices, &mut remarks)?;
     let drawn = outputs::drawn(&options.output);
     let saved = outputs::saved(&options.output);
+    agree(group, options, &input)?;
     let mut to = Destination::default();
-    for output in drawn.iter().chain(&saved) {
-        output.prepare(&mut to.files)?;
-    }
+    in_turn(group, || {
+        if !group.is_first() {
+            to.files.keep_abandoned();
+        }
+        let mut outputs = drawn.iter().chain(&saved);
+        outputs.try_for_each(|output| output.prepare(&mut to.files))?;
+        to.files.keep_abandoned();
+        Ok(())
+    })?;
     let given = classes::given_labels(&options.classes)?;
     let truth = classes::given_truth(&options.classes, &input)?;
 
-    let network = commands::load(&options.model, &options.compute, notices)?;
+    // Rank 0 downloads weights that are missing, and the others find them.
+    let network = in_turn(group, || commands::load(&options.model, &compute, notices))?;
     clock.lap("loading");
     let preprocessing = input.preprocessing(&network.preprocessing);
     let mut hooks = options.hooks();
@@ -85,6 +107,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     clock.lap("hooking");
 
     let keep_components = outputs::need_components(&options.output);
+    let all = input.len();
+    let input = input.part(group.part(all));
     let mut fit = Fit::new(&name, &model, &options.map, keep_components)?;
     let chunk = options
         .compute
@@ -106,30 +130,38 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         square: options.output.square,
-        photographs: outputs::photograph_area(&options.output, input.len()),
+        photographs: outputs::photograph_area(&options.output, all),
         spool: &spool,
+        group,
+        all,
         notices,
+        warnings,
     };
     let forwarded = with_retained_heap(|| forward_all(&input, &model, &forwarding))?;
+    require_images(group.share(forwarded.paths.len())?.iter().sum())?;
     remarks.add_all(&model.remarks()); // also what the images showed
     forwarded
         .remark
         .iter()
         .for_each(|remark| remarks.add(remark));
     clock.laps(&forwarded.times, "decoding");
-    let odd = forwarded.oddities.remarks(options.input.white);
+    remarks.gather(group)?;
+    let odd = forwarded
+        .oddities
+        .of_all(group)?
+        .remarks(options.input.white);
     remarks.add_all(&odd);
     remarks.add_all(&truths.remarks);
 
-    let maps = fit.maps(forwarded.collector, notices, &mut remarks)?;
+    let maps = fit.maps(forwarded.collector, group, notices, &mut remarks)?;
     clock.lap("analysing");
 
-    let reading = model.evidence().read(&maps.logits);
+    let reading = model.evidence().read(&classes::range_of(&maps, group)?);
     reading.remark.iter().for_each(|remark| remarks.add(remark));
     let top = options.classes.top as i64;
-    let classes = top_classes(&maps.logits, reading.kind, labels, top)?;
+    let classes = classes::top(&maps, reading.kind, labels, top)?;
     let truths = truths.in_order(&forwarded.paths);
-    truth::right(&classes, &truths)
+    truth::right(&classes, &truths, group)?
         .iter()
         .for_each(|remark| remarks.add(remark));
     let key = Key::of(&maps, &model, reading.kind, labels)?;
@@ -141,8 +173,9 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         notices.detail(|| format!("settings: {phrase}"));
     }
     let mut results = Results {
+        group,
         settings,
-        probabilities: reading.kind.probabilities(&maps.logits),
+        kind: reading.kind,
         network: describe::network(&name, &model, options.model.rule),
         basis_of: fit.of,
         basis: (options.map.basis.as_deref().and_then(Path::file_name))
@@ -170,7 +203,9 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         output.write(&results, &mut to)?;
     }
     results.clock.lap("saving");
-    let (written, printed) = to.commit()?;
+    let Some((written, printed)) = to.commit_in(group)? else {
+        return Ok(()); // rank 0 says the rest
+    };
     commands::report_written(&written, notices);
     if let Some(file) = options.output.cluster_file() {
         notices.note(&cli::next_step(&file, names.named_by.as_deref()));

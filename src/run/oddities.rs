@@ -1,33 +1,47 @@
 //! Images that may mean something else than they say, as one remark for each kind.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Hint;
 use crate::images::{Oddity, Pixels};
+use crate::joint::Group;
 use crate::remarks::Remark;
 
 /// What is odd about the images so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Oddities {
-    low: Group,
-    narrow: Group,
-    empty: Group,
+    low: Kind,
+    narrow: Kind,
+    empty: Kind,
     any_16_bit: bool,
 }
 
 /// Images that are odd in the same way.
-#[derive(Debug, Default)]
-struct Group {
-    first: PathBuf,
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kind {
+    first: String,
     count: usize,
     /// The lowest and highest sample of all.
     range: Option<(u16, u16)>,
 }
 
-impl Group {
+impl Kind {
+    fn merge(&mut self, later: Kind) {
+        if self.count == 0 {
+            *self = later;
+        } else if let Some((low, high)) = later.range {
+            let (least, most) = self.range.unwrap_or((low, high));
+            self.range = Some((least.min(low), most.max(high)));
+            self.count += later.count;
+        }
+    }
+
     fn add(&mut self, file: &Path, (low, high): (u16, u16)) {
         if self.count == 0 {
-            self.first = file.to_path_buf();
+            self.first = file.display().to_string();
         }
         self.count += 1;
         let (least, most) = self.range.unwrap_or((low, high));
@@ -36,9 +50,9 @@ impl Group {
 
     /// `a.png`, or `a.png and 2 more images`.
     fn named(&self) -> String {
-        let first = self.first.display();
+        let first = &self.first;
         match self.count {
-            0 | 1 => first.to_string(),
+            0 | 1 => first.clone(),
             2 => format!("{first} and 1 more image"),
             count => format!("{first} and {} more images", count - 1),
         }
@@ -46,6 +60,21 @@ impl Group {
 }
 
 impl Oddities {
+    /// Those of all ranks.
+    ///
+    /// # Errors
+    /// Returns an error if a rank is lost.
+    pub fn of_all(self, group: &Group) -> Result<Oddities> {
+        let mut all = Oddities::default();
+        for part in group.share(self)? {
+            all.low.merge(part.low);
+            all.narrow.merge(part.narrow);
+            all.empty.merge(part.empty);
+            all.any_16_bit |= part.any_16_bit;
+        }
+        Ok(all)
+    }
+
     /// Adds an image.
     pub fn add(&mut self, file: &Path, pixels: &Pixels) {
         self.any_16_bit |= pixels.is_16_bit;

@@ -11,7 +11,7 @@ use crate::common::{Npz, data, largest_difference};
 use prism::Size;
 use prism::hooks::{HookedModel, Hooks, NetworkGraph, OutputChoice, SaliencyHook, ScoreHook};
 use prism::saliency::Method;
-use prism::scores::{ScoreKind, ScoresEnd, ScoresForm};
+use prism::scores::{ScoreKind, ScoreRange, ScoresEnd, ScoresForm};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -482,7 +482,7 @@ fn the_library_finds_the_scores_for_any_number_of_images() {
         );
         for images in [1, 3] {
             let logits = model.forward(&input.narrow(0, 0, images)).unwrap().logits;
-            let kind = model.evidence().read(&logits).kind;
+            let kind = model.evidence().read(&ScoreRange::of(&logits)).kind;
             let theirs = expected.tensor(name).narrow(0, 0, images);
             let off = largest_difference(&kind.probabilities(&logits), &theirs);
             assert!(off < TOLERANCE, "{name}, {images} images: off by {off}");

@@ -599,7 +599,7 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
         added.unwrap();
     }
     let maps = collector.finish().unwrap();
-    let (_, features) = normed(&maps.features);
+    let (_, features) = normed(&maps.features(0..maps.len()).unwrap());
     let upsampled = bilateral(
         &features,
         &guides.map(|guide| stored(&guide).unwrap()),

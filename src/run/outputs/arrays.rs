@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::{Destination, Output, Results};
 use crate::arrays::{ArrayFormat, ArrayWriter};
+use crate::map::COMPONENTS;
 use crate::output::{Outputs, folder_of};
 use crate::size::Size;
 
@@ -22,25 +23,27 @@ impl Output for Arrays<'_> {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let maps = &results.maps;
         let Size { height, width } = maps.size();
-        let images = maps.len() as i64;
+        let (images, classes) = (maps.len() as i64, maps.classes() as i64);
+        let cells = maps.feature_size();
         let input = [&[images], results.input.shape()].concat();
         let mut layout = vec![
             ("maps", vec![images, maps.channels() as i64, height, width]),
-            ("features", maps.features.size()),
+            (
+                "features",
+                vec![images, COMPONENTS, cells.height, cells.width],
+            ),
             ("variance_ratio", vec![maps.variance_ratio.len() as i64]),
-            ("logits", maps.logits.size()),
-            ("probabilities", results.probabilities.size()),
+            ("logits", vec![images, classes]),
+            ("probabilities", vec![images, classes]),
             ("input", input),
         ];
         if let Some(components) = &maps.components {
-            let [.., height, width] = maps.features.size()[..] else {
-                bail!("the features have no places");
-            };
             let count = components.count() as i64;
-            layout.push(("components", vec![images, count, height, width]));
-            layout.push(("lengths", vec![images, 1, height, width]));
+            let size = |channels| vec![images, channels, cells.height, cells.width];
+            layout.extend([("components", size(count)), ("lengths", size(1))]);
         }
-        layout.extend(maps.saliency.iter().map(|s| ("saliency", s.size())));
+        let of_saliency = |size: Size| vec![images, 1, size.height, size.width];
+        layout.extend((maps.saliency_size()).map(|size| ("saliency", of_saliency(size))));
         if maps.leaves_out() {
             layout.push(("left_out", vec![images, height, width]));
         }
@@ -63,11 +66,20 @@ impl Output for Arrays<'_> {
                 }
                 array.write(&values(&map.nan_to_num(0.0, None, None))?)?;
             }
-            writer.array("features")?.write(&values(&maps.features)?)?;
+            let array = writer.array("features")?;
+            for images in maps.chunks() {
+                array.write(&values(&maps.features(images)?)?)?;
+            }
             writer.array("variance_ratio")?.write(&ratios)?;
-            writer.array("logits")?.write(&values(&maps.logits)?)?;
-            let shares = results.probabilities.to_kind(Kind::Float);
-            writer.array("probabilities")?.write(&values(&shares)?)?;
+            let array = writer.array("logits")?;
+            for images in maps.chunks() {
+                array.write(&values(&maps.logits(images)?)?)?;
+            }
+            let array = writer.array("probabilities")?;
+            for images in maps.chunks() {
+                let shares = results.probabilities(images)?.to_kind(Kind::Float);
+                array.write(&values(&shares)?)?;
+            }
             let array = writer.array("input")?;
             for images in maps.chunks() {
                 array.write(&values(&results.input.get(images)?)?)?;
@@ -82,8 +94,12 @@ impl Output for Arrays<'_> {
                     array.write(&values(&components.lengths(images)?)?)?;
                 }
             }
-            if let Some(saliency) = &maps.saliency {
-                writer.array("saliency")?.write(&values(saliency)?)?;
+            if maps.saliency_size().is_some() {
+                let array = writer.array("saliency")?;
+                for images in maps.chunks() {
+                    let saliency = maps.saliency(images)?;
+                    array.write(&values(&saliency.context("there is no saliency")?)?)?;
+                }
             }
             if maps.leaves_out() {
                 let array = writer.array("left_out")?;

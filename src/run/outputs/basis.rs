@@ -17,6 +17,9 @@ impl Output for SavedBasis<'_> {
     }
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
+        if !results.group.is_first() {
+            return Ok(());
+        }
         let bytes = write_basis(&results.maps.basis, &results.basis_of)?;
         to.write(self.0, &bytes)
     }

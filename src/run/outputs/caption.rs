@@ -4,7 +4,7 @@ use super::Results;
 use crate::figure::{LARGEST_RATIO, Palette, Picture, drawn_size};
 use crate::settings::{Settings, Source};
 
-impl Results {
+impl Results<'_> {
     /// The caption of the figures: what the colours are and what they are worth, and what was
     /// given or assumed. What the network or its file states is not repeated.
     pub fn caption(&self) -> String {

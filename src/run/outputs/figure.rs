@@ -118,16 +118,17 @@ impl Figure<'_> {
             panels.push(Panel::new(picture, scaling));
         }
         let classes = &results.classes[image];
+        let target = results.target().map(|(class, name)| {
+            let probabilities = results.probabilities(image..image + 1)?;
+            let probability = probabilities.double_value(&[0, *class as i64]);
+            anyhow::Ok(format!("target {name}: {probability:.2}"))
+        });
         Ok(Column {
             name: name.to_string(),
             title: (classes.iter())
                 .map(|class| self.named(class).to_string())
                 .collect(),
-            target: results.target().map(|(class, name)| {
-                let place = [image as i64, *class as i64];
-                let probability = results.probabilities.double_value(&place);
-                format!("target {name}: {probability:.2}")
-            }),
+            target: target.transpose()?,
             panels,
         })
     }

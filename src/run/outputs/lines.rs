@@ -10,15 +10,17 @@ pub struct Lines;
 
 impl Output for Lines {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
+        let mut own = Vec::new();
         for (path, classes) in results.paths.iter().zip(&results.classes) {
             let path = path.as_os_str().as_encoded_bytes();
-            to.printed.extend(escaped_bytes(path));
+            own.extend(escaped_bytes(path));
             for class in classes {
-                to.printed.push(b'\t');
-                to.printed.extend(escaped(&class.to_string()).into_bytes());
+                own.push(b'\t');
+                own.extend(escaped(&class.to_string()).into_bytes());
             }
-            to.printed.push(b'\n');
+            own.push(b'\n');
         }
+        to.printed.extend(results.group.gather(own)?.concat());
         Ok(())
     }
 }

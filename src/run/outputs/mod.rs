@@ -15,6 +15,7 @@ mod pictures;
 mod variance;
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -26,12 +27,14 @@ use crate::arrays::BasisOf;
 use crate::classes::Class;
 use crate::convert::painted;
 use crate::figure::{About, Palette, Picture, Scaling, drawn_size};
+use crate::joint::Group;
 use crate::map::Maps;
 use crate::notices::{Notices, Stopwatch};
 use crate::options::{JsonTarget, OutputOptions};
 use crate::output::Outputs;
 use crate::remarks::Remarks;
 use crate::report;
+use crate::scores::ScoreKind;
 use crate::settings::Settings;
 use crate::spool::Sequence;
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
@@ -115,7 +118,9 @@ pub fn photograph_area(options: &OutputOptions, count: usize) -> Option<f64> {
 }
 
 /// The results of a run, which the outputs read.
-pub struct Results {
+pub struct Results<'a> {
+    /// The ranks, of which this one has some of the images.
+    pub group: &'a Group,
     /// The network and its layers.
     pub network: NetworkSummary,
     /// What a basis of this run belongs to.
@@ -136,8 +141,8 @@ pub struct Results {
     pub input: Sequence,
     /// What the network does not fix by itself, and where it came from.
     pub settings: Settings,
-    /// Probabilities of all classes, `[N,K]` float64.
-    pub probabilities: Tensor,
+    /// What the class scores mean.
+    pub kind: ScoreKind,
     /// Top classes of each image.
     pub classes: Vec<Vec<Class>>,
     /// The true class of each image, if it is known.
@@ -154,7 +159,7 @@ pub struct Results {
     pub notices: Notices,
 }
 
-impl Results {
+impl Results<'_> {
     /// How the maps were upsampled: bilaterally only if there was a guide.
     fn upsampling(&self) -> &str {
         match self.maps.lacks_guides() {
@@ -169,14 +174,19 @@ impl Results {
     }
 
     /// The saliency `[h,w]` of an image, if there is one.
-    fn saliency_of(&self, image: usize) -> Option<Tensor> {
-        let all = self.maps.saliency.as_ref()?;
-        Some(all.get(image as i64).get(0))
+    fn saliency_of(&self, image: usize) -> Result<Option<Tensor>> {
+        let saliency = self.maps.saliency(image..image + 1)?;
+        Ok(saliency.map(|saliency| saliency.get(0).get(0)))
+    }
+
+    /// Probabilities of all classes in some images, `[n,K]` float64.
+    fn probabilities(&self, images: Range<usize>) -> Result<Tensor> {
+        Ok(self.kind.probabilities(&self.maps.logits(images)?))
     }
 
     /// The picture of the saliency of an image on its scale, if there is one.
     fn saliency_picture(&self, image: usize) -> Result<Option<RgbImage>> {
-        let saliency = self.saliency_of(image);
+        let saliency = self.saliency_of(image)?;
         saliency
             .map(|saliency| self.look().saliency(&saliency))
             .transpose()
@@ -184,13 +194,13 @@ impl Results {
 
     /// What all pictures have in common.
     fn look(&self) -> Look {
-        let saliency = self.maps.saliency.as_ref();
-        let of_all = saliency.filter(|_| self.target().is_some());
+        let largest = self.maps.largest_saliency;
+        let of_all = largest.filter(|_| self.target().is_some());
         Look {
             palette: self.palette,
             scaling: Scaling::of(self.maps.is_in_blocks()),
             leaves_out: self.maps.leaves_out(),
-            scale: of_all.map(|all| all.max().double_value(&[]) as f32),
+            scale: of_all.map(|largest| largest as f32),
         }
     }
 
@@ -210,7 +220,7 @@ impl Results {
 
     /// The picture of a map: at its own size, or at that of the image if marks are drawn on it.
     fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
-        let saliency = self.saliency_of(image);
+        let saliency = self.saliency_of(image)?;
         self.look()
             .map(map, saliency.as_ref(), self.drawn_size(image))
     }
@@ -303,11 +313,26 @@ impl Destination {
         Ok(())
     }
 
-    /// Gives all files their names; returns those, and the text for standard output.
+    /// Gives all files their names after all ranks have written theirs; rank 0 comes last, so that
+    /// who finds its summary or page finds all of them. Returns the names of the files of all ranks and
+    /// the text for standard output on rank 0, and none on the others.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be renamed.
-    pub fn commit(self) -> Result<(Vec<PathBuf>, Vec<u8>)> {
-        Ok((self.files.commit()?, self.printed))
+    /// Returns an error if a file cannot be renamed, or if a rank is lost.
+    pub fn commit_in(self, group: &Group) -> Result<Option<(Vec<PathBuf>, Vec<u8>)>> {
+        let own = self.files.paths();
+        let names = group.gather_values(own)?; // all have written theirs
+        if !group.is_first() {
+            group.barrier()?;
+            self.files.commit()?;
+            group.barrier()?;
+            return Ok(None);
+        }
+        group.barrier()?;
+        group.barrier()?;
+        let mut written = self.files.commit()?;
+        let others = names.into_iter().skip(1).flatten();
+        written.extend(others.map(PathBuf::from));
+        Ok(Some((written, self.printed)))
     }
 }

@@ -60,7 +60,7 @@ impl Output for Page<'_> {
     }
 }
 
-impl Results {
+impl Results<'_> {
     /// The pictures of an image on a page.
     fn page_pictures(&self, image: usize) -> Result<PagePictures> {
         let (photograph, size) = match self.photographs.get(image) {
@@ -70,7 +70,7 @@ impl Results {
             }
             None => photograph(&self.picture(image).load()?)?,
         };
-        let (map, saliency) = (self.map(image)?, self.saliency_of(image));
+        let (map, saliency) = (self.map(image)?, self.saliency_of(image)?);
         let drawn = self.drawn_size(image);
         let pictures = self
             .look()
@@ -87,8 +87,8 @@ impl Results {
         let Some(components) = &self.maps.components else {
             return Ok(None);
         };
-        let size = self.maps.features.size();
-        let shape = [components.count() as i64, size[2], size[3]];
+        let size = self.maps.feature_size();
+        let shape = [components.count() as i64, size.height, size.width];
         let mut features = Features::new(shown.len(), shape);
         for &image in shown {
             let images = image..image + 1;

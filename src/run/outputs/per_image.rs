@@ -25,7 +25,7 @@ impl Output for PerImage<'_> {
             let map = results.map(image)?;
             let picture = results.picture(image).load()?;
             let over = overlaid(&picture, &results.colours(&map)?, alpha, look.scaling)?;
-            let saliency = results.saliency_of(image);
+            let saliency = results.saliency_of(image)?;
             let alone = look.map_at(&map, saliency.as_ref(), over.dimensions())?;
             let stem = file_stem(image, count, path);
             for (kind, picture) in [("map", &alone), ("overlay", &over)] {

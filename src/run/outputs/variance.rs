@@ -11,6 +11,9 @@ pub struct Variance<'a>(pub &'a OutputOptions);
 
 impl Output for Variance<'_> {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
+        if !results.group.is_first() {
+            return Ok(());
+        }
         let (ratios, format) = (results.maps.variance_ratio.clone(), self.0.format);
         let palette = results.palette;
         let about = results.about(&self.0.command);
