@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::watch::{STORE_TIMEOUT, Watch};
+use super::watch::Watch;
 use super::world::World;
 use super::{Group, Ranks};
 use crate::error::{Hint, hinted};
@@ -83,13 +83,20 @@ fn meet(world: &World, place: &str) -> Result<Group> {
     store.set(&card_key(world.rank), &serde_json::to_vec(&card)?)?;
     let cards = cards(&store, world, place)?;
 
+    let own = reachable(&cards, world.rank).to_string();
     let hosts = cards.iter().map(|card| card.host.clone()).collect();
-    let watch = Watch::new(world.rank, hosts, store.connect(STORE_TIMEOUT)?)?;
-    let watch = Arc::new(watch);
+    let for_messages = store.connect(JOINING)?;
+    let watch = Arc::new(Watch::new(world.rank, hosts, store)?);
     let watching = watch.start();
     super::remember(&watch);
-    let own = reachable(&cards, world.rank).to_string();
-    let raw = RawRanks::join(&store, world.rank, world.size, &own, JOINING, WAITING);
+    let raw = RawRanks::join(
+        &for_messages,
+        world.rank,
+        world.size,
+        &own,
+        JOINING,
+        WAITING,
+    );
     let raw = raw.map_err(|error| {
         super::leave_to_watch();
         anyhow!("the ranks do not reach each other ({own} is the address of this one): {error:#}")
@@ -105,7 +112,6 @@ fn meet(world: &World, place: &str) -> Result<Group> {
         raw,
         watch,
         watching,
-        _store: store,
     })))
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
-use crate::hooks::{RawRanks, RawStore};
+use crate::hooks::RawRanks;
 use crate::notices::Notices;
 use watch::{Watch, Watching};
 use world::World;
@@ -46,8 +46,6 @@ struct Ranks {
     raw: RawRanks,
     watch: Arc<Watch>,
     watching: Watching,
-    /// Serves the store, on rank 0.
-    _store: RawStore,
 }
 
 /// Who says why the run ends.
@@ -302,7 +300,7 @@ impl Group {
             _ => raw.send(&[], 0),
         }
         .ok();
-        std::mem::forget((raw, ranks._store)); // its threads end with the process
+        std::mem::forget(raw); // its threads end with the process
         Ok(())
     }
 }

@@ -17,12 +17,12 @@ use crate::temporary::clear_pending;
 
 /// Time between two signs of life.
 const PERIOD: Duration = Duration::from_millis(500);
-/// A rank is lost after so many periods without a sign of life: 7 s.
-const PATIENCE: u32 = 14;
+/// A rank is lost after so many periods without a sign of life: 6 s.
+const PATIENCE: u32 = 12;
 /// The store is lost if it answers nothing for so many periods: 8 s.
 const STORE_PATIENCE: u32 = 16;
 /// The longest wait for an answer of the store.
-pub const STORE_TIMEOUT: Duration = Duration::from_secs(8);
+const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 /// The longest wait for rank 0 to say why the run ends.
 const SAYING: Duration = Duration::from_secs(3);
 
@@ -56,6 +56,8 @@ pub struct Watch {
     /// The host of each rank.
     hosts: Vec<String>,
     store: RawStore,
+    /// The first connection, which serves the store on rank 0 as long as the process lives.
+    _serving: RawStore,
     tick: Mutex<Tick>,
     bar: Mutex<Option<(&'static str, ProgressBar)>>,
     /// Whether the run is complete.
@@ -74,11 +76,12 @@ impl Watch {
     ///
     /// # Errors
     /// Returns an error if the store is not reached.
-    pub fn new(rank: usize, hosts: Vec<String>, store: RawStore) -> Result<Watch> {
+    pub fn new(rank: usize, hosts: Vec<String>, serving: RawStore) -> Result<Watch> {
         let watch = Watch {
             rank,
             hosts,
-            store,
+            store: serving.connect(STORE_TIMEOUT)?,
+            _serving: serving,
             tick: Mutex::default(),
             bar: Mutex::default(),
             is_over: AtomicBool::new(false),

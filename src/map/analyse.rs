@@ -75,7 +75,7 @@ pub fn analyse(mut collected: Collector, group: &Group, basis: Option<Basis>) ->
         basis,
         numbers,
         largest_saliency: saliency.map(|saliency| saliency.largest),
-        not_salient: saliency.map_or(0, |saliency| saliency.none),
+        unsalient: saliency.map_or(0, |saliency| saliency.none),
         scores,
         signs: signs.reshape([1, -1, 1, 1]),
         logits: collected.logits,

@@ -150,7 +150,7 @@ pub struct Maps {
     /// The largest saliency of all images, if there is one.
     pub(crate) largest_saliency: Option<f64>,
     /// The number of images whose saliency is zero everywhere.
-    pub(crate) not_salient: usize,
+    unsalient: usize,
     /// Scores of the first three components, `[N,3,h,w]`, before `signs`.
     scores: Sequence,
     /// The signs of the features, `[1,3,1,1]`.
@@ -225,6 +225,11 @@ impl Maps {
     pub fn saliency(&self, images: Range<usize>) -> Result<Option<Tensor>> {
         let saliency = self.saliency.as_ref();
         saliency.map(|saliency| saliency.get(images)).transpose()
+    }
+
+    /// The number of images whose saliency is zero everywhere.
+    pub fn not_salient(&self) -> usize {
+        self.unsalient
     }
 
     /// The size of the saliency, if there is one.

@@ -68,7 +68,7 @@ impl Fit {
             let coarse = "no earlier activation is finer than the features, so the map is upsampled bilinearly";
             remarks.add(&Remark::note(coarse));
         }
-        let count = maps.not_salient;
+        let count = maps.not_salient();
         if count > 0 {
             remarks.add(&Remark::warning(format!(
                 "the class has no saliency in {count} of {} images, so no line is on their maps",

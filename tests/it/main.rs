@@ -15,6 +15,7 @@ mod faults;
 mod heads;
 mod hostile;
 mod images;
+mod joint;
 mod key;
 mod loading;
 mod networks;

@@ -328,7 +328,7 @@ fn the_map_takes_the_saliency_as_alpha() {
     assert_eq!(map.size(), [3, 4, 64, 64]);
     let colours = map.narrow(1, 0, 3);
     assert_eq!(largest_difference(&colours, &plain.map(0..3).unwrap()), 0.0);
-    let saliency = with.saliency.as_ref().unwrap();
+    let saliency = with.saliency(0..3).unwrap().unwrap();
     for image in 0..3 {
         let one = saliency.narrow(0, image, 1);
         let (low, high) = (one.min(), one.max());

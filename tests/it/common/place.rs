@@ -79,7 +79,9 @@ impl Place {
         let words = [words, &[env!("CARGO_BIN_EXE_prism")]].concat();
         let mut prism = Command::new(words[0]);
         prism.args(&words[1..]);
-        for variable in ["PRISM_MODELS", "PRISM_WEIGHTS_URL", "XDG_CACHE_HOME"] {
+        let joint = ["RANK", "WORLD_SIZE", "SLURM_PROCID"];
+        let own = ["PRISM_MODELS", "PRISM_WEIGHTS_URL", "XDG_CACHE_HOME"];
+        for variable in joint.into_iter().chain(own) {
             prism.env_remove(variable);
         }
         prism

@@ -1,0 +1,363 @@
+//! Joint runs: two and three processes on this machine against a single one, and what they say if
+//! one of them fails.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::common::place::{Place, tiny};
+use crate::common::{Npz, largest_difference};
+
+/// A port that nothing uses.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// One rank, as a user starts it by hand.
+fn rank(place: &Place, port: u16, rank: usize, size: usize, line: &str) -> Command {
+    let mut command = place.prism();
+    command
+        .args(line.split_whitespace())
+        .env("RANK", rank.to_string())
+        .env("WORLD_SIZE", size.to_string())
+        .env("LOCAL_RANK", rank.to_string())
+        .env("MASTER_ADDR", "127.0.0.1")
+        .env("MASTER_PORT", port.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn ended(ranks: Vec<Child>) -> Vec<Output> {
+    let ended = ranks.into_iter().map(|rank| rank.wait_with_output());
+    ended.map(Result::unwrap).collect()
+}
+
+/// Runs all ranks with the words of `line`.
+fn run(place: &Place, size: usize, line: &str) -> Vec<Output> {
+    let port = free_port();
+    let ranks = (0..size).map(|number| rank(place, port, number, size, line).spawn().unwrap());
+    ended(ranks.collect())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The errors of all ranks. There must be one line.
+fn the_error(ranks: &[Output]) -> String {
+    let said: String = ranks.iter().map(|rank| text(&rank.stderr)).collect();
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("error")).collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    errors[0].to_string()
+}
+
+/// The array of all ranks, one after another.
+fn joined(place: &Place, size: usize, name: &str) -> Tensor {
+    let part = |rank| Npz::open(place.path(&format!("out/a.{rank:04}.npz"))).tensor(name);
+    Tensor::cat(&(0..size).map(part).collect::<Vec<_>>(), 0)
+}
+
+/// A summary without what differs between any two runs.
+fn summary(file: &Path) -> Value {
+    let mut summary: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    summary.as_object_mut().unwrap().remove("seconds");
+    let files = summary["files"].as_array_mut().unwrap();
+    files.retain(|file| !file.as_str().unwrap().contains("npz"));
+    files.sort_by_key(|file| file.as_str().unwrap().to_string());
+    summary
+}
+
+/// Each way of making maps: files and arrays of two and three ranks are those of one.
+#[test]
+fn ranks_make_the_map_of_one_process() {
+    let outputs = "--input photos --output-dir out --per-image --report out/p.html --json out/s.json --save-basis out/b.safetensors --save-arrays out/a.npz --cluster=out/c.bin --truth truth.csv";
+    for (network, ways, images) in [
+        ("tiny_resnet_traced", "", 7),
+        ("tiny_resnet_traced", "--inclusive --saliency gradcam", 5),
+        ("tiny_vgg_traced", "--exclusive --hooks torchprism", 7),
+        (
+            "tiny_vgg_traced",
+            "--saliency exct-backp --target 1 --split-rgb",
+            2,
+        ),
+    ] {
+        let single = Place::with_images(images);
+        fs::write(single.path("truth.csv"), "000.png,1\n001.png,0\n").unwrap();
+        let line = format!("{} {outputs} {ways}", tiny(network));
+        let (lines, notes) = single.succeed(&line);
+        for size in [2, 3] {
+            let place = Place::with_images(images);
+            fs::write(place.path("truth.csv"), "000.png,1\n001.png,0\n").unwrap();
+            let ranks = run(&place, size, &line);
+            let what = format!("{network} {ways}, {size} ranks");
+            for rank in &ranks {
+                assert!(rank.status.success(), "{what}: {}", text(&rank.stderr));
+            }
+            assert_eq!(text(&ranks[0].stdout), lines, "{what}");
+            assert!(
+                ranks[1..]
+                    .iter()
+                    .all(|rank| rank.stdout.is_empty() && rank.stderr.is_empty())
+            );
+            let said = text(&ranks[0].stderr);
+            let remarks = |text: &str| -> Vec<String> {
+                let lines = text.lines().filter(|line| !line.contains("wrote"));
+                lines
+                    .filter(|line| !line.contains("joining"))
+                    .map(String::from)
+                    .collect()
+            };
+            assert_eq!(remarks(&said), remarks(&notes), "{what}");
+
+            let one = Npz::open(single.path("out/a.npz"));
+            for name in [
+                "maps",
+                "features",
+                "logits",
+                "probabilities",
+                "input",
+                "components",
+            ] {
+                let off = largest_difference(&joined(&place, size, name), &one.tensor(name));
+                assert!(off <= 1e-6, "{what}: {name} differs by {off}");
+            }
+            for (path, _) in single.listing() {
+                let name = path.display().to_string();
+                let is_picture = [".jpg", ".png", ".html", ".bin"]
+                    .iter()
+                    .any(|end| name.ends_with(end));
+                if is_picture && name.contains("out") {
+                    let [a, b] =
+                        [&single, &place].map(|place| fs::read(place.path(&name)).unwrap());
+                    assert!(a == b, "{what}: {name} differs");
+                }
+            }
+            let [a, b] = [&single, &place].map(|place| summary(&place.path("out/s.json")));
+            assert_eq!(near(a), near(b), "{what}");
+        }
+    }
+}
+
+/// Numbers of a summary to ten digits.
+fn near(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(number) => Value::String(format!("{number:.6}")),
+            None => Value::Number(number),
+        },
+        Value::Array(values) => values.into_iter().map(near).collect(),
+        Value::Object(values) => {
+            let values = values.into_iter().map(|(key, value)| (key, near(value)));
+            values.collect()
+        }
+        other => other,
+    }
+}
+
+/// More ranks than images, arrays as input, a basis, and images that cannot be read.
+#[test]
+fn parts_may_be_small_or_empty() {
+    let place = Place::with_images(2);
+    let line = format!(
+        "{} --input photos --save-basis b.safetensors",
+        tiny("tiny_resnet_traced")
+    );
+    let (lines, _) = place.succeed(&line);
+    let ranks = run(&place, 3, &format!("{line} --output-dir three"));
+    assert_eq!(text(&ranks[0].stdout), lines, "{}", text(&ranks[0].stderr));
+    let name = "PRISM_tiny_resnet_traced.jpg";
+    let [one, three] =
+        ["results", "three"].map(|folder| fs::read(place.path(folder).join(name)).unwrap());
+    assert!(one == three);
+
+    let based = format!(
+        "{} --input photos --basis b.safetensors",
+        tiny("tiny_resnet_traced")
+    );
+    let (lines, _) = place.succeed(&based);
+    let ranks = run(&place, 2, &format!("{based} --output-dir based"));
+    assert_eq!(text(&ranks[0].stdout), lines);
+    let [one, two] =
+        ["results", "based"].map(|folder| fs::read(place.path(folder).join(name)).unwrap());
+    assert!(one == two);
+
+    fs::write(place.path("photos/000.png"), b"no image").unwrap();
+    let skipping = format!(
+        "{} --input photos --skip-bad-images",
+        tiny("tiny_resnet_traced")
+    );
+    let ranks = run(&place, 2, &skipping);
+    assert_eq!(text(&ranks[0].stdout).lines().count(), 1);
+    fs::write(place.path("photos/001.png"), b"no image").unwrap();
+    let ranks = run(&place, 2, &skipping);
+    assert!(the_error(&ranks).contains("none of the images can be read"));
+}
+
+#[test]
+fn one_rank_says_why_all_end() {
+    let place = Place::with_images(6);
+    fs::create_dir(place.path("old")).unwrap();
+    fs::write(place.path("old/PRISM_tiny_vgg_traced.jpg"), b"old").unwrap();
+    let good = format!(
+        "{} --input photos --output-dir old",
+        tiny("tiny_vgg_traced")
+    );
+    let start = |lines: [&str; 2]| {
+        let port = free_port();
+        let ranks = (0..2).map(|number| {
+            rank(&place, port, number, 2, lines[number])
+                .spawn()
+                .unwrap()
+        });
+        let begun = Instant::now();
+        let ranks = ended(ranks.collect());
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(ranks.iter().all(|rank| !rank.status.success()));
+        assert_eq!(place.names("old"), ["PRISM_tiny_vgg_traced.jpg"]);
+        assert_eq!(
+            fs::read(place.path("old/PRISM_tiny_vgg_traced.jpg")).unwrap(),
+            b"old"
+        );
+        the_error(&ranks)
+    };
+    let other = format!("{good} --overlay 0.5");
+    assert!(start([&good, &other]).contains("other options than rank 0"));
+    // A list of one name that differs, as a file does on another machine.
+    let listed = good.replace("--input photos", "--input -");
+    for (lists, said) in [
+        (
+            ["photos/000.png\nphotos/001.png\n", "photos/000.png\n"],
+            "finds 1 images, and rank 0 finds 2",
+        ),
+        (
+            ["photos/000.png\n", "photos/001.png\n"],
+            "finds other images than rank 0",
+        ),
+    ] {
+        let port = free_port();
+        let started = (0..2).map(|number| {
+            let mut started = waiting_rank(&place, port, number, 2, &listed);
+            started
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(lists[number].as_bytes())
+                .unwrap();
+            started
+        });
+        let error = the_error(&ended(started.collect()));
+        assert!(error.contains("rank 1") && error.contains(said), "{error}");
+    }
+    let missing = good.replace("tiny_vgg_traced.pt", "missing.pt");
+    assert!(start([&missing, &missing]).contains("missing.pt"));
+
+    // A damaged image of the last part: its header is right.
+    let image = fs::read(place.path("photos/005.png")).unwrap();
+    fs::write(place.path("photos/005.png"), &image[..image.len() / 2]).unwrap();
+    let error = start([&good, &good]);
+    assert!(error.contains("(rank 1): photos/005.png"), "{error}");
+}
+
+/// A list on standard input that does not end keeps a rank waiting.
+fn waiting_rank(place: &Place, port: u16, number: usize, size: usize, line: &str) -> Child {
+    let mut command = rank(place, port, number, size, line);
+    command.stdin(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_rank_that_is_killed_or_stopped_ends_the_run() {
+    for (signal, victim) in [("KILL", 1), ("STOP", 1), ("KILL", 0), ("TERM", 2)] {
+        let place = Place::with_images(3);
+        let line = format!("{} --input -", tiny("tiny_vgg_traced"));
+        let port = free_port();
+        let ranks = (0..3).map(|number| waiting_rank(&place, port, number, 3, &line));
+        let mut ranks: Vec<Child> = ranks.collect();
+        let _lists: Vec<_> = ranks.iter_mut().map(|rank| rank.stdin.take()).collect();
+        std::thread::sleep(Duration::from_secs(2)); // they have joined
+        let killed = ranks.remove(victim);
+        let id = killed.id().to_string();
+        let send = |signal: &str| {
+            Command::new("kill")
+                .args([&format!("-{signal}"), &id])
+                .status()
+        };
+        assert!(send(signal).unwrap().success());
+        let begun = Instant::now();
+        let others = ended(ranks);
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(10), "{signal}: {took:?}");
+        let error = the_error(&others);
+        let said = match (signal, victim) {
+            ("TERM", _) => "(rank 2): signal 15 ended it",
+            (_, 0) => "(rank 0) cannot be reached",
+            _ => "(rank 1): no sign of life",
+        };
+        assert!(error.contains(said), "{signal}: {error}");
+        let _ = send("CONT");
+        let killed = killed.wait_with_output().unwrap();
+        assert!(!killed.status.success());
+        assert!(!place.path("results").exists(), "{signal}");
+    }
+}
+
+#[test]
+fn a_single_run_is_not_joint_by_mistake() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input photos", tiny("tiny_vgg_traced"));
+    let with = |variables: &[(&str, &str)], line: &str| {
+        let mut prism = place.prism();
+        prism
+            .args(line.split_whitespace())
+            .envs(variables.iter().copied());
+        prism.output().unwrap()
+    };
+    let stray = [("RANK", "0"), ("WORLD_SIZE", "2")];
+    let refused = with(&stray, &line);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("MASTER_ADDR is not") && said.contains("--joint off"),
+        "{said}"
+    );
+    assert!(
+        with(&stray, &format!("{line} --joint off"))
+            .status
+            .success()
+    );
+    assert!(
+        with(
+            &[("RANK", "3"), ("WORLD_SIZE", "1")],
+            &format!("{line} --joint off")
+        )
+        .status
+        .success()
+    );
+    assert!(
+        with(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], &line)
+            .status
+            .success()
+    );
+
+    // The port is in use, and the host has no such address.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = rank(&place, port, 0, 2, &line).output().unwrap();
+    assert!(text(&output.stderr).contains("is in use; set MASTER_PORT"));
+    for (host, said) in [
+        ("no-such-host.invalid", "is no known host"),
+        ("192.0.2.1", "is no address of"),
+    ] {
+        let mut command = rank(&place, port, 0, 2, &line);
+        let output = command.env("MASTER_ADDR", host).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(said), "{stderr}");
+    }
+}
