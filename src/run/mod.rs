@@ -24,10 +24,10 @@ use crate::cli;
 use crate::heap::with_retained_heap;
 use crate::names::escaped;
 use crate::notices::{Notices, Stopwatch};
-use crate::options::Options;
+use crate::options::{ArrayName, Options};
 use crate::remarks::Remarks;
+use crate::sample::Sample;
 use crate::settings::Settings;
-use crate::spool::{self, Spool};
 use crate::truth;
 
 pub use key::{Ends, InWords, Key, KeyGroup};
@@ -35,7 +35,7 @@ pub use key::{Ends, InWords, Key, KeyGroup};
 pub use again::report;
 pub use commands::{print_layers, print_models, print_text, som};
 pub use compare::compare;
-pub(crate) use forward::{Decoded, Jpeg, Seen, seen_part};
+pub(crate) use forward::{Decoded, Jpeg, Seen, Shown, seen_part};
 
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
@@ -60,6 +60,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     for output in drawn.iter().chain(&saved) {
         output.prepare(&mut to.files)?;
     }
+    let spool = outputs::spool(options, &mut to.files)?;
     let given = classes::given_labels(&options.classes)?;
     let truth = classes::given_truth(&options.classes, &input)?;
 
@@ -95,18 +96,15 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
             notices.note(&choice);
         }
     }
-    let memory = options
-        .compute
-        .memory
-        .unwrap_or_else(spool::share_of_memory);
-    let spool = Spool::new(memory, &options.output.folder);
     let forwarding = ForwardOptions {
         normalisation: preprocessing.normalisation(),
         maps: fit.options,
         chunk,
-        keep_input: options.output.save_arrays.is_some(),
+        keep_input: options.output.saves(ArrayName::Input),
         square: options.output.square,
         photographs: outputs::photograph_area(&options.output, input.len()),
+        figures: Sample::new(input.len(), options.output.figures),
+        page: outputs::page_sample(&options.output, input.len()),
         spool: &spool,
         notices,
     };
@@ -150,6 +148,8 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         palette: options.map.palette,
         saliency,
         paths: forwarded.paths,
+        in_figures: forwarded.in_figures,
+        on_page: forwarded.on_page,
         pictures: forwarded.pictures,
         photographs: forwarded.photographs,
         input: forwarded.input,
@@ -161,10 +161,16 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         remarks,
         notices,
     };
+    for output in drawn.iter().chain(&saved) {
+        let said = output.remarks(&results);
+        results.remarks.add_all(&said);
+    }
     for output in drawn {
         output.write(&results, &mut to)?;
     }
     to.finish_drawing()?;
+    let left = outputs::left_over(&results, &options.output, &to.files);
+    results.remarks.add_all(&left);
     results.clock.lap("drawing");
     for output in saved {
         output.write(&results, &mut to)?;

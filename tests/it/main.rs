@@ -17,6 +17,7 @@ mod hostile;
 mod images;
 mod key;
 mod loading;
+mod many;
 mod networks;
 mod parity;
 mod preprocessing;

@@ -16,12 +16,13 @@ impl Results {
             sentences.push("Black: left out".to_string());
         }
         sentences.extend(self.line_on_map());
-        let is_cut = |image| {
-            let size = self.picture(image).size();
+        let is_cut = |&image: &usize| {
+            let size = self.picture(image).map(|picture| picture.size());
             let longest = drawn_size(LARGEST_RATIO, 1.0);
-            size == longest || size == (longest.1, longest.0)
+            size.is_ok_and(|size| size == longest || size == (longest.1, longest.0))
         };
-        if (0..self.pictures.len()).any(is_cut) {
+        sentences.extend(self.part_shown());
+        if self.in_figures.iter().any(is_cut) {
             sentences.push(format!(
                 "Images longer than {LARGEST_RATIO} to 1 are drawn at {LARGEST_RATIO} to 1"
             ));
@@ -89,6 +90,14 @@ impl Results {
             "Colours: {components}, which {holds} {share:.0} % of the variance, as {colours}{steps}{}",
             follow.unwrap_or_default()
         )
+    }
+
+    /// How many images figures show, and which, if not all: `4096 of 50000 images, evenly taken ...`.
+    pub fn part_shown(&self) -> Option<String> {
+        let (shown, all) = (self.in_figures.len(), self.paths.len());
+        (shown < all).then(|| {
+            format!("{shown} of {all} images, evenly taken from the sorted list; colours and key are of all")
+        })
     }
 
     /// What the line on the maps surrounds, if there is one.

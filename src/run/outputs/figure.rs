@@ -5,12 +5,15 @@ use anyhow::Result;
 use super::pictures::{component_picture, overlaid, shown_names};
 use super::{Destination, Output, Results};
 use crate::classes::{Class, class_name};
+use crate::error::Hint;
 use crate::figure::{
     ColourBar, Column, FigureFormat, KeyEntry, KeyPart, MapFigure, Palette, Panel, Scaling, Swatch,
     colormap, draw_maps, has_glyphs, legible, most_images,
 };
+use crate::numbered::Numbered;
 use crate::options::OutputOptions;
 use crate::output::Outputs;
+use crate::remarks::Remark;
 use crate::run::{InWords, Key, KeyGroup};
 
 /// Classes of each end of a component in the key.
@@ -61,7 +64,7 @@ impl Figure<'_> {
         }
     }
 
-    /// The names of the images, with their numbers if the font lacks letters: what is left may be
+    /// The names of all images, with their numbers if the font lacks letters: what is left may be
     /// the same for many images.
     fn column_names(&self, results: &Results) -> Vec<String> {
         let names = (1..).zip(shown_names(&results.paths));
@@ -94,7 +97,7 @@ impl Figure<'_> {
 
     fn column<'r>(&self, results: &'r Results, image: usize, name: &str) -> Result<Column<'r>> {
         let (map, scaling) = (results.map(image)?, results.look().scaling);
-        let picture = results.picture(image);
+        let picture = results.picture(image)?;
         let mut panels = vec![
             Panel::new(picture, Scaling::Smooth),
             Panel::new(results.map_picture(&map, image)?, scaling),
@@ -109,7 +112,7 @@ impl Figure<'_> {
                 Palette::Oklab => [colormap::greys; 3],
             };
             for (channel, ramp) in (0..).zip(ramps) {
-                let size = results.drawn_size(image);
+                let size = results.drawn_size(image)?;
                 let picture = component_picture(&map.get(channel), size, scaling, ramp)?;
                 panels.push(Panel::new(picture, scaling));
             }
@@ -161,6 +164,14 @@ impl Output for Figure<'_> {
         files.prepare(&self.0.folder)
     }
 
+    fn remarks(&self, results: &Results) -> Vec<Remark> {
+        let part = results.part_shown();
+        let note = part.map(|part| Remark::note(format!("figures show {part}")));
+        note.map(|note| note.with_hint(Hint::Figures))
+            .into_iter()
+            .collect()
+    }
+
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let OutputOptions {
             folder,
@@ -169,12 +180,12 @@ impl Output for Figure<'_> {
             ..
         } = self.0;
         let row_names = self.row_names(results);
-        let images = 0..results.pictures.len();
-        let heights = images.map(|image| results.drawn_size(image).1);
+        let shown = &results.in_figures;
+        let heights = shown.iter().map(|&image| Ok(results.drawn_size(image)?.1));
+        let heights: Vec<u32> = heights.collect::<Result<_>>()?;
         let lines = results.classes.first().map_or(0, Vec::len) + 2; // and name and target
-        let count = results.maps.len();
         let most = most_images(
-            heights.max().unwrap_or(0),
+            heights.into_iter().max().unwrap_or(0),
             row_names.len(),
             lines,
             *figure_columns,
@@ -182,11 +193,12 @@ impl Output for Figure<'_> {
         );
         let names = self.column_names(results);
         let (key, caption) = (self.key(results), results.caption());
-        let bar = results.notices.bar(count, "drawing");
-        for (number, start) in (1..).zip((0..count).step_by(most)) {
+        let bar = results.notices.bar(shown.len(), "drawing");
+        let numbered = Numbered::new(folder, shown.len().div_ceil(most));
+        for (number, images) in shown.chunks(most).enumerate() {
             let mut columns = Vec::new();
-            for (image, name) in (start..count).zip(&names[start..]).take(most) {
-                columns.push(self.column(results, image, name)?);
+            for &image in images {
+                columns.push(self.column(results, image, &names[image])?);
                 bar.inc(1);
             }
             let figure = MapFigure {
@@ -197,16 +209,17 @@ impl Output for Figure<'_> {
                 caption: caption.clone(),
                 about: results.about(&self.0.command),
             };
-            let numbered = if count > most {
-                format!("_{number:04}")
+            let ending = if shown.len() > most {
+                format!("_{:04}", number + 1)
             } else {
                 String::new()
             };
             let name = format!(
-                "PRISM_{}{numbered}.{}",
+                "PRISM_{}{ending}.{}",
                 results.network.network,
                 format.extension()
             );
+            let folder = numbered.prepared(number, &mut to.files)?;
             to.write(
                 &folder.join(name),
                 &draw_maps(&figure, *figure_columns, *format)?,

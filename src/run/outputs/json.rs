@@ -1,10 +1,13 @@
 //! The summary as JSON.
 
+use std::io::Write;
+
 use anyhow::Result;
 
 use super::{Destination, Output, Results};
 use crate::options::JsonTarget;
 use crate::output::{Outputs, folder_of};
+use crate::summary::Ending;
 
 /// The summary, in a file or on standard output.
 pub struct Json<'a>(pub &'a JsonTarget);
@@ -24,13 +27,20 @@ impl Output for Json<'_> {
         if let JsonTarget::File(file) = self.0 {
             files.push(file.to_string_lossy().into_owned());
         }
-        let json = results.summary(files, &clock)?.to_json()?;
-        match self.0 {
-            JsonTarget::File(file) => to.write(file, json.as_bytes()),
-            JsonTarget::Stdout => {
-                to.printed.extend(json.into_bytes());
-                Ok(())
+        let seconds = clock.stages().to_vec();
+        let (summary, ending) = (results.summary(), Ending { files, seconds });
+        let colours = results.maps.colours()?;
+        let images = (0..results.paths.len()).map(|image| results.image_summary(image, &colours));
+        let write = |out: &mut dyn Write| match self.0.is_lines() {
+            true => {
+                let lines = images.map(|image| image.to_line());
+                summary.write_lines(&ending, results.paths.len(), lines, out)
             }
+            false => summary.write(&ending, images.map(|image| image.to_entry()), out),
+        };
+        match self.0 {
+            JsonTarget::File(file) => to.files.write(file, |out| write(out)),
+            JsonTarget::Stdout => write(&mut to.printed),
         }
     }
 }

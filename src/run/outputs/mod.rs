@@ -7,6 +7,7 @@ mod caption;
 mod clusters;
 mod figure;
 mod json;
+mod left_over;
 mod lines;
 mod look;
 mod page;
@@ -18,7 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use image::RgbImage;
 use tch::Tensor;
 
@@ -26,14 +27,16 @@ use crate::arrays::BasisOf;
 use crate::classes::Class;
 use crate::convert::painted;
 use crate::figure::{About, Palette, Picture, Scaling, drawn_size};
-use crate::map::Maps;
+use crate::map::{ColourSet, Maps};
 use crate::notices::{Notices, Stopwatch};
-use crate::options::{JsonTarget, OutputOptions};
+use crate::options::{ArrayName, JsonTarget, Options, OutputOptions};
 use crate::output::Outputs;
-use crate::remarks::Remarks;
+use crate::remarks::{Remark, Remarks};
 use crate::report;
+use crate::sample::{Kept, Sample};
+use crate::saved::SavedSummary;
 use crate::settings::Settings;
-use crate::spool::Sequence;
+use crate::spool::{self, Sequence, Spool};
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
 use crate::truth::TrueClass;
@@ -43,6 +46,7 @@ use super::forward::Photograph;
 use super::key::Key;
 use pictures::StoredPicture;
 
+pub use left_over::left_over;
 pub use look::Look;
 pub use page::{cluster_map, page_run, saved_rows};
 pub use pictures::file_stem;
@@ -58,6 +62,12 @@ pub trait Output {
         Ok(())
     }
 
+    /// What is to be said of the output before it is written.
+    fn remarks(&self, results: &Results) -> Vec<Remark> {
+        let _ = results;
+        Vec::new()
+    }
+
     /// Writes the output.
     ///
     /// # Errors
@@ -67,10 +77,11 @@ pub trait Output {
 
 /// The outputs that show pictures or charts, in the order in which they are written.
 pub fn drawn(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
-    let mut outputs: Vec<Box<dyn Output>> = vec![
-        Box::new(variance::Variance(options)), // first: it is drawn beside the others
-        Box::new(figure::Figure(options)),
-    ];
+    let mut outputs: Vec<Box<dyn Output>> = Vec::new();
+    if options.figures > 0 {
+        outputs.push(Box::new(variance::Variance(options))); // first: it is drawn beside the others
+        outputs.push(Box::new(figure::Figure(options)));
+    }
     if options.per_image {
         outputs.push(Box::new(per_image::PerImage(options)));
     }
@@ -84,7 +95,7 @@ pub fn drawn(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
 pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &options.save_arrays {
-        outputs.push(Box::new(arrays::Arrays(file)));
+        outputs.push(Box::new(arrays::Arrays(file, options)));
     }
     if let Some(file) = options.cluster_file() {
         outputs.push(Box::new(clusters::Clusters(file)));
@@ -103,7 +114,9 @@ pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
 
 /// Whether an output needs the leading components of all places.
 pub fn need_components(options: &OutputOptions) -> bool {
-    options.report.is_some() || options.save_arrays.is_some()
+    options.report.is_some()
+        || options.saves(ArrayName::Components)
+        || options.saves(ArrayName::Lengths)
 }
 
 /// The most pixels of the photographs for the page of a run with `count` images, if there is one.
@@ -112,6 +125,29 @@ pub fn photograph_area(options: &OutputOptions, count: usize) -> Option<f64> {
         .report
         .as_ref()
         .map(|_| report::photograph_area(count))
+}
+
+/// The images that the page of a run with `count` images shows; none if there is no page.
+pub fn page_sample(options: &OutputOptions, count: usize) -> Sample {
+    let most = options.report.as_ref().map_or(0, |_| report::MOST_SHOWN);
+    Sample::new(count, most)
+}
+
+/// Where intermediate results are stored, checked: in the folder that is asked for, else in that of
+/// the figures.
+///
+/// # Errors
+/// Returns an error if they cannot be.
+pub fn spool(options: &Options, files: &mut Outputs) -> Result<Spool> {
+    let memory = options.compute.memory;
+    let memory = memory.unwrap_or_else(spool::share_of_memory);
+    match &options.compute.spool {
+        Some(folder) => Spool::opened(memory, folder),
+        None => {
+            files.prepare(&options.output.folder)?;
+            Ok(Spool::new(memory, &options.output.folder))
+        }
+    }
 }
 
 /// The results of a run, which the outputs read.
@@ -128,10 +164,14 @@ pub struct Results {
     pub saliency: Option<Shown>,
     /// Paths of the images, as given.
     pub paths: Vec<PathBuf>,
-    /// Pictures of the images, `[1,h,w,3]` bytes each.
-    pub pictures: Vec<Sequence>,
-    /// Larger pictures for the page; empty unless there is one and the images are files.
-    pub photographs: Vec<Photograph>,
+    /// The images that figures show, by their index in `paths`.
+    pub in_figures: Vec<usize>,
+    /// The images that the page shows, likewise.
+    pub on_page: Vec<usize>,
+    /// Pictures of the images that figures or the page show, `[1,h,w,3]` bytes each.
+    pub pictures: Kept<Sequence>,
+    /// Larger pictures of the images on the page, if they are files.
+    pub photographs: Kept<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
     /// What the network does not fix by itself, and where it came from.
@@ -212,13 +252,13 @@ impl Results {
     fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
         let saliency = self.saliency_of(image);
         self.look()
-            .map(map, saliency.as_ref(), self.drawn_size(image))
+            .map(map, saliency.as_ref(), self.drawn_size(image)?)
     }
 
     /// Width and height at which an image is drawn in the figures.
-    fn drawn_size(&self, image: usize) -> (u32, u32) {
-        let (width, height) = self.picture(image).size();
-        drawn_size(width.into(), height.into())
+    fn drawn_size(&self, image: usize) -> Result<(u32, u32)> {
+        let (width, height) = self.picture(image)?.size();
+        Ok(drawn_size(width.into(), height.into()))
     }
 
     /// What the files of figures say of their origin.
@@ -234,16 +274,15 @@ impl Results {
         )
     }
 
-    fn picture(&self, image: usize) -> StoredPicture<'_> {
-        StoredPicture(&self.pictures[image])
+    /// The picture of an image that figures or the page show.
+    fn picture(&self, image: usize) -> Result<StoredPicture<'_>> {
+        let kept = self.pictures.get(image);
+        Ok(StoredPicture(kept.context("a picture was not kept")?))
     }
 
-    /// The summary of the run; `files` are the paths of the files written.
-    fn summary(&self, files: Vec<String>, clock: &Stopwatch) -> Result<Summary<'_>> {
-        let colours = self.maps.colours()?;
-        let colours = colours.iter().map(|colours| colours.codes().collect());
-        let images = self.paths.iter().zip(&self.classes).zip(&self.truths);
-        Ok(Summary {
+    /// The summary of the run, without its images.
+    fn summary(&self) -> Summary<'_> {
+        Summary {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
             settings: &self.settings,
@@ -255,18 +294,27 @@ impl Results {
             colour_correlation: self.maps.colour_correlation,
             key: self.key.as_ref(),
             remarks: self.remarks.lines(),
-            images: images
-                .zip(colours)
-                .map(|(((path, classes), truth), colours)| ImageSummary {
-                    path: path.to_string_lossy(),
-                    colours,
-                    classes,
-                    truth: truth.as_ref(),
-                })
-                .collect(),
-            files,
-            seconds: clock.stages().to_vec(),
-        })
+        }
+    }
+
+    /// The summary of an image; `colours` are those of all images.
+    fn image_summary(&self, image: usize, colours: &[ColourSet]) -> ImageSummary<'_> {
+        ImageSummary {
+            path: self.paths[image].to_string_lossy(),
+            colours: colours[image].codes().collect(),
+            classes: &self.classes[image],
+            truth: self.truths[image].as_ref(),
+        }
+    }
+
+    /// The summary of some images, as it is read back.
+    fn summary_of(&self, images: &[usize]) -> Result<SavedSummary> {
+        let colours = self.maps.colours()?;
+        let images = images.iter();
+        let images: Vec<ImageSummary> = images
+            .map(|&image| self.image_summary(image, &colours))
+            .collect();
+        SavedSummary::of_json(self.summary().of_images(&images)?)
     }
 }
 

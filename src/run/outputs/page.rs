@@ -13,7 +13,6 @@ use crate::figure::{About, FigureFormat, Palette, draw_variance};
 use crate::output::{Outputs, folder_of};
 use crate::report::{
     Features, Gallery, PageGroup, PageImage, PageKey, PagePictures, PageRun, photograph,
-    shown_images,
 };
 use crate::run::Ends;
 use crate::saved::SavedSummary;
@@ -28,10 +27,10 @@ impl Output for Page<'_> {
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let all = results.maps.len();
-        let shown = shown_images(all);
-        let summary = results.summary(Vec::new(), &results.clock)?;
-        let summary = SavedSummary::of_json(serde_json::to_value(summary)?)?;
-        let at = cluster_map(&saved_rows(&summary, &shown)?)?;
+        let shown = &results.on_page;
+        let summary = results.summary_of(shown)?;
+        let rows: Vec<usize> = (0..shown.len()).collect();
+        let at = cluster_map(&saved_rows(&summary, &rows)?)?;
         let paths = shown
             .iter()
             .map(|&image| results.paths[image].to_string_lossy());
@@ -45,7 +44,7 @@ impl Output for Page<'_> {
                     path: path.clone(),
                     classes: vec![results.classes[image].clone()],
                     truth: results.truths[image].clone(),
-                    right: vec![summary.images[image].is_right()],
+                    right: vec![summary.images[number].is_right()],
                     changed: None,
                     at: at.get(number).copied(),
                 },
@@ -54,7 +53,7 @@ impl Output for Page<'_> {
             )?;
             bar.inc(1);
         }
-        let run = page_run(&summary, results.page_features(&shown)?)?;
+        let run = page_run(&summary, all, results.page_features(shown)?)?;
         let page = gallery.page(&[run], all, "", &[], &mut to.files)?;
         to.write(self.0, page.as_bytes())
     }
@@ -68,10 +67,10 @@ impl Results {
                 let bytes = photograph.bytes.get(0..1)?.view([-1]);
                 (Vec::<u8>::try_from(bytes)?, photograph.size)
             }
-            None => photograph(&self.picture(image).load()?)?,
+            None => photograph(&self.picture(image)?.load()?)?,
         };
         let (map, saliency) = (self.map(image)?, self.saliency_of(image));
-        let drawn = self.drawn_size(image);
+        let drawn = self.drawn_size(image)?;
         let pictures = self
             .look()
             .on_page(&map, saliency.as_ref(), drawn, self.maps.len())?;
@@ -138,18 +137,18 @@ pub fn cluster_map(rows: &[Row]) -> Result<Vec<[f64; 3]>> {
     Ok(places)
 }
 
-/// A run on a page, from its summary.
+/// A run of `all` images on a page, from its summary, which may have those on the page alone.
 ///
 /// # Errors
 /// Returns an error if the variance figure cannot be drawn.
-pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<PageRun> {
+pub fn page_run(summary: &SavedSummary, all: usize, features: Option<Features>) -> Result<PageRun> {
     let (ratios, palette) = (&summary.variance_ratio, summary.palette());
     let about = About::new(String::new(), "");
     let chart = match ratios.is_empty() {
         true => None,
         false => Some(draw_variance(ratios, palette, &about, FigureFormat::Svg)?),
     };
-    let facts = facts(summary, features.as_ref());
+    let facts = facts(summary, all, features.as_ref());
     let key = summary.key.as_ref().map(|key| {
         let groups = key.groups.iter().map(|group| {
             let [r, g, b] = group.painted(palette);
@@ -179,7 +178,7 @@ pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<Pa
 }
 
 /// What was done: terms and their values.
-fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, String)> {
+fn facts(summary: &SavedSummary, all: usize, features: Option<&Features>) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     let mut fact = |term: &str, value: Option<String>| {
         facts.extend(value.map(|value| (term.to_string(), value)));
@@ -248,7 +247,7 @@ fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, St
         let value = in_words(&setting.value);
         fact(&term, Some(format!("{value} ({})", setting.from)));
     }
-    fact("Images", Some(summary.images.len().to_string()));
+    fact("Images", Some(all.to_string()));
     facts
 }
 
