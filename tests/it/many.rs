@@ -189,7 +189,7 @@ fn more_than_a_thousand_pictures_lie_in_numbered_folders() {
         names.filter(|name| name.starts_with(folder)).count()
     };
     assert_eq!(below(&format!("{pictures}/0")), 1002);
-    assert_eq!(below("page_files/0"), 1002);
+    assert_eq!(below("./page_files/0"), 1002);
     assert!(
         !place
             .listing()
