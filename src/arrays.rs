@@ -12,14 +12,16 @@ use ndarray::{Array4, ShapeBuilder};
 use crate::error::usage;
 
 mod basis;
+mod element;
 mod npz;
 pub(crate) mod safetensors;
 mod stored;
 mod writer;
 
 pub use basis::{BasisOf, read_basis, write_basis};
+pub use element::ArrayType;
 pub use stored::ArrayFile;
-pub use writer::ArrayWriter;
+pub use writer::{ArrayLayout, ArrayWriter};
 
 /// The name of the array of preprocessed images.
 const INPUT: &str = "input";
@@ -57,7 +59,7 @@ impl ArrayFormat {
 /// Reads the array `input`, `[N, C, H, W]`, of an `.npz` (also compressed) or `.safetensors`
 /// file: images that are preprocessed for the network.
 ///
-/// Takes float32 as it is and rounds float64, NumPy's default, to float32.
+/// Takes float32 and float16 as they are and rounds float64, NumPy's default, to float32.
 ///
 /// # Errors
 /// Returns one line that names the file if it is missing, damaged or of another format, if it has

@@ -11,12 +11,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::arrays::ArrayType;
 use crate::convert::rescaled;
 use crate::error::{Hint, Hinted, Usage};
 use crate::names::{escaped, in_quotes, within};
 use crate::notices::Notices;
 use crate::options::{
-    ClusterOptions, CompareOptions, ComputeOptions, JsonTarget, ModelOptions, Options,
+    ArrayName, ClusterOptions, CompareOptions, ComputeOptions, JsonTarget, ModelOptions, Options,
     OutputOptions, ReportOptions, SaliencyChoice,
 };
 use crate::output::same_place;
@@ -126,7 +127,9 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::GradCamOrLaterLayer => {
             "--saliency gradcam works here, or --saliency-layer with a later layer"
         }
-        Hint::Memory => "--memory sets how much stays in memory",
+        Hint::Memory => "--memory sets how much stays in memory, --spool another folder",
+        Hint::Spool => "--spool names a folder that is there and can be written",
+        Hint::Figures => "--figures all shows all",
         Hint::Precision => "--precision bf16 has a larger range",
         Hint::CpuPrecision => "--precision bf16 rounds on both; --device cuda chooses a GPU",
         Hint::BatchSize => "a smaller --batch-size takes less memory",
@@ -140,6 +143,7 @@ pub fn hint(hint: Hint) -> &'static str {
         Hint::TruthFile => "--truth FILE.csv gives classes by path",
         Hint::SavedRun => "prism --json RUN.json --save-arrays RUN.npz saves a run",
         Hint::SavedArrays => "--arrays names it; prism compare has --arrays-a and --arrays-b",
+        Hint::AllArrays => "without --arrays all of them are saved",
         Hint::Output => "--output chooses",
         Hint::Scores => "--scores says what they are",
         Hint::ScoresAsTheyAre => "--scores none shows them as they are",
@@ -294,7 +298,44 @@ fn check(options: &Options) -> Result<(), Usage> {
             "--precision {precision} cannot be combined with --saliency, whose gradients are computed in f32"
         )));
     }
+    check_outputs(options)?;
     require_distinct_files(&options.output)
+}
+
+/// Refuses choices of arrays and figures that nothing can fulfil.
+fn check_outputs(options: &Options) -> Result<(), Usage> {
+    let output = &options.output;
+    let refused = |text: &str| Err(Usage(text.into()));
+    if output.save_arrays.is_none() {
+        if output.arrays.is_some() {
+            return refused("--arrays chooses what --save-arrays FILE saves; add it");
+        }
+        if output.array_type != ArrayType::F32 {
+            return refused("--array-type is the type of what --save-arrays FILE saves; add it");
+        }
+    }
+    let chosen = output.arrays.iter().flatten();
+    for array in chosen {
+        match array {
+            ArrayName::Saliency if options.saliency.method == SaliencyChoice::None => {
+                return refused(
+                    "--arrays saliency needs --saliency gradcam or --saliency exct-backp",
+                );
+            }
+            ArrayName::LeftOut if !options.map.inclusive && !options.map.exclusive => {
+                return refused(
+                    "--arrays left_out needs --inclusive or --exclusive, which leave pixels out",
+                );
+            }
+            _ => {}
+        }
+    }
+    if output.figures == 0 && output.per_image {
+        return refused(
+            "--per-image writes files of the images that --figures shows, which is none",
+        );
+    }
+    Ok(())
 }
 
 /// Refuses to write over one of the runs.
@@ -308,6 +349,10 @@ fn check_compare(options: &CompareOptions) -> Result<(), Usage> {
         Some(JsonTarget::File(file)) => Some(file),
         _ => None,
     };
+    if options.json.as_ref().is_some_and(JsonTarget::is_lines) {
+        let text = "a comparison is one JSON object, not lines; end the name of --json in .json";
+        return Err(Usage(text.into()));
+    }
     for (flag, file) in [("--json", json), ("--report", options.report.as_ref())] {
         let Some(file) = file else { continue };
         let shown = file.display();

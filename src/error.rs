@@ -27,8 +27,12 @@ pub enum Hint {
     GradCam,
     /// Grad-CAM, or a later layer for the saliency.
     GradCamOrLaterLayer,
-    /// More memory for intermediate results.
+    /// More memory for intermediate results, or another folder.
     Memory,
+    /// Another folder for intermediate results.
+    Spool,
+    /// More images in figures.
+    Figures,
     /// Arithmetic with a larger range.
     Precision,
     /// Arithmetic that the CPU has.
@@ -55,6 +59,8 @@ pub enum Hint {
     SavedRun,
     /// Where the arrays of a saved run are.
     SavedArrays,
+    /// All arrays of a run, of which some were not saved.
+    AllArrays,
     /// Another output of the network.
     Output,
     /// What the class scores mean.

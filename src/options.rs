@@ -11,6 +11,7 @@ use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use tch::Device;
 
+use crate::arrays::ArrayType;
 use crate::cluster::som::{LARGEST_GRID, SomOptions, grid_for};
 use crate::compare::Condition;
 use crate::error::{Hint, hinted, usage};
@@ -35,6 +36,9 @@ pub const LARGEST_SIDE: i64 = 8192;
 /// Name of the cluster file. It lies in the working folder, as TorchPRISM's does, unless the user
 /// chooses a folder.
 pub const CLUSTER_FILE: &str = "2cluster.bin";
+
+/// Images that figures show unless more are asked for.
+pub const SHOWN: usize = 4096;
 
 /// A run of `prism`.
 #[derive(Debug, Clone, Args)]
@@ -321,6 +325,32 @@ pub struct OutputOptions {
     #[arg(long, value_name = "FILE")]
     pub save_arrays: Option<PathBuf>,
 
+    /// Arrays that --save-arrays saves, by name: maps,features [default: all]
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        hide_short_help = true,
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub arrays: Option<Vec<ArrayName>>,
+
+    /// Type of the saved numbers: u8 stores maps and left_out as bytes, 255 being 1; f16
+    /// stores all but logits, probabilities and variance_ratio in 16 bits; other arrays are f32
+    #[arg(
+        long,
+        value_name = "TYPE",
+        hide_short_help = true,
+        value_enum,
+        default_value_t
+    )]
+    pub array_type: ArrayType,
+
+    /// Images that figures and the files of --per-image show, evenly taken from all: a number,
+    /// all or none
+    #[arg(long, value_name = "N|all|none", hide_short_help = true, default_value_t = SHOWN, value_parser = values::text(values::shown))]
+    pub figures: usize,
+
     /// Images side by side in a figure; further images start a new block
     #[arg(long, value_name = "N", hide_short_help = true, default_value_t = COLUMNS, value_parser = whole(1, MOST_IMAGES))]
     pub figure_columns: usize,
@@ -339,7 +369,8 @@ pub struct OutputOptions {
 
     /// Also write a summary as JSON
     ///
-    /// The file - is standard output, in place of the lines.
+    /// The file - is standard output, in place of the lines. A file FILE.jsonl has a line for the run
+    /// and one for each image.
     #[arg(long, value_name = "FILE", value_parser = values::json_target())]
     pub json: Option<JsonTarget>,
 
@@ -359,6 +390,40 @@ pub struct OutputOptions {
     /// The whole command line, which the figures' files hold.
     #[arg(skip)]
     pub command: String,
+}
+
+/// An array that a run saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ArrayName {
+    Maps,
+    Features,
+    VarianceRatio,
+    Logits,
+    Probabilities,
+    Input,
+    Components,
+    Lengths,
+    Saliency,
+    LeftOut,
+}
+
+impl ArrayName {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            ArrayName::Maps => "maps",
+            ArrayName::Features => "features",
+            ArrayName::VarianceRatio => "variance_ratio",
+            ArrayName::Logits => "logits",
+            ArrayName::Probabilities => "probabilities",
+            ArrayName::Input => "input",
+            ArrayName::Components => "components",
+            ArrayName::Lengths => "lengths",
+            ArrayName::Saliency => "saliency",
+            ArrayName::LeftOut => "left_out",
+        }
+    }
 }
 
 /// Where the summary goes.
@@ -415,9 +480,14 @@ pub struct ComputeOptions {
     pub joint: Joint,
 
     /// Intermediate results that stay in memory, such as 512M or 2G; the rest goes
-    /// to a temporary file in the output folder [default: a share of the memory]
+    /// to a temporary file (--spool) [default: a share of the memory]
     #[arg(long, value_name = "SIZE", hide_short_help = true, value_parser = values::text(values::bytes))]
     pub memory: Option<usize>,
+
+    /// Folder of the temporary file for intermediate results that do not fit in memory, which
+    /// never has a name there [default: the output folder]
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
+    pub spool: Option<PathBuf>,
 }
 
 /// Messages on standard error.
@@ -585,6 +655,24 @@ impl OutputOptions {
             None if self.has_folder => self.folder.join(CLUSTER_FILE),
             None => PathBuf::from(CLUSTER_FILE),
         })
+    }
+
+    /// Whether an array is to be saved.
+    pub fn saves(&self, array: ArrayName) -> bool {
+        let is_chosen = |chosen: &Vec<ArrayName>| chosen.contains(&array);
+        self.save_arrays.is_some() && self.arrays.as_ref().is_none_or(is_chosen)
+    }
+}
+
+impl JsonTarget {
+    /// Whether it is a stream of lines: a file whose name ends in .jsonl.
+    pub fn is_lines(&self) -> bool {
+        match self {
+            JsonTarget::Stdout => false,
+            JsonTarget::File(file) => file
+                .extension()
+                .is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl")),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -19,6 +20,8 @@ pub struct Outputs {
     staging: HashMap<PathBuf, StagingDir>,
     /// Whether what killed runs left in the folders stays there.
     keeps_abandoned: bool,
+    /// Folders whose temporary files lie in another one.
+    staged_above: HashMap<PathBuf, PathBuf>,
     /// Folders created for this run, innermost first: dropped in this order.
     created: Vec<TempGuard>,
 }
@@ -36,6 +39,36 @@ impl Outputs {
     /// # Errors
     /// Returns an error if the folder cannot be created or written into.
     pub fn prepare(&mut self, folder: &Path) -> Result<()> {
+        self.create(folder)?;
+        self.staging(folder).map(drop)
+    }
+
+    /// Checks that files can be written into `folder`, one of many in `above`, and creates it if it
+    /// is missing. Its temporary files lie in `above`: a lock in each of thousands of folders would
+    /// be too many open files.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be created or written into.
+    pub fn prepare_below(&mut self, above: &Path, folder: &Path) -> Result<()> {
+        if self.staged_above.contains_key(folder) || self.staging.contains_key(folder) {
+            return Ok(());
+        }
+        self.create(folder)?;
+        let disk = |path: &Path| fs::metadata(path).map(|about| about.dev());
+        let disks = disk(above).and_then(|above| Ok((above, disk(folder)?)));
+        match disks.map_err(|error| unwritable(folder, &error))? {
+            (above, below) if above != below => return self.prepare(folder), // no rename between
+            _ => {}
+        }
+        let written = tempfile::tempfile_in(folder);
+        written.map_err(|error| unwritable(folder, &error))?;
+        let above = above.to_path_buf();
+        self.staged_above.insert(folder.to_path_buf(), above);
+        Ok(())
+    }
+
+    /// Creates a folder, and those that it lies in, if they are missing.
+    fn create(&mut self, folder: &Path) -> Result<()> {
         let missing: Vec<&Path> = folder
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err())
@@ -51,7 +84,7 @@ impl Outputs {
                 }
             }
         }
-        self.staging(folder).map(drop)
+        Ok(())
     }
 
     fn staging(&mut self, folder: &Path) -> Result<&StagingDir> {
@@ -74,9 +107,11 @@ impl Outputs {
     ) -> Result<()> {
         let failed = || format!("cannot write {}", path.display());
         self.check(path).with_context(failed)?;
-        let folder = folder_of(path);
-        let created = self.staging(folder)?.file();
-        let (staged, file) = created.map_err(|error| unwritable(folder, &error))?;
+        let folder = folder_of(path).to_path_buf();
+        let staging = self.staged_above.get(&folder).cloned();
+        let staging = staging.unwrap_or_else(|| folder.clone());
+        let created = self.staging(&staging)?.file();
+        let (staged, file) = created.map_err(|error| unwritable(&staging, &error))?;
         self.staged.push((staged, path.to_path_buf()));
         let mut file = BufWriter::new(file);
         write(&mut file).with_context(failed)?;
@@ -105,7 +140,18 @@ impl Outputs {
         paths.map(String::from).collect()
     }
 
-    /// Renames all files; returns their names.
+    /// Notes that another rank of this run writes a file with that final name.
+    pub fn know(&mut self, path: &Path) {
+        self.places.insert(place(path));
+    }
+
+    /// Whether this run writes a file with that final name.
+    pub fn has(&self, path: &Path) -> bool {
+        self.places.contains(&place(path))
+    }
+
+    /// Renames all files; returns their names. Folders created for the run that are still empty
+    /// are removed.
     ///
     /// # Errors
     /// Returns an error if one cannot be renamed.
@@ -117,7 +163,9 @@ impl Outputs {
             renamed.with_context(|| format!("cannot write {}", path.display()))?;
             written.push(path);
         }
-        self.created.into_iter().for_each(TempGuard::keep);
+        drop(self.staging);
+        // Innermost first; a folder that holds something stays.
+        drop(self.created);
         Ok(written)
     }
 }

@@ -20,7 +20,10 @@ use tch::{Kind, Tensor};
 
 use crate::classes::Class;
 use crate::figure::{Palette, encode_jpeg};
+use crate::joint::Group;
+use crate::numbered::Numbered;
 use crate::output::{Outputs, folder_of};
+use crate::sample::Sample;
 use crate::saved::SavedSummary;
 use crate::scores::ScoreKind;
 use crate::truth::TrueClass;
@@ -66,8 +69,8 @@ pub fn photograph_area(count: usize) -> f64 {
 
 /// The images of a page of a run with `count` images: all, or evenly taken ones.
 pub fn shown_images(count: usize) -> Vec<usize> {
-    let shown = count.min(MOST_SHOWN);
-    (0..shown).map(|number| number * count / shown).collect()
+    let shown = Sample::new(count, MOST_SHOWN);
+    (0..count).filter(|&number| shown.has(number)).collect()
 }
 
 /// The features of all places, by which the page compares them: their leading components over their
@@ -137,6 +140,16 @@ impl Features {
         let lengths = (known(&pooled)? / part).sqrt();
         self.bytes
             .extend(unit_bytes(&rows(&pooled, self.d)?, &rows(&lengths, 1)?)?);
+        Ok(())
+    }
+
+    /// Adds those of all other ranks to those of rank 0.
+    ///
+    /// # Errors
+    /// Returns an error if a rank is lost.
+    pub fn gather(&mut self, group: &Group) -> Result<()> {
+        let own = std::mem::take(&mut self.bytes);
+        self.bytes = group.gather(own)?.concat();
         Ok(())
     }
 }
@@ -232,11 +245,23 @@ pub struct PagePictures {
     pub maps: Vec<(RgbImage, Option<RgbImage>)>,
 }
 
+/// Where the pictures of a page are that are not embedded.
+#[derive(Debug)]
+struct Beside {
+    folder: PathBuf,
+    /// The relative address of the folder.
+    address: String,
+    /// The folder's parts.
+    numbered: Numbered,
+    /// Pictures so far.
+    count: usize,
+}
+
 /// A page under construction.
 #[derive(Debug)]
 pub struct Gallery {
-    /// The folder of what is not embedded, and its relative address.
-    beside: Option<(PathBuf, String)>,
+    /// What is not embedded.
+    beside: Option<Beside>,
     images: Vec<PageImage>,
     cards: String,
     /// The folder that all images lie in, which cards leave out.
@@ -261,7 +286,15 @@ impl Gallery {
             name.push("_files");
             let folder = folder_of(file).join(&name);
             outputs.prepare(&folder)?;
-            Some((folder, address(name.as_encoded_bytes())))
+            // The photograph, and of each run the map and the saliency.
+            let of_run = |run: &&SavedSummary| 1 + usize::from(run.saliency.is_some());
+            let of_image = 1 + runs.iter().map(of_run).sum::<usize>();
+            Some(Beside {
+                numbered: Numbered::new(&folder, of_image * paths.len()),
+                folder,
+                address: address(name.as_encoded_bytes()),
+                count: 0,
+            })
         } else {
             None
         };
@@ -309,13 +342,24 @@ impl Gallery {
         Ok(())
     }
 
-    fn put(&self, stem: &str, kind: &str, bytes: &[u8], outputs: &mut Outputs) -> Result<String> {
-        let Some((folder, name)) = &self.beside else {
+    fn put(
+        &mut self,
+        stem: &str,
+        kind: &str,
+        bytes: &[u8],
+        outputs: &mut Outputs,
+    ) -> Result<String> {
+        let Some(beside) = &mut self.beside else {
             return Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)));
         };
         let file = format!("{stem}_{kind}.jpg");
+        let folder = beside.numbered.prepared(beside.count, outputs)?;
         outputs.write(&folder.join(&file), |out| Ok(out.write_all(bytes)?))?;
-        Ok(format!("{name}/{}", address(file.as_bytes())))
+        let part = beside.numbered.part(beside.count);
+        let part = part.map_or_else(String::new, |part| part + "/");
+        beside.count += 1;
+        let name = &beside.address;
+        Ok(format!("{name}/{part}{}", address(file.as_bytes())))
     }
 
     /// The page as HTML; `all` is the number of images of the run, `found` what a comparison found,
@@ -354,7 +398,11 @@ impl Gallery {
             format!("globalThis.prismRun = \"{id}\"; globalThis.prismPlaces = {features};");
         let script = match &self.beside {
             None => format!("<script>{script}</script>"),
-            Some((folder, name)) => {
+            Some(Beside {
+                folder,
+                address: name,
+                ..
+            }) => {
                 let write = |out: &mut dyn std::io::Write| Ok(out.write_all(script.as_bytes())?);
                 outputs.write(&folder.join("features.js"), |out| write(out))?;
                 format!("<script src=\"{name}/features.js\"></script>")
@@ -381,7 +429,7 @@ impl Gallery {
         let folder = self
             .beside
             .as_ref()
-            .and_then(|(folder, _)| folder.file_name());
+            .and_then(|beside| beside.folder.file_name());
         let folder = folder.map(|folder| folder.to_string_lossy());
         let data = json!({
             "runs": runs,

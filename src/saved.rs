@@ -3,8 +3,9 @@
 mod photographs;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ use crate::truth::TrueClass;
 
 pub use photographs::SavedImages;
 
-/// The largest summary, in bytes; that of 10,000 images has 5 MB.
+/// The largest summary, in bytes; that of 10,000 images has 5 MB. Of one in lines, the longest line.
 const LARGEST_SUMMARY: u64 = 256 << 20;
 
 /// How much a float32 may differ from the float64 that it was rounded from.
@@ -199,6 +200,33 @@ impl SavedRun {
         })
     }
 
+    /// Checks that the run has saved all arrays that its pictures are made of.
+    ///
+    /// # Errors
+    /// Returns one line that names what it lacks.
+    pub fn require_pictures(&self) -> Result<()> {
+        let lacks = |name: &&str| self.arrays.shape(name).is_none();
+        let has_saliency = self.summary.saliency.is_some();
+        let names = [
+            Some("maps"),
+            Some("input"),
+            self.summary.leaves_out().then_some("left_out"),
+            has_saliency.then_some("saliency"),
+        ];
+        let missing: Vec<&str> = names.into_iter().flatten().filter(lacks).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(hinted(
+                format!(
+                    "{}: its arrays lack {}, so there are no pictures; save them, too",
+                    self.file.display(),
+                    missing.join(", ")
+                ),
+                Hint::AllArrays,
+            )),
+        }
+    }
+
     /// The number of images.
     pub fn count(&self) -> usize {
         self.summary.images.len()
@@ -298,32 +326,92 @@ impl SavedRun {
     }
 }
 
-fn read_summary(file: &Path) -> Result<SavedSummary> {
+/// Reads a line with its end, or all bytes; an error if there are more than
+/// [`LARGEST_SUMMARY`].
+fn bounded(reader: &mut impl BufRead, line: bool) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?
-        .take(LARGEST_SUMMARY + 1)
-        .read_to_end(&mut bytes)?;
+    let mut reader = reader.take(LARGEST_SUMMARY + 1);
+    match line {
+        true => reader.read_until(b'\n', &mut bytes)?,
+        false => reader.read_to_end(&mut bytes)?,
+    };
     ensure!(
         bytes.len() as u64 <= LARGEST_SUMMARY,
-        "it is larger than {} MiB",
+        "{} is larger than {} MiB",
+        if line { "a line" } else { "it" },
         LARGEST_SUMMARY >> 20
     );
+    Ok(bytes)
+}
+
+/// Reads a summary of one object, or of a line for the run and one for each image.
+fn read_parts(file: &Path) -> Result<SavedSummary> {
+    let mut reader = BufReader::new(File::open(file)?);
+    let mut bytes = bounded(&mut reader, true)?;
     if bytes.starts_with(b"PK\x03\x04") {
         bail!("it is an archive; the file that --json wrote is expected");
     }
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
+    if let Ok(mut first) = serde_json::from_slice::<Value>(&bytes)
+        && let Some(count) = first.get("image_count").and_then(Value::as_u64)
+    {
+        first["images"] = Value::Array(Vec::new());
+        let mut summary = of_value(first)?;
+        summary.images = read_lines(&mut reader, count)?;
+        return Ok(summary);
+    }
+    bytes.extend(bounded(&mut reader, false)?);
+    of_value(serde_json::from_slice(&bytes).map_err(|error| {
         hinted(
             format!("it is no JSON, or cut short ({error})"),
             Hint::SavedRun,
         )
-    })?;
+    })?)
+}
+
+fn of_value(value: Value) -> Result<SavedSummary> {
     let is_run = value.get("prism").is_some() && value.get("images").is_some();
     if !is_run {
         return Err(hinted("it is no summary of a run", Hint::SavedRun));
     }
-    let summary = SavedSummary::of_json(value).map_err(|error| {
-        anyhow!("another version of prism wrote it, or it was changed: {error}; run again")
-    })?;
+    SavedSummary::of_json(value).map_err(|error| of_another_version(&error))
+}
+
+fn of_another_version(error: &dyn Display) -> anyhow::Error {
+    anyhow!("another version of prism wrote it, or it was changed: {error}; run again")
+}
+
+/// The images of a summary in lines, `count` of them.
+fn read_lines(reader: &mut impl BufRead, count: u64) -> Result<Vec<SavedEntry>> {
+    let mut images = Vec::new();
+    loop {
+        let line = bounded(reader, true)?;
+        if line.is_empty() {
+            break;
+        }
+        let number = images.len() as u64 + 1;
+        ensure!(
+            number <= count,
+            "it has more than the {count} images of its first line"
+        );
+        images.push(
+            serde_json::from_slice(&line).map_err(|error| match error.is_data() {
+                true => of_another_version(&format!("image {number}: {error}")),
+                false => {
+                    anyhow!("it is damaged or cut short at image {number} of {count} ({error})")
+                }
+            })?,
+        );
+    }
+    let found = images.len();
+    ensure!(
+        found as u64 == count,
+        "it is cut short: it has {found} of {count} images"
+    );
+    Ok(images)
+}
+
+fn read_summary(file: &Path) -> Result<SavedSummary> {
+    let summary = read_parts(file)?;
     ensure!(!summary.images.is_empty(), "it has no images");
     if let Some(word) = &summary.palette {
         let known = Palette::from_str(word, false).is_ok();
@@ -430,11 +518,15 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
         Ok(())
     };
     expect("probabilities", &|found| found == [images, classes])?;
-    expect(
+    let expect_if_saved = |name: &str, fits: &dyn Fn(&[usize]) -> bool| match arrays.shape(name) {
+        Some(_) => expect(name, fits),
+        None => Ok(()),
+    };
+    expect_if_saved(
         "maps",
         &|found| matches!(found, &[n, 3 | 4, h, w] if n == images && h * w > 0),
     )?;
-    expect("input", &|found| {
+    expect_if_saved("input", &|found| {
         let [height, width] = summary.input_size;
         matches!(found, &[n, _, h, w] if n == images && h as i64 == height && w as i64 == width)
     })?;
@@ -463,7 +555,8 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
             );
         }
     }
-    let ratios = arrays.read("variance_ratio", 0..shape("variance_ratio")?[0])?;
+    let ratios = shape("variance_ratio")?.first().copied().unwrap_or(0);
+    let ratios = arrays.read("variance_ratio", 0..ratios)?;
     let are_equal = ratios.len() == summary.variance_ratio.len()
         && ratios
             .iter()
@@ -496,7 +589,7 @@ fn check(summary: &SavedSummary, arrays: &ArrayFile) -> Result<[usize; 2]> {
             })?;
             ensure!(
                 all_equal,
-                "they lack components, which earlier versions of prism did not save; run again"
+                "they lack components; run again and save them, too"
             );
         }
     }

@@ -5,6 +5,7 @@
 //! copy it into memory that the reader frees; a mapping would leave that to the system.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,27 @@ impl Spool {
         })))
     }
 
+    /// The same with a file that is opened at once, so that a folder that cannot be used is known
+    /// before the work. The folder must be there.
+    ///
+    /// # Errors
+    /// Returns an error if no file can be written in the folder.
+    pub fn opened(limit: usize, folder: &Path) -> Result<Spool> {
+        let spool = Spool::new(limit, folder);
+        spool.state().open().map_err(|error| {
+            let reason = match error.kind() {
+                ErrorKind::NotFound => "there is no such folder".to_string(),
+                ErrorKind::NotADirectory => "it is not a folder".to_string(),
+                ErrorKind::PermissionDenied => "permission denied".to_string(),
+                _ => in_short(&error),
+            };
+            let folder = folder.display();
+            let message = format!("cannot store intermediate results in {folder}: {reason}");
+            hinted(message, Hint::Spool)
+        })?;
+        Ok(spool)
+    }
+
     /// Bytes that were written to the file.
     pub fn written(&self) -> u64 {
         self.state().written
@@ -102,7 +124,8 @@ impl Spool {
         let mut state = self.state();
         state.append(bytes).map_err(|error| {
             let folder = state.folder.display();
-            let message = format!("cannot store intermediate results in {folder}: {error}");
+            let reason = in_short(&error);
+            let message = format!("cannot store intermediate results in {folder}: {reason}");
             hinted(message, Hint::Memory)
         })
     }
@@ -149,13 +172,24 @@ pub fn share_of_memory() -> usize {
     memory.map_or(LEAST, |bytes| (bytes / PARTS).clamp(LEAST, MOST))
 }
 
+/// An error without the path of the temporary file, which tempfile appends.
+fn in_short(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path").next().unwrap_or(&text).to_string()
+}
+
 impl State {
-    fn append(&mut self, bytes: &[u8]) -> std::io::Result<Stored> {
+    fn open(&mut self) -> std::io::Result<Arc<File>> {
         let file = match &self.file {
             Some(file) => file.clone(),
             None => Arc::new(tempfile::tempfile_in(&self.folder)?),
         };
         self.file = Some(file.clone());
+        Ok(file)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<Stored> {
+        let file = self.open()?;
         let offset = self.written;
         file.write_all_at(bytes, offset)?;
         self.written += bytes.len() as u64;
@@ -431,5 +465,26 @@ mod tests {
             format!("{error:#}").contains("/no/such/folder"),
             "{error:#}"
         );
+    }
+
+    #[test]
+    fn a_folder_is_tried_before_it_is_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::opened(0, folder.path()).unwrap();
+        let mut kept = Sequence::default();
+        kept.push(&spool, &counting(2)).unwrap();
+        assert_eq!(kept.get(0..2).unwrap(), counting(2));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        for (path, reason) in [
+            (file.as_path(), "it is not a folder"),
+            (&folder.path().join("none"), "there is no such folder"),
+        ] {
+            let error = Spool::opened(0, path).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
     }
 }

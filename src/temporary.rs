@@ -4,6 +4,7 @@
 //! `.prism-RUN.lock`. It removes them itself, also after a signal; after a SIGKILL the next run in
 //! that folder finds the lock free and removes them.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,7 +16,7 @@ const PART: &str = ".part";
 const LOCK: &str = ".lock";
 
 /// Temporary files and new folders that exist now, for a signal to remove.
-static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static PENDING: Mutex<VecDeque<PathBuf>> = Mutex::new(VecDeque::new());
 
 /// Held while files are renamed.
 static COMMITTING: Mutex<()> = Mutex::new(());
@@ -35,7 +36,7 @@ impl TempGuard {
     ) -> io::Result<(TempGuard, T)> {
         let mut pending = pending();
         let (path, created) = create()?;
-        pending.push(path.clone());
+        pending.push_back(path.clone());
         Ok((TempGuard(path), created))
     }
 
@@ -45,12 +46,6 @@ impl TempGuard {
     /// Returns an error if it cannot be renamed; it is removed then.
     pub fn persist(self, path: &Path) -> io::Result<()> {
         fs::rename(&self.0, path)
-    }
-
-    /// Leaves the folder in place.
-    pub fn keep(mut self) {
-        forget(&self.0);
-        self.0 = PathBuf::new();
     }
 }
 
@@ -73,7 +68,7 @@ fn remove(path: &Path) {
     let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
 }
 
-fn pending() -> MutexGuard<'static, Vec<PathBuf>> {
+fn pending() -> MutexGuard<'static, VecDeque<PathBuf>> {
     PENDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

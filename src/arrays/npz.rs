@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use zip::ZipArchive;
 
+use super::element::of_half;
 use super::{Stored, bytes_of, list, opened, read_numbers};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -54,6 +55,7 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
     let shape = header.shape;
     let descr = header.descr.as_str().unwrap_or("of several fields");
     let element = match descr {
+        "<f2" | "=f2" | "|f2" | ">f2" => 2,
         "<f4" | "=f4" | "|f4" | ">f4" => 4,
         "<f8" | "=f8" | "|f8" | ">f8" => 8,
         _ => bail!("its array {name} has the type {descr}; save it as float32 ('<f4')"),
@@ -64,8 +66,10 @@ pub fn read(path: &Path, name: &str) -> Result<Stored> {
     );
     let count = shape.iter().product();
     let values = match descr {
+        ">f2" => read_numbers(&mut entry, count, |[high, low]| of_half([low, high])),
         ">f4" => read_numbers(&mut entry, count, f32::from_be_bytes),
         ">f8" => read_numbers(&mut entry, count, |bytes| f64::from_be_bytes(bytes) as f32),
+        _ if element == 2 => read_numbers(&mut entry, count, of_half),
         _ if element == 4 => read_numbers(&mut entry, count, f32::from_le_bytes),
         _ => read_numbers(&mut entry, count, |bytes| f64::from_le_bytes(bytes) as f32),
     }?;

@@ -8,23 +8,26 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::{Stored, bytes_of, list, opened, read_numbers};
+use super::element::of_half;
+use super::{ArrayLayout, ArrayType, Stored, list, opened, read_numbers};
 
 /// The bytes of the header's length.
 const LENGTH: usize = 8;
 /// The longest header that the format allows, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The start of a file of float32 arrays, up to their data, which begins at a multiple of 8 bytes.
-pub(super) fn header(layout: &[(String, Vec<usize>)], files: String) -> Result<Vec<u8>> {
+/// The start of a file of arrays, up to their data, which begins at a multiple of 8 bytes.
+pub(super) fn header(layout: &[ArrayLayout], files: String) -> Result<Vec<u8>> {
     let mut offset = 0;
     let mut tensors = Vec::new();
-    for (name, shape) in layout {
-        let end = bytes_of(shape, size_of::<f32>())
+    for array in layout {
+        let ArrayLayout { name, shape, kind } = array;
+        let end = array
+            .bytes()
             .and_then(|bytes| bytes.checked_add(offset))
             .with_context(|| format!("the array {name} of shape {shape:?} is too large"))?;
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype: dtype(*kind),
             shape: shape.clone(),
             data_offsets: (offset, end),
         };
@@ -39,6 +42,20 @@ pub(super) fn header(layout: &[(String, Vec<usize>)], files: String) -> Result<V
         "the list of files is too long for a .safetensors file; save an .npz file"
     );
     Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
+}
+
+fn dtype(kind: ArrayType) -> Dtype {
+    match kind {
+        ArrayType::F32 => Dtype::F32,
+        ArrayType::F16 => Dtype::F16,
+        ArrayType::U8 => Dtype::U8,
+    }
+}
+
+/// The type of the numbers of a tensor, if it is one of those that are written.
+pub(super) fn array_type(found: Dtype) -> Option<ArrayType> {
+    let known = [ArrayType::F32, ArrayType::F16, ArrayType::U8];
+    known.into_iter().find(|&kind| dtype(kind) == found)
 }
 
 /// Reads the array of that name, and nothing else of the file.
@@ -64,6 +81,7 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Stored> {
     let count = info.shape.iter().product();
     let values = match info.dtype {
         Dtype::F32 => read_numbers(reader, count, f32::from_le_bytes)?,
+        Dtype::F16 => read_numbers(reader, count, of_half)?,
         Dtype::F64 => read_numbers(reader, count, |bytes| f64::from_le_bytes(bytes) as f32)?,
         other => bail!("its array {name} has the type {other:?}; save it as float32 (F32)"),
     };

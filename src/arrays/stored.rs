@@ -7,15 +7,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{ArrayFormat, bytes_of, list, npz, opened, safetensors as st};
+use super::{ArrayFormat, ArrayType, bytes_of, list, npz, opened, safetensors as st};
 
 /// The longest list of images, in bytes.
 const LONGEST_LIST: u64 = 1 << 28;
 
-/// The float32 arrays of a file of [`ArrayWriter`](super::ArrayWriter), and the names of its
+/// The arrays of a file of [`ArrayWriter`](super::ArrayWriter), and the names of its
 /// images.
 #[derive(Debug)]
 pub struct ArrayFile {
@@ -30,6 +29,7 @@ pub struct ArrayFile {
 struct Part {
     name: String,
     shape: Vec<usize>,
+    kind: ArrayType,
     start: u64,
 }
 
@@ -59,10 +59,8 @@ impl ArrayFile {
             let is_stored = entry.compression() == CompressionMethod::Stored;
             let (header_length, header) = npz::read_header(&mut entry)
                 .with_context(|| format!("its array {name} is no .npy file"))?;
-            let element = match (name.as_str(), header.descr.as_str()) {
-                (super::writer::FILES, Some("|u1")) => 1,
-                (_, Some("<f4")) => 4,
-                _ => continue, // none of ours
+            let Some(kind) = header.descr.as_str().and_then(ArrayType::of_descr) else {
+                continue; // none of ours
             };
             let damaged = || format!("its array {name} is damaged");
             ensure!(
@@ -70,7 +68,7 @@ impl ArrayFile {
                 "its array {name} is compressed; prism reads back what it wrote itself"
             );
             ensure!(!header.fortran_order, damaged());
-            let bytes = bytes_of(&header.shape, element).with_context(damaged)?;
+            let bytes = bytes_of(&header.shape, kind.size()).with_context(damaged)?;
             ensure!(bytes as u64 + header_length as u64 == size, damaged());
             if name == super::writer::FILES {
                 ensure!(bytes as u64 <= LONGEST_LIST, damaged());
@@ -82,6 +80,7 @@ impl ArrayFile {
             arrays.push(Part {
                 name,
                 shape: header.shape,
+                kind,
                 start: start + header_length as u64,
             });
         }
@@ -100,11 +99,13 @@ impl ArrayFile {
             size.saturating_sub(start)
         );
         let arrays = metadata.tensors().into_iter();
-        let arrays = arrays.filter(|(_, info)| info.dtype == Dtype::F32);
-        let arrays = arrays.map(|(name, info)| Part {
-            name,
-            shape: info.shape.clone(),
-            start: start + info.data_offsets.0 as u64,
+        let arrays = arrays.filter_map(|(name, info)| {
+            Some(Part {
+                name,
+                shape: info.shape.clone(),
+                kind: st::array_type(info.dtype)?,
+                start: start + info.data_offsets.0 as u64,
+            })
         });
         let files = metadata.metadata().as_ref();
         let files = files.and_then(|about| about.get(super::writer::FILES));
@@ -147,17 +148,12 @@ impl ArrayFile {
             "the array {name} has {count} images, not {}",
             range.end
         );
-        let of_one = part.shape[1..].iter().product::<usize>() * size_of::<f32>();
+        let of_one = part.shape.iter().skip(1).product::<usize>() * part.kind.size();
         let mut bytes = vec![0; of_one * range.len()];
         self.file
             .read_exact_at(&mut bytes, part.start + (of_one * range.start) as u64)
             .with_context(|| format!("its array {name} ends too early"))?;
-        let values = bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes));
-        let values: Vec<f32> = values.collect();
+        let values = part.kind.values(&bytes);
         if values.iter().any(|value| !value.is_finite()) {
             bail!("its array {name} is damaged: it has values that are not finite");
         }

@@ -8,14 +8,33 @@ use anyhow::{Context, Result, bail, ensure};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{ArrayFormat, PIECE, bytes_of, npz, safetensors};
+use super::element::Losses;
+use super::{ArrayFormat, ArrayType, PIECE, bytes_of, npz, safetensors};
 
 /// Reserved for the paths of the images.
 pub(super) const FILES: &str = "files";
 /// Reserved by the safetensors format.
 const METADATA: &str = "__metadata__";
 
-/// Writes float32 arrays of known shapes one after the other, each in pieces.
+/// An array of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayLayout {
+    /// Its name.
+    pub name: String,
+    /// Its shape, in C order.
+    pub shape: Vec<usize>,
+    /// The type of its numbers.
+    pub kind: ArrayType,
+}
+
+impl ArrayLayout {
+    /// Its bytes, or `None` if they overflow.
+    pub(super) fn bytes(&self) -> Option<usize> {
+        bytes_of(&self.shape, self.kind.size())
+    }
+}
+
+/// Writes arrays of known shapes one after the other, each in pieces.
 ///
 /// ```
 /// # use std::{io::Cursor, path::PathBuf};
@@ -34,7 +53,9 @@ const METADATA: &str = "__metadata__";
 /// ```
 pub struct ArrayWriter<W: Write + Seek> {
     sink: Sink<W>,
-    layout: Vec<(String, Vec<usize>)>,
+    layout: Vec<ArrayLayout>,
+    /// What was lost of the arrays that were begun.
+    losses: Vec<Losses>,
     /// The number of arrays that were begun.
     begun: usize,
     /// Values that the last of them still lacks.
@@ -48,7 +69,7 @@ enum Sink<W: Write + Seek> {
 }
 
 impl<W: Write + Seek> ArrayWriter<W> {
-    /// Begins a file of the arrays of `layout` (name and shape, in C order) and the paths in
+    /// Begins a file of the float32 arrays of `layout` (name and shape, in C order) and the paths in
     /// `files`: in an npz file the uint8 array `files`, a JSON list in UTF-8; in a safetensors
     /// file the same list as the metadata `files`. Bytes that are not Unicode are replaced.
     ///
@@ -56,15 +77,37 @@ impl<W: Write + Seek> ArrayWriter<W> {
     /// Returns an error if two arrays have the same name or one has a reserved name (`files`,
     /// `__metadata__`), if a shape is too large, or if writing fails.
     pub fn create(
-        mut writer: W,
+        writer: W,
         format: ArrayFormat,
         layout: &[(String, Vec<usize>)],
         files: &[PathBuf],
     ) -> Result<ArrayWriter<W>> {
+        let layout = layout.iter().map(|(name, shape)| ArrayLayout {
+            name: name.clone(),
+            shape: shape.clone(),
+            kind: ArrayType::F32,
+        });
+        ArrayWriter::create_typed(writer, format, layout.collect(), files)
+    }
+
+    /// Begins a file of arrays of these types, as [`create`](ArrayWriter::create) does. In a
+    /// safetensors file the arrays of larger numbers should come first, so that each begins at a
+    /// multiple of its numbers' size, as readers expect.
+    ///
+    /// # Errors
+    /// As [`create`](ArrayWriter::create).
+    pub fn create_typed(
+        mut writer: W,
+        format: ArrayFormat,
+        layout: Vec<ArrayLayout>,
+        files: &[PathBuf],
+    ) -> Result<ArrayWriter<W>> {
         let mut names = HashSet::from([FILES, METADATA]);
-        for (name, shape) in layout {
+        for array in &layout {
+            let ArrayLayout { name, shape, .. } = array;
             ensure!(names.insert(name), "two arrays would have the name {name}");
-            bytes_of(shape, size_of::<f32>())
+            array
+                .bytes()
                 .with_context(|| format!("the array {name} of shape {shape:?} is too large"))?;
         }
         let paths: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
@@ -81,13 +124,14 @@ impl<W: Write + Seek> ArrayWriter<W> {
                 Sink::Npz(Box::new(zip))
             }
             ArrayFormat::Safetensors => {
-                writer.write_all(&safetensors::header(layout, files)?)?;
+                writer.write_all(&safetensors::header(&layout, files)?)?;
                 Sink::Safetensors(writer)
             }
         };
         Ok(ArrayWriter {
             sink,
-            layout: layout.to_vec(),
+            losses: vec![Losses::default(); layout.len()],
+            layout,
             begun: 0,
             missing: 0,
             bytes: Vec::new(),
@@ -101,14 +145,15 @@ impl<W: Write + Seek> ArrayWriter<W> {
     /// fails.
     pub fn array(&mut self, name: &str) -> Result<&mut Self> {
         self.check_complete()?;
-        let (expected, shape) = match self.layout.get(self.begun) {
-            Some((expected, shape)) if expected == name => (expected, shape),
-            Some((expected, _)) => bail!("the array {name} is written, but {expected} is due"),
+        let array = match self.layout.get(self.begun) {
+            Some(array) if array.name == name => array,
+            Some(array) => bail!("the array {name} is written, but {} is due", array.name),
             None => bail!("the array {name} is written, but none is due"),
         };
+        let ArrayLayout { shape, kind, .. } = array;
         self.missing = shape.iter().product();
         if let Sink::Npz(zip) = &mut self.sink {
-            begin_npy(zip, expected, "<f4", shape, self.missing * size_of::<f32>())?;
+            begin_npy(zip, name, kind.descr(), shape, self.missing * kind.size())?;
         }
         self.begun += 1;
         Ok(self)
@@ -117,7 +162,7 @@ impl<W: Write + Seek> ArrayWriter<W> {
     /// The name of the array that was begun last.
     fn open(&self) -> &str {
         let last = self.begun.checked_sub(1);
-        last.map_or("", |last| &self.layout[last].0)
+        last.map_or("", |last| &self.layout[last].name)
     }
 
     fn check_complete(&self) -> Result<()> {
@@ -126,10 +171,12 @@ impl<W: Write + Seek> ArrayWriter<W> {
         Ok(())
     }
 
-    /// Writes the next values of the array that was begun last.
+    /// Writes the next values of the array that was begun last, rounded to the nearest number of
+    /// its type. Values beyond the range of the type become its end.
     ///
     /// # Errors
-    /// Returns an error if the array has fewer values left, or if writing fails.
+    /// Returns an error if the array has fewer values left, if a value is NaN and its type has
+    /// none, or if writing fails.
     pub fn write(&mut self, values: &[f32]) -> Result<()> {
         let Some(missing) = self.missing.checked_sub(values.len()) else {
             bail!(
@@ -140,16 +187,27 @@ impl<W: Write + Seek> ArrayWriter<W> {
             );
         };
         self.missing = missing;
+        let Some(last) = self.begun.checked_sub(1) else {
+            return Ok(()); // no values of no array
+        };
+        let ArrayLayout { name, kind, .. } = &self.layout[last];
         for piece in values.chunks(PIECE) {
             self.bytes.clear();
-            self.bytes
-                .extend(piece.iter().flat_map(|value| value.to_le_bytes()));
+            kind.append(piece, &mut self.bytes, &mut self.losses[last])
+                .with_context(|| format!("the array {name}"))?;
             match &mut self.sink {
                 Sink::Npz(zip) => zip.write_all(&self.bytes)?,
                 Sink::Safetensors(writer) => writer.write_all(&self.bytes)?,
             }
         }
         Ok(())
+    }
+
+    /// What was lost so far beside rounding, a line for each array.
+    pub fn losses(&self) -> Vec<String> {
+        let arrays = self.layout.iter().zip(&self.losses);
+        let lines = arrays.filter_map(|(array, lost)| lost.in_words(&array.name, array.kind));
+        lines.collect()
     }
 
     /// Ends the file and returns its writer, flushed.
@@ -159,7 +217,7 @@ impl<W: Write + Seek> ArrayWriter<W> {
     /// before.
     pub fn finish(self) -> Result<W> {
         self.check_complete()?;
-        if let Some((name, shape)) = self.layout.get(self.begun) {
+        if let Some(ArrayLayout { name, shape, .. }) = self.layout.get(self.begun) {
             bail!("the array {name} of shape {shape:?} was not written");
         }
         let mut writer = match self.sink {

@@ -28,11 +28,7 @@ use crate::spool::Sequence;
 /// or a rank is lost.
 pub fn analyse(mut collected: Collector, group: &Group, basis: Option<Basis>) -> Result<Maps> {
     let options = collected.options;
-    let counts = group.share(collected.excitation.len())?;
-    let numbers = Numbers {
-        first: counts.iter().take(group.rank()).sum(),
-        all: counts.iter().sum(),
-    };
+    let numbers = Numbers::of(group, collected.excitation.len())?;
     ensure!(numbers.all > 0, "there is no excitation to analyse");
     fill_in(&mut collected, group)?;
 

@@ -34,6 +34,7 @@ use quantise::{codes, colour_of, membership, painted};
 
 pub use crate::convert::to_picture;
 use crate::hooks::{HookedModel, Upsampling};
+use crate::joint::Group;
 use crate::saliency;
 use crate::size::Size;
 use crate::spool::Sequence;
@@ -169,11 +170,25 @@ pub struct Maps {
 
 /// The place of a rank's images among those of all ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     /// The number of images before the first one.
     pub first: usize,
     /// The number of all.
     pub all: usize,
+}
+
+impl Numbers {
+    /// Of `count` images on this rank.
+    ///
+    /// # Errors
+    /// Returns an error if a rank is lost.
+    pub fn of(group: &Group, count: usize) -> Result<Numbers> {
+        let counts = group.share(count)?;
+        Ok(Numbers {
+            first: counts.iter().take(group.rank()).sum(),
+            all: counts.iter().sum(),
+        })
+    }
 }
 
 impl Maps {

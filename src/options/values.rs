@@ -165,6 +165,16 @@ pub fn pixels(text: &str) -> Parsed<u64> {
     )
 }
 
+/// How many images figures show, `all` or `none`.
+pub fn shown(text: &str) -> Parsed<usize> {
+    let count = match text {
+        "all" => Some(usize::MAX),
+        "none" => Some(0),
+        _ => text.parse().ok().filter(|&count| count > 0),
+    };
+    expected(count, "a number of images, all or none")
+}
+
 /// A sample value of 16 bits that can be white.
 pub fn white(text: &str) -> Parsed<u16> {
     let level = text.trim().parse().ok();
@@ -242,6 +252,16 @@ mod tests {
         assert_eq!(pixels("50M").unwrap(), 50_000_000);
         for bad in ["", "M", "0", "0M", "-3", "1.5M", "2G", "99999999999999M"] {
             assert!(pixels(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn figures_show_a_number_of_images_all_or_none() {
+        assert_eq!(shown("4096").unwrap(), 4096);
+        assert_eq!(shown("all").unwrap(), usize::MAX);
+        assert_eq!(shown("none").unwrap(), 0);
+        for bad in ["", "0", "-1", "1.5", "some", "All"] {
+            assert!(shown(bad).is_err(), "{bad}");
         }
     }
 

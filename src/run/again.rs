@@ -29,6 +29,7 @@ pub fn report(options: &ReportOptions) -> Result<()> {
     let mut outputs = Outputs::default();
     outputs.prepare(folder_of(&options.output))?;
     let run = SavedRun::open(&options.run, options.arrays.as_deref())?;
+    run.require_pictures()?;
     let images = (0..run.count()).collect();
     let side = [(&run, images)];
     write_page(
@@ -112,9 +113,9 @@ pub fn write_page(
     noted.extend(photographs.remarks());
     remarks.add_all(&noted);
     let noted: Vec<String> = noted.iter().map(Remark::line).collect();
-    let on_page = runs
-        .iter()
-        .map(|(run, images)| page_run(&run.summary, features(run, &of_shown(images))?));
+    let on_page = runs.iter().map(|(run, images)| {
+        page_run(&run.summary, run.count(), features(run, &of_shown(images))?)
+    });
     let on_page: Vec<PageRun> = on_page.collect::<Result<_>>()?;
     let page = gallery.page(&on_page, all, &found, &noted, outputs)?;
     outputs.write(file, |out| {

@@ -27,6 +27,10 @@ pub fn compare(options: &CompareOptions, stdout: &mut dyn Write) -> Result<bool>
     }
     let a = SavedRun::open(&options.a, options.arrays_a.as_deref())?;
     let b = SavedRun::open(&options.b, options.arrays_b.as_deref())?;
+    if options.report.is_some() {
+        a.require_pictures()?;
+        b.require_pictures()?;
+    }
     let comparison = notices.during("comparing", || Comparison::of(&a, &b))?;
     let holding = comparison.fulfilled(&options.fail_if)?;
     if let Some(file) = &options.report {

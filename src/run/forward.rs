@@ -21,6 +21,7 @@ use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
 use crate::remarks::Remark;
 use crate::report::LONGEST_SIDE;
+use crate::sample::{Kept, Sample};
 use crate::size::Size;
 use crate::spool::{Sequence, Spool};
 
@@ -46,11 +47,17 @@ pub struct ForwardOptions<'a> {
     pub square: bool,
     /// The most pixels of the photographs for the page, if there is one.
     pub photographs: Option<f64>,
+    /// The images that figures show, by their number in the sorted list.
+    pub figures: Sample,
+    /// The images that the page shows, likewise.
+    pub page: Sample,
     /// Where tensors are stored.
     pub spool: &'a Spool,
     /// The ranks, and the number of images that all of them have.
     pub group: &'a Group,
     pub all: usize,
+    /// The number of this rank's first image.
+    pub first: usize,
     /// Notices of what all ranks do.
     pub notices: Notices,
     /// Warnings of single images.
@@ -69,10 +76,16 @@ pub struct Forwarded {
     pub collector: Collector,
     /// Paths as given.
     pub paths: Vec<PathBuf>,
-    /// Pictures for the figures, `[1,h,w,3]` bytes of each image.
-    pub pictures: Vec<Sequence>,
-    /// Larger pictures for the page; empty unless they are asked for and the images are files.
-    pub photographs: Vec<Photograph>,
+    /// Numbers of the images in the sorted list of all.
+    pub numbers: Vec<usize>,
+    /// The images that figures show, by their index in `paths`.
+    pub in_figures: Vec<usize>,
+    /// The images that the page shows, likewise.
+    pub on_page: Vec<usize>,
+    /// Pictures of the images that figures or the page show, `[1,h,w,3]` bytes each.
+    pub pictures: Kept<Sequence>,
+    /// Larger pictures of the images on the page, if they are files.
+    pub photographs: Kept<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is stored.
     pub input: Sequence,
     /// What is odd about the images.
@@ -142,14 +155,14 @@ pub fn forward_all(
                 square: options.square,
                 is_grey: model.channels() == 1,
             };
-            let decode = |file: &Path| {
+            let decode = |number: usize, file: &Path| {
                 let pixels = images::decode_with_white(file, *max_pixels, *white)?;
-                seen.decoded(pixels)
+                seen.decoded(pixels, options.shown(options.first + number))
             };
-            decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
+            decode_ahead(paths, options.chunk, decode, |first, chunk, decoded| {
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
                 let mut photographs = Vec::new();
-                for (file, decoded) in chunk.iter().zip(decoded) {
+                for ((number, file), decoded) in (options.first + first..).zip(chunk).zip(decoded) {
                     match decoded {
                         Ok(Decoded {
                             input,
@@ -157,11 +170,11 @@ pub fn forward_all(
                             photograph,
                             pixels,
                         }) => {
+                            let image = all.begin(number, file.clone(), options);
                             inputs.push(input);
-                            photographs.extend(photograph);
-                            pictures.push(picture);
+                            photographs.extend(photograph.map(|jpeg| (image, jpeg)));
+                            pictures.extend(picture.map(|picture| (image, picture)));
                             all.oddities.add(file, &pixels);
-                            all.paths.push(file.clone());
                         }
                         Err(error) if *skip_bad => {
                             options.warnings.warn(&skipped(&error));
@@ -186,8 +199,11 @@ pub fn forward_all(
 struct Images<'a> {
     stream: Stream<'a>,
     paths: Vec<PathBuf>,
-    pictures: Vec<Sequence>,
-    photographs: Vec<Photograph>,
+    numbers: Vec<usize>,
+    in_figures: Vec<usize>,
+    on_page: Vec<usize>,
+    pictures: Kept<Sequence>,
+    photographs: Kept<Photograph>,
     input: Sequence,
     oddities: Oddities,
 }
@@ -197,8 +213,11 @@ impl<'a> Images<'a> {
         Images {
             stream,
             paths: Vec::new(),
-            pictures: Vec::new(),
-            photographs: Vec::new(),
+            numbers: Vec::new(),
+            in_figures: Vec::new(),
+            on_page: Vec::new(),
+            pictures: Kept::default(),
+            photographs: Kept::default(),
             input: Sequence::default(),
             oddities: Oddities::default(),
         }
@@ -209,6 +228,9 @@ impl<'a> Images<'a> {
         Ok(Forwarded {
             collector,
             paths: self.paths,
+            numbers: self.numbers,
+            in_figures: self.in_figures,
+            on_page: self.on_page,
             pictures: self.pictures,
             photographs: self.photographs,
             input: self.input,
@@ -231,45 +253,64 @@ impl<'a> Images<'a> {
             _ => tensor.split(options.chunk as i64, 0),
         };
         for batch in parts {
-            let images = 0..batch.size()[0];
-            let pictures: Vec<RgbImage> = images
-                .map(|image| stretched_picture(&batch.get(image)))
-                .collect::<Result<_>>()?;
-            self.add(&pictures, &batch, model, options)?;
-            for _ in &pictures {
+            let mut pictures = Vec::new();
+            for place in 0..batch.size()[0] {
                 let number = first + self.paths.len();
-                self.paths.push(Input::stored_name(path, number));
+                let image = self.begin(number, Input::stored_name(path, number), options);
+                if options.shown(number).picture {
+                    pictures.push((image, stretched_picture(&batch.get(place))?));
+                }
             }
-            bar.inc(pictures.len() as u64);
+            self.add(&pictures, &batch, model, options)?;
+            bar.inc(batch.size()[0] as u64);
         }
         Ok(())
     }
 
-    fn keep(&mut self, photographs: Vec<Jpeg>, options: &ForwardOptions<'_>) -> Result<()> {
-        for Jpeg { bytes, size } in photographs {
+    /// Notes the next image, which has that number in the sorted list; returns its index.
+    fn begin(&mut self, number: usize, path: PathBuf, options: &ForwardOptions<'_>) -> usize {
+        let image = self.paths.len();
+        self.paths.push(path);
+        self.numbers.push(number);
+        if options.figures.has(number) {
+            self.in_figures.push(image);
+        }
+        if options.page.has(number) {
+            self.on_page.push(image);
+        }
+        image
+    }
+
+    fn keep(
+        &mut self,
+        photographs: Vec<(usize, Jpeg)>,
+        options: &ForwardOptions<'_>,
+    ) -> Result<()> {
+        for (image, Jpeg { bytes, size }) in photographs {
             let mut kept = Sequence::default();
             let bytes = Tensor::from_slice(&bytes).unsqueeze(0);
             kept.push(options.spool, &bytes)?;
-            self.photographs.push(Photograph { bytes: kept, size });
+            self.photographs
+                .push(image, Photograph { bytes: kept, size });
         }
         Ok(())
     }
 
     fn add(
         &mut self,
-        pictures: &[RgbImage],
+        pictures: &[(usize, RgbImage)],
         batch: &Tensor,
         model: &HookedModel,
         options: &ForwardOptions<'_>,
     ) -> Result<()> {
-        for picture in pictures {
+        for (image, picture) in pictures {
             let picture = seen_part(picture, model.region());
             let (width, height) = picture.dimensions();
             let bytes = Tensor::from_slice(picture.as_raw());
             let bytes = bytes.reshape([1, i64::from(height), i64::from(width), 3]);
             let mut kept = Sequence::default();
             kept.push(options.spool, &bytes)?;
-            self.pictures.push(kept);
+            self.pictures.push(*image, kept);
         }
         if options.keep_input {
             self.input.push(options.spool, batch)?;
@@ -295,34 +336,38 @@ pub fn seen_part(picture: &RgbImage, region: &Region) -> RgbImage {
 pub struct Decoded {
     /// What the network sees.
     pub input: RgbImage,
-    /// The same, larger, for the figure.
-    pub picture: RgbImage,
+    /// The same, larger, for the figure, if it is asked for.
+    pub picture: Option<RgbImage>,
     /// The same for the page, if it is asked for.
     pub photograph: Option<Jpeg>,
     /// The image itself, without its colours.
     pub pixels: Pixels,
 }
 
-/// Decodes the files of each chunk in parallel while `forward` works on the chunk before.
+/// Decodes the files of each chunk in parallel while `forward` works on the chunk before. Both get
+/// the numbers of the files: `decode` its own, `forward` that of the chunk's first.
 fn decode_ahead(
     files: &[PathBuf],
     chunk_size: usize,
-    decode: impl Fn(&Path) -> Result<Decoded> + Send + Sync,
-    mut forward: impl FnMut(&[PathBuf], Vec<Result<Decoded>>) -> Result<()>,
+    decode: impl Fn(usize, &Path) -> Result<Decoded> + Send + Sync,
+    mut forward: impl FnMut(usize, &[PathBuf], Vec<Result<Decoded>>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(0);
         scope.spawn(move || {
-            for chunk in files.chunks(chunk_size) {
-                let decoded: Vec<_> = chunk.par_iter().map(|file| decode(file)).collect();
-                if sender.send((chunk, decoded)).is_err() {
+            for (number, chunk) in files.chunks(chunk_size).enumerate() {
+                let first = number * chunk_size;
+                let decoded = (chunk.par_iter().enumerate())
+                    .map(|(place, file)| decode(first + place, file))
+                    .collect::<Vec<_>>();
+                if sender.send((first, chunk, decoded)).is_err() {
                     break; // an error has ended the run
                 }
             }
         });
         receiver
             .into_iter()
-            .try_for_each(|(chunk, decoded)| forward(chunk, decoded))
+            .try_for_each(|(first, chunk, decoded)| forward(first, chunk, decoded))
     })
 }
 
@@ -342,12 +387,33 @@ pub struct Seen<'a> {
     pub photographs: Option<f64>,
 }
 
+/// Which pictures of an image are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// That of the figures.
+    pub picture: bool,
+    /// That of the page.
+    pub photograph: bool,
+}
+
+impl ForwardOptions<'_> {
+    /// What is shown of the image with that number in the sorted list. The page also needs the size
+    /// of the picture.
+    fn shown(&self, number: usize) -> Shown {
+        let photograph = self.page.has(number);
+        Shown {
+            picture: photograph || self.figures.has(number),
+            photograph,
+        }
+    }
+}
+
 impl Seen<'_> {
-    /// A picture as the network sees it.
+    /// A picture as the network sees it, and what is shown of it.
     ///
     /// # Errors
     /// Returns an error if it cannot be resized.
-    pub fn decoded(&self, mut pixels: Pixels) -> Result<Decoded> {
+    pub fn decoded(&self, mut pixels: Pixels, wanted: Shown) -> Result<Decoded> {
         let image = std::mem::take(&mut pixels.rgb);
         let image = match self.is_grey {
             true => images::grey(image),
@@ -357,10 +423,12 @@ impl Seen<'_> {
         let shown = self.shown(Size::new(height.into(), width.into()));
         let photograph = self
             .photographs
+            .filter(|_| wanted.photograph)
             .map(|area| self.photograph(&image, shown, area));
+        let picture = (wanted.picture).then(|| self.resize.enlarged(&image, self.size, shown));
         Ok(Decoded {
             photograph: photograph.transpose()?,
-            picture: self.resize.enlarged(&image, self.size, shown)?,
+            picture: picture.transpose()?,
             input: self.resize.apply(&image, self.size)?,
             pixels,
         })

@@ -23,12 +23,13 @@ use anyhow::{Context, Result};
 use crate::cli;
 use crate::heap::with_retained_heap;
 use crate::joint::Group;
+use crate::map::Numbers;
 use crate::names::escaped;
 use crate::notices::{Notices, Stopwatch};
-use crate::options::Options;
+use crate::options::{ArrayName, Options};
 use crate::remarks::Remarks;
+use crate::sample::Sample;
 use crate::settings::Settings;
-use crate::spool::{self, Spool};
 use crate::truth;
 
 pub use key::{Ends, InWords, Key, KeyGroup};
@@ -36,7 +37,7 @@ pub use key::{Ends, InWords, Key, KeyGroup};
 pub use again::report;
 pub use commands::{print_layers, print_models, print_text, som};
 pub use compare::compare;
-pub(crate) use forward::{Decoded, Jpeg, Seen, seen_part};
+pub(crate) use forward::{Decoded, Jpeg, Seen, Shown, seen_part};
 
 use agree::{agree, in_turn};
 use fit::Fit;
@@ -72,14 +73,15 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
     let saved = outputs::saved(&options.output);
     agree(group, options, &input)?;
     let mut to = Destination::default();
-    in_turn(group, || {
+    let spool = in_turn(group, || {
         if !group.is_first() {
             to.files.keep_abandoned();
         }
         let mut outputs = drawn.iter().chain(&saved);
         outputs.try_for_each(|output| output.prepare(&mut to.files))?;
+        let spool = outputs::spool(options, group, &mut to.files)?;
         to.files.keep_abandoned();
-        Ok(())
+        Ok(spool)
     })?;
     let given = classes::given_labels(&options.classes)?;
     let truth = classes::given_truth(&options.classes, &input)?;
@@ -108,7 +110,10 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
 
     let keep_components = outputs::need_components(&options.output);
     let all = input.len();
-    let input = input.part(group.part(all));
+    let list = input.paths();
+    let part = group.part(all);
+    let first = part.start;
+    let input = input.part(part);
     let mut fit = Fit::new(&name, &model, &options.map, keep_components)?;
     let chunk = options
         .compute
@@ -119,20 +124,18 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
             notices.note(&choice);
         }
     }
-    let memory = options
-        .compute
-        .memory
-        .unwrap_or_else(spool::share_of_memory);
-    let spool = Spool::new(memory, &options.output.folder);
     let forwarding = ForwardOptions {
         normalisation: preprocessing.normalisation(),
         maps: fit.options,
         chunk,
-        keep_input: options.output.save_arrays.is_some(),
+        keep_input: options.output.saves(ArrayName::Input),
         square: options.output.square,
         photographs: outputs::photograph_area(&options.output, all),
+        figures: Sample::new(all, options.output.figures),
+        page: outputs::page_sample(&options.output, all),
         spool: &spool,
         group,
+        first,
         all,
         notices,
         warnings,
@@ -172,7 +175,19 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
     for phrase in settings.phrases() {
         notices.detail(|| format!("settings: {phrase}"));
     }
+    let shown_names = match options.output.figures {
+        0 => Vec::new(),
+        _ => {
+            let names = outputs::shown_names(&list);
+            let shown = forwarded.in_figures.iter();
+            shown
+                .map(|&image| names[forwarded.numbers[image]].clone())
+                .collect()
+        }
+    };
     let mut results = Results {
+        names: shown_names,
+        numbers_in_figures: Numbers::of(group, forwarded.in_figures.len())?,
         group,
         settings,
         kind: reading.kind,
@@ -183,6 +198,8 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         palette: options.map.palette,
         saliency,
         paths: forwarded.paths,
+        in_figures: forwarded.in_figures,
+        on_page: forwarded.on_page,
         pictures: forwarded.pictures,
         photographs: forwarded.photographs,
         input: forwarded.input,
@@ -194,10 +211,21 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         remarks,
         notices,
     };
+    for output in drawn.iter().chain(&saved) {
+        let said = output.remarks(&results);
+        results.remarks.add_all(&said);
+    }
     for output in drawn {
         output.write(&results, &mut to)?;
     }
     to.finish_drawing()?;
+    let files = group.gather_values(to.files.paths())?;
+    files
+        .iter()
+        .flatten()
+        .for_each(|name| to.files.know(Path::new(name)));
+    let left = outputs::left_over(&results, &options.output, &to.files);
+    results.remarks.add_all(&left);
     results.clock.lap("drawing");
     for output in saved {
         output.write(&results, &mut to)?;

@@ -15,7 +15,7 @@ use crate::hooks::Region;
 use crate::images::{MAX_PIXELS, Resize, decode_with_white};
 use crate::remarks::Remark;
 use crate::report::photograph;
-use crate::run::{Decoded, Jpeg, Seen, seen_part};
+use crate::run::{Decoded, Jpeg, Seen, Shown, seen_part};
 use crate::size::Size;
 
 /// The mean difference of normalised pixels above which a photograph is another one: 2 to 3 of 255
@@ -130,8 +130,12 @@ impl<'a> SavedImages<'a> {
             is_grey: self.run.channels() == 1,
             photographs: Some(self.area),
         };
+        let wanted = Shown {
+            picture: false,
+            photograph: true,
+        };
         let decoded = decode_with_white(&file, MAX_PIXELS, self.white);
-        let decoded = decoded.and_then(|pixels| seen.decoded(pixels));
+        let decoded = decoded.and_then(|pixels| seen.decoded(pixels, wanted));
         let same = decoded.ok().filter(|decoded| self.is_same(decoded, &input));
         match same.and_then(|decoded| decoded.photograph) {
             Some(Jpeg { bytes, size }) => Ok((bytes, size)),

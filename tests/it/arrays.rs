@@ -13,6 +13,7 @@ use ndarray_npy::NpzReader;
 use prism::arrays::{ArrayFormat, ArrayWriter, read_input};
 use prism::internals::Usage;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 const FORMATS: [ArrayFormat; 2] = [ArrayFormat::Npz, ArrayFormat::Safetensors];
@@ -118,7 +119,15 @@ fn a_safetensors_file_is_read_by_safetensors() {
 
 #[test]
 fn files_of_numpy_are_read() {
-    for name in ["plain", "compressed", "fortran", "big_endian", "float64"] {
+    for name in [
+        "plain",
+        "compressed",
+        "fortran",
+        "big_endian",
+        "float64",
+        "float16",
+        "float16_big_endian",
+    ] {
         let read = read_input(&data(&format!("{name}.npz"))).unwrap();
         assert_eq!(read, input(), "{name}");
         assert!(read.is_standard_layout(), "{name}");
@@ -135,9 +144,17 @@ fn files_of_safetensors_are_read() {
         .iter()
         .flat_map(|&v| f64::from(v).to_le_bytes())
         .collect();
+    // Exact as float16, whose bytes libtorch makes.
+    let halves = Tensor::try_from(&values).unwrap().to_kind(Kind::Half);
+    let mut half_bytes = vec![0; 2 * values.len()];
+    halves.copy_data_u8(&mut half_bytes, values.len());
     let view =
         |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
-    for (dtype, bytes) in [(Dtype::F32, &singles), (Dtype::F64, &doubles)] {
+    for (dtype, bytes) in [
+        (Dtype::F32, &singles),
+        (Dtype::F64, &doubles),
+        (Dtype::F16, &half_bytes),
+    ] {
         let tensors = HashMap::from([
             ("input", view(dtype, &[2, 3, 4, 5], bytes)),
             ("first", view(Dtype::F64, &[1], &[1; 8])),
@@ -153,7 +170,6 @@ fn a_wrong_input_is_refused_in_one_line() {
     for (name, reason) in [
         ("missing.npz", "no such file"),
         ("no_input.npz", "no array input, but logits, maps"),
-        ("float16.npz", "type <f2; save it as float32"),
         ("uint8.npz", "type |u1"),
         ("object.npz", "type |O"),
         ("fields.npz", "type of several fields"),

@@ -254,6 +254,29 @@ fn content(kind: &str) -> Option<Vec<u8>> {
         ("alone", "npz") => run()[3].clone(),
         ("second", "json") => replaced(&run()[0], "run.npz", "second.npz"),
         ("second", "npz") => run()[1].clone(),
+        ("lines", "jsonl") => in_lines(&run()[0]),
+        ("longer", "jsonl") => {
+            let lines = in_lines(&run()[0]);
+            let last = lines[..lines.len() - 1].iter().rposition(|&b| b == b'\n');
+            [lines.as_slice(), &lines[last.unwrap() + 1..]].concat()
+        }
+        ("shorter", "jsonl") => {
+            let lines = in_lines(&run()[0]);
+            let last = lines[..lines.len() - 1].iter().rposition(|&b| b == b'\n');
+            lines[..=last.unwrap()].to_vec()
+        }
+        ("cut", "jsonl") => {
+            let lines = in_lines(&run()[0]);
+            lines[..lines.len() - 9].to_vec()
+        }
+        ("pathless", "jsonl") => {
+            let lines = in_lines(&run()[0]);
+            replaced(
+                &lines,
+                "\"path\":\"photos/b.png\"",
+                "\"file\":\"photos/b.png\"",
+            )
+        }
         ("bare", "json") => replaced(&run()[0], "run.npz", "run.txt"),
         ("renamed", "json") => replaced(&run()[0], "photos/b.png", "photos/x.png"),
         ("altered", "json") => replaced(&run()[0], "\"probability\": 0.", "\"probability\": 0.9"),
@@ -424,6 +447,18 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     let text = std::str::from_utf8(bytes).unwrap();
     assert!(text.contains(from), "{from}");
     text.replace(from, to).into_bytes()
+}
+
+/// A summary as lines: the run, and each image.
+fn in_lines(summary: &[u8]) -> Vec<u8> {
+    let mut first: serde_json::Value = serde_json::from_slice(summary).unwrap();
+    let images = first.as_object_mut().unwrap().remove("images").unwrap();
+    let images = images.as_array().unwrap();
+    first["image_count"] = images.len().into();
+    let lines = std::iter::once(&first).chain(images);
+    lines
+        .flat_map(|line| format!("{line}\n").into_bytes())
+        .collect()
 }
 
 /// An archive without one of its files.
@@ -904,6 +939,10 @@ fn outputs_that_cannot_be_written_are_refused() {
         --save-arrays x.safetensors --save-basis x.safetensors => 2: --save-arrays and --save-basis name the same file
         --save-arrays x.safetensors --save-basis ./x.safetensors => 2: name the same file
         --json x.html --report ./x.html => 2: --report and --json | same file
+        --spool {none|none/below} => 1: cannot store intermediate results in none | no such folder | --spool
+        --spool {text|text/below} => 1: cannot store intermediate results in text | not a folder
+        --spool /proc => 1: cannot store intermediate results in /proc
+        --spool= => 2: a value is required for '--spool
         "#,
     );
 }
@@ -922,6 +961,15 @@ fn options_that_make_no_sense_are_refused() {
         --precision bf16 --saliency gradcam => 2: bf16 cannot be combined with --saliency
         --precision f16 --saliency gradcam => 2: f16 cannot be combined with --saliency
         --precision f16 --device cpu => 2: float16 | for GPUs | CPU | --precision bf16 | --device cuda
+        # Figures and arrays.
+        --figures {0|some|1.5|ALL|""} => 2: --figures | a number of images, all or none is expected
+        --figures none --per-image => 2: --per-image | which is none
+        --arrays maps => 2: --arrays | add it
+        --array-type u8 => 2: --array-type | add it
+        --save-arrays x.npz --arrays {mapps|files|maps,,features|Maps} => 2: --arrays | maps, features, variance_ratio | left_out
+        --save-arrays x.npz --array-type f64 => 2: f64 | f32, f16, u8
+        --save-arrays x.npz --arrays maps,saliency => 2: saliency needs --saliency gradcam
+        --save-arrays x.npz --arrays left_out => 2: left_out needs --inclusive or --exclusive
         # Classes.
         --saliency gradcam --target {10|-1|99999999999999999999} => 2: there is no class | 0 to 9
         --saliency gradcam --target cat => 2: 'cat' is no class | names | 0 to 9 | --labels FILE
@@ -1174,6 +1222,13 @@ fn runs_that_are_compared_are_checked() {
         versioned.json run.json +run.npz => 1: versioned.json | another version | upsampling | run again
         bare.json run.json +run.npz => 1: bare.json | saved no arrays | --save-arrays
         endless.json run.json +run.npz => 1: endless.json | larger than 256 MiB
+        # Lines in place of an object.
+        lines.jsonl run.json +run.npz => 0
+        longer.jsonl run.json +run.npz => 1: longer.jsonl | more than the 3 images
+        shorter.jsonl run.json +run.npz => 1: shorter.jsonl | cut short: it has 2 of 3 images
+        cut.jsonl run.json +run.npz => 1: cut.jsonl | cut short at image 3 of 3
+        pathless.jsonl run.json +run.npz => 1: pathless.jsonl | another version | image 2 | run again
+        run.json run.json +run.npz --json x.jsonl => 2: one JSON object
         # The arrays.
         run.json run.json => 1: run.json | run.npz | neither beside it | --arrays
         run.json run.json +run.npz=text.txt => 1: run.npz | no .npz file

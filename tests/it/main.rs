@@ -18,6 +18,7 @@ mod images;
 mod joint;
 mod key;
 mod loading;
+mod many;
 mod networks;
 mod parity;
 mod preprocessing;

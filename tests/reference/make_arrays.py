@@ -25,6 +25,7 @@ def main():
     np.savez(OUT / "big_endian.npz", input=single.astype(">f4"))
     np.savez(OUT / "float64.npz", input=values)
     np.savez(OUT / "float16.npz", input=values.astype(np.float16))
+    np.savez(OUT / "float16_big_endian.npz", input=values.astype(">f2"))
     np.savez(OUT / "uint8.npz", input=values.astype(np.uint8))
     np.savez(OUT / "object.npz", input=np.array([None]))
     np.savez(OUT / "fields.npz", input=np.zeros(2, [("a", "<f4"), ("b", "<f4")]))

@@ -80,6 +80,11 @@ unsafe impl Sync for RawStore {}
 #[derive(Debug)]
 pub struct RawRanks(NonNull<RanksHandle>);
 
+// SAFETY: libtorch queues messages under a lock. Their order is the callers' affair.
+unsafe impl Send for RawRanks {}
+// SAFETY: as above.
+unsafe impl Sync for RawRanks {}
+
 impl Drop for RawStore {
     fn drop(&mut self) {
         // SAFETY: the handle came from the shim and is released once.

@@ -1,5 +1,7 @@
 //! What a figure says of itself.
 
+use anyhow::Result;
+
 use super::Results;
 use crate::figure::{LARGEST_RATIO, Palette, Picture, drawn_size};
 use crate::settings::{Settings, Source};
@@ -7,7 +9,10 @@ use crate::settings::{Settings, Source};
 impl Results<'_> {
     /// The caption of the figures: what the colours are and what they are worth, and what was
     /// given or assumed. What the network or its file states is not repeated.
-    pub fn caption(&self) -> String {
+    ///
+    /// # Errors
+    /// Returns an error if a rank is lost.
+    pub fn caption(&self) -> Result<String> {
         let mut sentences = vec![self.made_by(), self.worth()];
         if self.maps.leaves_out() && self.key.is_none() {
             sentences.push("Hatched: left out".to_string());
@@ -16,12 +21,14 @@ impl Results<'_> {
             sentences.push("Black: left out".to_string());
         }
         sentences.extend(self.line_on_map());
-        let is_cut = |image| {
-            let size = self.picture(image).size();
+        let is_cut = |&image: &usize| {
+            let size = self.picture(image).map(|picture| picture.size());
             let longest = drawn_size(LARGEST_RATIO, 1.0);
-            size == longest || size == (longest.1, longest.0)
+            size.is_ok_and(|size| size == longest || size == (longest.1, longest.0))
         };
-        if (0..self.pictures.len()).any(is_cut) {
+        sentences.extend(self.part_shown());
+        let any_cut = self.group.share(self.in_figures.iter().any(is_cut))?;
+        if any_cut.contains(&true) {
             sentences.push(format!(
                 "Images longer than {LARGEST_RATIO} to 1 are drawn at {LARGEST_RATIO} to 1"
             ));
@@ -29,12 +36,8 @@ impl Results<'_> {
         for (heading, from) in [("Given", Source::Given), ("Assumed", Source::Assumed)] {
             sentences.extend(of_source(&self.settings, heading, from));
         }
-        sentences
-            .iter()
-            .map(|sentence| format!("{sentence}. "))
-            .collect::<String>()
-            .trim_end()
-            .to_string()
+        let sentences = sentences.iter().map(|sentence| format!("{sentence}. "));
+        Ok(sentences.collect::<String>().trim_end().to_string())
     }
 
     /// `vgg16, layer features.29 (512x14x14), upsampling by products`.
@@ -89,6 +92,14 @@ impl Results<'_> {
             "Colours: {components}, which {holds} {share:.0} % of the variance, as {colours}{steps}{}",
             follow.unwrap_or_default()
         )
+    }
+
+    /// How many images figures show, and which, if not all: `4096 of 50000 images, evenly taken ...`.
+    pub fn part_shown(&self) -> Option<String> {
+        let (shown, all) = (self.numbers_in_figures.all, self.maps.numbers.all);
+        (shown < all).then(|| {
+            format!("{shown} of {all} images, evenly taken from the sorted list; colours and key are of all")
+        })
     }
 
     /// What the line on the maps surrounds, if there is one.

@@ -21,10 +21,14 @@ impl Output for Clusters {
         let images = results.paths.iter().zip(&results.classes).zip(&colours);
         let images = images.map(|((path, classes), colours)| {
             let class = classes.first().map_or(0, |class| class.id);
-            let colours = colours.codes().collect();
-            (path.to_string_lossy().into(), class, colours)
+            let colours: Vec<u32> = colours.codes().collect();
+            (String::from(path.to_string_lossy()), class, colours)
         });
-        let rows = rows_of(images.collect());
+        let all = results.group.gather_values::<Vec<_>>(images.collect())?;
+        if !results.group.is_first() {
+            return Ok(());
+        }
+        let rows = rows_of(all.into_iter().flatten().collect());
         to.files.write(&self.0, |out| pickle::write(&rows, out))
     }
 }

@@ -1,16 +1,24 @@
 //! The figures of the maps.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
-use super::pictures::{component_picture, overlaid, shown_names};
+use super::exchange::{packed_column, unpacked_column};
+use super::pictures::{component_picture, overlaid};
 use super::{Destination, Output, Results};
 use crate::classes::{Class, class_name};
+use crate::error::Hint;
 use crate::figure::{
     ColourBar, Column, FigureFormat, KeyEntry, KeyPart, MapFigure, Palette, Panel, Scaling, Swatch,
     colormap, draw_maps, has_glyphs, legible, most_images,
 };
+use crate::joint::Group;
+use crate::map::Numbers;
+use crate::numbered::Numbered;
 use crate::options::OutputOptions;
 use crate::output::Outputs;
+use crate::remarks::Remark;
 use crate::run::{InWords, Key, KeyGroup};
 
 /// Classes of each end of a component in the key.
@@ -61,13 +69,14 @@ impl Figure<'_> {
         }
     }
 
-    /// The names of the images, with their numbers if the font lacks letters: what is left may be
+    /// The names of the images that figures show, with their numbers if the font lacks letters: what is left may be
     /// the same for many images.
     fn column_names(&self, results: &Results) -> Vec<String> {
-        let names = (1..).zip(shown_names(&results.paths));
-        let numbered = names.map(|(number, name)| match has_glyphs(&name) {
-            true => name,
-            false => format!("{number}: {}", self.shown(&name)),
+        let first = results.maps.numbers.first + 1;
+        let names = results.in_figures.iter().zip(&results.names);
+        let numbered = names.map(|(image, name)| match has_glyphs(name) {
+            true => name.clone(),
+            false => format!("{}: {}", first + image, self.shown(name)),
         });
         numbered.collect()
     }
@@ -94,7 +103,7 @@ impl Figure<'_> {
 
     fn column<'r>(&self, results: &'r Results, image: usize, name: &str) -> Result<Column<'r>> {
         let (map, scaling) = (results.map(image)?, results.look().scaling);
-        let picture = results.picture(image);
+        let picture = results.picture(image)?;
         let mut panels = vec![
             Panel::new(picture, Scaling::Smooth),
             Panel::new(results.map_picture(&map, image)?, scaling),
@@ -109,7 +118,7 @@ impl Figure<'_> {
                 Palette::Oklab => [colormap::greys; 3],
             };
             for (channel, ramp) in (0..).zip(ramps) {
-                let size = results.drawn_size(image);
+                let size = results.drawn_size(image)?;
                 let picture = component_picture(&map.get(channel), size, scaling, ramp)?;
                 panels.push(Panel::new(picture, scaling));
             }
@@ -162,6 +171,14 @@ impl Output for Figure<'_> {
         files.prepare(&self.0.folder)
     }
 
+    fn remarks(&self, results: &Results) -> Vec<Remark> {
+        let part = results.part_shown();
+        let note = part.map(|part| Remark::note(format!("figures show {part}")));
+        note.map(|note| note.with_hint(Hint::Figures))
+            .into_iter()
+            .collect()
+    }
+
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
         let OutputOptions {
             folder,
@@ -170,25 +187,35 @@ impl Output for Figure<'_> {
             ..
         } = self.0;
         let row_names = self.row_names(results);
-        let images = 0..results.pictures.len();
-        let heights = images.map(|image| results.drawn_size(image).1);
+        let shown = &results.in_figures;
+        let heights = shown.iter().map(|&image| Ok(results.drawn_size(image)?.1));
+        let heights: Vec<u32> = heights.collect::<Result<_>>()?;
+        let highest = heights.into_iter().max().unwrap_or(0);
         let lines = results.classes.first().map_or(0, Vec::len) + 2; // and name and target
-        let count = results.maps.len();
+        let sizes: Vec<(u32, usize)> = results.group.share((highest, lines))?;
         let most = most_images(
-            heights.max().unwrap_or(0),
+            sizes.iter().map(|(highest, _)| *highest).max().unwrap_or(0),
             row_names.len(),
-            lines,
+            sizes.iter().map(|(_, lines)| *lines).max().unwrap_or(0),
             *figure_columns,
             *format,
         );
         let names = self.column_names(results);
-        let (key, caption) = (self.key(results), results.caption());
-        let bar = results.notices.bar(count, "drawing");
-        for (number, start) in (1..).zip((0..count).step_by(most)) {
-            let mut columns = Vec::new();
-            for (image, name) in (start..count).zip(&names[start..]).take(most) {
-                columns.push(self.column(results, image, name)?);
-                bar.inc(1);
+        let (key, caption) = (self.key(results), results.caption()?);
+        let all = results.numbers_in_figures.all;
+        let figures = all.div_ceil(most);
+        let bar = results.group.bar(results.notices, all, "drawing");
+        let numbered = Numbered::new(folder, figures);
+        let column = |place: usize| {
+            bar.inc(1);
+            self.column(results, shown[place], &names[place])
+        };
+        let dealt = Dealt::new(results, most)?;
+        let mut from_others = dealt.exchanged(&column)?;
+        for (number, images) in dealt.own_figures() {
+            let mut columns = images.map(&column).collect::<Result<Vec<_>>>()?;
+            if columns.len() < most {
+                columns.append(&mut from_others); // of the last figure
             }
             let figure = MapFigure {
                 columns,
@@ -198,22 +225,90 @@ impl Output for Figure<'_> {
                 caption: caption.clone(),
                 about: results.about(&self.0.command),
             };
-            let numbered = if count > most {
-                format!("_{number:04}")
+            let ending = if all > most {
+                format!("_{:04}", number + 1)
             } else {
                 String::new()
             };
             let name = format!(
-                "PRISM_{}{numbered}.{}",
+                "PRISM_{}{ending}.{}",
                 results.network.network,
                 format.extension()
             );
+            let folder = numbered.prepared(number, &mut to.files)?;
             to.write(
                 &folder.join(name),
                 &draw_maps(&figure, *figure_columns, *format)?,
             )?;
         }
         Ok(())
+    }
+}
+
+/// The figures of a run, dealt to the ranks: each draws those whose first image it has.
+struct Dealt<'a> {
+    group: &'a Group,
+    /// Images in a figure.
+    most: usize,
+    /// The number of the first image of each rank, and that of all.
+    firsts: Vec<usize>,
+}
+
+impl<'a> Dealt<'a> {
+    fn new(results: &Results<'a>, most: usize) -> Result<Dealt<'a>> {
+        let Numbers { first, all } = results.numbers_in_figures;
+        let group = results.group;
+        let mut firsts = group.share(first)?;
+        firsts.push(all);
+        Ok(Dealt {
+            group,
+            most,
+            firsts,
+        })
+    }
+
+    /// The numbers of this rank's images.
+    fn own(&self) -> Range<usize> {
+        let rank = self.group.rank();
+        self.firsts[rank]..self.firsts[rank + 1]
+    }
+
+    /// The rank that has an image.
+    fn rank_of(&self, image: usize) -> usize {
+        self.firsts.partition_point(|&first| first <= image) - 1
+    }
+
+    /// The figures that this rank draws: their numbers, and its own images in them, by their places.
+    fn own_figures(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let (Range { start, end }, most) = (self.own(), self.most);
+        let figures = start.div_ceil(most)..end.div_ceil(most);
+        figures.map(move |number| {
+            let images = number * most..((number + 1) * most).min(end);
+            (number, images.start - start..images.end - start)
+        })
+    }
+
+    /// Sends the columns of a figure that an earlier rank draws, and receives those that later ranks
+    /// have of this one's last figure.
+    fn exchanged<'r>(
+        &self,
+        column: &impl Fn(usize) -> Result<Column<'r>>,
+    ) -> Result<Vec<Column<'r>>> {
+        let Range { start, end } = self.own();
+        let begun = end.min(start.next_multiple_of(self.most));
+        let packed = (start..begun).map(|image| packed_column(&column(image - start)?));
+        // Made before any is sent, so that no rank waits while another draws.
+        let packed = packed.collect::<Result<Vec<_>>>()?;
+        for (image, bytes) in (start..).zip(packed) {
+            let first = image / self.most * self.most;
+            self.group.send(&bytes, self.rank_of(first))?;
+        }
+        let last = self.firsts.last().copied().unwrap_or(end);
+        let complete = end.next_multiple_of(self.most).min(last);
+        let draws_last = end > begun && complete > end;
+        let missing = if draws_last { end..complete } else { 0..0 };
+        let received = missing.map(|image| self.group.receive(self.rank_of(image)));
+        received.map(|bytes| unpacked_column(&bytes?)).collect()
     }
 }
 

@@ -5,8 +5,10 @@ mod arrays;
 mod basis;
 mod caption;
 mod clusters;
+mod exchange;
 mod figure;
 mod json;
+mod left_over;
 mod lines;
 mod look;
 mod page;
@@ -19,8 +21,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use image::RgbImage;
+use serde_json::Value;
 use tch::Tensor;
 
 use crate::arrays::BasisOf;
@@ -28,15 +31,17 @@ use crate::classes::Class;
 use crate::convert::painted;
 use crate::figure::{About, Palette, Picture, Scaling, drawn_size};
 use crate::joint::Group;
-use crate::map::Maps;
+use crate::map::{ColourSet, Maps, Numbers};
 use crate::notices::{Notices, Stopwatch};
-use crate::options::{JsonTarget, OutputOptions};
+use crate::options::{ArrayName, JsonTarget, Options, OutputOptions};
 use crate::output::Outputs;
-use crate::remarks::Remarks;
+use crate::remarks::{Remark, Remarks};
 use crate::report;
+use crate::sample::{Kept, Sample};
+use crate::saved::SavedSummary;
 use crate::scores::ScoreKind;
 use crate::settings::Settings;
-use crate::spool::Sequence;
+use crate::spool::{self, Sequence, Spool};
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
 use crate::truth::TrueClass;
@@ -46,9 +51,10 @@ use super::forward::Photograph;
 use super::key::Key;
 use pictures::StoredPicture;
 
+pub use left_over::left_over;
 pub use look::Look;
 pub use page::{cluster_map, page_run, saved_rows};
-pub use pictures::file_stem;
+pub use pictures::{file_stem, shown_names};
 
 /// One kind of result.
 pub trait Output {
@@ -61,6 +67,12 @@ pub trait Output {
         Ok(())
     }
 
+    /// What is to be said of the output before it is written.
+    fn remarks(&self, results: &Results) -> Vec<Remark> {
+        let _ = results;
+        Vec::new()
+    }
+
     /// Writes the output.
     ///
     /// # Errors
@@ -70,10 +82,11 @@ pub trait Output {
 
 /// The outputs that show pictures or charts, in the order in which they are written.
 pub fn drawn(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
-    let mut outputs: Vec<Box<dyn Output>> = vec![
-        Box::new(variance::Variance(options)), // first: it is drawn beside the others
-        Box::new(figure::Figure(options)),
-    ];
+    let mut outputs: Vec<Box<dyn Output>> = Vec::new();
+    if options.figures > 0 {
+        outputs.push(Box::new(variance::Variance(options))); // first: it is drawn beside the others
+        outputs.push(Box::new(figure::Figure(options)));
+    }
     if options.per_image {
         outputs.push(Box::new(per_image::PerImage(options)));
     }
@@ -87,7 +100,7 @@ pub fn drawn(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
 pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
     let mut outputs: Vec<Box<dyn Output>> = Vec::new();
     if let Some(file) = &options.save_arrays {
-        outputs.push(Box::new(arrays::Arrays(file)));
+        outputs.push(Box::new(arrays::Arrays(file, options)));
     }
     if let Some(file) = options.cluster_file() {
         outputs.push(Box::new(clusters::Clusters(file)));
@@ -106,7 +119,9 @@ pub fn saved(options: &OutputOptions) -> Vec<Box<dyn Output + '_>> {
 
 /// Whether an output needs the leading components of all places.
 pub fn need_components(options: &OutputOptions) -> bool {
-    options.report.is_some() || options.save_arrays.is_some()
+    options.report.is_some()
+        || options.saves(ArrayName::Components)
+        || options.saves(ArrayName::Lengths)
 }
 
 /// The most pixels of the photographs for the page of a run with `count` images, if there is one.
@@ -115,6 +130,31 @@ pub fn photograph_area(options: &OutputOptions, count: usize) -> Option<f64> {
         .report
         .as_ref()
         .map(|_| report::photograph_area(count))
+}
+
+/// The images that the page of a run with `count` images shows; none if there is no page.
+pub fn page_sample(options: &OutputOptions, count: usize) -> Sample {
+    let most = options.report.as_ref().map_or(0, |_| report::MOST_SHOWN);
+    Sample::new(count, most)
+}
+
+/// Where intermediate results are stored, checked: in the folder that is asked for, else in that of
+/// the figures.
+///
+/// # Errors
+/// Returns an error if they cannot be.
+pub fn spool(options: &Options, group: &Group, files: &mut Outputs) -> Result<Spool> {
+    let memory = options.compute.memory;
+    let memory = memory.unwrap_or_else(spool::share_of_memory);
+    match &options.compute.spool {
+        Some(folder) => Spool::opened(memory, folder),
+        // The output folder is one that all ranks see, which a network file system provides.
+        None if group.is_joint() => Spool::opened(memory, &std::env::temp_dir()),
+        None => {
+            files.prepare(&options.output.folder)?;
+            Ok(Spool::new(memory, &options.output.folder))
+        }
+    }
 }
 
 /// The results of a run, which the outputs read.
@@ -133,10 +173,17 @@ pub struct Results<'a> {
     pub saliency: Option<Shown>,
     /// Paths of the images, as given.
     pub paths: Vec<PathBuf>,
-    /// Pictures of the images, `[1,h,w,3]` bytes each.
-    pub pictures: Vec<Sequence>,
-    /// Larger pictures for the page; empty unless there is one and the images are files.
-    pub photographs: Vec<Photograph>,
+    /// The images that figures show, by their index in `paths`, and their names there.
+    pub in_figures: Vec<usize>,
+    pub names: Vec<String>,
+    /// The place of `in_figures` among those of all ranks.
+    pub numbers_in_figures: Numbers,
+    /// The images that the page shows, likewise.
+    pub on_page: Vec<usize>,
+    /// Pictures of the images that figures or the page show, `[1,h,w,3]` bytes each.
+    pub pictures: Kept<Sequence>,
+    /// Larger pictures of the images on the page, if they are files.
+    pub photographs: Kept<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
     /// What the network does not fix by itself, and where it came from.
@@ -222,13 +269,13 @@ impl Results<'_> {
     fn map_picture(&self, map: &Tensor, image: usize) -> Result<RgbImage> {
         let saliency = self.saliency_of(image)?;
         self.look()
-            .map(map, saliency.as_ref(), self.drawn_size(image))
+            .map(map, saliency.as_ref(), self.drawn_size(image)?)
     }
 
     /// Width and height at which an image is drawn in the figures.
-    fn drawn_size(&self, image: usize) -> (u32, u32) {
-        let (width, height) = self.picture(image).size();
-        drawn_size(width.into(), height.into())
+    fn drawn_size(&self, image: usize) -> Result<(u32, u32)> {
+        let (width, height) = self.picture(image)?.size();
+        Ok(drawn_size(width.into(), height.into()))
     }
 
     /// What the files of figures say of their origin.
@@ -244,16 +291,15 @@ impl Results<'_> {
         )
     }
 
-    fn picture(&self, image: usize) -> StoredPicture<'_> {
-        StoredPicture(&self.pictures[image])
+    /// The picture of an image that figures or the page show.
+    fn picture(&self, image: usize) -> Result<StoredPicture<'_>> {
+        let kept = self.pictures.get(image);
+        Ok(StoredPicture(kept.context("a picture was not kept")?))
     }
 
-    /// The summary of the run; `files` are the paths of the files written.
-    fn summary(&self, files: Vec<String>, clock: &Stopwatch) -> Result<Summary<'_>> {
-        let colours = self.maps.colours()?;
-        let colours = colours.iter().map(|colours| colours.codes().collect());
-        let images = self.paths.iter().zip(&self.classes).zip(&self.truths);
-        Ok(Summary {
+    /// The summary of the run, without its images.
+    fn summary(&self) -> Summary<'_> {
+        Summary {
             prism: env!("CARGO_PKG_VERSION"),
             network: &self.network,
             settings: &self.settings,
@@ -265,18 +311,37 @@ impl Results<'_> {
             colour_correlation: self.maps.colour_correlation,
             key: self.key.as_ref(),
             remarks: self.remarks.lines(),
-            images: images
-                .zip(colours)
-                .map(|(((path, classes), truth), colours)| ImageSummary {
-                    path: path.to_string_lossy(),
-                    colours,
-                    classes,
-                    truth: truth.as_ref(),
-                })
-                .collect(),
-            files,
-            seconds: clock.stages().to_vec(),
-        })
+        }
+    }
+
+    /// The summary of an image; `colours` are those of all images.
+    fn image_summary(&self, image: usize, colours: &[ColourSet]) -> ImageSummary<'_> {
+        ImageSummary {
+            path: self.paths[image].to_string_lossy(),
+            colours: colours[image].codes().collect(),
+            classes: &self.classes[image],
+            truth: self.truths[image].as_ref(),
+        }
+    }
+
+    /// The summary of some images of all ranks, as it is read back; none on other ranks than the first.
+    fn summary_of(&self, images: &[usize]) -> Result<Option<SavedSummary>> {
+        let colours = self.maps.colours()?;
+        let images = images.iter();
+        let images: Vec<ImageSummary> = images
+            .map(|&image| self.image_summary(image, &colours))
+            .collect();
+        let own = serde_json::to_value(&images)?;
+        let all = self.group.gather_values(own)?;
+        if !self.group.is_first() {
+            return Ok(None);
+        }
+        let lists = all.into_iter().filter_map(|list| match list {
+            Value::Array(images) => Some(images),
+            _ => None,
+        });
+        let summary = self.summary().of_images(lists.flatten().collect())?;
+        SavedSummary::of_json(summary).map(Some)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::exchange::{packed_pictures, unpacked_pictures};
 use super::pictures::file_stem;
 use super::{Destination, Output, Results};
 use crate::cluster::som::{SomOptions, grid_for, train};
@@ -13,7 +14,6 @@ use crate::figure::{About, FigureFormat, Palette, draw_variance};
 use crate::output::{Outputs, folder_of};
 use crate::report::{
     Features, Gallery, PageGroup, PageImage, PageKey, PagePictures, PageRun, photograph,
-    shown_images,
 };
 use crate::run::Ends;
 use crate::saved::SavedSummary;
@@ -27,34 +27,50 @@ impl Output for Page<'_> {
     }
 
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        let all = results.maps.len();
-        let shown = shown_images(all);
-        let summary = results.summary(Vec::new(), &results.clock)?;
-        let summary = SavedSummary::of_json(serde_json::to_value(summary)?)?;
-        let at = cluster_map(&saved_rows(&summary, &shown)?)?;
-        let paths = shown
-            .iter()
-            .map(|&image| results.paths[image].to_string_lossy());
-        let paths: Vec<String> = paths.map(String::from).collect();
+        let all = results.maps.numbers.all;
+        let summary = results.summary_of(&results.on_page)?;
+        let counts = results.group.share(results.on_page.len())?;
+        let features = results.page_features(counts.iter().sum())?;
+        let Some(summary) = summary else {
+            for &image in &results.on_page {
+                let pictures = packed_pictures(&results.page_pictures(image)?)?;
+                results.group.send(&pictures, 0)?;
+            }
+            return Ok(());
+        };
+        // Numbers among all images, and the ranks that have them.
+        let numbers = results.group.gather_values(results.numbers_on_page())?;
+        let shown: Vec<usize> = numbers.into_iter().flatten().collect();
+        let ranks = counts.iter().enumerate();
+        let ranks = ranks.flat_map(|(rank, &count)| std::iter::repeat_n(rank, count));
+        let rows: Vec<usize> = (0..shown.len()).collect();
+        let at = cluster_map(&saved_rows(&summary, &rows)?)?;
+        let paths = summary.images.iter().map(|image| image.path.clone());
+        let paths: Vec<String> = paths.collect();
         let mut gallery = Gallery::new(self.0, &paths, &[&summary], &mut to.files)?;
         let bar = results.notices.bar(shown.len(), "drawing the page");
-        for (number, (&image, path)) in shown.iter().zip(&paths).enumerate() {
+        for ((place, &number), rank) in shown.iter().enumerate().zip(ranks) {
+            let image = &summary.images[place];
+            let pictures = match rank {
+                0 => results.page_pictures(results.on_page[place])?,
+                rank => unpacked_pictures(&results.group.receive(rank)?)?,
+            };
             gallery.add(
-                &file_stem(image, all, &results.paths[image]),
+                &file_stem(number, all, Path::new(&image.path)),
                 PageImage {
-                    path: path.clone(),
-                    classes: vec![results.classes[image].clone()],
-                    truth: results.truths[image].clone(),
-                    right: vec![summary.images[image].is_right()],
+                    path: image.path.clone(),
+                    classes: vec![image.classes.clone()],
+                    truth: image.truth.clone(),
+                    right: vec![image.is_right()],
                     changed: None,
-                    at: at.get(number).copied(),
+                    at: at.get(place).copied(),
                 },
-                &results.page_pictures(image)?,
+                &pictures,
                 &mut to.files,
             )?;
             bar.inc(1);
         }
-        let run = page_run(&summary, results.page_features(&shown)?)?;
+        let run = page_run(&summary, all, features)?;
         let page = gallery.page(&[run], all, "", &[], &mut to.files)?;
         to.write(self.0, page.as_bytes())
     }
@@ -68,13 +84,13 @@ impl Results<'_> {
                 let bytes = photograph.bytes.get(0..1)?.view([-1]);
                 (Vec::<u8>::try_from(bytes)?, photograph.size)
             }
-            None => photograph(&self.picture(image).load()?)?,
+            None => photograph(&self.picture(image)?.load()?)?,
         };
         let (map, saliency) = (self.map(image)?, self.saliency_of(image)?);
-        let drawn = self.drawn_size(image);
-        let pictures = self
-            .look()
-            .on_page(&map, saliency.as_ref(), drawn, self.maps.len())?;
+        let drawn = self.drawn_size(image)?;
+        let pictures =
+            self.look()
+                .on_page(&map, saliency.as_ref(), drawn, self.maps.numbers.all)?;
         Ok(PagePictures {
             photograph,
             size,
@@ -82,22 +98,29 @@ impl Results<'_> {
         })
     }
 
-    /// The features of these images on a page.
-    fn page_features(&self, shown: &[usize]) -> Result<Option<Features>> {
+    /// The numbers of the images on the page among all.
+    fn numbers_on_page(&self) -> Vec<usize> {
+        let first = self.maps.numbers.first;
+        self.on_page.iter().map(|image| first + image).collect()
+    }
+
+    /// The features of the `count` images of all ranks on a page; none on other ranks than the first.
+    fn page_features(&self, count: usize) -> Result<Option<Features>> {
         let Some(components) = &self.maps.components else {
             return Ok(None);
         };
         let size = self.maps.feature_size();
         let shape = [components.count() as i64, size.height, size.width];
-        let mut features = Features::new(shown.len(), shape);
-        for &image in shown {
+        let mut features = Features::new(count, shape);
+        for &image in &self.on_page {
             let images = image..image + 1;
             features.add(
                 &components.of(images.clone())?,
                 &components.lengths(images)?,
             )?;
         }
-        Ok(Some(features))
+        features.gather(self.group)?;
+        Ok(self.group.is_first().then_some(features))
     }
 }
 
@@ -138,18 +161,18 @@ pub fn cluster_map(rows: &[Row]) -> Result<Vec<[f64; 3]>> {
     Ok(places)
 }
 
-/// A run on a page, from its summary.
+/// A run of `all` images on a page, from its summary, which may have those on the page alone.
 ///
 /// # Errors
 /// Returns an error if the variance figure cannot be drawn.
-pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<PageRun> {
+pub fn page_run(summary: &SavedSummary, all: usize, features: Option<Features>) -> Result<PageRun> {
     let (ratios, palette) = (&summary.variance_ratio, summary.palette());
     let about = About::new(String::new(), "");
     let chart = match ratios.is_empty() {
         true => None,
         false => Some(draw_variance(ratios, palette, &about, FigureFormat::Svg)?),
     };
-    let facts = facts(summary, features.as_ref());
+    let facts = facts(summary, all, features.as_ref());
     let key = summary.key.as_ref().map(|key| {
         let groups = key.groups.iter().map(|group| {
             let [r, g, b] = group.painted(palette);
@@ -179,7 +202,7 @@ pub fn page_run(summary: &SavedSummary, features: Option<Features>) -> Result<Pa
 }
 
 /// What was done: terms and their values.
-fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, String)> {
+fn facts(summary: &SavedSummary, all: usize, features: Option<&Features>) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     let mut fact = |term: &str, value: Option<String>| {
         facts.extend(value.map(|value| (term.to_string(), value)));
@@ -248,7 +271,7 @@ fn facts(summary: &SavedSummary, features: Option<&Features>) -> Vec<(String, St
         let value = in_words(&setting.value);
         fact(&term, Some(format!("{value} ({})", setting.from)));
     }
-    fact("Images", Some(summary.images.len().to_string()));
+    fact("Images", Some(all.to_string()));
     facts
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -149,14 +150,13 @@ pub fn overlaid(
 /// The names of images in figures: the last part of each path, with as many folders before it
 /// as tell equal ones apart.
 pub fn shown_names(paths: &[PathBuf]) -> Vec<String> {
-    let parts: Vec<Vec<_>> = paths
-        .iter()
-        .map(|path| path.iter().map(|part| part.to_string_lossy()).collect())
-        .collect();
+    let lengths: Vec<usize> = paths.iter().map(|path| path.iter().count()).collect();
     let mut kept = vec![1; paths.len()];
     loop {
-        let names = parts.iter().zip(&kept).map(|(parts, kept)| {
-            let parts = &parts[parts.len().saturating_sub(*kept)..];
+        let names = paths.iter().zip(&lengths).zip(&kept);
+        let names = names.map(|((path, length), kept)| {
+            let parts = path.iter().skip(length.saturating_sub(*kept));
+            let parts: Vec<_> = parts.map(OsStr::to_string_lossy).collect();
             parts.join("/").replace("//", "/")
         });
         let names: Vec<String> = names.collect();
@@ -165,8 +165,8 @@ pub fn shown_names(paths: &[PathBuf]) -> Vec<String> {
             *counts.entry(name).or_default() += 1;
         }
         let mut is_done = true;
-        for ((name, parts), kept) in names.iter().zip(&parts).zip(&mut kept) {
-            if counts[name.as_str()] > 1 && *kept < parts.len() {
+        for ((name, length), kept) in names.iter().zip(&lengths).zip(&mut kept) {
+            if counts[name.as_str()] > 1 && *kept < *length {
                 *kept += 1;
                 is_done = false;
             }
