@@ -9,13 +9,14 @@ use image::{RgbImage, imageops};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
+use super::headers::Headers;
 use super::input::{Input, require_images, skipped};
 use super::oddities::Oddities;
 use super::stream::Stream;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::figure::{drawn_size, encode_jpeg};
 use crate::hooks::{HookedModel, Region};
-use crate::images::{self, Pixels, Resize};
+use crate::images::{self, ImageFile, Pixels, Resize};
 use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
 use crate::remarks::Remark;
@@ -112,13 +113,14 @@ pub fn forward_all(
     match input {
         Input::Array(path, tensor) => all.add_array(path, tensor, model, options)?,
         Input::Files {
-            paths,
+            images,
+            headers,
             skip_bad,
             max_pixels,
             white,
             resize,
         } => {
-            let bar = options.notices.bar(paths.len(), "decoding and forwarding");
+            let bar = options.notices.bar(images.len(), "decoding and forwarding");
             let seen = Seen {
                 photographs: options.photographs,
                 size: model.input_size(),
@@ -127,14 +129,18 @@ pub fn forward_all(
                 square: options.square,
                 is_grey: model.channels() == 1,
             };
-            let decode = |file: &Path| {
-                let pixels = images::decode_with_white(file, *max_pixels, *white)?;
+            let decode = |image: &ImageFile| {
+                let pixels = image.decode(*max_pixels, *white)?;
                 seen.decoded(pixels)
             };
-            decode_ahead(paths, options.chunk, decode, |chunk, decoded| {
+            decode_ahead(images, headers, options.chunk, decode, |chunk| {
+                if let Some(error) = headers.first_error() {
+                    return Err(error);
+                }
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
                 let mut photographs = Vec::new();
-                for (file, decoded) in chunk.iter().zip(decoded) {
+                let count = chunk.len();
+                for (image, decoded) in chunk {
                     match decoded {
                         Ok(Decoded {
                             input,
@@ -145,13 +151,14 @@ pub fn forward_all(
                             inputs.push(input);
                             photographs.extend(photograph);
                             pictures.push(picture);
-                            all.oddities.add(file, &pixels);
-                            all.paths.push(file.clone());
+                            all.oddities.add(image.path(), &pixels);
+                            all.paths.push(image.path().to_path_buf());
                         }
                         Err(error) if *skip_bad => {
                             options.notices.warn(&skipped(&error));
                         }
-                        Err(error) => return Err(error),
+                        // A bad header comes before damaged pixels.
+                        Err(error) => return Err(headers.first_error_of_all().unwrap_or(error)),
                     }
                 }
                 if !inputs.is_empty() {
@@ -159,10 +166,10 @@ pub fn forward_all(
                     all.add(&pictures, &batch, model, options)?;
                     all.keep(photographs, options)?;
                 }
-                bar.inc(chunk.len() as u64);
+                bar.inc(count as u64);
                 Ok(())
             })?;
-            require_images(&all.paths)?;
+            require_images(all.paths.len())?;
         }
     }
     all.finish()
@@ -284,26 +291,35 @@ pub struct Decoded {
     pub pixels: Pixels,
 }
 
-/// Decodes the files of each chunk in parallel while `forward` works on the chunk before.
-fn decode_ahead(
-    files: &[PathBuf],
+/// Images of a chunk, decoded, or why they cannot be read.
+type Chunk<'a> = Vec<(&'a ImageFile, Result<Decoded>)>;
+
+/// Decodes the images of each chunk in parallel while `forward` works on the chunk before. A chunk
+/// has as many images with good headers as asked for, and bad ones between them.
+fn decode_ahead<'a>(
+    images: &'a [ImageFile],
+    headers: &Headers,
     chunk_size: usize,
-    decode: impl Fn(&Path) -> Result<Decoded> + Send + Sync,
-    mut forward: impl FnMut(&[PathBuf], Vec<Result<Decoded>>) -> Result<()>,
+    decode: impl Fn(&ImageFile) -> Result<Decoded> + Send + Sync,
+    forward: impl FnMut(Chunk<'a>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(0);
         scope.spawn(move || {
-            for chunk in files.chunks(chunk_size) {
-                let decoded: Vec<_> = chunk.par_iter().map(|file| decode(file)).collect();
-                if sender.send((chunk, decoded)).is_err() {
+            let mut from = 0;
+            while from < images.len() {
+                let next = headers.next(from, chunk_size);
+                from += next.len();
+                let decoded = next.into_par_iter().map(|(number, error)| {
+                    let image = &images[number];
+                    (image, error.map_or_else(|| decode(image), Err))
+                });
+                if sender.send(decoded.collect::<Chunk>()).is_err() {
                     break; // an error has ended the run
                 }
             }
         });
-        receiver
-            .into_iter()
-            .try_for_each(|(chunk, decoded)| forward(chunk, decoded))
+        receiver.into_iter().try_for_each(forward)
     })
 }
 

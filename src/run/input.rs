@@ -1,6 +1,7 @@
 //! Where the images of a run come from.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tch::Tensor;
@@ -8,18 +9,22 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat};
 use crate::cli;
 use crate::error::{Hint, usage_hinted};
-use crate::images::{self, Resize, Separator};
+use crate::images::{self, ImageFile, Resize, Separator};
 use crate::model::Preprocessing;
 use crate::notices::Notices;
 use crate::options::{InputOptions, ModelOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::size::Size;
 
+use super::headers::Headers;
+
 /// The images of a run.
 pub enum Input {
-    /// Image files with good headers, sorted by path.
+    /// Images in files and archives, sorted by path.
     Files {
-        paths: Vec<PathBuf>,
+        images: Arc<[ImageFile]>,
+        /// The check of their headers, which goes on meanwhile.
+        headers: Headers,
         skip_bad: bool,
         max_pixels: u64,
         /// The 16-bit sample that is white.
@@ -32,18 +37,19 @@ pub enum Input {
 }
 
 impl Input {
-    /// The number of images; those that cannot be read may turn out to be fewer.
+    /// The number of images with good headers; those that can be decoded may turn out to be fewer.
+    /// If bad images are left out, this waits until all headers have been checked.
     pub fn len(&self) -> usize {
         match self {
-            Input::Files { paths, .. } => paths.len(),
+            Input::Files { headers, .. } => headers.good().len(),
             Input::Array(_, tensor) => tensor.size()[0] as usize,
         }
     }
 
-    /// Finds the images and checks their headers; remarks on what was left out.
+    /// Finds the images and begins to check their headers; remarks on what was left out.
     ///
     /// # Errors
-    /// Returns an error if there are no images, or a file is not an image.
+    /// Returns an error if there are no images, one of the first is none, or an archive is damaged.
     pub fn open(
         options: &InputOptions,
         model: &ModelOptions,
@@ -74,18 +80,29 @@ impl Input {
                 notices.detail(|| format!("{value}: files that are no images: {count}"));
             }
         }
-        let mut paths = Vec::new();
-        for file in found.images {
-            match images::check_header(&file, options.max_pixels) {
-                Ok(()) => paths.push(file),
-                Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
-                Err(error) => return Err(error),
+        for error in found.without_images.iter() {
+            remarks.add(&Remark::warning(format!("{error:#}")));
+        }
+        for error in found.damaged {
+            match options.skip_bad_images {
+                true => notices.warn(&skipped(&error)),
+                false => return Err(error),
             }
         }
-        require_images(&paths)?;
+        let images: Arc<[ImageFile]> = found.images.into();
+        require_images(images.len())?;
+        let skip_bad = options.skip_bad_images;
+        let headers = Headers::start(images.clone(), skip_bad, options.max_pixels)?;
+        if headers.all_are_bad() {
+            let errors = headers.next(0, usize::MAX).into_iter();
+            let errors = errors.filter_map(|(_, error)| error);
+            errors.for_each(|error| notices.warn(&skipped(&error)));
+            require_images(0)?;
+        }
         Ok(Input::Files {
-            paths,
-            skip_bad: options.skip_bad_images,
+            images,
+            headers,
+            skip_bad,
             max_pixels: options.max_pixels,
             white: options.white,
             resize: options.resize,
@@ -117,10 +134,25 @@ impl Input {
         }
     }
 
-    /// The paths of its images.
+    /// The images with good headers, if they are in files or archives. If bad images are left out,
+    /// this waits until all headers have been checked.
+    pub fn files(&self) -> Vec<&ImageFile> {
+        match self {
+            Input::Files {
+                images, headers, ..
+            } => (headers.good().into_iter())
+                .map(|number| &images[number])
+                .collect(),
+            Input::Array(..) => Vec::new(),
+        }
+    }
+
+    /// The paths of its images with good headers; see [`Input::files`].
     pub fn paths(&self) -> Vec<PathBuf> {
         match self {
-            Input::Files { paths, .. } => paths.clone(),
+            Input::Files { .. } => (self.files().into_iter())
+                .map(|image| image.path().to_path_buf())
+                .collect(),
             Input::Array(file, tensor) => {
                 let images = 0..tensor.size()[0] as usize;
                 images
@@ -152,9 +184,9 @@ pub fn skipped(error: &anyhow::Error) -> String {
 }
 
 /// Refuses a run without images.
-pub fn require_images(paths: &[PathBuf]) -> Result<()> {
-    match paths {
-        [] => bail!("none of the images can be read"),
+pub fn require_images(count: usize) -> Result<()> {
+    match count {
+        0 => bail!("none of the images can be read"),
         _ => Ok(()),
     }
 }

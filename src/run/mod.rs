@@ -8,6 +8,7 @@ mod compare;
 mod describe;
 mod fit;
 mod forward;
+mod headers;
 mod input;
 mod key;
 mod oddities;
@@ -106,7 +107,7 @@ pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
         chunk,
         keep_input: options.output.save_arrays.is_some(),
         square: options.output.square,
-        photographs: outputs::photograph_area(&options.output, input.len()),
+        photographs: outputs::photograph_area(&options.output, || input.len()),
         spool: &spool,
         notices,
     };

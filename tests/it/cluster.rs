@@ -39,6 +39,7 @@ fn row(path: &str, class: usize, features: &[u8]) -> Row {
         path: path.into(),
         class,
         features: features.iter().map(|bit| *bit == 1).collect(),
+        truth: None,
     }
 }
 

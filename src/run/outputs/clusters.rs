@@ -24,7 +24,10 @@ impl Output for Clusters {
             let colours = colours.codes().collect();
             (path.to_string_lossy().into(), class, colours)
         });
-        let rows = rows_of(images.collect());
+        let mut rows = rows_of(images.collect());
+        for (row, truth) in rows.iter_mut().zip(&results.truths) {
+            row.truth = truth.as_ref().map(|truth| truth.id);
+        }
         to.files.write(&self.0, |out| pickle::write(&rows, out))
     }
 }

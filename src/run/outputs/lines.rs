@@ -4,18 +4,25 @@ use anyhow::Result;
 
 use super::{Destination, Output, Results};
 use crate::names::{escaped, escaped_bytes};
+use crate::truth::TrueClass;
 
-/// Path and top classes of each image, separated by tabs; names are escaped.
+/// Path and top classes of each image, and last its true class as `truth: NAME` if it is known,
+/// separated by tabs; names are escaped.
 pub struct Lines;
 
 impl Output for Lines {
     fn write(&self, results: &Results, to: &mut Destination) -> Result<()> {
-        for (path, classes) in results.paths.iter().zip(&results.classes) {
+        let images = results.paths.iter().zip(&results.classes);
+        for ((path, classes), truth) in images.zip(&results.truths) {
             let path = path.as_os_str().as_encoded_bytes();
             to.printed.extend(escaped_bytes(path));
             for class in classes {
                 to.printed.push(b'\t');
                 to.printed.extend(escaped(&class.to_string()).into_bytes());
+            }
+            if let Some(TrueClass { name, .. }) = truth {
+                let column = format!("\ttruth: {}", escaped(name));
+                to.printed.extend(column.into_bytes());
             }
             to.printed.push(b'\n');
         }

@@ -107,11 +107,11 @@ pub fn need_components(options: &OutputOptions) -> bool {
 }
 
 /// The most pixels of the photographs for the page of a run with `count` images, if there is one.
-pub fn photograph_area(options: &OutputOptions, count: usize) -> Option<f64> {
+pub fn photograph_area(options: &OutputOptions, count: impl FnOnce() -> usize) -> Option<f64> {
     options
         .report
         .as_ref()
-        .map(|_| report::photograph_area(count))
+        .map(|_| report::photograph_area(count()))
 }
 
 /// The results of a run, which the outputs read.
