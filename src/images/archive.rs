@@ -75,6 +75,9 @@ pub struct Listed {
 /// # Errors
 /// Returns an error if the name is that of a compressed archive.
 pub fn is_archive(path: &Path) -> Result<bool> {
+    if has_image_extension(path) {
+        return Ok(false);
+    }
     let name = path.file_name().unwrap_or_default().to_ascii_lowercase();
     let ends = |(end, _): &&(&str, &str)| name.as_bytes().ends_with(end.as_bytes());
     if let Some((_, tool)) = COMPRESSED.iter().find(ends) {
@@ -82,9 +85,6 @@ pub fn is_archive(path: &Path) -> Result<bool> {
             "{}: a compressed archive is not read, because images are read from their places in archives; decompress it, such as with {tool}",
             path.display()
         );
-    }
-    if has_image_extension(path) {
-        return Ok(false);
     }
     let has_name = has_extension(path, &[EXTENSION]);
     Ok(has_name || kinds::by_content(&start_of(path)).is_some_and(Kind::is_tar))
