@@ -140,7 +140,7 @@ deny: $(DENY_TOOLS)/bin/cargo-deny
 		else echo "advisories not checked: make deny ADVISORIES=FOLDER, a clone of the RustSec advisory database"; fi
 
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS ?= weights weights_pickle cluster_file image arrays basis labels torchscript exported
+FUZZ_TARGETS ?= weights weights_pickle cluster_file image tar arrays basis labels torchscript exported
 FUZZ_TOOLS := target/fuzz-tools
 
 $(FUZZ_TOOLS)/bin/cargo-fuzz:

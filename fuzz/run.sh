@@ -27,6 +27,7 @@ seeds() {
         weights) echo tests/data/state_dicts ;;
         cluster_file) echo tests/data/clusters ;;
         image) echo tests/data/images ;;
+        tar) echo tests/data/tars ;;
         arrays) echo tests/data/arrays ;;
     esac
 }

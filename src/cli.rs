@@ -389,7 +389,7 @@ fn check_model(options: &ModelOptions) -> Result<(), Usage> {
 /// Refuses a word that names no image and may be a misspelt command.
 fn check_word(word: &Path) -> Result<(), Usage> {
     let name = word.to_string_lossy();
-    let is_plain = !name.is_empty() && !name.contains(['.', '/', '*', '?', '[']);
+    let is_plain = !name.is_empty() && !name.contains(['.', '/', '*', '?', '[', '{']);
     let is_list = name == "-" || name.starts_with('@');
     if !is_plain || is_list || word.symlink_metadata().is_ok() {
         return Ok(());

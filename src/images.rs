@@ -5,7 +5,10 @@
 
 use image::ImageFormat;
 
+mod archive;
+mod braces;
 mod decode;
+mod file;
 mod find;
 mod fit;
 mod headers;
@@ -14,10 +17,13 @@ mod kinds;
 mod lists;
 mod pixels;
 mod tags;
+mod tar;
 
 pub use crate::convert::{Normalisation, grey, to_batch};
+pub use archive::Lookup;
 pub use decode::{check_header, decode, decode_with_white};
-pub use find::{Found, LeftOut, find_images};
+pub use file::ImageFile;
+pub use find::{Counted, Found, LeftOut, find_images};
 pub use fit::{Resize, resize};
 pub use lists::{Separator, expanded};
 pub use pixels::{Oddity, Pixels};

@@ -77,9 +77,10 @@ pub struct InputOptions {
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 
-    /// Files, folders or quoted globs
+    /// Files, folders, tar archives or quoted globs
     ///
-    /// In a glob, `**` recurses. @FILE names a file with paths, one a line, and - reads such a
+    /// In a glob, `**` recurses. Of a tar archive the images in it are read, without unpacking it;
+    /// 'x/{0000..0127}.tar' names 128 of them. @FILE names a file with paths, one a line, and - reads such a
     /// list from standard input. Or one .npz or .safetensors file with a preprocessed array
     /// `input` [N,C,H,W].
     #[arg(short = 'i', long = "input", value_name = "PATH", num_args = 1.., default_value = "./samples/*.jpg", default_value_if("images", ArgPredicate::IsPresent, None))]
@@ -197,10 +198,11 @@ pub struct ClassOptions {
 
     /// True classes of the images
     ///
-    /// The word folder, if each image lies in a folder with the name of its class; or a CSV file
-    /// with the path or file name of each image and its class. A class is given by its name or
-    /// number. The run then says how many top classes are right.
-    #[arg(long, value_name = "folder|FILE.csv", hide_short_help = true, value_parser = values::truth())]
+    /// The word folder, if each image lies in a folder with the name of its class; the word shards,
+    /// if a .cls or .json beside each image in a tar archive says it; or a CSV file with the path or
+    /// file name of each image and its class. A class is given by its name or number. The run then
+    /// says how many top classes are right.
+    #[arg(long, value_name = "folder|shards|FILE.csv", hide_short_help = true, value_parser = values::truth())]
     pub truth: Option<TruthSource>,
 
     /// Number of classes named for each image

@@ -1,4 +1,5 @@
-//! The true classes of images: from the names of their folders, or from a CSV file.
+//! The true classes of images: from the names of their folders, from what lies beside them in tar
+//! archives, or from a CSV file.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -7,10 +8,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::classes::{Class, class_name, find_class};
 use crate::error::{Hint, usage_hinted};
+use crate::images::ImageFile;
 use crate::joint::Group;
 use crate::labels::Labels;
 use crate::remarks::Remark;
@@ -58,6 +61,8 @@ const CLASS_COLUMNS: [&str; 14] = [
 pub enum TruthSource {
     /// The name of the folder that an image lies in is its class.
     Folder,
+    /// The `.cls` or `.json` beside an image in its tar archive says its class.
+    Shards,
     /// A CSV file with paths and classes.
     Csv(PathBuf),
 }
@@ -76,6 +81,8 @@ pub struct TrueClass {
 pub enum Truth {
     /// The names of folders.
     Folder,
+    /// What lies beside images in archives says, by their paths; none if nothing is there.
+    Shards(HashMap<PathBuf, String>),
     /// The rows of a file.
     Csv(PathBuf, Vec<Row>),
 }
@@ -106,14 +113,16 @@ pub struct Truths {
 }
 
 impl Truth {
-    /// Reads what says the true classes.
+    /// Reads what says the true classes of these images.
     ///
     /// # Errors
     /// Returns an error that names the file if it cannot be read or is no CSV file of images and
-    /// classes.
-    pub fn open(source: &TruthSource) -> Result<Truth> {
+    /// classes, or the image if what lies beside it says no class; a usage error if classes are
+    /// asked of archives and no image lies in one.
+    pub fn open(source: &TruthSource, images: &[&ImageFile]) -> Result<Truth> {
         Ok(match source {
             TruthSource::Folder => Truth::Folder,
+            TruthSource::Shards => Truth::Shards(words_in_archives(images)?),
             TruthSource::Csv(file) => {
                 let at = || format!("{}: the true classes cannot be read", file.display());
                 let mut bytes = Vec::new();
@@ -134,6 +143,7 @@ impl Truth {
         let mut truths = Truths::default();
         match self {
             Truth::Folder => truths.by_folder(images, known)?,
+            Truth::Shards(words) => truths.by_words(images, words, known)?,
             Truth::Csv(file, rows) => {
                 let at = || file.display().to_string();
                 truths.by_rows(images, rows, known).with_context(at)?;
@@ -170,6 +180,55 @@ impl Truths {
             self.of.insert(path.clone(), class);
         }
         Ok(())
+    }
+
+    fn by_words(
+        &mut self,
+        images: &[PathBuf],
+        words: &HashMap<PathBuf, String>,
+        known: Known<'_>,
+    ) -> Result<()> {
+        let mut classes: HashMap<&str, TrueClass> = HashMap::new();
+        for path in images {
+            let Some(word) = words.get(path) else {
+                continue;
+            };
+            let class = match classes.get(word.as_str()) {
+                Some(class) => class.clone(),
+                None => {
+                    let at = || format!("{}: the class beside it", path.display());
+                    let class = self.class(word, known).with_context(at)?;
+                    classes.entry(word).or_insert(class).clone()
+                }
+            };
+            self.of.insert(path.clone(), class);
+        }
+        if let Some((_, first)) = self.missing(images) {
+            ensure!(
+                !self.of.is_empty(),
+                "{}: neither it nor any other image has a class beside it (a .cls with a number, or a .json with a field label, cls or class_id)",
+                first.display()
+            );
+            self.warn_of_missing(images);
+        }
+        Ok(())
+    }
+
+    /// How many images have no class, and the first of them.
+    fn missing<'a>(&self, images: &'a [PathBuf]) -> Option<(usize, &'a Path)> {
+        let mut missing = images.iter().filter(|path| !self.of.contains_key(*path));
+        let first = missing.next()?;
+        Some((missing.count() + 1, first))
+    }
+
+    fn warn_of_missing(&mut self, images: &[PathBuf]) {
+        if let Some((missing, first)) = self.missing(images) {
+            self.remarks.push(Remark::warning(format!(
+                "there is no true class of {missing} of {} images, the first: {}",
+                images.len(),
+                first.display()
+            )));
+        }
     }
 
     fn by_rows(&mut self, images: &[PathBuf], rows: &[Row], known: Known<'_>) -> Result<()> {
@@ -212,11 +271,10 @@ impl Truths {
                 row.line
             );
         }
-        let mut missing = images.iter().filter(|path| !self.of.contains_key(*path));
-        let Some(first) = missing.next() else {
+        let Some((missing, first)) = self.missing(images) else {
             return Ok(());
         };
-        let (missing, count) = (missing.count() + 1, images.len());
+        let count = images.len();
         if missing == count {
             let row = rows.first().map_or("", |row| row.path.as_str());
             bail!(
@@ -224,10 +282,7 @@ impl Truths {
                 first.display()
             );
         }
-        self.remarks.push(Remark::warning(format!(
-            "there is no true class of {missing} of {count} images, the first: {}",
-            first.display()
-        )));
+        self.warn_of_missing(images);
         Ok(())
     }
 
@@ -287,6 +342,23 @@ pub fn right(
             "top class equals the truth in {right} of {count} {images}"
         ))
     }))
+}
+
+/// What lies beside images in their archives and says their classes, by the images' paths.
+fn words_in_archives(images: &[&ImageFile]) -> Result<HashMap<PathBuf, String>> {
+    if !images.is_empty() && !images.iter().any(|image| image.is_member()) {
+        let text = "no image lies in a tar archive, in which its class would be beside it";
+        return Err(usage_hinted(text, Hint::TruthFile));
+    }
+    // In order, so that of several errors the first is returned.
+    let words: Vec<Result<Option<String>>> = images.par_iter().map(|image| image.class()).collect();
+    let mut known = HashMap::new();
+    for (image, word) in images.iter().zip(words) {
+        if let Some(word) = word? {
+            known.insert(image.path().to_path_buf(), word);
+        }
+    }
+    Ok(known)
 }
 
 /// The name of the folder that a file lies in.
@@ -434,6 +506,15 @@ fn delimiter(text: &str) -> u8 {
 pub fn no_folders(file: &Path) -> anyhow::Error {
     let text = format!(
         "{}: stored images lie in no folder of their class",
+        file.display()
+    );
+    usage_hinted(text, Hint::TruthFile)
+}
+
+/// The usage error for images that lie in no archive.
+pub fn no_archives(file: &Path) -> anyhow::Error {
+    let text = format!(
+        "{}: stored images have no class beside them",
         file.display()
     );
     usage_hinted(text, Hint::TruthFile)

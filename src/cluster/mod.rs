@@ -20,10 +20,12 @@ pub struct Row {
     pub class: usize,
     /// For each colour that occurs in any image: whether it occurs in this one.
     pub features: Vec<bool>,
+    /// The id of its true class, if it is known.
+    pub truth: Option<usize>,
 }
 
 /// The rows of images, of which each has a path, a top class, and quantised colours by number: a
-/// feature for each colour that occurs in any of them.
+/// feature for each colour that occurs in any of them, and no true class.
 pub fn rows_of(images: Vec<(String, usize, Vec<u32>)>) -> Vec<Row> {
     let any: BTreeSet<u32> = images
         .iter()
@@ -34,6 +36,7 @@ pub fn rows_of(images: Vec<(String, usize, Vec<u32>)>) -> Vec<Row> {
         path,
         class,
         features: any.iter().map(|code| colours.contains(code)).collect(),
+        truth: None,
     });
     rows.collect()
 }

@@ -1,4 +1,5 @@
-//! `2cluster.bin`: a Python pickle of a list of `(path, class, [0 or 1 per feature])`.
+//! `2cluster.bin`: a Python pickle of a list of `(path, class, [0 or 1 per feature])`. If the true
+//! class of any image is known, each row has one more field: this class, or None.
 //!
 //! `pytorch-reader` decodes protocols 0 to 5. It imports and calls nothing that a file names. It
 //! limits nesting to 1000 levels and copies of memoised values to 1,000,000 values and 64 MiB of
@@ -32,7 +33,11 @@ const EXPECTED: &str = "a list of (path, class, [0 or 1 per feature])";
 pub fn write(rows: &[Row], to: &mut impl Write) -> Result<()> {
     check(rows)?;
     to.write_all(b"\x80\x03](")?; // PROTO 3, EMPTY_LIST, MARK
+    let has_truths = rows.iter().any(|row| row.truth.is_some());
     for row in rows {
+        if has_truths {
+            to.write_all(b"(")?; // MARK
+        }
         to.write_all(b"X")?; // BINUNICODE
         to.write_all(&u32::try_from(row.path.len())?.to_le_bytes())?;
         to.write_all(row.path.as_bytes())?;
@@ -42,7 +47,16 @@ pub fn write(rows: &[Row], to: &mut impl Write) -> Result<()> {
         for &feature in &row.features {
             to.write_all(&[b'K', u8::from(feature)])?; // BININT1
         }
-        to.write_all(b"e\x87")?; // APPENDS, TUPLE3
+        to.write_all(b"e")?; // APPENDS
+        match (has_truths, row.truth) {
+            (false, _) => to.write_all(b"\x87")?, // TUPLE3
+            (true, None) => to.write_all(b"Nt")?, // NONE, TUPLE
+            (true, Some(truth)) => {
+                to.write_all(b"J")?; // BININT
+                to.write_all(&i32::try_from(truth)?.to_le_bytes())?;
+                to.write_all(b"t")?; // TUPLE
+            }
+        }
     }
     to.write_all(b"e.")?; // APPENDS, STOP
     Ok(())
@@ -52,7 +66,8 @@ pub fn write(rows: &[Row], to: &mut impl Write) -> Result<()> {
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, or holds anything other than a list of at least
-/// one `(path, class, [0 or 1 per feature])`, with equally many features in each row.
+/// one `(path, class, [0 or 1 per feature])`, with equally many features in each row and perhaps a
+/// true class or None as a fourth field.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
     let unopened = |error| hinted(format!("cannot be opened: {error}"), Hint::ClusterFile);
     let file = File::open(path).map_err(unopened)?;
@@ -94,10 +109,15 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 }
 
 fn row(item: &PickleValue) -> Option<Row> {
-    use PickleValue::{Int, List, String};
+    use PickleValue::{Int, List, None as Nothing, String};
     let List(fields) = item else { return None };
-    let [String(path), Int(class), List(bits)] = &fields[..] else {
+    let [String(path), Int(class), List(bits), rest @ ..] = &fields[..] else {
         return None;
+    };
+    let truth = match rest {
+        [] | [Nothing] => None,
+        [Int(truth)] => Some(usize::try_from(*truth).ok()?),
+        _ => return None,
     };
     let bit = |value: &PickleValue| match value {
         Int(bit @ (0 | 1)) => Some(*bit == 1),
@@ -107,6 +127,7 @@ fn row(item: &PickleValue) -> Option<Row> {
         path: path.clone(),
         class: usize::try_from(*class).ok()?,
         features: bits.iter().map(bit).collect::<Option<_>>()?,
+        truth,
     })
 }
 
@@ -132,11 +153,14 @@ fn check(rows: &[Row]) -> Result<()> {
             found == count,
             "image {number} has {found} features, but the first has {count}"
         );
-        ensure!(
-            row.class <= LARGEST_CLASS,
-            "image {number} has class {}, which is not from 0 to {LARGEST_CLASS}",
-            row.class
-        );
+        let classes = [("class", Some(row.class)), ("true class", row.truth)];
+        for (kind, class) in classes {
+            let class = class.unwrap_or(0);
+            ensure!(
+                class <= LARGEST_CLASS,
+                "image {number} has {kind} {class}, which is not from 0 to {LARGEST_CLASS}"
+            );
+        }
     }
     Ok(())
 }

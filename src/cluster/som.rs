@@ -292,6 +292,7 @@ mod tests {
             path: "image.jpg".into(),
             class: 0,
             features: bits.iter().map(|bit| *bit == 1).collect(),
+            truth: None,
         };
         patterns.iter().map(row).collect()
     }
@@ -309,6 +310,7 @@ mod tests {
                 .iter()
                 .map(|bit| bit ^ (random.next() < 0.05))
                 .collect(),
+            truth: None,
         };
         (0..count).map(&mut row).collect()
     }

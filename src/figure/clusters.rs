@@ -69,6 +69,9 @@ const WIDEST_MARK: f64 = 0.6;
 const LEAST_PITCH: i32 = 5;
 /// Marks this far apart have room for a white rim.
 const NARROWEST_WITH_RIM: i32 = 9;
+/// The white inside of the mark of an image whose class is not its true one, as a part of the mark.
+const HOLLOW: f64 = 0.55;
+
 /// A photograph's frame and mark.
 const FRAME: i32 = 3;
 const LARGEST_BADGE: i32 = 22;
@@ -85,6 +88,8 @@ pub struct Placed {
     pub unit: (usize, usize),
     /// The id of its class.
     pub class: usize,
+    /// Whether that is its true class, if this is known.
+    pub is_right: Option<bool>,
 }
 
 /// What the figure shows.
@@ -114,7 +119,8 @@ pub fn thumbnail_side(grid: usize) -> u32 {
 /// Draws a mark per image in the cell of its unit, its colour and shape by class, on the
 /// U-matrix in greys, with a legend on the right, and encodes the figure.
 ///
-/// The twenty most frequent classes have marks of their own, all others are grey.
+/// The twenty most frequent classes have marks of their own, all others are grey. The mark of an
+/// image whose class is not its true one is hollow.
 /// A cell of more marks than can be told apart shows an even choice of them, and the caption
 /// says so.
 ///
@@ -172,18 +178,63 @@ fn check(figure: &ClusterFigure<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The images of a class.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    images: usize,
+    /// Those whose true class is known, and of these those whose true class this is.
+    known: usize,
+    right: usize,
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.images += other.images;
+        self.known += other.known;
+        self.right += other.right;
+    }
+
+    fn of(image: &Placed) -> Count {
+        Count {
+            images: 1,
+            known: usize::from(image.is_right.is_some()),
+            right: usize::from(image.is_right == Some(true)),
+        }
+    }
+
+    fn of_all(images: &[Placed]) -> Count {
+        let mut all = Count::default();
+        images.iter().for_each(|image| all.add(Count::of(image)));
+        all
+    }
+
+    /// `(12)`, or `(12, 9 right)` if true classes are known.
+    fn shown(self) -> String {
+        let Count {
+            images,
+            known,
+            right,
+        } = self;
+        match known {
+            0 => format!("({images})"),
+            _ if known == images => format!("({images}, {right} right)"),
+            _ => format!("({images}, {right} of {known} right)"),
+        }
+    }
+}
+
 /// The classes with their numbers of images, the most frequent first, and of equally frequent ones
 /// the lowest id.
-struct Ranking(Vec<(usize, usize)>);
+struct Ranking(Vec<(usize, Count)>);
 
 impl Ranking {
     fn new(images: &[Placed]) -> Self {
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<usize, Count> = BTreeMap::new();
         for image in images {
-            *counts.entry(image.class).or_default() += 1;
+            counts.entry(image.class).or_default().add(Count::of(image));
         }
-        let mut classes: Vec<(usize, usize)> = counts.into_iter().collect();
-        classes.sort_by_key(|(class, count)| (std::cmp::Reverse(*count), *class));
+        let mut classes: Vec<(usize, Count)> = counts.into_iter().collect();
+        classes.sort_by_key(|(class, count)| (std::cmp::Reverse(count.images), *class));
         Self(classes)
     }
 
@@ -201,16 +252,18 @@ impl Ranking {
                 Some(name) if legible(name).contains(char::is_alphanumeric) => legible(name),
                 _ => format!("class {class}"),
             };
-            format!("{} ({count})", style.shortened(&name, LONGEST_NAME))
+            let name = style.shortened(&name, LONGEST_NAME);
+            format!("{name} {}", count.shown())
         });
         let mut entries: Vec<(usize, String)> = (0..).zip(named).collect();
         if !others.is_empty() {
-            let images: usize = others.iter().map(|(_, count)| count).sum();
+            let mut all = Count::default();
+            others.iter().for_each(|(_, count)| all.add(*count));
             let classes = match others.len() {
                 1 => "1 other class".to_owned(),
                 count => format!("{count} other classes"),
             };
-            entries.push((MARKED, format!("{classes} ({images})")));
+            entries.push((MARKED, format!("{classes} {}", all.shown())));
         }
         entries
     }
@@ -359,17 +412,28 @@ fn draw_images<'a>(
         for (place, area) in cell.places(drawn).into_iter().enumerate() {
             let (rank, index) = images[place * images.len() / drawn];
             let area = area.shifted(x, y);
+            let style = Style {
+                rank,
+                is_hollow: figure.images[index].is_right == Some(false),
+            };
             match figure.thumbnails.get(index) {
-                Some(Some(photograph)) => draw_photograph(sheet, photograph, rank, area),
-                _ => draw_mark(sheet, rank, area),
+                Some(Some(photograph)) => draw_photograph(sheet, photograph, style, area),
+                _ => draw_mark(sheet, style, area),
             }
         }
     }
     crowded
 }
 
+/// How an image is marked.
+#[derive(Clone, Copy)]
+struct Style {
+    rank: usize,
+    is_hollow: bool,
+}
+
 /// A mark, with a white rim if it is large enough.
-fn draw_mark(sheet: &mut Sheet<'_>, rank: usize, area: Bounds) {
+fn draw_mark(sheet: &mut Sheet<'_>, Style { rank, is_hollow }: Style, area: Bounds) {
     let side = f64::from(area.size().0.min(LARGEST_MARK));
     let middle = |from: i32, to: i32| f64::from(from + to) / 2.0;
     let at = (middle(area.left, area.right), middle(area.top, area.bottom));
@@ -381,10 +445,19 @@ fn draw_mark(sheet: &mut Sheet<'_>, rank: usize, area: Bounds) {
         shape(side / 2.0 + 1.5, WHITE);
     }
     shape(side / 2.0, colour_of(rank));
+    if is_hollow {
+        shape(side / 2.0 * HOLLOW, WHITE);
+    }
 }
 
-/// A photograph in its aspect ratio, with a frame in the colour of its class and its mark in a corner.
-fn draw_photograph<'a>(sheet: &mut Sheet<'a>, photograph: &'a RgbImage, rank: usize, area: Bounds) {
+/// A photograph in its aspect ratio, with a frame in the colour of its class, thinner if its mark is
+/// hollow, and its mark in a corner.
+fn draw_photograph<'a>(
+    sheet: &mut Sheet<'a>,
+    photograph: &'a RgbImage,
+    style: Style,
+    area: Bounds,
+) {
     let room = f64::from(area.size().0 - 2 * FRAME).max(1.0);
     let (width, height) = photograph.dimensions();
     let scale = room / f64::from(width.max(height).max(1));
@@ -393,14 +466,17 @@ fn draw_photograph<'a>(sheet: &mut Sheet<'a>, photograph: &'a RgbImage, rank: us
     let left = (area.left + area.right - width) / 2;
     let top = (area.top + area.bottom - height) / 2;
     let area = Bounds::sized((left, top), (width, height));
-    sheet.fill(area.grown(FRAME), colour_of(rank));
-    sheet.fill(area.grown(1), WHITE);
+    sheet.fill(area.grown(FRAME), colour_of(style.rank));
+    sheet.fill(
+        area.grown(if style.is_hollow { FRAME - 1 } else { 1 }),
+        WHITE,
+    );
     sheet.picture(area, photograph, Scaling::Smooth);
     let badge = (width.min(height) / 3).min(LARGEST_BADGE);
     let corner = (area.right - badge - 2, area.bottom - badge - 2);
     let badge = Bounds::sized(corner, (badge, badge));
     sheet.fill(badge.grown(2), WHITE);
-    draw_mark(sheet, rank, badge);
+    draw_mark(sheet, style, badge);
 }
 
 /// What the map shows, a line each.
@@ -423,6 +499,20 @@ fn captions(figure: &ClusterFigure<'_>, crowded: bool, cell: Cell) -> Vec<String
             ),
         },
     ];
+    let Count {
+        images,
+        known,
+        right,
+    } = Count::of_all(figure.images);
+    if known > 0 {
+        let unknown = match images - known {
+            0 => String::new(),
+            count => format!("; of {count} the true class is not known"),
+        };
+        lines.push(format!(
+            "hollow: the class is not the true one, which it is in {right} of {known} images{unknown}"
+        ));
+    }
     if crowded {
         let most = cell.capacity();
         lines.push(format!(
@@ -451,8 +541,17 @@ mod tests {
             unit: (number * 7 % grid, number * number % grid),
             // Class 0 is the most frequent, and so on.
             class: number % classes % (1 + number / 3),
+            is_right: None,
         };
         (0..count).map(image).collect()
+    }
+
+    fn placed_at(unit: (usize, usize), class: usize) -> Placed {
+        Placed {
+            unit,
+            class,
+            is_right: None,
+        }
     }
 
     fn figure<'a>(
@@ -525,7 +624,7 @@ mod tests {
     #[test]
     fn every_image_has_its_mark_in_its_cell_and_colour() {
         let images =
-            [((0, 0), 7), ((3, 1), 7), ((3, 1), 2)].map(|(unit, class)| Placed { unit, class });
+            [((0, 0), 7), ((3, 1), 7), ((3, 1), 2)].map(|(unit, class)| placed_at(unit, class));
         let u_matrix = u_matrix(20);
         let sheet = compose(&figure(&u_matrix, &images, &[])).unwrap();
         let cells = |rank| -> Vec<(i32, i32)> {
@@ -545,7 +644,7 @@ mod tests {
         let images: Vec<Placed> = (0..30)
             .flat_map(|class| {
                 let unit = (class % 20, 3);
-                std::iter::repeat_n(Placed { unit, class }, 30 - class)
+                std::iter::repeat_n(placed_at(unit, class), 30 - class)
             })
             .collect();
         let names = ["first".to_owned(), " ".to_owned(), "third: x".to_owned()];
@@ -586,7 +685,7 @@ mod tests {
 
     #[test]
     fn photographs_keep_their_proportions_and_missing_ones_have_marks() {
-        let images = [(0, 0), (0, 1), (1, 1)].map(|unit| Placed { unit, class: 3 });
+        let images = [(0, 0), (0, 1), (1, 1)].map(|unit| placed_at(unit, 3));
         let photographs = [
             Some(RgbImage::new(200, 50)),
             None,
@@ -611,12 +710,46 @@ mod tests {
     }
 
     #[test]
+    fn the_mark_of_a_wrong_class_is_hollow_and_the_figure_counts_them() {
+        let right = [Some(true), Some(false), None, Some(true), Some(false)];
+        let images: Vec<Placed> = (0..5)
+            .map(|number| Placed {
+                is_right: right[number],
+                ..placed_at((number, number), usize::from(number > 2))
+            })
+            .collect();
+        let u_matrix = u_matrix(20);
+        let hollow_cells = |thumbnails: &[Option<RgbImage>]| {
+            let figure = ClusterFigure {
+                thumbnails,
+                ..figure(&u_matrix, &images, &[])
+            };
+            let sheet = compose(&figure).unwrap();
+            let side = Cell::of((20, 20), !thumbnails.is_empty()).side;
+            let whites = sheet.shapes_of(WHITE).into_iter();
+            // White rims are larger than marks, and hollows smaller.
+            let colours = [0, 1].map(|rank| sheet.shapes_of(colour_of(rank))).concat();
+            let is_within = |white: &Bounds, mark: &Bounds| {
+                white.left > mark.left && white.right < mark.right && white.top > mark.top
+            };
+            let hollows = whites.filter(|white| colours.iter().any(|mark| is_within(white, mark)));
+            let cells: Vec<i32> = hollows.map(|area| area.top / side).collect();
+            (cells, texts(&figure))
+        };
+        let (cells, texts) = hollow_cells(&[]);
+        assert_eq!(cells, [1, 4]);
+        let legend = ["class 0 (3, 1 of 2 right)", "class 1 (2, 1 right)"];
+        assert_eq!(texts[..2], legend);
+        let caption = "hollow: the class is not the true one, which it is in 2 of 4 images; of 1 the true class is not known";
+        assert_eq!(texts.last().unwrap(), caption);
+        let photographs = vec![Some(RgbImage::new(60, 60)); 5];
+        assert_eq!(hollow_cells(&photographs).0, [1, 4]);
+    }
+
+    #[test]
     fn a_crowded_unit_shows_all_its_classes_in_proportion_and_says_so() {
         let images: Vec<Placed> = (0..810)
-            .map(|number| Placed {
-                unit: (2, 2),
-                class: usize::from(number % 3 == 0),
-            })
+            .map(|number| placed_at((2, 2), usize::from(number % 3 == 0)))
             .collect();
         let u_matrix = u_matrix(20);
         let figure = figure(&u_matrix, &images, &[]);
@@ -643,10 +776,7 @@ mod tests {
         ];
         assert_eq!(texts[texts.len() - 2..], captions);
         let even = Array2::zeros((2, 2));
-        let one = [Placed {
-            unit: (0, 0),
-            class: 5,
-        }];
+        let one = [placed_at((0, 0), 5)];
         let texts = self::texts(&figure(&even, &one, &[]));
         assert!(texts[1].starts_with("1 image on 2×2 units"), "{texts:?}");
         assert_eq!(texts[2], "all units are equally far from their neighbours");
@@ -693,17 +823,14 @@ mod tests {
     #[test]
     fn what_cannot_be_placed_is_an_error() {
         let good = u_matrix(3);
-        let images = [Placed {
-            unit: (2, 2),
-            class: 0,
-        }];
+        let images = [placed_at((2, 2), 0)];
         let draw = |u_matrix: &Array2<f64>, images: &[Placed]| {
             draw_clusters(&figure(u_matrix, images, &[]), FigureFormat::Png)
         };
         assert!(draw(&good, &images).is_ok());
         assert!(draw(&good, &[]).is_err());
         for unit in [(3, 0), (0, 3)] {
-            let error = draw(&good, &[images[0], Placed { unit, class: 0 }]).unwrap_err();
+            let error = draw(&good, &[images[0], placed_at(unit, 0)]).unwrap_err();
             assert!(error.to_string().contains("image 2"), "{error}");
         }
         assert!(draw(&Array2::zeros((0, 0)), &images).is_err());

@@ -1,6 +1,5 @@
 //! Decoding image files to 8-bit RGB.
 
-use std::fs::{self, File};
 use std::io::{BufReader, ErrorKind, Read, Seek};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -11,6 +10,7 @@ use image::error::ImageFormatHint;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+use super::file::{ImageFile, Section};
 use super::headers::{check_webp, gif_frame, is_premultiplied_tga};
 use super::kinds::{self, Kind};
 use super::pixels::{Pixels, Storage, to_rgb};
@@ -28,7 +28,7 @@ const MAX_PIXEL_BYTES: u64 = 8;
 /// # Errors
 /// Returns one line with the path and the reason.
 pub fn check_header(path: &Path, max_pixels: u64) -> Result<()> {
-    of_file(path, || open(path, max_pixels).map(drop))
+    ImageFile::from(path).check_header(max_pixels)
 }
 
 /// Decodes a file to 8-bit RGB, rotated as its EXIF orientation says. Of an animation the first
@@ -52,42 +52,60 @@ pub fn decode(path: &Path, max_pixels: u64) -> Result<RgbImage> {
 /// # Errors
 /// Returns the errors of [`decode`].
 pub fn decode_with_white(path: &Path, max_pixels: u64, white: Option<u16>) -> Result<Pixels> {
-    of_file(path, || match open(path, max_pixels)? {
-        Opened::Jpeg(file) => {
-            let (rgb, orientation) = jpeg::decode(file)?;
-            Ok(Pixels::plain(rotated(rgb, orientation)))
-        }
-        Opened::Other {
-            mut decoder,
-            tags,
-            storage,
-        } => {
-            let exif = || {
-                decoder
-                    .exif_metadata()
-                    .map(|exif| Tags::of_exif(&exif.unwrap_or_default()))
-            };
-            let orientation = tags.map_or_else(exif, Ok)?.orientation();
-            let pixels = to_rgb(DynamicImage::from_decoder(decoder)?, storage, white)?;
-            Ok(Pixels {
-                rgb: rotated(pixels.rgb, orientation),
-                ..pixels
-            })
-        }
-    })
+    ImageFile::from(path).decode(max_pixels, white)
 }
 
-/// Runs `read` and prefixes its error with the path. Decoders may panic on damaged files,
-/// which becomes an error as well.
-fn of_file<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    panic::catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(anyhow!("the file is damaged")))
-        .map_err(|error| unreadable(path, &error))
+impl ImageFile {
+    /// As the function [`check_header`].
+    ///
+    /// # Errors
+    /// Returns the errors of that function.
+    pub fn check_header(&self, max_pixels: u64) -> Result<()> {
+        self.try_read(|| open(self, max_pixels).map(drop))
+    }
+
+    /// As the function [`decode_with_white`].
+    ///
+    /// # Errors
+    /// Returns the errors of that function.
+    pub fn decode(&self, max_pixels: u64, white: Option<u16>) -> Result<Pixels> {
+        self.try_read(|| match open(self, max_pixels)? {
+            Opened::Jpeg(file) => {
+                let (rgb, orientation) = jpeg::decode(file)?;
+                Ok(Pixels::plain(rotated(rgb, orientation)))
+            }
+            Opened::Other {
+                mut decoder,
+                tags,
+                storage,
+            } => {
+                let exif = || {
+                    decoder
+                        .exif_metadata()
+                        .map(|exif| Tags::of_exif(&exif.unwrap_or_default()))
+                };
+                let orientation = tags.map_or_else(exif, Ok)?.orientation();
+                let pixels = to_rgb(DynamicImage::from_decoder(decoder)?, storage, white)?;
+                Ok(Pixels {
+                    rgb: rotated(pixels.rgb, orientation),
+                    ..pixels
+                })
+            }
+        })
+    }
+
+    /// Runs `read` and prefixes its error with the path. Decoders may panic on damaged files,
+    /// which becomes an error as well.
+    fn try_read<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        panic::catch_unwind(AssertUnwindSafe(read))
+            .unwrap_or_else(|_| Err(anyhow!("the file is damaged")))
+            .map_err(|error| unreadable(self.path(), &error))
+    }
 }
 
 /// An image file with a valid header.
 enum Opened {
-    Jpeg(BufReader<File>),
+    Jpeg(BufReader<Section>),
     Other {
         decoder: Box<dyn ImageDecoder>,
         /// Of a TIFF file. Other formats have EXIF data.
@@ -96,13 +114,10 @@ enum Opened {
     },
 }
 
-fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
-    let found = fs::metadata(path).map_err(|error| anyhow!(reason(&error)))?;
-    ensure!(!found.is_dir(), "it is a folder");
-    ensure!(found.is_file(), "it is not a regular file");
-    ensure!(found.len() > 0, "the file is empty");
-    let file = File::open(path).map_err(|error| anyhow!(reason(&error)))?;
-    let (mut file, format) = with_format(path, BufReader::new(file))?;
+fn open(image: &ImageFile, max_pixels: u64) -> Result<Opened> {
+    let section = image.open()?;
+    let length = section.length;
+    let (mut file, format) = with_format(image.path(), BufReader::new(section))?;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(max_pixels.saturating_mul(MAX_PIXEL_BYTES));
     let mut storage = Storage::default();
@@ -122,7 +137,7 @@ fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
         }
         _ => {
             match format {
-                ImageFormat::WebP => check_webp(&mut file, found.len())?,
+                ImageFormat::WebP => check_webp(&mut file, length)?,
                 ImageFormat::Gif => {
                     if let Some(frame) = gif_frame(&mut file)? {
                         check_dimensions(frame, max_pixels)?;
@@ -153,7 +168,10 @@ fn open(path: &Path, max_pixels: u64) -> Result<Opened> {
 }
 
 /// The file from its start, and its format.
-fn with_format(path: &Path, mut file: BufReader<File>) -> Result<(BufReader<File>, ImageFormat)> {
+fn with_format(
+    path: &Path,
+    mut file: BufReader<Section>,
+) -> Result<(BufReader<Section>, ImageFormat)> {
     let mut start = Vec::new();
     file.by_ref()
         .take(kinds::SIGNATURE as u64)

@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::FORMATS;
+use super::archive::{self, is_archive};
 use super::decode::reason;
-use super::kinds::{self, Kind};
+use super::file::ImageFile;
+use super::kinds;
+use super::tar::End;
 
 /// Files that systems leave in folders of pictures, beside hidden ones.
 const LITTER: [&str; 3] = ["Thumbs.db", "ehthumbs.db", "desktop.ini"];
@@ -35,7 +38,7 @@ const NOTES: [&str; 12] = [
 ];
 
 /// Files and folders in which images are looked for, to say that they are there.
-const MOST_SEARCHED: usize = 10_000;
+pub(super) const MOST_SEARCHED: usize = 10_000;
 
 /// Formats that a line names.
 const MOST_NAMED: usize = 5;
@@ -43,16 +46,36 @@ const MOST_NAMED: usize = 5;
 /// Image files, and what was left out in the search for them.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The images, sorted by path.
-    pub images: Vec<PathBuf>,
-    /// What the values hold beside them, for each value that holds anything.
+    /// The images, sorted by path; members of an archive as they lie in it.
+    pub images: Vec<ImageFile>,
+    /// What the values and archives hold beside them, for each that holds anything.
     pub left_out: Vec<LeftOut>,
+    /// What is wrong with archives that could not be listed to their end.
+    pub damaged: Vec<anyhow::Error>,
+    /// What archives hold in which there is no image.
+    pub without_images: Vec<anyhow::Error>,
 }
 
-/// What a folder or glob holds beside the images.
+/// How many files there are of a kind, and the first of them.
+#[derive(Debug, Default)]
+pub struct Counted {
+    count: usize,
+    first: PathBuf,
+}
+
+impl Counted {
+    pub(super) fn add(&mut self, path: PathBuf) {
+        if self.count == 0 {
+            self.first = path;
+        }
+        self.count += 1;
+    }
+}
+
+/// What a folder, glob or archive holds beside the images.
 #[derive(Debug, Default)]
 pub struct LeftOut {
-    /// The folder or glob.
+    /// The folder, glob or archive.
     pub value: PathBuf,
     /// How many files of which format are not read.
     pub pictures: BTreeMap<&'static str, usize>,
@@ -62,14 +85,55 @@ pub struct LeftOut {
     pub folders: usize,
     /// How many files match a glob in other letter case, and one of them.
     pub other_case: (usize, PathBuf),
+    /// The tar archives in a folder or of a glob of any files.
+    pub archives: usize,
+    /// Images in an archive that are links to others.
+    pub links: Counted,
+    /// Images in an archive that are stored without their holes.
+    pub sparse: Counted,
+    /// Images in an archive that a later one of the same name replaces.
+    pub replaced: Counted,
+    /// How an archive ends, if it does not end as it should.
+    pub end: Option<End>,
     /// How many other files there are.
     pub others: usize,
 }
 
 impl LeftOut {
+    /// Nothing so far.
+    pub(super) fn of(value: &Path) -> LeftOut {
+        LeftOut {
+            value: value.to_path_buf(),
+            ..LeftOut::default()
+        }
+    }
+
     fn is_empty(&self) -> bool {
-        self.pictures.is_empty()
-            && self.misnamed.0 + self.folders + self.other_case.0 + self.others == 0
+        let in_archive = self.links.count + self.sparse.count + self.replaced.count;
+        let in_folder = self.misnamed.0 + self.folders + self.other_case.0 + self.archives;
+        self.pictures.is_empty() && self.end.is_none() && in_archive + in_folder + self.others == 0
+    }
+
+    /// Adds a file that is not taken for an image. Files that lie beside images are not opened.
+    pub(super) fn sort_in(&mut self, path: PathBuf, start: impl FnOnce(&Path) -> Vec<u8>) {
+        if has_extension(&path, &NOTES) {
+            self.others += 1;
+            return;
+        }
+        let start = start(&path);
+        let by_content = kinds::by_content(&start);
+        let kind = by_content.or_else(|| kinds::by_extension(&path));
+        match kind {
+            Some(kind) if kind.is_pictorial() => {
+                *self.pictures.entry(kind.name).or_default() += 1;
+            }
+            Some(kind) if kind.is_tar() => self.archives += 1,
+            None if is_image(&start) => {
+                self.misnamed.0 += 1;
+                self.misnamed.1 = path;
+            }
+            _ => self.others += 1,
+        }
     }
 
     /// What was left out that people may miss, a line each.
@@ -111,16 +175,80 @@ impl LeftOut {
                 example.display(),
             ));
         }
+        if self.archives > 0 {
+            lines.push(format!(
+                "{shown}: {} not read; {} reads them, too",
+                number_of(self.archives, "tar archive is", "tar archives are"),
+                self.shards()
+            ));
+        }
+        self.archive_lines(&mut lines);
         lines
+    }
+
+    /// What is unusual about an archive.
+    fn archive_lines(&self, lines: &mut Vec<String>) {
+        let shown = self.value.display();
+        let mut tell = |Counted { count, first }: &Counted, one, many, advice| {
+            if *count > 0 {
+                let (number, first) = (number_of(*count, one, many), first.display());
+                lines.push(format!("{shown}: {number} {advice}, the first: {first}"));
+            }
+        };
+        tell(
+            &self.links,
+            "image is a link, which is",
+            "images are links, which are",
+            "left out (pack the files themselves: tar --dereference --hard-dereference)",
+        );
+        tell(
+            &self.sparse,
+            "image is stored without its holes and is",
+            "images are stored without their holes and are",
+            "left out (pack without --sparse)",
+        );
+        tell(
+            &self.replaced,
+            "image is left out, because a later one has its name,",
+            "images are left out, because later ones have their names,",
+            "as when the archive is unpacked",
+        );
+        match self.end {
+            Some(End::Unmarked) => lines.push(format!(
+                "{shown}: the archive has no mark of its end; it may be cut short after a whole member"
+            )),
+            Some(End::Continued) => lines.push(format!(
+                "{shown}: bytes after the end of the archive are not read; archives that were put together by cat must be unpacked and packed again"
+            )),
+            _ => {}
+        }
     }
 
     /// The error if there is no image beside it.
     fn nothing_found(&self) -> anyhow::Error {
         let shown = self.value.display();
-        let (searched, within) = match self.value.is_dir() {
-            true => (format!("the folder {shown} holds"), "in it"),
-            false => (format!("the glob {shown} matches"), "among them"),
+        let (searched, within) = match &self.value {
+            value if value.is_dir() => (format!("the folder {shown} holds"), "in it"),
+            value if value.is_file() => (format!("the archive {shown} holds"), "in it"),
+            _ => (format!("the glob {shown} matches"), "among them"),
         };
+        if self.links.count > 0 {
+            return anyhow!(
+                "{searched} no image, but links to images; pack the files themselves: tar --dereference --hard-dereference"
+            );
+        }
+        if self.sparse.count > 0 {
+            return anyhow!(
+                "{searched} no image that can be read, but images without their holes; pack without --sparse"
+            );
+        }
+        if self.archives > 0 && self.pictures.is_empty() && self.folders == 0 {
+            let archives = number_of(self.archives, "tar archive", "tar archives");
+            return anyhow!(
+                "{searched} no image, but {archives}; {} reads them",
+                self.shards()
+            );
+        }
         if self.folders > 0 && self.pictures.is_empty() {
             let folders = number_of(self.folders, "sub-folder", "sub-folders");
             return anyhow!(
@@ -148,23 +276,38 @@ impl LeftOut {
 
     /// The glob that reads the sub-folders, quoted for a shell.
     fn below(&self) -> String {
+        self.glob("**/*")
+    }
+
+    /// The glob that reads the archives, quoted for a shell.
+    fn shards(&self) -> String {
+        match self.value.is_dir() {
+            true => self.glob("*.tar"),
+            false => crate::names::in_quotes(&format!("{}.tar", self.value.display())),
+        }
+    }
+
+    fn glob(&self, end: &str) -> String {
         let folder = glob::Pattern::escape(&self.value.display().to_string());
-        let glob = Path::new(&folder).join("**/*").display().to_string();
+        let glob = Path::new(&folder).join(end).display().to_string();
         crate::names::in_quotes(&glob)
     }
 }
 
-/// Finds the image files that `values` name, sorted by path.
+/// Finds the images that `values` name, sorted by path; those of an archive as they lie in it.
 ///
 /// Each value is a file, a folder or a glob. A folder gives the files in it with an extension
 /// of [`FORMATS`], without those of its sub-folders; in a glob `**` descends into folders. A
 /// glob that ends in `*` gives images by their extension, too; any other all that match. An
 /// existing path is never read as a glob. As in a shell, globs and folders skip hidden files,
 /// whose name starts with a dot. Paths are returned as given; paths that are equal once made
-/// absolute are returned once.
+/// absolute are returned once. A tar archive gives its members with such an extension, of which
+/// only the headers are read; it is one by its name, or by its content if its name is not that of
+/// an image.
 ///
 /// # Errors
-/// Returns an error if there are no values or a value yields no file.
+/// Returns an error if there are no values, a value yields no file, an archive is compressed, or
+/// archives hold no image and nothing else does.
 pub fn find_images(values: &[PathBuf]) -> Result<Found> {
     ensure!(
         !values.is_empty(),
@@ -172,21 +315,52 @@ pub fn find_images(values: &[PathBuf]) -> Result<Found> {
     );
     let mut seen = HashSet::new();
     let mut found = Found::default();
+    let mut archives = Vec::new();
     for value in values {
         let (images, left_out) = images_of(value)?;
         for path in images {
             let absolute = std::path::absolute(&path)
                 .with_context(|| format!("cannot make {} absolute", path.display()))?;
-            if seen.insert(absolute) {
-                found.images.push(path);
+            if !seen.insert(absolute) {
+                continue;
+            }
+            match is_archive(&path)? {
+                true => archives.push(path),
+                false => found.images.push(path.into()),
             }
         }
         found
             .left_out
             .extend(Some(left_out).filter(|left_out| !left_out.is_empty()));
     }
-    found.images.sort();
+    archives.sort();
+    add_archives(&mut found, &archives)?;
+    found.images.sort_by(ImageFile::order);
     Ok(found)
+}
+
+/// Adds the images in archives.
+fn add_archives(found: &mut Found, archives: &[PathBuf]) -> Result<()> {
+    let mut empty = Vec::new();
+    for listed in archive::listed(archives) {
+        if listed.images.is_empty() && listed.damage.is_none() {
+            empty.push(listed.left_out);
+            continue;
+        }
+        found.images.extend(listed.images);
+        found.damaged.extend(listed.damage);
+        found
+            .left_out
+            .extend(Some(listed.left_out).filter(|left_out| !left_out.is_empty()));
+    }
+    let has_none = found.images.is_empty() && found.damaged.is_empty();
+    match empty.first() {
+        Some(first) if has_none => Err(first.nothing_found()),
+        _ => {
+            found.without_images = empty.iter().map(LeftOut::nothing_found).collect();
+            Ok(())
+        }
+    }
 }
 
 fn images_of(value: &Path) -> Result<(Vec<PathBuf>, LeftOut)> {
@@ -225,37 +399,19 @@ fn images_in_folder(folder: &Path) -> Result<(Vec<PathBuf>, LeftOut)> {
 
 /// What the entries of a folder or the matches of a glob are that were not taken.
 fn sorted_out(value: &Path, others: Vec<PathBuf>) -> LeftOut {
-    let mut left_out = LeftOut {
-        value: value.to_path_buf(),
-        ..LeftOut::default()
-    };
+    let mut left_out = LeftOut::of(value);
     let mut searched = 0;
     for path in others {
-        if path.is_dir() {
-            left_out.folders += usize::from(holds_image(&path, &mut searched));
-            continue;
-        }
-        if has_extension(&path, &NOTES) {
-            left_out.others += 1;
-            continue;
-        }
-        let start = start_of(&path);
-        let by_content = kinds::by_content(&start);
-        let kind = by_content.or_else(|| kinds::by_extension(&path));
-        match kind.filter(|kind| kind.is_pictorial()) {
-            Some(Kind { name, .. }) => *left_out.pictures.entry(name).or_default() += 1,
-            None if by_content.is_none() && is_image(&start) => {
-                left_out.misnamed.0 += 1;
-                left_out.misnamed.1 = path;
-            }
-            None => left_out.others += 1,
+        match path.is_dir() {
+            true => left_out.folders += usize::from(holds_image(&path, &mut searched)),
+            false => left_out.sort_in(path, start_of),
         }
     }
     left_out
 }
 
 /// The first bytes of a regular file; none of anything else.
-fn start_of(path: &Path) -> Vec<u8> {
+pub(super) fn start_of(path: &Path) -> Vec<u8> {
     let mut start = Vec::new();
     // A pipe would block.
     if path.is_file()
@@ -302,7 +458,7 @@ fn holds_image(folder: &Path, searched: &mut usize) -> bool {
 }
 
 /// Whether a file is hidden or left by the system.
-fn is_unseen(path: &Path) -> bool {
+pub(super) fn is_unseen(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     name.as_encoded_bytes().starts_with(b".") || is_litter(path)
 }
@@ -314,11 +470,11 @@ fn is_litter(path: &Path) -> bool {
         .any(|litter| name.eq_ignore_ascii_case(litter))
 }
 
-fn has_image_extension(path: &Path) -> bool {
+pub(super) fn has_image_extension(path: &Path) -> bool {
     FORMATS.iter().any(|(_, known)| has_extension(path, known))
 }
 
-fn has_extension(path: &Path, known: &[&str]) -> bool {
+pub(super) fn has_extension(path: &Path, known: &[&str]) -> bool {
     let is_known = |found: &OsStr| known.iter().any(|known| found.eq_ignore_ascii_case(known));
     path.extension().is_some_and(is_known)
 }

@@ -41,11 +41,18 @@ impl Kind {
         }
     }
 
+    /// Whether it is a tar archive, which is not compressed.
+    pub fn is_tar(self) -> bool {
+        self.name == TAR
+    }
+
     /// Whether people take the file for one of their pictures.
     pub fn is_pictorial(self) -> bool {
         matches!(self.content, Picture | CameraFile | Video)
     }
 }
+
+const TAR: &str = "a tar archive";
 
 /// Names, contents, and the places and bytes of signatures. Earlier rows come first.
 #[rustfmt::skip]
@@ -107,7 +114,7 @@ const SIGNATURES: &[(&str, Content, usize, &[u8])] = &[
     ("a zstd archive", Archive, 0, b"\x28\xb5\x2f\xfd"),
     ("a 7z archive", Archive, 0, b"7z\xbc\xaf\x27\x1c"),
     ("a rar archive", Archive, 0, b"Rar!"),
-    ("a tar archive", Archive, 257, b"ustar"),
+    (TAR, Archive, 257, b"ustar"),
     ("a NumPy file (npy)", Numbers, 0, b"\x93NUMPY"),
     ("an HDF5 file", Numbers, 0, b"\x89HDF\r\n\x1a\n"),
     ("a MATLAB file", Numbers, 0, b"MATLAB 5.0"),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, ensure};
 
+use super::braces;
 use super::decode::reason;
 
 /// The longest path in a list, in bytes; Linux allows 4,096.
@@ -26,12 +27,12 @@ pub enum Separator {
 }
 
 /// The inputs that `values` name: `@FILE` gives those in a file, `-` those on standard input, any
-/// other value itself. A file whose own name begins with `@` is that file. Empty lines are left
-/// out. Paths are relative to the working folder, not to the list.
+/// other value itself, or what its braces stand for. A file whose own name begins with `@` is that
+/// file. Empty lines are left out. Paths are relative to the working folder, not to the list.
 ///
 /// # Errors
 /// Returns an error with the list if it cannot be read, holds no path, or a path in it, with the
-/// number of its line, is not there.
+/// number of its line, is not there; a usage error if braces stand for too many names.
 pub fn expanded(values: &[PathBuf], separator: Separator) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     let from_stdin = values.iter().filter(|value| value.as_os_str() == "-");
@@ -55,7 +56,7 @@ pub fn expanded(values: &[PathBuf], separator: Separator) -> Result<Vec<PathBuf>
                 let opened = open(&file).map_err(|error| anyhow!("{shown}: {}", reason(&error)))?;
                 paths.extend(listed(&shown, opened, separator)?);
             }
-            _ => paths.push(value.clone()),
+            _ => paths.extend(braces::expanded(value)?),
         }
     }
     Ok(paths)
@@ -109,6 +110,7 @@ fn listed(list: &str, mut text: impl BufRead, separator: Separator) -> Result<Ve
             let advice = match path.as_os_str().as_encoded_bytes() {
                 [b'@', ..] => " (a list names no other lists)",
                 name if name.iter().any(|byte| b"*?[".contains(byte)) => " (a list has no globs)",
+                name if name.contains(&b'{') => " (a list has no braces)",
                 _ => "",
             };
             anyhow!(

@@ -57,13 +57,14 @@ pub fn json_target() -> impl TypedValueParser<Value = JsonTarget> {
     })
 }
 
-/// A clap parser of the word `folder`, or of a CSV file.
+/// A clap parser of the words `folder` and `shards`, or of a CSV file.
 pub fn truth() -> impl TypedValueParser<Value = TruthSource> {
     PathBufValueParser::new().try_map(|file| {
         let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
         let known = ["csv", "tsv", "txt"];
         match file.to_str() {
             Some("folder") => Ok(TruthSource::Folder),
+            Some("shards") => Ok(TruthSource::Shards),
             _ if known
                 .iter()
                 .any(|known| extension.eq_ignore_ascii_case(known)) =>
@@ -71,7 +72,7 @@ pub fn truth() -> impl TypedValueParser<Value = TruthSource> {
                 Ok(TruthSource::Csv(file))
             }
             _ => Err(Usage(
-                "the word folder, or a file whose name ends in .csv, .tsv or .txt, is expected"
+                "the word folder or shards, or a file whose name ends in .csv, .tsv or .txt, is expected"
                     .into(),
             )),
         }

@@ -21,7 +21,7 @@ pub fn fitted(
 ) -> Result<Preprocessing> {
     let normalisation = preprocessing.normalisation();
     let count = channels_in_words(channels);
-    if let Input::Array(..) = input {
+    if let Input::Array { .. } = input {
         let text = format!("the images have {count}; the pictures show the first one in grey");
         if channels != 1 && channels != 3 {
             remarks.add(&Remark::note(text));

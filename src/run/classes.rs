@@ -15,7 +15,7 @@ use crate::options::{ClassOptions, Options, SaliencyOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::scores::{Meaning, ScoreKind, ScoreRange, ScoresForm};
 use crate::settings::{Setting, Source};
-use crate::truth::{Known, Truth, TruthSource, Truths, no_folders};
+use crate::truth::{Known, Truth, TruthSource, Truths, no_archives, no_folders};
 
 use super::input::Input;
 
@@ -134,11 +134,13 @@ pub fn class_names(
 /// Reads what says the true classes of the images, if they are asked for.
 ///
 /// # Errors
-/// Returns an error if it cannot be read, or if the images lie in no folders.
+/// Returns an error if it cannot be read, or if the images lie in no folders or archives.
 pub fn given_truth(options: &ClassOptions, input: &Input) -> Result<Option<Truth>> {
     match (&options.truth, input) {
-        (Some(TruthSource::Folder), Input::Array(file, ..)) => Err(no_folders(file)),
-        (source, _) => source.as_ref().map(Truth::open).transpose(),
+        (Some(TruthSource::Folder), Input::Array { file, .. }) => Err(no_folders(file)),
+        (Some(TruthSource::Shards), Input::Array { file, .. }) => Err(no_archives(file)),
+        (Some(source), _) => Truth::open(source, &input.files()).map(Some),
+        (None, _) => Ok(None),
     }
 }
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::cluster::{Row, pickle, som};
 use crate::error::{Hint, hinted};
 use crate::figure::{About, ClusterFigure, Placed, draw_clusters, thumbnail_side};
-use crate::images::{MAX_PIXELS, decode, resize};
+use crate::images::{ImageFile, Lookup, MAX_PIXELS, resize};
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
@@ -65,6 +65,7 @@ pub fn som(options: &ClusterOptions, stdout: &mut dyn Write) -> Result<()> {
         .map(|(&unit, row)| Placed {
             unit,
             class: row.class,
+            is_right: row.truth.map(|truth| truth == row.class),
         })
         .collect();
     let names: Vec<String> = labels.map_or_else(Vec::new, |labels| labels.titles());
@@ -101,8 +102,11 @@ fn thumbnails(
     remarks: &mut Remarks,
 ) -> Result<Vec<Option<RgbImage>>> {
     let bar = notices.bar(rows.len(), "reading");
+    let lookup = Lookup::default();
     let read = |row: &Row| {
-        let photograph = decode(Path::new(&row.path), MAX_PIXELS)?;
+        let path = Path::new(&row.path);
+        let image = lookup.find(path).unwrap_or_else(|| ImageFile::from(path));
+        let photograph = image.decode(MAX_PIXELS, None)?.rgb;
         let size = Size::new(photograph.height().into(), photograph.width().into());
         let longer = size.height.max(size.width).max(1);
         let scaled = |length: i64| (length * i64::from(side) / longer).clamp(1, length.max(1));

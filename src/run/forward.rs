@@ -9,13 +9,14 @@ use image::{RgbImage, imageops};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
+use super::headers::Headers;
 use super::input::{Input, skipped};
 use super::oddities::Oddities;
 use super::stream::Stream;
 use crate::convert::{Normalisation, stretched_picture, to_batch};
 use crate::figure::{drawn_size, encode_jpeg};
 use crate::hooks::{HookedModel, Region};
-use crate::images::{self, Pixels, Resize};
+use crate::images::{self, ImageFile, Pixels, Resize};
 use crate::joint::{Group, Progress};
 use crate::map::{Collector, MapOptions};
 use crate::notices::Notices;
@@ -56,8 +57,6 @@ pub struct ForwardOptions<'a> {
     /// The ranks, and the number of images that all of them have.
     pub group: &'a Group,
     pub all: usize,
-    /// The number of this rank's first image.
-    pub first: usize,
     /// Notices of what all ranks do.
     pub notices: Notices,
     /// Warnings of single images.
@@ -136,11 +135,15 @@ pub fn forward_all(
     let collector = Collector::with_spool(options.maps, options.spool);
     let mut all = Images::new(Stream::new(model, collector));
     match input {
-        Input::Array(path, first, tensor) => {
-            all.add_array((path, *first), tensor, model, options)?;
+        Input::Array { file, tensor, part } => {
+            let own = tensor.narrow(0, part.start as i64, part.len() as i64);
+            all.add_array((file, part.start), &own, model, options)?;
         }
         Input::Files {
-            paths,
+            all: _,
+            own,
+            first,
+            headers,
             skip_bad,
             max_pixels,
             white,
@@ -155,14 +158,18 @@ pub fn forward_all(
                 square: options.square,
                 is_grey: model.channels() == 1,
             };
-            let decode = |number: usize, file: &Path| {
-                let pixels = images::decode_with_white(file, *max_pixels, *white)?;
-                seen.decoded(pixels, options.shown(options.first + number))
+            let decode = |number: usize, image: &ImageFile| {
+                let pixels = image.decode(*max_pixels, *white)?;
+                seen.decoded(pixels, options.shown(first + number))
             };
-            decode_ahead(paths, options.chunk, decode, |first, chunk, decoded| {
+            decode_ahead(own, headers, options.chunk, decode, |chunk| {
+                if let Some(error) = headers.first_error() {
+                    return Err(error);
+                }
                 let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
                 let mut photographs = Vec::new();
-                for ((number, file), decoded) in (options.first + first..).zip(chunk).zip(decoded) {
+                let count = chunk.len();
+                for (number, file, decoded) in chunk {
                     match decoded {
                         Ok(Decoded {
                             input,
@@ -170,16 +177,18 @@ pub fn forward_all(
                             photograph,
                             pixels,
                         }) => {
-                            let image = all.begin(number, file.clone(), options);
+                            let path = file.path().to_path_buf();
+                            let image = all.begin(first + number, path, options);
                             inputs.push(input);
                             photographs.extend(photograph.map(|jpeg| (image, jpeg)));
                             pictures.extend(picture.map(|picture| (image, picture)));
-                            all.oddities.add(file, &pixels);
+                            all.oddities.add(file.path(), &pixels);
                         }
                         Err(error) if *skip_bad => {
                             options.warnings.warn(&skipped(&error));
                         }
-                        Err(error) => return Err(error),
+                        // A bad header comes before damaged pixels.
+                        Err(error) => return Err(headers.first_error_of_all().unwrap_or(error)),
                     }
                 }
                 if !inputs.is_empty() {
@@ -187,7 +196,7 @@ pub fn forward_all(
                     all.add(&pictures, &batch, model, options)?;
                     all.keep(photographs, options)?;
                 }
-                bar.inc(chunk.len() as u64);
+                bar.inc(count as u64);
                 Ok(())
             })?;
         }
@@ -344,30 +353,36 @@ pub struct Decoded {
     pub pixels: Pixels,
 }
 
-/// Decodes the files of each chunk in parallel while `forward` works on the chunk before. Both get
-/// the numbers of the files: `decode` its own, `forward` that of the chunk's first.
-fn decode_ahead(
-    files: &[PathBuf],
+/// Images of a chunk with their numbers, decoded, or why they cannot be read.
+type Chunk<'a> = Vec<(usize, &'a ImageFile, Result<Decoded>)>;
+
+/// Decodes the images of each chunk in parallel while `forward` works on the chunk before. A chunk
+/// has as many images with good headers as asked for, and bad ones between them.
+fn decode_ahead<'a>(
+    images: &'a [ImageFile],
+    headers: &Headers,
     chunk_size: usize,
-    decode: impl Fn(usize, &Path) -> Result<Decoded> + Send + Sync,
-    mut forward: impl FnMut(usize, &[PathBuf], Vec<Result<Decoded>>) -> Result<()>,
+    decode: impl Fn(usize, &ImageFile) -> Result<Decoded> + Send + Sync,
+    forward: impl FnMut(Chunk<'a>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(0);
         scope.spawn(move || {
-            for (number, chunk) in files.chunks(chunk_size).enumerate() {
-                let first = number * chunk_size;
-                let decoded = (chunk.par_iter().enumerate())
-                    .map(|(place, file)| decode(first + place, file))
-                    .collect::<Vec<_>>();
-                if sender.send((first, chunk, decoded)).is_err() {
+            let mut from = 0;
+            while from < images.len() {
+                let next = headers.next(from, chunk_size);
+                from += next.len();
+                let decoded = next.into_par_iter().map(|(number, error)| {
+                    let image = &images[number];
+                    let decoded = error.map_or_else(|| decode(number, image), Err);
+                    (number, image, decoded)
+                });
+                if sender.send(decoded.collect::<Chunk>()).is_err() {
                     break; // an error has ended the run
                 }
             }
         });
-        receiver
-            .into_iter()
-            .try_for_each(|(first, chunk, decoded)| forward(first, chunk, decoded))
+        receiver.into_iter().try_for_each(forward)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tch::Tensor;
@@ -9,18 +10,27 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat};
 use crate::cli;
 use crate::error::{Hint, usage_hinted};
-use crate::images::{self, Resize, Separator};
+use crate::images::{self, ImageFile, Resize, Separator};
+use crate::joint::Group;
 use crate::model::Preprocessing;
 use crate::notices::Notices;
 use crate::options::{InputOptions, ModelOptions};
 use crate::remarks::{Remark, Remarks};
 use crate::size::Size;
 
+use super::headers::Headers;
+
 /// The images of a run.
 pub enum Input {
-    /// Image files with good headers, sorted by path.
+    /// Images in files and archives, sorted by path.
     Files {
-        paths: Vec<PathBuf>,
+        /// Those of all ranks.
+        all: Arc<[ImageFile]>,
+        /// Those of this rank, and the number of the first.
+        own: Arc<[ImageFile]>,
+        first: usize,
+        /// The check of their headers, which goes on meanwhile.
+        headers: Headers,
         skip_bad: bool,
         max_pixels: u64,
         /// The 16-bit sample that is white.
@@ -28,27 +38,31 @@ pub enum Input {
         /// How they come to the input size, if it is given.
         resize: Option<Resize>,
     },
-    /// A file of arrays, the number of the first image, and those from there on of its `input`,
-    /// `[N,C,H,W]` float32.
-    Array(PathBuf, usize, Tensor),
+    /// A file of arrays, its `input`, `[N,C,H,W]` float32, and this rank's part of it.
+    Array {
+        file: PathBuf,
+        tensor: Tensor,
+        part: Range<usize>,
+    },
 }
 
 impl Input {
-    /// The number of images; those that cannot be read may turn out to be fewer.
+    /// The number of images of all ranks; those that can be decoded may turn out to be fewer.
     pub fn len(&self) -> usize {
         match self {
-            Input::Files { paths, .. } => paths.len(),
-            Input::Array(_, _, tensor) => tensor.size()[0] as usize,
+            Input::Files { all, .. } => all.len(),
+            Input::Array { tensor, .. } => tensor.size()[0] as usize,
         }
     }
 
-    /// Finds the images and checks their headers; remarks on what was left out.
+    /// Finds the images and begins to check their headers; remarks on what was left out.
     ///
     /// # Errors
-    /// Returns an error if there are no images, or a file is not an image.
+    /// Returns an error if there are no images, one of the first is none, or an archive is damaged.
     pub fn open(
         options: &InputOptions,
         model: &ModelOptions,
+        group: &Group,
         notices: Notices,
         remarks: &mut Remarks,
     ) -> Result<Input> {
@@ -59,7 +73,7 @@ impl Input {
         let values = images::expanded(&options.all(), separator)?;
         let is_array = |path: &&PathBuf| ArrayFormat::from_path(path).is_ok();
         match (values.as_slice(), values.iter().find(is_array)) {
-            ([only], Some(_)) => return Input::stored(only.clone(), options, model),
+            ([only], Some(_)) => return Input::stored(only.clone(), options, model, group),
             (_, Some(file)) => bail!(
                 "{}: a file of arrays must be the only input",
                 file.display()
@@ -76,25 +90,48 @@ impl Input {
                 notices.detail(|| format!("{value}: files that are no images: {count}"));
             }
         }
-        let mut paths = Vec::new();
-        for file in found.images {
-            match images::check_header(&file, options.max_pixels) {
-                Ok(()) => paths.push(file),
-                Err(error) if options.skip_bad_images => notices.warn(&skipped(&error)),
-                Err(error) => return Err(error),
+        for error in found.without_images.iter() {
+            remarks.add(&Remark::warning(format!("{error:#}")));
+        }
+        for error in found.damaged {
+            match options.skip_bad_images {
+                true => notices.warn(&skipped(&error)),
+                false => return Err(error),
             }
         }
-        require_images(paths.len())?;
+        let all: Arc<[ImageFile]> = found.images.into();
+        require_images(all.len())?;
+        let part = group.part(all.len());
+        let own: Arc<[ImageFile]> = match group.is_joint() {
+            true => all[part.clone()].into(),
+            false => all.clone(),
+        };
+        let skip_bad = options.skip_bad_images;
+        let headers = Headers::start(own.clone(), skip_bad, options.max_pixels)?;
+        if !group.is_joint() && headers.all_are_bad() {
+            let errors = headers.next(0, usize::MAX).into_iter();
+            let errors = errors.filter_map(|(_, error)| error);
+            errors.for_each(|error| notices.warn(&skipped(&error)));
+            require_images(0)?;
+        }
         Ok(Input::Files {
-            paths,
-            skip_bad: options.skip_bad_images,
+            all,
+            own,
+            first: part.start,
+            headers,
+            skip_bad,
             max_pixels: options.max_pixels,
             white: options.white,
             resize: options.resize,
         })
     }
 
-    fn stored(path: PathBuf, options: &InputOptions, model: &ModelOptions) -> Result<Input> {
+    fn stored(
+        path: PathBuf,
+        options: &InputOptions,
+        model: &ModelOptions,
+        group: &Group,
+    ) -> Result<Input> {
         let array = arrays::read_input(&path)?;
         let tensor = Tensor::try_from(array).context("reading the array `input`")?;
         let size = Size::of(&tensor);
@@ -108,48 +145,39 @@ impl Input {
                 Hint::StoredInput,
             ));
         }
-        Ok(Input::Array(path, 0, tensor))
-    }
-
-    /// Some of its images.
-    pub fn part(self, images: Range<usize>) -> Input {
-        match self {
-            Input::Files {
-                mut paths,
-                skip_bad,
-                max_pixels,
-                white,
-                resize,
-            } => Input::Files {
-                paths: paths.drain(images).collect(),
-                skip_bad,
-                max_pixels,
-                white,
-                resize,
-            },
-            Input::Array(file, first, tensor) => {
-                let (begin, count) = (images.start as i64, images.len() as i64);
-                Input::Array(file, first + images.start, tensor.narrow(0, begin, count))
-            }
-        }
+        Ok(Input::Array {
+            part: group.part(tensor.size()[0] as usize),
+            file: path,
+            tensor,
+        })
     }
 
     /// Number of channels of the images, if the input fixes it.
     pub fn channels(&self) -> Option<i64> {
         match self {
             Input::Files { .. } => None,
-            Input::Array(_, _, tensor) => Some(tensor.size()[1]),
+            Input::Array { tensor, .. } => Some(tensor.size()[1]),
+        }
+    }
+
+    /// The images, if they are in files or archives.
+    pub fn files(&self) -> Vec<&ImageFile> {
+        match self {
+            Input::Files { all, .. } => all.iter().collect(),
+            Input::Array { .. } => Vec::new(),
         }
     }
 
     /// The paths of its images.
     pub fn paths(&self) -> Vec<PathBuf> {
         match self {
-            Input::Files { paths, .. } => paths.clone(),
-            Input::Array(file, first, tensor) => {
+            Input::Files { all, .. } => {
+                all.iter().map(|image| image.path().to_path_buf()).collect()
+            }
+            Input::Array { file, tensor, .. } => {
                 let images = 0..tensor.size()[0] as usize;
                 images
-                    .map(|index| Input::stored_name(file, first + index))
+                    .map(|index| Input::stored_name(file, index))
                     .collect()
             }
         }
@@ -166,7 +194,7 @@ impl Input {
     pub fn preprocessing(&self, network: &Preprocessing) -> Preprocessing {
         match self {
             Input::Files { white, resize, .. } => network.clone().for_files(*resize, *white),
-            Input::Array(_, _, tensor) => Preprocessing::stored(Size::of(tensor)),
+            Input::Array { tensor, .. } => Preprocessing::stored(Size::of(tensor)),
         }
     }
 }

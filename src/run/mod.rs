@@ -9,6 +9,7 @@ mod compare;
 mod describe;
 mod fit;
 mod forward;
+mod headers;
 mod input;
 mod key;
 mod oddities;
@@ -68,7 +69,7 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
     let mut clock = Stopwatch::start();
     let mut remarks = Remarks::new(notices);
 
-    let input = Input::open(&options.input, &options.model, notices, &mut remarks)?;
+    let input = Input::open(&options.input, &options.model, group, notices, &mut remarks)?;
     let drawn = outputs::drawn(&options.output);
     let saved = outputs::saved(&options.output);
     agree(group, options, &input)?;
@@ -110,10 +111,6 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
 
     let keep_components = outputs::need_components(&options.output);
     let all = input.len();
-    let list = input.paths();
-    let part = group.part(all);
-    let first = part.start;
-    let input = input.part(part);
     let mut fit = Fit::new(&name, &model, &options.map, keep_components)?;
     let chunk = options
         .compute
@@ -135,7 +132,6 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         page: outputs::page_sample(&options.output, all),
         spool: &spool,
         group,
-        first,
         all,
         notices,
         warnings,
@@ -178,7 +174,7 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
     let shown_names = match options.output.figures {
         0 => Vec::new(),
         _ => {
-            let names = outputs::shown_names(&list);
+            let names = outputs::shown_names(&input.paths());
             let shown = forwarded.in_figures.iter();
             shown
                 .map(|&image| names[forwarded.numbers[image]].clone())

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use super::SavedRun;
 use crate::convert::{Normalisation, stretched_picture, to_batch, to_picture};
 use crate::hooks::Region;
-use crate::images::{MAX_PIXELS, Resize, decode_with_white};
+use crate::images::{ImageFile, Lookup, MAX_PIXELS, Resize};
 use crate::remarks::Remark;
 use crate::report::photograph;
 use crate::run::{Decoded, Jpeg, Seen, Shown, seen_part};
@@ -34,6 +34,8 @@ pub struct SavedImages<'a> {
     normalisation: Normalisation,
     /// The most pixels of a photograph on a page.
     area: f64,
+    /// The photographs that are in archives.
+    lookup: Lookup,
     /// How many photographs are gone, how many are others now, and the first of both.
     gone: usize,
     changed: usize,
@@ -82,6 +84,7 @@ impl<'a> SavedImages<'a> {
                 .for_channels(channels)
                 .unwrap_or(normalisation),
             area,
+            lookup: Lookup::default(),
             gone: 0,
             changed: 0,
             first: None,
@@ -134,7 +137,7 @@ impl<'a> SavedImages<'a> {
             picture: false,
             photograph: true,
         };
-        let decoded = decode_with_white(&file, MAX_PIXELS, self.white);
+        let decoded = file.decode(MAX_PIXELS, self.white);
         let decoded = decoded.and_then(|pixels| seen.decoded(pixels, wanted));
         let same = decoded.ok().filter(|decoded| self.is_same(decoded, &input));
         match same.and_then(|decoded| decoded.photograph) {
@@ -148,10 +151,10 @@ impl<'a> SavedImages<'a> {
     }
 
     /// Where a photograph is: as the run was given it, or from the folder of the summary.
-    fn find(&self, path: &str) -> Option<PathBuf> {
+    fn find(&self, path: &str) -> Option<ImageFile> {
         let folder = self.run.file.parent().unwrap_or(Path::new(""));
         let places = [PathBuf::from(path), folder.join(path)];
-        places.into_iter().find(|place| place.is_file())
+        places.iter().find_map(|place| self.lookup.find(place))
     }
 
     fn is_same(&self, decoded: &Decoded, input: &Tensor) -> bool {

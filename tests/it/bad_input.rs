@@ -1156,7 +1156,7 @@ fn true_classes_are_checked() {
         &format!("{OPTIONS} --labels"),
         r#"
         ten.txt --truth => 2: --truth
-        ten.txt --truth {rows.xml|rows} => 2: --truth | the word folder, or a file
+        ten.txt --truth {rows.xml|rows} => 2: --truth | the word folder or shards, or a file
         ten.txt --truth none.csv => 1: none.csv | cannot be read
         ten.txt --truth folder.csv => 1: folder.csv | cannot be read
         ten.txt --truth empty.csv => 1: empty.csv | no row with an image

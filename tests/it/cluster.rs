@@ -39,6 +39,7 @@ fn row(path: &str, class: usize, features: &[u8]) -> Row {
         path: path.into(),
         class,
         features: features.iter().map(|bit| *bit == 1).collect(),
+        truth: None,
     }
 }
 
@@ -216,4 +217,34 @@ print(json.dumps(rows))
     fs::write(&path, written(&rows)).unwrap();
     assert_eq!(rows_of(&python(SCRIPT, &path)), rows);
     assert_eq!(pickle::read(&path).unwrap(), rows);
+}
+
+#[test]
+fn true_classes_are_a_fourth_field_if_any_is_known() {
+    let mut rows = vec![row("a.jpg", 3, &[1, 0]), row("b.jpg", 4, &[0, 1])];
+    let file = NamedTempFile::new().unwrap();
+    let loaded = |rows: &[Row]| -> serde_json::Value {
+        fs::write(file.path(), written(rows)).unwrap();
+        let script =
+            "import json, pickle, sys; print(json.dumps(pickle.load(open(sys.argv[1], 'rb'))))";
+        serde_json::from_slice(&python(script, file.path())).unwrap()
+    };
+    let plain = serde_json::json!([["a.jpg", 3, [1, 0]], ["b.jpg", 4, [0, 1]]]);
+    assert_eq!(loaded(&rows), plain);
+    rows[0].truth = Some(70_000);
+    let with_truth = serde_json::json!([["a.jpg", 3, [1, 0], 70_000], ["b.jpg", 4, [0, 1], null]]);
+    assert_eq!(loaded(&rows), with_truth);
+    assert_eq!(pickle::read(file.path()).unwrap(), rows);
+    let dump = |rows: &str| {
+        let script = format!("import pickle, sys; pickle.dump({rows}, open(sys.argv[1], 'wb'))");
+        python(&script, file.path());
+        pickle::read(file.path())
+    };
+    let read = dump("[('a', 1, [1], 2), ('b', 1, [0], None), ('c', 0, [1])]").unwrap();
+    let truths: Vec<Option<usize>> = read.iter().map(|row| row.truth).collect();
+    assert_eq!(truths, [Some(2), None, None]);
+    for bad in ["-1", "'x'", "2**31", "[1]", "1, 2"] {
+        let error = dump(&format!("[('a', 1, [1], {bad})]")).unwrap_err();
+        assert!(format!("{error:#}").contains("image 1"), "{error:#}");
+    }
 }

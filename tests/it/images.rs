@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use prism::Size;
-use prism::images::{self, MAX_PIXELS, Oddity, Resize, find_images, resize};
+use prism::images::{self, ImageFile, MAX_PIXELS, Oddity, Resize, find_images, resize};
 use tempfile::TempDir;
 
 fn check_header(path: &Path) -> anyhow::Result<()> {
@@ -380,8 +380,8 @@ fn found(folder: &TempDir, values: &[&str]) -> Vec<String> {
         .unwrap()
         .images
         .into_iter()
-        .map(|path| {
-            let name = path.strip_prefix(folder.path()).unwrap();
+        .map(|image| {
+            let name = image.path().strip_prefix(folder.path()).unwrap();
             name.to_str().unwrap().to_string()
         });
     names.collect()
@@ -506,7 +506,8 @@ fn sub_folders_with_images_are_told() {
     // The glob that the line names.
     let glob = glob.trim_matches('\'');
     let images = find_images(&[PathBuf::from(glob)]).unwrap().images;
-    assert!(images.contains(&tree.join("0.png")) && images.contains(&tree.join("y/deep/2.JPG")));
+    let is_found = |name: &str| images.contains(&ImageFile::from(tree.join(name)));
+    assert!(is_found("0.png") && is_found("y/deep/2.JPG"));
     // A folder whose name is a glob itself.
     fs::rename(&tree, folder.path().join("run [1]")).unwrap();
     let line = left_out(&folder, "run [1]").concat();
@@ -541,10 +542,10 @@ fn an_equal_absolute_path_counts_once() {
         ["a.jpg", "b.jpg"]
     );
     let twice = find_images(&["Cargo.toml".into(), "./Cargo.toml".into()]).unwrap();
-    assert_eq!(twice.images, [PathBuf::from("Cargo.toml")]);
+    assert_eq!(twice.images, [ImageFile::from(Path::new("Cargo.toml"))]);
     let absolute = std::path::absolute("Cargo.toml").unwrap();
     let twice = find_images(&["Cargo.toml".into(), absolute]).unwrap();
-    assert_eq!(twice.images, [PathBuf::from("Cargo.toml")]);
+    assert_eq!(twice.images, [ImageFile::from(Path::new("Cargo.toml"))]);
 }
 
 #[test]
@@ -585,7 +586,7 @@ fn paths_need_not_be_unicode() {
     fs::copy(data("plain.jpg"), &path).unwrap();
     for value in [&path, &name(b"caf\xe9")] {
         let found = find_images(std::slice::from_ref(value)).unwrap();
-        assert!(found.images.iter().eq([&path]));
+        assert!(found.images.iter().map(ImageFile::path).eq([&path]));
     }
     decode(&path).unwrap();
     let line = complaint(find_images(&[name(b"\xe9*.jpg")]));

@@ -26,6 +26,7 @@ mod properties;
 mod report;
 mod saliency;
 mod scores;
+mod tars;
 mod terminal;
 mod units;
 mod weights;

@@ -353,11 +353,13 @@ fn some_rows() -> impl Strategy<Value = Vec<Row>> {
             any::<String>(),
             0..=pickle::LARGEST_CLASS,
             vec(any::<bool>(), count),
+            proptest::option::of(0..=pickle::LARGEST_CLASS),
         );
-        let row = row.prop_map(|(path, class, features)| Row {
+        let row = row.prop_map(|(path, class, features, truth)| Row {
             path,
             class,
             features,
+            truth,
         });
         vec(row, 1..20)
     })

@@ -24,11 +24,20 @@ impl Output for Clusters {
             let colours: Vec<u32> = colours.codes().collect();
             (String::from(path.to_string_lossy()), class, colours)
         });
-        let all = results.group.gather_values::<Vec<_>>(images.collect())?;
+        let truths = results
+            .truths
+            .iter()
+            .map(|truth| truth.as_ref().map(|truth| truth.id));
+        let own = (images.collect::<Vec<_>>(), truths.collect::<Vec<_>>());
+        let all = results.group.gather_values(own)?;
         if !results.group.is_first() {
             return Ok(());
         }
-        let rows = rows_of(all.into_iter().flatten().collect());
+        let (images, truths): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        let mut rows = rows_of(images.into_iter().flatten().collect());
+        for (row, truth) in rows.iter_mut().zip(truths.into_iter().flatten()) {
+            row.truth = truth;
+        }
         to.files.write(&self.0, |out| pickle::write(&rows, out))
     }
 }
