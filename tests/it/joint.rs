@@ -118,16 +118,23 @@ fn ranks_make_the_map_of_one_process() {
             assert_eq!(remarks(&said), remarks(&notes), "{what}");
 
             let one = Npz::open(single.path("out/a.npz"));
+            // libtorch's float32 depends on how many images go through the network at once.
             for name in [
                 "maps",
                 "features",
-                "logits",
-                "probabilities",
                 "input",
                 "components",
+                "logits",
+                "probabilities",
             ] {
-                let off = largest_difference(&joined(&place, size, name), &one.tensor(name));
-                assert!(off <= 1e-6, "{what}: {name} differs by {off}");
+                let (ours, its) = (joined(&place, size, name), one.tensor(name));
+                let off = largest_difference(&ours, &its);
+                assert!(off <= 1e-5, "{what}: {name} differs by {off}");
+                if name == "maps" {
+                    let colours = |maps: &Tensor| maps.narrow(1, 0, 3);
+                    let off = largest_difference(&colours(&ours), &colours(&its));
+                    assert!(off <= 1e-6, "{what}: colours differ by {off}");
+                }
             }
             for (path, _) in single.listing() {
                 let name = path.display().to_string();
@@ -141,24 +148,26 @@ fn ranks_make_the_map_of_one_process() {
                 }
             }
             let [a, b] = [&single, &place].map(|place| summary(&place.path("out/s.json")));
-            assert_eq!(near(a), near(b), "{what}");
+            assert_eq!(difference(&a, &b, ""), None, "{what}");
         }
     }
 }
 
-/// Numbers of a summary to ten digits.
-fn near(value: Value) -> Value {
-    match value {
-        Value::Number(number) => match number.as_f64() {
-            Some(number) => Value::String(format!("{number:.6}")),
-            None => Value::Number(number),
-        },
-        Value::Array(values) => values.into_iter().map(near).collect(),
-        Value::Object(values) => {
-            let values = values.into_iter().map(|(key, value)| (key, near(value)));
-            values.collect()
+/// Where two values differ by more than 1e-5.
+fn difference(a: &Value, b: &Value, place: &str) -> Option<String> {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let off = (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
+            (off > 1e-5).then(|| format!("{place}: {a} and {b}"))
         }
-        other => other,
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            let mut pairs = a.iter().zip(b).enumerate();
+            pairs.find_map(|(at, (a, b))| difference(a, b, &format!("{place}/{at}")))
+        }
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
+            (a.iter()).find_map(|(key, a)| difference(a, &b[key], &format!("{place}/{key}")))
+        }
+        (a, b) => (a != b).then(|| format!("{place}: {a} and {b}")),
     }
 }
 
@@ -173,10 +182,13 @@ fn parts_may_be_small_or_empty() {
     let (lines, _) = place.succeed(&line);
     let ranks = run(&place, 3, &format!("{line} --output-dir three"));
     assert_eq!(text(&ranks[0].stdout), lines, "{}", text(&ranks[0].stderr));
-    let name = "PRISM_tiny_resnet_traced.jpg";
-    let [one, three] =
-        ["results", "three"].map(|folder| fs::read(place.path(folder).join(name)).unwrap());
-    assert!(one == three);
+    // The files name their commands, so pixels are compared.
+    let same = |one: &str, other: &str| {
+        let name = "PRISM_tiny_resnet_traced.jpg";
+        let figure = |folder: &str| image::open(place.path(folder).join(name)).unwrap();
+        figure(one) == figure(other)
+    };
+    assert!(same("results", "three"));
 
     let based = format!(
         "{} --input photos --basis b.safetensors",
@@ -185,9 +197,7 @@ fn parts_may_be_small_or_empty() {
     let (lines, _) = place.succeed(&based);
     let ranks = run(&place, 2, &format!("{based} --output-dir based"));
     assert_eq!(text(&ranks[0].stdout), lines);
-    let [one, two] =
-        ["results", "based"].map(|folder| fs::read(place.path(folder).join(name)).unwrap());
-    assert!(one == two);
+    assert!(same("results", "based"));
 
     fs::write(place.path("photos/000.png"), b"no image").unwrap();
     let skipping = format!(
@@ -263,7 +273,10 @@ fn one_rank_says_why_all_end() {
     let image = fs::read(place.path("photos/005.png")).unwrap();
     fs::write(place.path("photos/005.png"), &image[..image.len() / 2]).unwrap();
     let error = start([&good, &good]);
-    assert!(error.contains("(rank 1): photos/005.png"), "{error}");
+    assert!(
+        error.contains("(rank 1): cannot read the image photos/005.png"),
+        "{error}"
+    );
 }
 
 /// A list on standard input that does not end keeps a rank waiting.

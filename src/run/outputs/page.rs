@@ -31,6 +31,7 @@ impl Output for Page<'_> {
         let summary = results.summary_of(&results.on_page)?;
         let counts = results.group.share(results.on_page.len())?;
         let features = results.page_features(counts.iter().sum())?;
+        let numbers = results.group.gather_values(results.numbers_on_page())?;
         let Some(summary) = summary else {
             for &image in &results.on_page {
                 let pictures = packed_pictures(&results.page_pictures(image)?)?;
@@ -39,7 +40,6 @@ impl Output for Page<'_> {
             return Ok(());
         };
         // Numbers among all images, and the ranks that have them.
-        let numbers = results.group.gather_values(results.numbers_on_page())?;
         let shown: Vec<usize> = numbers.into_iter().flatten().collect();
         let ranks = counts.iter().enumerate();
         let ranks = ranks.flat_map(|(rank, &count)| std::iter::repeat_n(rank, count));
