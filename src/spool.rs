@@ -257,6 +257,9 @@ impl Sequence {
             known.0,
             layout.0
         );
+        if count == 0 {
+            return Ok(());
+        }
         self.count += count;
         let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
         if self.in_blocks && length < BLOCK {

@@ -87,6 +87,7 @@ pub fn analyse(mut collected: Collector, group: &Group, basis: Option<Basis>) ->
             _ => None,
         },
         guides: collected.guides,
+        guided: collected.guided,
         options,
     };
     if !is_given {

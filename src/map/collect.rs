@@ -1,5 +1,7 @@
 //! Collects the excitations of a batch.
 
+use std::collections::VecDeque;
+
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
@@ -62,7 +64,12 @@ pub struct Collector {
     pub(super) spool: Spool,
     pub(super) pca: Option<PcaAccumulator>,
     pub(super) excitation: Sequence,
+    /// The guides of the images in `guided`.
     pub(super) guides: Vec<Sequence>,
+    /// The numbers of the images whose guides are stored, ascending.
+    pub(super) guided: Vec<usize>,
+    /// Whether the next images will have maps; all have if nothing is known of them.
+    expected: VecDeque<bool>,
     pub(super) logits: Sequence,
     pub(super) saliency: Option<Sequence>,
 }
@@ -81,8 +88,18 @@ impl Collector {
             pca: None,
             excitation: Sequence::default(),
             guides: Vec::new(),
+            guided: Vec::new(),
+            expected: VecDeque::new(),
             logits: Sequence::in_blocks(),
             saliency: None,
+        }
+    }
+
+    /// Says of the next images whether their maps will be asked for. The guides of others, most of what
+    /// is stored, are left out, unless the norm of the maps needs those of all.
+    pub fn expect(&mut self, maps: impl Iterator<Item = bool>) {
+        if !self.options.normalises_last() {
+            self.expected.extend(maps);
         }
     }
 
@@ -140,12 +157,29 @@ impl Collector {
     /// # Errors
     /// Returns an error if their shapes differ from the earlier ones, or they cannot be stored.
     pub fn store(&mut self, reduced: Reduced) -> Result<()> {
+        let first = self.excitation.len();
         self.excitation.push(&self.spool, &reduced.excitation)?;
+        let count = self.excitation.len() - first;
+        let known = self.expected.len().min(count);
+        let maps: Vec<bool> = self.expected.drain(..known).collect();
+        let has_map = |image: &usize| maps.get(*image).copied().unwrap_or(true);
+        let own: Vec<i64> = (0..count)
+            .filter(has_map)
+            .map(|image| image as i64)
+            .collect();
         self.guides
             .resize_with(reduced.guides.len(), Sequence::default);
         for (sequence, guide) in self.guides.iter_mut().zip(&reduced.guides) {
-            sequence.push(&self.spool, guide)?;
+            match own.len() == count {
+                true => sequence.push(&self.spool, guide)?,
+                false => {
+                    let own = guide.f_index_select(0, &Tensor::from_slice(&own))?;
+                    sequence.push(&self.spool, &own)?;
+                }
+            }
         }
+        let own = own.iter().map(|&image| first + image as usize);
+        self.guided.extend(own);
         self.logits.push(&self.spool, &reduced.logits)?;
         if let Some(saliency) = &reduced.saliency {
             let all = self.saliency.get_or_insert_with(Sequence::in_blocks);

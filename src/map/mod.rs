@@ -163,6 +163,8 @@ pub struct Maps {
     /// The quantised colours in at least one image, if there is a filter.
     any: ColourSet,
     guides: Vec<Sequence>,
+    /// The numbers of the images whose guides are stored, ascending.
+    guided: Vec<usize>,
     /// Bilateral upsampling, if there is a finer guide.
     bilateral: Option<Bilateral>,
     options: MapOptions,
@@ -423,8 +425,16 @@ impl Maps {
     fn upsampled(&self, images: Range<usize>) -> Result<Tensor> {
         let shown = self.shown(images.clone())?;
         let guides = || {
+            let place = |image| self.guided.partition_point(|&guided| guided < image);
+            let places = place(images.start)..place(images.end);
+            ensure!(
+                places.len() == images.len(),
+                "the maps of images {} to {} were not expected",
+                images.start,
+                images.end
+            );
             let guides = self.guides.iter();
-            let guides = guides.map(|guide| guide.get(images.clone()));
+            let guides = guides.map(|guide| guide.get(places.clone()));
             guides.collect::<Result<Vec<_>>>()
         };
         let size = self.options.size;

@@ -42,6 +42,8 @@ pub struct ForwardOptions<'a> {
     pub maps: MapOptions,
     /// Images in a chunk.
     pub chunk: usize,
+    /// Whether the maps of all images are needed, for the arrays.
+    pub all_maps: bool,
     /// Whether the network's input is stored, for the arrays.
     pub keep_input: bool,
     /// Whether pictures have the shape of the network's input, instead of their own.
@@ -324,6 +326,12 @@ impl<'a> Images<'a> {
         if options.keep_input {
             self.input.push(options.spool, batch)?;
         }
+        let images = self.paths.len() - batch.size()[0] as usize..self.paths.len();
+        let shown = images.map(|image| {
+            let number = self.numbers[image];
+            options.all_maps || options.figures.has(number) || options.page.has(number)
+        });
+        self.stream.expect(shown);
         self.stream.add(batch)
     }
 }

@@ -125,6 +125,7 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         normalisation: preprocessing.normalisation(),
         maps: fit.options,
         chunk,
+        all_maps: options.output.saves(ArrayName::Maps) || options.output.saves(ArrayName::LeftOut),
         keep_input: options.output.saves(ArrayName::Input),
         square: options.output.square,
         photographs: outputs::photograph_area(&options.output, all),

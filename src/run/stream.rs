@@ -34,6 +34,11 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Says of the next images whether their maps will be asked for.
+    pub fn expect(&mut self, maps: impl Iterator<Item = bool>) {
+        self.collector.expect(maps);
+    }
+
     /// Runs the network on the next images, `[N,C,H,W]`.
     ///
     /// # Errors

@@ -602,7 +602,7 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
     let (_, features) = normed(&maps.features(0..maps.len()).unwrap());
     let upsampled = bilateral(
         &features,
-        &guides.map(|guide| stored(&guide).unwrap()),
+        &guides.each_ref().map(|guide| stored(guide).unwrap()),
         size,
     );
     let expected = resize(&upsampled.unwrap(), size);
@@ -612,4 +612,24 @@ fn maps_in_steps_equal_those_of_all_images_at_once() {
         let found = maps.map(images.clone()).unwrap();
         assert_near(&found, &expected, 1e-4, &format!("{images:?}"));
     }
+
+    // Only some images have maps: their guides alone are stored.
+    let mut some = Collector::new(options);
+    let has_map = |image: i64| [1, 4, 5, 6, 20].contains(&image);
+    for start in (0..count).step_by(3) {
+        let run = |tensor: &Tensor| tensor.narrow(0, start, 3);
+        some.expect((start..start + 3).map(has_map));
+        let added = some.add(Excitations {
+            logits: random(&[3, 4]),
+            excitation: run(&excitation),
+            guides: guides.iter().map(run).collect(),
+            saliency: None,
+        });
+        added.unwrap();
+    }
+    let some = some.finish().unwrap();
+    for images in [1..2, 4..7, 20..21] {
+        assert_eq!(some.map(images.clone()).unwrap(), maps.map(images).unwrap());
+    }
+    assert!(some.map(0..1).is_err() && some.map(4..8).is_err());
 }

@@ -1,13 +1,13 @@
 // How OpenMP's threads wait. By default libgomp's threads spin for milliseconds before they sleep,
-// which takes the processor from whoever has work if cores are shared: beside two busy loops a run of
-// 64 images took 30 to 94 s, and takes 4 to 5 s with short spinning (2 s alone, 2.2 s with the
+// which takes the processor from whoever has work if cores are shared: on two cores beside two busy loops a run of
+// 64 images took 30 to 94 s, and takes 4 to 5 s with short spinning (2.2 s alone, as with the
 // default).
 
 #include <cstdlib>
 
 namespace {
 
-constexpr const char *spins = "1000";
+constexpr const char *spins = "300";
 
 // libgomp reads the environment when it is loaded, so this runs before any library starts.
 void wait_briefly(int, char **, char **) {
