@@ -181,7 +181,7 @@ impl Group {
     ///
     /// # Errors
     /// Returns an error if rank 0 fails or is lost.
-    pub fn from_first<T: Serialize + DeserializeOwned>(
+    pub fn of_first<T: Serialize + DeserializeOwned>(
         &self,
         compute: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
@@ -211,7 +211,7 @@ impl Group {
     ///
     /// # Errors
     /// Returns an error if rank 0 fails or is lost.
-    pub fn tensors_from_first(
+    pub fn tensors_of_first(
         &self,
         compute: impl FnOnce() -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {

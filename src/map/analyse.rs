@@ -160,7 +160,7 @@ fn fit(
     let all = pca.joined(group)?;
     let all = || all.as_ref().context("rank 0 has the rows of all");
     if let Some(basis) = basis {
-        let variance_ratio = group.from_first(|| all()?.variance_along(&basis.axes))?;
+        let variance_ratio = group.of_first(|| all()?.variance_along(&basis.axes))?;
         let leading = match needs_leading {
             true => Some(axes_of(group, || Ok(all()?.fit()?.leading))?),
             false => None,
@@ -182,7 +182,7 @@ fn fit(
     let known = |axes: Option<Axes>| axes.context("rank 0 fits the components");
     Ok(Fitted {
         basis: Basis::without_ranges(axes_of(group, || known(axes))?),
-        variance_ratio: group.from_first(|| Ok(ratio))?,
+        variance_ratio: group.of_first(|| Ok(ratio))?,
         leading: match needs_leading {
             true => Some(axes_of(group, || known(leading))?),
             false => None,
@@ -192,7 +192,7 @@ fn fit(
 
 /// The axes that rank 0 computes.
 fn axes_of(group: &Group, compute: impl FnOnce() -> Result<Axes>) -> Result<Axes> {
-    let sent = group.tensors_from_first(|| {
+    let sent = group.tensors_of_first(|| {
         let Axes { mean, components } = compute()?;
         Ok(vec![mean, components])
     })?;
@@ -237,7 +237,7 @@ impl Compared {
             group.gather_tensors(&channels)?,
             group.gather_tensors(&scores)?,
         );
-        group.from_first(|| {
+        group.of_first(|| {
             let scores = Tensor::f_cat(&scores, 0)?.reshape([-1, COMPONENTS, 1, 1]) * &maps.signs;
             let colours = maps.basis.features.apply(&scores);
             let colours = match maps.options.keep {
@@ -332,7 +332,7 @@ fn scores(
                 grouping.counts.shallow_clone(),
             ])
         };
-        let mut sums = group.tensors_from_first(sums)?;
+        let mut sums = group.tensors_of_first(sums)?;
         (grouping.counts, grouping.sums) = sums.pop().zip(sums.pop()).context("no sums came")?;
         result.groups = Some(grouping.assigned()?);
     }
@@ -347,7 +347,7 @@ fn grouping(rows: Vec<Tensor>, leading: &Axes, channels: i64, group: &Group) -> 
     let rows: Vec<Tensor> = [none].into_iter().chain(rows).collect();
     let rows = group.gather_tensors(&Tensor::f_cat(&rows, 0)?)?;
     let centres =
-        group.tensors_from_first(|| Ok(vec![groups::k_means(&Tensor::f_cat(&rows, 0)?)?]))?;
+        group.tensors_of_first(|| Ok(vec![groups::k_means(&Tensor::f_cat(&rows, 0)?)?]))?;
     let centres = centres.into_iter().next().context("no centres came")?;
     Grouping::new(centres, channels)
 }
@@ -388,7 +388,7 @@ fn colour_sets(
     if let Some(groups) = groups {
         let mut counts = groups.counts.shallow_clone();
         group.add_up(&mut counts)?;
-        let sent = group.tensors_from_first(|| Ok(vec![counts]))?;
+        let sent = group.tensors_of_first(|| Ok(vec![counts]))?;
         groups.counts = sent.into_iter().next().context("no counts came")?;
     }
     let sets = group.share((shared, any))?;

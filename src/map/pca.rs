@@ -271,7 +271,7 @@ impl Moments {
     fn joined(mut self, counts: &[i64], group: &Group) -> Result<Moments> {
         let means = group.gather_tensors(&self.mean)?;
         let total = counts.iter().sum::<i64>() as f64;
-        let sent = group.tensors_from_first(|| {
+        let sent = group.tensors_of_first(|| {
             let weighted = means.iter().zip(counts);
             let weighted = weighted.map(|(mean, &count)| mean * (count as f64 / total));
             Ok(vec![

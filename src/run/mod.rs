@@ -81,7 +81,9 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         let mut outputs = drawn.iter().chain(&saved);
         outputs.try_for_each(|output| output.prepare(&mut to.files))?;
         let spool = outputs::spool(options, group, &mut to.files)?;
-        to.files.keep_abandoned();
+        if group.is_joint() {
+            to.files.keep_abandoned();
+        }
         Ok(spool)
     })?;
     let given = classes::given_labels(&options.classes)?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::common::place::{Place, tiny};
-use crate::common::{Npz, largest_difference};
+use crate::common::{Npz, largest_difference, repository};
 
 /// A port that nothing uses.
 fn free_port() -> u16 {
@@ -372,5 +372,49 @@ fn a_single_run_is_not_joint_by_mistake() {
         let output = command.env("MASTER_ADDR", host).output().unwrap();
         let stderr = text(&output.stderr);
         assert!(stderr.contains(said), "{stderr}");
+    }
+}
+
+/// The commands of docs/clusters.md between lines of that kind, with a tiny network.
+fn commands_of_the_page(kind: &str, port: u16) -> String {
+    let page = fs::read_to_string(repository("docs/clusters.md")).unwrap();
+    let blocks = page.split("```").skip(1).step_by(2);
+    let own = blocks.filter_map(|block| block.strip_prefix(&format!("sh {kind}\n")));
+    let text: String = own.collect();
+    let network = tiny("tiny_resnet_traced");
+    text.replace("--model efficientnet_lite0", &network)
+        .replace("29511", &port.to_string())
+}
+
+#[test]
+fn the_commands_of_the_page_run() {
+    let place = Place::with_images(6);
+    for name in place.names("photos") {
+        let image = image::open(place.path("photos").join(&name)).unwrap();
+        let jpeg = place.path("photos").join(name.replace("png", "jpg"));
+        image.save(jpeg).unwrap();
+        fs::remove_file(place.path("photos").join(&name)).unwrap();
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_prism")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let run = |kind: &str| {
+        let script = format!("set -e\n{}", commands_of_the_page(kind, free_port()));
+        assert!(script.contains("prism"));
+        let mut bash = place.prism_after(&["env", &format!("PATH={path}"), "bash", "-c", &script]);
+        let ended = bash.output().unwrap();
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+    };
+    run("joint");
+    let lines = fs::read_to_string(place.path("lines.txt")).unwrap();
+    assert_eq!(lines.lines().count(), 6);
+    run("shards");
+    for shard in ["00", "01"] {
+        let summary = summary(&place.path(&format!("out/{shard}.json")));
+        assert_eq!(summary["images"].as_array().unwrap().len(), 3, "{shard}");
+        assert!(
+            place
+                .path(&format!("out/{shard}/PRISM_tiny_resnet_traced.jpg"))
+                .exists()
+        );
     }
 }

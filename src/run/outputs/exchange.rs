@@ -60,12 +60,15 @@ pub fn unpacked_column(bytes: &[u8]) -> Result<Column<'static>> {
     })
 }
 
+/// Width and height, pixels.
+type Dimensions = (u32, u32);
+
 /// All of the pictures of a page but their pixels.
 #[derive(Debug, Serialize, Deserialize)]
 struct PageHead {
     size: (u32, u32),
     photograph: usize,
-    maps: Vec<((u32, u32), Option<(u32, u32)>)>,
+    maps: Vec<(Dimensions, Option<Dimensions>)>,
 }
 
 /// The pictures of an image on a page as bytes.
