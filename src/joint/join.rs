@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -75,6 +77,9 @@ fn meet(world: &World, place: &str) -> Result<Group> {
         host,
     };
     let serves = world.rank == 0 && !world.has_store;
+    if !serves {
+        wait_for(meeting, world)?;
+    }
     let listener = serves.then(|| listen(world, meeting, &card.host));
     let prefix = format!("prism/{}", world.attempt);
     let (at, port) = (meeting.ip().to_string(), world.port);
@@ -113,6 +118,22 @@ fn meet(world: &World, place: &str) -> Result<Group> {
         watch,
         watching,
     })))
+}
+
+/// Waits until something listens there: libtorch itself would wait for several times as long.
+fn wait_for(meeting: SocketAddr, world: &World) -> Result<()> {
+    let begun = Instant::now();
+    while TcpStream::connect_timeout(&meeting, SOON).is_err() {
+        if begun.elapsed() > JOINING {
+            let seconds = JOINING.as_secs();
+            return Err(unreachable(
+                world,
+                &format!("nothing listens there after {seconds} s"),
+            ));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 fn card_key(rank: usize) -> String {
