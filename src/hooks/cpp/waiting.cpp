@@ -1,7 +1,7 @@
 // How OpenMP's threads wait. By default libgomp's threads spin for milliseconds before they sleep,
-// which takes the processor from whoever has work if cores are shared: on two cores beside two busy loops a run of
-// 64 images took 30 to 94 s, and takes 4 to 5 s with short spinning (2.2 s alone, as with the
-// default).
+// which takes the processor from whoever has work if cores are shared: on two cores, beside two
+// busy loops, a run of 64 images took 30 to 94 s, and takes 4 to 6 s with short spinning (2.2 s
+// alone, as with the default).
 
 #include <cstdlib>
 
