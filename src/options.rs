@@ -487,7 +487,7 @@ pub struct ComputeOptions {
     pub memory: Option<usize>,
 
     /// Folder of the temporary file for intermediate results that do not fit in memory, which
-    /// never has a name there [default: the output folder]
+    /// never has a name there [default: the output folder, in a joint run that of TMPDIR]
     #[arg(long, value_name = "FOLDER", hide_short_help = true)]
     pub spool: Option<PathBuf>,
 }

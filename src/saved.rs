@@ -457,7 +457,7 @@ fn arrays_of(file: &Path, files: &[String]) -> Result<PathBuf> {
     let written = files.iter().map(Path::new);
     let written = written.rev().find(|path| path.file_name() == name);
     let was_in = written.and_then(Path::parent);
-    let mut found = listed.iter().flat_map(|arrays| {
+    let found = listed.iter().flat_map(|arrays| {
         let beside = was_in.and_then(|was_in| arrays.strip_prefix(was_in).ok());
         let places = [
             beside.map(|beside| folder.join(beside)),
@@ -466,19 +466,22 @@ fn arrays_of(file: &Path, files: &[String]) -> Result<PathBuf> {
         ];
         places.into_iter().flatten().find(|place| place.is_file())
     });
+    let found: Vec<PathBuf> = found.collect();
     // A basis may have the same extension.
-    let first = found.next();
-    let is_basis = |path: &Path| ArrayFile::open(path).is_err();
-    match (first, found.next()) {
-        (Some(first), Some(second)) if is_basis(&first) => Ok(second),
-        (Some(first), _) => Ok(first),
-        (None, _) => {
+    let mut arrays = found.iter().filter(|path| ArrayFile::open(path).is_ok());
+    match (arrays.next(), arrays.next()) {
+        (Some(_), Some(_)) => bail!(
+            "{shown}: its arrays are in several files, one for each rank of a joint run, which are not read together"
+        ),
+        (Some(one), None) => Ok(one.clone()),
+        // One that is damaged is found out when it is read.
+        (None, _) => found.into_iter().next().ok_or_else(|| {
             let text = format!(
                 "{shown}: its file of arrays, {}, is neither beside it nor there",
                 listed[0].display()
             );
-            Err(hinted(text, Hint::SavedArrays))
-        }
+            hinted(text, Hint::SavedArrays)
+        }),
     }
 }
 

@@ -5,19 +5,12 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use prism::images;
-use prism_fuzz::Place;
-
-/// prism itself takes a hundred times more, for which the fuzzer lacks the time.
-const MOST_PIXELS: u64 = 1 << 21;
+use prism_fuzz::{MOST_PIXELS, Place};
 
 static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
 
-// The fuzzer's hook ends the process at every panic, also at one of a decoder, which prism catches;
-// what nobody catches ends it all the same.
-static CAUGHT: LazyLock<()> = LazyLock::new(|| std::panic::set_hook(Box::new(|_| ())));
-
 fuzz_target!(|bytes: &[u8]| {
-    LazyLock::force(&CAUGHT);
+    prism_fuzz::let_panics_be_caught();
     // TGA alone has no signature, so its extension counts.
     let path = PLACE.file("a.tga", bytes);
     let good = images::check_header(&path, images::MAX_PIXELS).is_ok();

@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
+use std::sync::Once;
 
 use tempfile::TempDir;
 use zip::ZipWriter;
@@ -47,6 +48,17 @@ unsafe impl GlobalAlloc for Limited {
 
 #[global_allocator]
 static ALLOCATOR: Limited = Limited;
+
+/// The most pixels of an image: prism itself takes a hundred times more, for which the fuzzer lacks
+/// the time.
+pub const MOST_PIXELS: u64 = 1 << 21;
+
+/// Takes the fuzzer's hook away, which ends the process at every panic, also at one of a decoder,
+/// which prism catches. What nobody catches ends the process all the same.
+pub fn let_panics_be_caught() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|_| ())));
+}
 
 /// A folder for one process's files. Fuzzers end without clearing up, so it lies
 /// where `run.sh` does that.

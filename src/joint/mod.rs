@@ -279,13 +279,11 @@ impl Group {
         Progress { bar, stage, watch }
     }
 
-    /// Ends the watch over other ranks, after all results are written.
-    ///
-    /// # Errors
-    /// Returns an error if a rank is lost.
-    pub fn finish(self) -> Result<()> {
+    /// Ends the watch over other ranks, after all results are written. From then on it does not matter
+    /// if one is lost.
+    pub fn finish(self) {
         let Some(ranks) = self.0 else {
-            return Ok(());
+            return;
         };
         let Ranks {
             watch,
@@ -295,13 +293,11 @@ impl Group {
         } = ranks;
         // The store is gone with rank 0, which leaves after the others.
         watch.stop(watching);
-        match ranks.rank {
+        let _ = match ranks.rank {
             0 => (1..ranks.size).try_for_each(|rank| raw.receive(rank).map(drop)),
             _ => raw.send(&[], 0),
-        }
-        .ok();
+        };
         std::mem::forget(raw); // its threads end with the process
-        Ok(())
     }
 }
 

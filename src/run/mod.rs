@@ -55,7 +55,8 @@ use outputs::{Destination, Results};
 pub fn run(options: &Options, stdout: &mut dyn Write) -> Result<()> {
     let group = Group::join(options.compute.joint, options.notices.level())?;
     run_in(&group, options, stdout)?;
-    group.finish()
+    group.finish();
+    Ok(())
 }
 
 /// The same, as one of the ranks of a group.
@@ -221,6 +222,7 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
     let files = group.gather_values(to.files.paths())?;
     files
         .iter()
+        .skip(1) // its own are known
         .flatten()
         .for_each(|name| to.files.know(Path::new(name)));
     let left = outputs::left_over(&results, &options.output, &to.files);

@@ -149,6 +149,12 @@ fn ranks_make_the_map_of_one_process() {
             }
             let [a, b] = [&single, &place].map(|place| summary(&place.path("out/s.json")));
             assert_eq!(difference(&a, &b, ""), None, "{what}");
+            let saved = place.try_run("report out/s.json");
+            let said = text(&saved.stderr);
+            assert!(
+                said.contains("in several files, one for each rank"),
+                "{said}"
+            );
         }
     }
 }

@@ -386,9 +386,9 @@ impl Destination {
     /// Returns an error if a file cannot be renamed, or if a rank is lost.
     pub fn commit_in(self, group: &Group) -> Result<Option<(Vec<PathBuf>, Vec<u8>)>> {
         let own = self.files.paths();
-        let names = group.gather_values(own)?; // all have written theirs
+        let names = group.gather_values(own)?;
         if !group.is_first() {
-            group.barrier()?;
+            group.barrier()?; // all have written theirs
             self.files.commit()?;
             group.barrier()?;
             return Ok(None);
