@@ -16,7 +16,7 @@ export CUDA PYTHON CARGO
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist faults sanitize deny fuzz clean
+.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist test-cluster faults sanitize deny fuzz clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -102,6 +102,10 @@ test-browser: setup
 		{ apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } || \
 		{ echo "make test-browser installs Chromium and ChromeDriver on Debian, as root; elsewhere install them first" >&2; exit 1; }
 	$(CARGO) test --test it report:: -- --ignored
+
+# Ranks of torchrun, and of two network namespaces: needs root.
+test-cluster: setup $(VENV)/ready
+	$(CARGO) test --test it hosts:: -- --ignored --test-threads 1
 
 # Mounts file systems: needs root or user namespaces.
 FAULT_RUNS ?= 100

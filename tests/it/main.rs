@@ -14,6 +14,7 @@ mod exported;
 mod faults;
 mod heads;
 mod hostile;
+mod hosts;
 mod images;
 mod joint;
 mod key;
