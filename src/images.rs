@@ -16,6 +16,8 @@ mod jpeg;
 mod kinds;
 mod lists;
 mod pixels;
+mod reduce;
+mod scaled_jpeg;
 mod tags;
 mod tar;
 
@@ -27,6 +29,7 @@ pub use find::{Counted, Found, LeftOut, find_images};
 pub use fit::{Resize, resize};
 pub use lists::{Separator, expanded};
 pub use pixels::{Oddity, Pixels};
+pub use reduce::{Source, factor_within, size_of};
 
 /// The supported formats, each with the file name extensions (lower case) that select its
 /// files in a folder. A new format is a row here and a feature of `image` in `Cargo.toml`.

@@ -104,6 +104,13 @@ pub struct InputOptions {
     #[arg(long, value_name = "LEVEL", hide_short_help = true, value_parser = values::text(values::white))]
     pub white: Option<u16>,
 
+    /// Decode all pixels of large images
+    ///
+    /// Otherwise an image with at least six times as many pixels along each side as the network
+    /// sees is reduced by 2, 4 or 8 while it is decoded. Always so with --hooks torchprism.
+    #[arg(long, hide_short_help = true)]
+    pub exact_decode: bool,
+
     /// How images are brought to the input size [default: stretch]
     #[arg(long, value_name = "HOW", hide_short_help = true, value_enum)]
     pub resize: Option<Resize>,

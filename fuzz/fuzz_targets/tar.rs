@@ -25,6 +25,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for image in &found.images {
         let _ = image.class();
-        let _ = image.decode(MOST_PIXELS, None);
+        let _ = image.decode(MOST_PIXELS, None, &|_| 1);
     }
 });

@@ -17,6 +17,7 @@ use super::pixels::{Pixels, Storage, to_rgb};
 use super::tags::Tags;
 use super::{CUT_SHORT, FORMATS, jpeg};
 use crate::error::{Hint, Hinted, hinted};
+use crate::size::Size;
 
 /// The largest decoded pixel: four channels of 16 bits.
 const MAX_PIXEL_BYTES: u64 = 8;
@@ -52,7 +53,7 @@ pub fn decode(path: &Path, max_pixels: u64) -> Result<RgbImage> {
 /// # Errors
 /// Returns the errors of [`decode`].
 pub fn decode_with_white(path: &Path, max_pixels: u64, white: Option<u16>) -> Result<Pixels> {
-    ImageFile::from(path).decode(max_pixels, white)
+    ImageFile::from(path).decode(max_pixels, white, &|_| 1)
 }
 
 impl ImageFile {
@@ -64,15 +65,28 @@ impl ImageFile {
         self.try_read(|| open(self, max_pixels).map(drop))
     }
 
-    /// As the function [`decode_with_white`].
+    /// As the function [`decode_with_white`], then reduced by the factor (1, 2, 4 or 8, which
+    /// divides both sides) that `factor` gives for the size of the picture. Each pixel of a reduced picture is the mean of
+    /// those that it covers; JPEG is reduced while it is decoded, by a scaled inverse cosine
+    /// transform.
     ///
     /// # Errors
     /// Returns the errors of that function.
-    pub fn decode(&self, max_pixels: u64, white: Option<u16>) -> Result<Pixels> {
+    pub fn decode(
+        &self,
+        max_pixels: u64,
+        white: Option<u16>,
+        factor: &dyn Fn(Size) -> u32,
+    ) -> Result<Pixels> {
         self.try_read(|| match open(self, max_pixels)? {
             Opened::Jpeg(file) => {
-                let (rgb, orientation) = jpeg::decode(file)?;
-                Ok(Pixels::plain(rotated(rgb, orientation)))
+                let (pixels, orientation) = jpeg::decode(file, factor)?;
+                let is_reduced = pixels.factor > 1;
+                let pixels = rotated(pixels, orientation);
+                Ok(match is_reduced {
+                    true => pixels,
+                    false => pixels.reduced(factor),
+                })
             }
             Opened::Other {
                 mut decoder,
@@ -86,10 +100,7 @@ impl ImageFile {
                 };
                 let orientation = tags.map_or_else(exif, Ok)?.orientation();
                 let pixels = to_rgb(DynamicImage::from_decoder(decoder)?, storage, white)?;
-                Ok(Pixels {
-                    rgb: rotated(pixels.rgb, orientation),
-                    ..pixels
-                })
+                Ok(rotated(pixels, orientation).reduced(factor))
             }
         })
     }
@@ -259,8 +270,12 @@ pub fn reason(error: &std::io::Error) -> String {
     }
 }
 
-fn rotated(picture: RgbImage, orientation: Orientation) -> RgbImage {
-    let mut picture = DynamicImage::ImageRgb8(picture);
+fn rotated(pixels: Pixels, orientation: Orientation) -> Pixels {
+    let mut picture = DynamicImage::ImageRgb8(pixels.rgb);
     picture.apply_orientation(orientation);
-    picture.into_rgb8()
+    Pixels {
+        rgb: picture.into_rgb8(),
+        full: jpeg::upright(pixels.full, orientation),
+        ..pixels
+    }
 }

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use fast_image_resize as fir;
 use image::{Rgb, RgbImage, imageops};
 
+use super::reduce::Source;
 use crate::names::name_of;
 use crate::size::Size;
 
@@ -50,8 +51,27 @@ impl Resize {
     ///
     /// # Errors
     /// Returns an error if a side of either picture is 0.
-    pub fn apply(self, image: &RgbImage, size: Size) -> Result<RgbImage> {
+    pub fn apply<'a>(self, image: impl Into<Source<'a>>, size: Size) -> Result<RgbImage> {
         self.enlarged(image, size, size)
+    }
+
+    /// How many pixels of a picture of the size `from` become one, across and down, if what a
+    /// network with inputs of `size` sees of it is resized to `shown`: the smaller number.
+    pub fn ratio(self, from: Size, size: Size, shown: Size) -> f64 {
+        let ratio = |part: Part, shown: Size| {
+            (part.width / shown.width as f64).min(part.height / shown.height as f64)
+        };
+        match self {
+            Resize::Stretch => ratio(whole(from), shown),
+            Resize::Crop => ratio(centre(from, size), shown),
+            Resize::Pad => {
+                let inner = within(from, size);
+                let across = inner.width * shown.width as f64 / size.width as f64;
+                (from.width as f64 / across).min(
+                    from.height as f64 * size.height as f64 / (inner.height * shown.height as f64),
+                )
+            }
+        }
     }
 
     /// A size of the shape in which nothing is distorted of what a network with inputs of `size`
@@ -67,12 +87,19 @@ impl Resize {
     ///
     /// # Errors
     /// Returns an error if a side of either picture is 0.
-    pub fn enlarged(self, image: &RgbImage, size: Size, shown: Size) -> Result<RgbImage> {
-        let (width, height) = image.dimensions();
-        let from = Size::new(height.into(), width.into());
+    pub fn enlarged<'a>(
+        self,
+        image: impl Into<Source<'a>>,
+        size: Size,
+        shown: Size,
+    ) -> Result<RgbImage> {
+        let image: Source<'_> = image.into();
+        let from = image.full;
         ensure!(
             from.pixels() > 0 && size.pixels() > 0 && shown.pixels() > 0,
-            "cannot resize {width}x{height} pixels to {}x{}",
+            "cannot resize {}x{} pixels to {}x{}",
+            from.width,
+            from.height,
             size.width,
             size.height
         );
@@ -105,7 +132,7 @@ impl Resize {
 ///
 /// # Errors
 /// Returns an error if a side of either picture is 0.
-pub fn resize(image: &RgbImage, size: Size) -> Result<RgbImage> {
+pub fn resize<'a>(image: impl Into<Source<'a>>, size: Size) -> Result<RgbImage> {
     Resize::Stretch.apply(image, size)
 }
 
@@ -161,14 +188,22 @@ fn within(from: Size, size: Size) -> Part {
     }
 }
 
-fn resized(image: &RgbImage, part: Part, size: Size) -> Result<RgbImage> {
+/// Resizes a part of a picture; the part is in pixels of the full picture.
+fn resized(source: Source<'_>, part: Part, size: Size) -> Result<RgbImage> {
+    let image = source.pixels;
+    let reduced = |length: f64| length / f64::from(source.factor);
     let (width, height) = (u32::try_from(size.width)?, u32::try_from(size.height)?);
     let rgb = fir::PixelType::U8x3;
     let source = fir::images::ImageRef::new(image.width(), image.height(), image.as_raw(), rgb)?;
     let mut target = fir::images::Image::new(width, height, rgb);
     let bilinear = fir::ResizeOptions::new()
         .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-        .crop(part.left, part.top, part.width, part.height);
+        .crop(
+            reduced(part.left),
+            reduced(part.top),
+            reduced(part.width),
+            reduced(part.height),
+        );
     fir::Resizer::new().resize(&source, &mut target, &bilinear)?;
     RgbImage::from_raw(width, height, target.into_vec()).context("the resized picture has holes")
 }

@@ -12,8 +12,10 @@ use zune_jpeg::zune_core::bytestream::{ZByteReaderTrait, ZCursor};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::CUT_SHORT;
+use super::pixels::Pixels;
 use super::tags::Tags;
+use super::{CUT_SHORT, scaled_jpeg};
+use crate::size::Size;
 
 const END_OF_IMAGE: u8 = 0xD9;
 const START_OF_SCAN: u8 = 0xDA;
@@ -28,7 +30,10 @@ pub fn dimensions(file: impl BufRead + Seek) -> Result<(u32, u32)> {
 
 /// Decodes the picture as stored, in RGB, and its orientation. Four components are inverted
 /// CMYK, as Adobe's programs write and Pillow reads them.
-pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
+///
+/// `factor` gives the factor by which the upright picture, of that size, may be reduced. The
+/// pixels are reduced already if that was possible while they were decoded.
+pub fn decode(mut file: impl Read, factor: &dyn Fn(Size) -> u32) -> Result<(Pixels, Orientation)> {
     let mut data = Vec::new();
     file.read_to_end(&mut data)?;
     // The decoder does not notice missing last rows.
@@ -40,6 +45,19 @@ pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
     let (width, height) = decoder.dimensions().context("the header has no size")?;
     let exif = decoder.exif().map_or(&[][..], Vec::as_slice);
     let orientation = Tags::of_exif(exif).orientation();
+    let full = Size::new(height.try_into()?, width.try_into()?);
+    let factor = factor(upright(full, orientation));
+    // Whatever is odd about a file is left to the other decoder, which says what it is.
+    if factor > 1
+        && let Some(rgb) = scaled_jpeg::decode(&data, factor)
+    {
+        let reduced = Pixels {
+            full,
+            factor,
+            ..Pixels::plain(rgb)
+        };
+        return Ok((reduced, orientation));
+    }
     // Lenient up to here: stray bytes between the segments of the header are harmless. Missing
     // pixels are not.
     let strict = decoder
@@ -49,7 +67,19 @@ pub fn decode(mut file: impl Read) -> Result<(RgbImage, Orientation)> {
     decoder.set_options(strict);
     let rgb = decoder.decode().map_err(explained)?;
     let picture = RgbImage::from_raw(u32::try_from(width)?, u32::try_from(height)?, rgb);
-    Ok((picture.context("the decoder left pixels out")?, orientation))
+    let picture = picture.context("the decoder left pixels out")?;
+    Ok((Pixels::plain(picture), orientation))
+}
+
+/// The size of a picture that is turned as its orientation says.
+pub fn upright(stored: Size, orientation: Orientation) -> Size {
+    use Orientation as O;
+    match orientation {
+        O::Rotate90 | O::Rotate270 | O::Rotate90FlipH | O::Rotate270FlipH => {
+            Size::new(stored.width, stored.height)
+        }
+        O::NoTransforms | O::Rotate180 | O::FlipHorizontal | O::FlipVertical => stored,
+    }
 }
 
 fn header<R: ZByteReaderTrait>(reader: R) -> Result<JpegDecoder<R>> {

@@ -1,5 +1,7 @@
 //! Samples of any kind to 8-bit RGB over white.
 
+use super::reduce::{Source, by_means, size_of};
+use crate::size::Size;
 use anyhow::{Context, Result, bail};
 use image::{ColorType, DynamicImage, ImageBuffer, Primitive, RgbImage, Rgba};
 
@@ -47,6 +49,10 @@ pub enum Oddity {
 pub struct Pixels {
     /// The colours over white.
     pub rgb: RgbImage,
+    /// Height and width before the picture was reduced.
+    pub full: Size,
+    /// The factor by which it was reduced, or 1.
+    pub factor: u32,
     /// What is odd about the image.
     pub oddities: Vec<Oddity>,
     /// Whether it has 16 bits per sample.
@@ -57,9 +63,32 @@ impl Pixels {
     /// An image that was 8-bit RGB before.
     pub fn plain(rgb: RgbImage) -> Pixels {
         Pixels {
+            full: size_of(&rgb),
+            factor: 1,
             rgb,
             oddities: Vec::new(),
             is_16_bit: false,
+        }
+    }
+
+    /// The picture, for resizing.
+    pub fn source(&self) -> Source<'_> {
+        Source {
+            pixels: &self.rgb,
+            full: self.full,
+            factor: self.factor,
+        }
+    }
+
+    /// Reduced by the factor that `factor` gives for its size.
+    pub(super) fn reduced(self, factor: impl Fn(Size) -> u32) -> Pixels {
+        match factor(self.full) {
+            1 => self,
+            factor => Pixels {
+                rgb: by_means(&self.rgb, factor),
+                factor,
+                ..self
+            },
         }
     }
 }
@@ -164,9 +193,9 @@ where
             [r, g, b].map(|colour| over(colour, alpha))
         })
         .collect();
+    let rgb = RgbImage::from_raw(width, height, rgb).context("the decoder left pixels out")?;
     Ok(Pixels {
-        rgb: RgbImage::from_raw(width, height, rgb).context("the decoder left pixels out")?,
         oddities: is_empty.then_some(Oddity::EmptyAlpha).into_iter().collect(),
-        is_16_bit: false,
+        ..Pixels::plain(rgb)
     })
 }

@@ -25,6 +25,8 @@ pub struct Preprocessing {
     pub resize: Option<Sourced<Resize>>,
     /// The sample of 16-bit images that is white, if it is given.
     pub white: Option<u16>,
+    /// Whether all pixels of large images were asked for.
+    pub exact: bool,
     /// Mean of the channels; none if the input is not normalised because it was stored.
     pub mean: Option<Sourced<Vec<f64>>>,
     /// Standard deviation of the channels, likewise.
@@ -50,6 +52,7 @@ impl Preprocessing {
             size: Sourced::first(options.image_size, size, DEFAULT_SIZE),
             resize: Some(Sourced::new(Resize::default(), Source::Assumed)),
             white: None,
+            exact: false,
             mean: channels(&options.mean, &stated.mean, default.mean),
             std: channels(&options.std, &stated.std, default.std),
             bgr: options.bgr,
@@ -57,11 +60,17 @@ impl Preprocessing {
     }
 
     /// With the choices for image files.
-    pub fn for_files(self, resize: Option<Resize>, white: Option<u16>) -> Preprocessing {
+    pub fn for_files(
+        self,
+        resize: Option<Resize>,
+        white: Option<u16>,
+        exact: bool,
+    ) -> Preprocessing {
         let resize = Some(Sourced::first(resize, None, Resize::default()));
         Preprocessing {
             resize,
             white,
+            exact,
             ..self
         }
     }
@@ -72,6 +81,7 @@ impl Preprocessing {
             size: Sourced::new(size, Source::Given),
             resize: None,
             white: None,
+            exact: false,
             mean: None,
             std: None,
             bgr: false,
@@ -124,6 +134,10 @@ impl Preprocessing {
         if let Some(white) = self.white {
             let text = format!("white {white}");
             settings.push(Setting::new("white", white, text, Source::Given));
+        }
+        if self.exact {
+            let text = "all pixels decoded";
+            settings.push(Setting::new("decoding", "exact", text, Source::Given));
         }
         if self.bgr {
             let text = "blue, green, red";

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::cluster::{Row, pickle, som};
 use crate::error::{Hint, hinted};
 use crate::figure::{About, ClusterFigure, Placed, draw_clusters, thumbnail_side};
-use crate::images::{ImageFile, Lookup, MAX_PIXELS, resize};
+use crate::images::{ImageFile, Lookup, MAX_PIXELS, factor_within, resize};
 use crate::model::locate::{self, Located};
 use crate::model::search_path::SearchPath;
 use crate::model::{Network, zoo};
@@ -106,13 +106,15 @@ fn thumbnails(
     let read = |row: &Row| {
         let path = Path::new(&row.path);
         let image = lookup.find(path).unwrap_or_else(|| ImageFile::from(path));
-        let photograph = image.decode(MAX_PIXELS, None)?.rgb;
-        let size = Size::new(photograph.height().into(), photograph.width().into());
-        let longer = size.height.max(size.width).max(1);
-        let scaled = |length: i64| (length * i64::from(side) / longer).clamp(1, length.max(1));
+        let longer = |size: Size| size.height.max(size.width).max(1);
+        let factor = |full| factor_within(longer(full) as f64 / f64::from(side), full);
+        let photograph = image.decode(MAX_PIXELS, None, &factor)?;
+        let size = photograph.full;
+        let scaled =
+            |length: i64| (length * i64::from(side) / longer(size)).clamp(1, length.max(1));
         bar.inc(1);
         resize(
-            &photograph,
+            photograph.source(),
             Size::new(scaled(size.height), scaled(size.width)),
         )
     };

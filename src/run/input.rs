@@ -10,6 +10,7 @@ use tch::Tensor;
 use crate::arrays::{self, ArrayFormat};
 use crate::cli;
 use crate::error::{Hint, usage_hinted};
+use crate::hooks::Rule;
 use crate::images::{self, ImageFile, Resize, Separator};
 use crate::joint::Group;
 use crate::model::Preprocessing;
@@ -35,6 +36,8 @@ pub enum Input {
         max_pixels: u64,
         /// The 16-bit sample that is white.
         white: Option<u16>,
+        /// Whether all pixels are decoded, however small the network's input.
+        exact: bool,
         /// How they come to the input size, if it is given.
         resize: Option<Resize>,
     },
@@ -122,6 +125,7 @@ impl Input {
             skip_bad,
             max_pixels: options.max_pixels,
             white: options.white,
+            exact: options.exact_decode || model.rule == Rule::Torchprism,
             resize: options.resize,
         })
     }
@@ -138,7 +142,8 @@ impl Input {
         let resized =
             model.image_size.is_some_and(|asked| asked != size) || options.resize.is_some();
         let normalised = model.mean.is_some() || model.std.is_some() || model.bgr;
-        if options.skip_bad_images || options.white.is_some() || resized || normalised {
+        let read = options.white.is_some() || options.exact_decode;
+        if options.skip_bad_images || read || resized || normalised {
             let shown = path.display();
             return Err(usage_hinted(
                 format!("{shown}: its images of {size} pixels are used as they are"),
@@ -193,7 +198,12 @@ impl Input {
     /// How its images become the input of a network with this preprocessing.
     pub fn preprocessing(&self, network: &Preprocessing) -> Preprocessing {
         match self {
-            Input::Files { white, resize, .. } => network.clone().for_files(*resize, *white),
+            &Input::Files {
+                white,
+                resize,
+                exact,
+                ..
+            } => network.clone().for_files(resize, white, exact),
             Input::Array { tensor, .. } => Preprocessing::stored(Size::of(tensor)),
         }
     }

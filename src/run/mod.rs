@@ -38,7 +38,7 @@ pub use key::{Ends, InWords, Key, KeyGroup};
 pub use again::report;
 pub use commands::{print_layers, print_models, print_text, som};
 pub use compare::compare;
-pub(crate) use forward::{Decoded, Jpeg, Seen, Shown, seen_part};
+pub(crate) use forward::{Decoded, Decoding, Jpeg, Seen, Shown, seen_part};
 
 use agree::{agree, in_turn};
 use fit::Fit;

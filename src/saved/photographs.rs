@@ -15,7 +15,7 @@ use crate::hooks::Region;
 use crate::images::{ImageFile, Lookup, MAX_PIXELS, Resize};
 use crate::remarks::Remark;
 use crate::report::photograph;
-use crate::run::{Decoded, Jpeg, Seen, Shown, seen_part};
+use crate::run::{Decoded, Decoding, Jpeg, Seen, Shown, seen_part};
 use crate::size::Size;
 
 /// The mean difference of normalised pixels above which a photograph is another one: 2 to 3 of 255
@@ -30,7 +30,7 @@ pub struct SavedImages<'a> {
     region: Region,
     /// None if the input was an array.
     resize: Option<Resize>,
-    white: Option<u16>,
+    decoding: Decoding,
     normalisation: Normalisation,
     /// The most pixels of a photograph on a page.
     area: f64,
@@ -77,9 +77,13 @@ impl<'a> SavedImages<'a> {
             resize: value("resize")
                 .and_then(Value::as_str)
                 .and_then(|word| Resize::from_str(word, false).ok()),
-            white: value("white")
-                .and_then(Value::as_u64)
-                .and_then(|white| white.try_into().ok()),
+            decoding: Decoding {
+                max_pixels: MAX_PIXELS,
+                white: value("white")
+                    .and_then(Value::as_u64)
+                    .and_then(|white| white.try_into().ok()),
+                exact: value("decoding").is_some_and(|decoding| decoding == "exact"),
+            },
             normalisation: normalisation
                 .for_channels(channels)
                 .unwrap_or(normalisation),
@@ -132,13 +136,13 @@ impl<'a> SavedImages<'a> {
             square: false,
             is_grey: self.run.channels() == 1,
             photographs: Some(self.area),
+            decoding: self.decoding,
         };
         let wanted = Shown {
             picture: false,
             photograph: true,
         };
-        let decoded = file.decode(MAX_PIXELS, self.white);
-        let decoded = decoded.and_then(|pixels| seen.decoded(pixels, wanted));
+        let decoded = seen.decoded(&file, wanted);
         let same = decoded.ok().filter(|decoded| self.is_same(decoded, &input));
         match same.and_then(|decoded| decoded.photograph) {
             Some(Jpeg { bytes, size }) => Ok((bytes, size)),
@@ -190,6 +194,7 @@ impl<'a> SavedImages<'a> {
             square: true,
             is_grey: false,
             photographs: None,
+            decoding: self.decoding,
         }
         .shown(self.size);
         let (width, height) = (shown.width as u32, shown.height as u32);

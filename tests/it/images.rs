@@ -592,3 +592,144 @@ fn paths_need_not_be_unicode() {
     let line = complaint(find_images(&[name(b"\xe9*.jpg")]));
     assert!(line.contains("must be valid UTF-8"), "{line}");
 }
+
+/// The mean and the largest difference, of 255.
+fn distance(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let differences = a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b));
+    let (sum, largest) = differences.fold((0, 0), |(sum, largest), one| {
+        (sum + u64::from(one), largest.max(one))
+    });
+    (sum as f64 / a.len() as f64, largest)
+}
+
+/// The file, with this orientation in EXIF data that it did not have.
+fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+    let tags = [0x12, 1, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0];
+    let exif = [b"Exif\0\0II*\0\x08\0\0\0\x01\0".as_slice(), &tags, &[0; 4]].concat();
+    let length = (exif.len() as u16 + 2).to_be_bytes();
+    [&jpeg[..2], b"\xff\xe1", &length, &exif, &jpeg[2..]].concat()
+}
+
+fn jpeg(picture: &RgbImage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+    picture.write_with_encoder(encoder).unwrap();
+    bytes
+}
+
+/// Large images are reduced while they are decoded: what the network sees stays that of all
+/// pixels, up to 1 in the mean and 6 at worst, for photographs of any format, all orientations and
+/// all ways of resizing.
+#[test]
+fn reduced_images_give_what_all_pixels_give() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        ImageFile::from(path)
+    };
+    let samples = crate::common::repository("samples");
+    let sample = |name: &str| image::open(samples.join(name)).unwrap().into_rgb8();
+    let (owl, cat) = (sample("owl.jpg"), sample("cat.jpg"));
+    let cut = image::imageops::crop_imm(&cat, 3, 0, 1020, 764).to_image();
+    let grey = image::DynamicImage::ImageRgb8(cat.clone()).into_luma8();
+    let mut grey_file = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut grey_file, 90);
+    grey.write_with_encoder(encoder).unwrap();
+    let png = folder.path().join("a.png");
+    cut.save(&png).unwrap();
+    let mut files = vec![
+        ("pig", ImageFile::from(samples.join("pig.jpg"))),
+        ("cut within blocks", file("cut.jpg", &jpeg(&cut))),
+        ("grey", file("grey.jpg", &grey_file)),
+        ("PNG", ImageFile::from(png)),
+    ];
+    for orientation in 1..=8 {
+        let turned = image::imageops::crop_imm(&owl, 0, 0, 1004, 680).to_image();
+        let bytes = with_orientation(&jpeg(&turned), orientation);
+        let name = format!("turned{orientation}.jpg");
+        files.push(("turned", file(&name, &bytes)));
+    }
+    for (name, image) in &files {
+        let full = image.decode(MAX_PIXELS, None, &|_| 1).unwrap();
+        for factor in [2, 4] {
+            let reduced = image.decode(MAX_PIXELS, None, &|_| factor).unwrap();
+            let (width, height) = full.rgb.dimensions();
+            assert_eq!(reduced.full, full.full);
+            assert_eq!(reduced.factor, factor, "{name}");
+            let sides = (width / factor, height / factor);
+            assert_eq!(reduced.rgb.dimensions(), sides, "{name}");
+            let side = i64::from(width.min(height) / factor / 3);
+            let size = Size::new(side, side);
+            for resize in [Resize::Stretch, Resize::Crop, Resize::Pad] {
+                let [ours, its] =
+                    [&reduced, &full].map(|p| resize.apply(p.source(), size).unwrap());
+                let (mean, worst) = distance(&ours, &its);
+                println!("{name} 1/{factor} {resize} {side}: mean {mean:.2}, at worst {worst}");
+                assert!(
+                    mean <= 1.0 && worst <= 6,
+                    "{name} 1/{factor}: {mean}, {worst}"
+                );
+            }
+        }
+    }
+}
+
+/// libjpeg fills missing parts with grey; those files are left to the strict decoder.
+#[test]
+fn a_reduced_file_cut_short_is_never_half_a_picture() {
+    let folder = TempDir::new().unwrap();
+    let owl = image::open(crate::common::repository("samples/owl.jpg"))
+        .unwrap()
+        .into_rgb8();
+    let part = image::imageops::crop_imm(&owl, 400, 200, 64, 48).to_image();
+    let encoded = |progressive: bool, restart: u16| {
+        let mut bytes = Vec::new();
+        let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 90);
+        encoder.set_progressive(progressive);
+        encoder.set_restart_interval(restart);
+        encoder
+            .encode(&part, 64, 48, jpeg_encoder::ColorType::Rgb)
+            .unwrap();
+        bytes
+    };
+    for (name, whole) in [
+        ("baseline", encoded(false, 0)),
+        ("progressive", encoded(true, 0)),
+        ("with restarts", encoded(false, 3)),
+    ] {
+        let path = folder.path().join("a.jpg");
+        let reduced = || ImageFile::from(path.clone()).decode(MAX_PIXELS, None, &|_| 2);
+        fs::write(&path, &whole).unwrap();
+        let (picture, full) = (reduced().unwrap(), decode(&path).unwrap());
+        let mut refused = 0;
+        for length in (0..whole.len()).rev().step_by(7) {
+            // With and without an end-of-image marker.
+            for end in [b"".as_slice(), b"\xff\xd9"] {
+                fs::write(&path, [&whole[..length], end].concat()).unwrap();
+                match (reduced(), decode(&path)) {
+                    (Err(ours), Err(its)) => {
+                        assert_eq!(ours.to_string(), its.to_string());
+                        refused += 1;
+                    }
+                    // Whatever the strict decoder lets pass is as it gives it.
+                    (Ok(ours), Ok(its)) => {
+                        let is_whole = ours.rgb == picture.rgb && distance(&its, &full).0 < 0.1;
+                        let small = resize(&its, Size::new(24, 32)).unwrap();
+                        assert!(
+                            is_whole || distance(&ours.rgb, &small).0 < 3.0,
+                            "{name} {length}"
+                        );
+                    }
+                    (ours, _) => panic!("{name} to {length}: {}", ours.is_ok()),
+                }
+            }
+        }
+        println!(
+            "{name}: {refused} refused of {}",
+            2 * whole.len().div_ceil(7)
+        );
+        assert!(refused > whole.len() / 7);
+    }
+}

@@ -265,3 +265,66 @@ fn positional_images_are_as_those_after_input() {
     let help = place.succeed("help som").0;
     assert!(help.contains("Usage: prism som"), "{help}");
 }
+
+/// Large photographs are reduced while they are decoded, unless all pixels are asked for; what the
+/// page shows does not change what the network sees.
+#[test]
+fn all_pixels_are_decoded_if_asked_for() {
+    let place = Place::bare();
+    let photograph = place.path("large.jpg");
+    let cat = image::open(crate::common::repository("samples/cat.jpg")).unwrap();
+    let large = cat.resize_exact(2400, 1800, image::imageops::FilterType::CatmullRom);
+    large.save(&photograph).unwrap();
+    let input = |more: &str| {
+        let network = tiny("tiny_resnet_traced");
+        let line = format!(
+            "{} {network} --mean 0,0,0 --std 1,1,1 --save-arrays a.npz --json s.json {more}",
+            photograph.display()
+        );
+        place.succeed(&line);
+        let summary = fs::read(place.path("s.json")).unwrap();
+        let summary: serde_json::Value = serde_json::from_slice(&summary).unwrap();
+        let says_exact = summary["settings"]["decoding"]["value"] == "exact";
+        (Npz::open(place.path("a.npz")).tensor("input"), says_exact)
+    };
+    let (reduced, said) = input("");
+    assert!(!said);
+    let all = resized_by_formula(&image::open(&photograph).unwrap().into_rgb8(), 64);
+    let off = |ours: &Tensor, its: &Tensor| (ours - its).abs().mean(Kind::Double).double_value(&[]);
+    let (exact, _) = input("--exact-decode");
+    for (options, is_exact) in [
+        ("--exact-decode", true),
+        ("--hooks torchprism", true),
+        ("", false),
+    ] {
+        let (input, said) = input(options);
+        let off = off(&input, &all) * 255.0;
+        println!("{options}: {off:.3} of 255");
+        assert_eq!(said, is_exact);
+        assert_eq!(input == exact, is_exact, "{options}");
+        assert!(off < 0.3, "bytes are rounded, 0.25 in the mean");
+    }
+    let (with_page, _) = input("--report p.html");
+    assert!(with_page == reduced);
+    let shown = fs::read(place.path("p.html")).unwrap();
+    place.succeed("report s.json --quiet --output again.html");
+    assert!(fs::read(place.path("again.html")).unwrap() == shown);
+}
+
+/// A square of `side` pixels, `[1,3,side,side]` from 0 to 1: triangle-weighted means of all pixels
+/// that each covers, as torchvision's `resize` with antialiasing.
+fn resized_by_formula(picture: &RgbImage, side: i64) -> Tensor {
+    let weights = |length: u32| {
+        let scale = f64::from(length) / side as f64;
+        let at = Tensor::arange(i64::from(length), (Kind::Double, tch::Device::Cpu)) + 0.5;
+        let centres = (Tensor::arange(side, (Kind::Double, tch::Device::Cpu)) + 0.5) * scale;
+        let distance = (at.unsqueeze(0) - centres.unsqueeze(1)).abs() / scale;
+        let weights = (distance.neg() + 1.0).clamp_min(0.0);
+        &weights / weights.sum_dim_intlist(1, true, Kind::Double)
+    };
+    let (width, height) = picture.dimensions();
+    let colours = tensor_of(picture).to_kind(Kind::Double) / 255.0;
+    weights(height)
+        .matmul(&colours)
+        .matmul(&weights(width).tr())
+}
