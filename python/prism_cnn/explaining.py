@@ -2,13 +2,13 @@
 import inspect
 import json as _json
 import os
-import tempfile
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import images as imagery
 from . import network, program
-from .errors import PrismError, UsageError
+from .errors import UsageError
 from .result import Result
+from .scratch import Scratch
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -106,7 +106,7 @@ def explain(
     """
     options = {name: value for name, value in locals().items() if name not in _APART}
     _require_alone(joint)
-    folder = _scratch()
+    folder = Scratch()
     try:
         given = imagery.prepare(images, folder.name)
         words = ["--input", *given.words, *(["--null"] if null or given.null else [])]
@@ -123,10 +123,10 @@ def explain(
         if figures in (0, "none") and output_dir is None:
             files.pop("output_dir")
         words += words_of({**options, **files})
-        program.run(words, quiet, verbose)
+        program.run(words, quiet, verbose, folder.name)
         return Result(folder, files["json"], files["save_arrays"], given)
     except BaseException:
-        folder.cleanup()
+        folder.remove()
         raise
 
 
@@ -137,11 +137,11 @@ def layers(model: Any, image_size: Union[int, str, Tuple[int, int], None] = None
     Args:
         model, image_size, hooks, layer: as of `explain`.
     """
-    with _scratch() as folder:
-        path = network.as_option(model, folder, _size(image_size))
+    with Scratch() as folder:
+        path = network.as_option(model, folder.name, _size(image_size))
         size = None if network.is_module(model) else image_size
         options = {"model": path, "image_size": size, "hooks": hooks, "layer": layer}
-        return program.run(["layers", *words_of(options)])[0].decode(errors="replace")
+        return program.run(["layers", *words_of(options)], scratch=folder.name).decode(errors="replace")
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -186,13 +186,6 @@ def _size(image_size: Any) -> Any:
 def _require_alone(joint: str) -> None:
     if joint != "off":
         raise UsageError(f"joint={joint!r}: several processes are started by a launcher, as in srun prism ...; a call from Python runs alone")
-
-
-def _scratch() -> "tempfile.TemporaryDirectory[str]":
-    try:
-        return tempfile.TemporaryDirectory(prefix="prism_")
-    except OSError as error:
-        raise PrismError(f"no folder for temporary files can be written ({error.strerror or error}); the variable TMPDIR names another") from None
 
 
 def _labels(labels: Any, folder: str) -> Optional[Path]:

@@ -23,7 +23,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 import torch
 
@@ -62,6 +62,7 @@ class Choices:
         format: "pt2" or "torchscript"; None: the first that works.
         trace: whether TorchScript is traced even if the network can be scripted.
         channels: of its input.
+        note: what is done with a remark.
     """
 
     network: str
@@ -70,6 +71,7 @@ class Choices:
     format: Optional[str] = None
     trace: bool = False
     channels: int = 3
+    note: Callable[[str], object] = lambda text: print(f"export: {text}", file=sys.stderr)
 
 
 def reason(error):
@@ -238,7 +240,7 @@ def expectation(network, about, channels):
     for count in (1, 3):
         images = torch.randn(count, channels, *about["image_size"])
         with torch.no_grad():
-            cases.append((images, scores(network(images), count)))
+            cases.append((images, scores(network(images.clone()), count)))  # it may write into its input
         if not cases[-1][1]:
             raise Refused("the network returns no class scores [N,K]; prism explains classifiers")
     classes = [tensor.shape[1] for tensor in cases[0][1]]
@@ -253,7 +255,7 @@ def check(written, cases, how):
     for images, expected in cases:
         count = len(images)
         with torch.no_grad():
-            found = scores(written(images), count)
+            found = scores(written(images.clone()), count)
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
             raise Refused(f"the {how} network does not take {count} images: its batch size is fixed")
         for ours, theirs in zip(found, expected):
@@ -279,6 +281,7 @@ def write_torchscript(network, about, cases, options, output):
     """Writes a TorchScript file; returns "scripted" or "traced"."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # the scores are compared
         return scripted_or_traced(network, about, cases, options, output)
 
 
@@ -385,16 +388,12 @@ def write_pt2(network, about, cases, options, output):
             refusals.append(f"torch.export refuses {what}: {reason(error)}")
         else:
             if refusals:
-                note(f"{refusals[0]}; the file is for one image, and prism will forward one at a time")
+                options.note(f"{refusals[0]}; the file is for one image, and prism will forward one at a time")
             return how
     raise Refused(refusals[-1])
 
 
 WRITERS = {"pt2": write_pt2, "torchscript": write_torchscript}
-
-
-def note(text):
-    print(f"export: {text}", file=sys.stderr)
 
 
 def formats(options):
@@ -426,7 +425,7 @@ def export(network, about, options):
             refusals.append(str(error))
             continue
         if refusals:
-            note(f"{refusals[0]}; this is TorchScript instead")
+            options.note(f"{refusals[0]}; this is TorchScript instead")
         return path, how, classes
     raise Refused("; ".join(refusals))
 

@@ -225,6 +225,8 @@ def _meant(array: "np.ndarray") -> str:
 
 def _remark_range(array: "np.ndarray", name: str) -> None:
     low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UsageError(f"{name} have values that are not finite (NaN or infinity)")
     if low < 0 or low == high:
         return
     warn(f"{name} have values from {low:.3g} to {high:.3g}, so they do not look normalised; the network takes them as they are")

@@ -71,15 +71,15 @@ def write(module: Any, folder: str, size: Optional[Union[int, Tuple[int, int]]] 
     if module.training:
         warn("the model is in training mode; it is explained in evaluation mode, as after model.eval()")
     with _in_evaluation(_on_cpu(module)) as still, torch.random.fork_rng(devices=[]):
-        options = export.Choices(network=name, stem=path, channels=channels)
+        options = export.Choices(network=name, stem=path, channels=channels, note=lambda text: None)
         try:
             return export.export(still, about, options)[0]
         except export.Refused as error:
-            raise UsageError(f"{type(module).__name__} cannot be exported: {error}") from None
+            raise UsageError(f"{type(module).__name__} cannot be exported: {error} (torch.export takes a forward of torch's own operators)") from None
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
-            size_text = "x".join(map(str, [channels, *about["image_size"]]))
-            raise UsageError(f"{type(module).__name__} does not run on images of {size_text}: {export.reason(error)} "
-                             "(image_size sets another size)") from None
+            hint = " (image_size sets another size)" if shape is None and isinstance(error, RuntimeError) else ""
+            seen = "x".join(map(str, [channels, *about["image_size"]]))
+            raise UsageError(f"{type(module).__name__} does not run on images of {seen}: {export.reason(error)}{hint}") from None
 
 
 def _unwrapped(module: Any) -> Any:

@@ -1,10 +1,13 @@
 """The program prism: where it is, and how it runs."""
 import os
 import re
+import selectors
 import signal
 import subprocess
+import sys
+from collections import deque
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Deque, Iterator, List, Optional, Sequence, Tuple
 
 from . import __version__
 from .errors import PrismError, UsageError, warn
@@ -54,7 +57,7 @@ def _version(program: str) -> str:
     return lines[0][:60] if lines else "nothing"
 
 
-def run(words: Sequence[str], quiet: bool = False, verbose: bool = False) -> Tuple[bytes, List[str]]:
+def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratch: str = "") -> bytes:
     """Runs the program; warnings of it are warnings here, too.
 
     Interrupted, it ends the process before it raises.
@@ -63,8 +66,9 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False) -> Tup
         words: the command line.
         quiet: without progress and warnings.
         verbose: also prints the program's other lines.
+        scratch: a temporary folder, which messages leave out.
     Returns:
-        standard output, and the lines of standard error without the name of the program.
+        standard output.
     Raises:
         UsageError, PrismError: with the line of the program.
     """
@@ -83,9 +87,10 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False) -> Tup
         if terminal:
             os.close(terminal[1])
     lines: List[str] = []
+    others: Deque[str] = deque(maxlen=1)
     try:
         with process:
-            output = _listen(process, terminal[0] if terminal else None, progress, lines, verbose)
+            output = _listen(process, terminal[0] if terminal else None, progress, lines, others, verbose)
     except BaseException:
         _end(process)
         raise
@@ -93,13 +98,14 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False) -> Tup
         progress.close()
         if terminal:
             os.close(terminal[0])
+    lines = [line.replace(scratch + os.sep, "") if scratch else line for line in lines]
     if process.returncode:
-        raise _failure(process.returncode, lines)
+        raise _failure(process.returncode, lines or list(others))
     if not quiet:
         for line in lines:
             if line.startswith(_WARNING):
                 warn(line[len(_WARNING):])
-    return output, [line[len(_SPEAKS):] for line in lines if line.startswith(_SPEAKS)]
+    return output
 
 
 def _terminal() -> Optional[Tuple[int, int]]:
@@ -117,10 +123,12 @@ def _terminal() -> Optional[Tuple[int, int]]:
     return ours, its
 
 
-def _listen(process: "subprocess.Popen[bytes]", terminal: Optional[int], progress: Progress, lines: List[str], verbose: bool) -> bytes:
-    """Reads both streams of a process to their ends; returns standard output, and adds the lines of the other."""
-    import selectors
+def _listen(process: "subprocess.Popen[bytes]", terminal: Optional[int], progress: Progress, lines: List[str],
+            others: Deque[str], verbose: bool) -> bytes:
+    """Reads both streams of a process to their ends; returns standard output, and adds the lines of the other.
 
+    The lines of the program go to `lines`; bars, and what its loader says, to `others`.
+    """
     assert process.stdout is not None
     errors = terminal if terminal is not None else process.stderr
     output, rest = b"", b""
@@ -140,9 +148,9 @@ def _listen(process: "subprocess.Popen[bytes]", terminal: Optional[int], progres
                 else:
                     *parts, rest = re.split(rb"[\r\n]", rest + data)
                     for line in _texts(parts):
-                        _hear(line, progress, lines, verbose)
+                        _hear(line, progress, lines, others, verbose)
     for line in _texts([rest]):
-        _hear(line, progress, lines, verbose)
+        _hear(line, progress, lines, others, verbose)
     return output
 
 
@@ -154,12 +162,11 @@ def _texts(parts: Sequence[bytes]) -> Iterator[str]:
             yield text
 
 
-def _hear(line: str, progress: Progress, lines: List[str], verbose: bool) -> None:
+def _hear(line: str, progress: Progress, lines: List[str], others: Deque[str], verbose: bool) -> None:
     """A line of the program is kept, and one of its bars is shown."""
-    import sys
-
     if not line.startswith(_SPEAKS):
         progress.show(line)
+        others.append(line)
         return
     lines.append(line)
     if verbose and not line.startswith((_WARNING, _ERROR)):

@@ -4,7 +4,6 @@ import html
 import json
 import os
 import shutil
-import tempfile
 import webbrowser
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
@@ -16,6 +15,7 @@ from .arrays import Arrays, reordered
 from .errors import PrismError, UsageError
 from .images import Given
 from .progress import in_notebook
+from .scratch import Scratch
 
 _MEDIA = {".jpg": "image/jpeg", ".png": "image/png", ".svg": "image/svg+xml"}
 _CLASS = [("id", "i8"), ("name", "U"), ("probability", "f8")]
@@ -37,7 +37,7 @@ class Result:
         figures: paths of the figures of the maps, which are gone with the result unless `output_dir` was given.
     """
 
-    def __init__(self, folder: "tempfile.TemporaryDirectory[str]", summary: str, arrays: str, given: Given) -> None:
+    def __init__(self, folder: Scratch, summary: str, arrays: str, given: Given) -> None:
         self._folder = folder  # is removed with this object
         self._summary_file, self._arrays_file = summary, arrays
         self.summary: Dict[str, Any] = _read_summary(summary)

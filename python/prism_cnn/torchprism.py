@@ -22,7 +22,6 @@ class PRISM:
 
     _hooks: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
     _last: Optional[Tuple[Any, "torch.Tensor", bool, List[Any]]] = None
-    _pauses = False
 
     @staticmethod
     def register_hooks(model: "torch.nn.Module", recursive: bool = False) -> None:
@@ -73,17 +72,17 @@ class PRISM:
             raise UsageError("the weights have changed since the images were forwarded; call the model again")
         if was_training and not model.training:  # else the export says it
             warn("the model was in training mode; the maps are those of evaluation mode")
-        PRISM._pauses = True
+        PRISM._hooks.pop(model).remove()  # it must not become a part of the file
         try:
             result = explain(model, images, hooks="torchprism", inclusive=inclusive, exclusive=exclusive,
                              no_gradual_extrapolation=not grad_extrap, figures="none", no_legend=True, arrays="maps", quiet=True)
             return torch.from_numpy(result.maps).to(images.device)
         finally:
-            PRISM._pauses = False
+            PRISM.register_hooks(model)
 
     @staticmethod
     def _remember(model: "torch.nn.Module", inputs: Tuple[Any, ...]) -> None:
-        if PRISM._pauses or not inputs or not hasattr(inputs[0], "detach"):
+        if not inputs or not hasattr(inputs[0], "detach"):
             return
         # A copy, because the network may write into its input.
         PRISM._last = weakref.ref(model), inputs[0].detach().clone(), model.training, _versions(model)
