@@ -4,6 +4,7 @@
 #   scripts/old-system.sh    target/old-system/release/prism, in the root target/old-system/root
 #
 # Rust and libtorch are those of this machine; compiler, linker and C++ runtime are Debian 11's.
+# Its Python 3.9 is for make test-wheel.
 # Needs root and debootstrap; $MIRROR names another mirror of Debian.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +28,7 @@ if ! [ -e "$root/ready" ]; then
     say "making a root of Debian 11 (once)"
     rm -rf --one-file-system "$root"
     mkdir -p "$HOME_OF"
-    debootstrap --variant=minbase --include=g++ "$SUITE" "$root" ${MIRROR:+"$MIRROR"} > "$HOME_OF/debootstrap.log" 2>&1 ||
+    debootstrap --variant=minbase --include=g++,python3-pip,python3-numpy "$SUITE" "$root" ${MIRROR:+"$MIRROR"} > "$HOME_OF/debootstrap.log" 2>&1 ||
         die "debootstrap failed; see $HOME_OF/debootstrap.log (MIRROR names another mirror)"
     touch "$root/ready"
 fi
