@@ -116,6 +116,7 @@ done < <(env -u LD_LIBRARY_PATH -u LD_PRELOAD ldd "$PROGRAM")
 libtorch=$(dirname "$libtorch")/../.. # make setup puts libtorch's files into libtorch/torch/lib
 
 install -m 755 "$PROGRAM" "$tree/bin/prism"
+strip "$tree/bin/prism"
 for file in "$tree"/lib/*; do
     if is_nvidia "${file##*/}"; then continue; fi
     # First strip, then patch: strip may break what patchelf has moved. What goes is the table of
