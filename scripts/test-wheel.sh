@@ -47,6 +47,7 @@ grep -q "dog.jpg$(printf '\t')German_shepherd: 0.9" <<< "$said" || die "samples/
 [ -s "$WORK/fresh/share/man/man1/prism.1" ] || die "the manual is not installed"
 "$PYTHON" -c "import sys; sys.exit($end - $begin > 60)" || die "from the wheel to a figure took $(passed "$begin" "$end"), more than a minute"
 say "without torch: installed in $(passed "$begin" "$installed"), first figure after $(passed "$installed" "$end")"
+"$WORK/fresh/bin/python" -m pip install --quiet pillow
 tests "$WORK/fresh"
 
 # ---- beside torch 2.13 and timm -------------------------------------------------------------

@@ -5,6 +5,7 @@
 The same files give the same wheel: names are sorted, and times are the last commit's ($SOURCE_DATE_EPOCH, where set).
 Needs Python 3.9 and readelf.
 """
+
 import base64
 import hashlib
 import os
@@ -20,7 +21,15 @@ DIST = ROOT / "target" / "dist"
 PACKAGE = ROOT / "python" / "prism_cnn"
 
 #: What every Linux of the manylinux policies has.
-SYSTEM = {"libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0", "libutil.so.1", "ld-linux-x86-64.so.2"}
+SYSTEM = {
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "librt.so.1",
+    "libpthread.so.0",
+    "libutil.so.1",
+    "ld-linux-x86-64.so.2",
+}
 
 METADATA = """\
 Metadata-Version: 2.4
@@ -86,7 +95,9 @@ def oldest_glibc(tree):
         asked = readelf("-VW", str(file))
         if "GLIBC_ABI_DT_RELR" in asked:
             needed = max(needed, (2, 36))
-        needed = max([needed, *((int(major), int(minor)) for major, minor in re.findall(r"Name: GLIBC_(\d+)\.(\d+)", asked))])
+        needed = max(
+            [needed, *((int(major), int(minor)) for major, minor in re.findall(r"Name: GLIBC_(\d+)\.(\d+)", asked))]
+        )
     return needed
 
 
@@ -106,7 +117,10 @@ def contents(tree, info, version, tag, glibc):
             files[f"prism_cnn-{version}.data/data/{file.relative_to(tree)}"] = (file, False)
     text = TEXT.format(glibc=".".join(map(str, glibc)))
     files[f"{info}/METADATA"] = (METADATA.format(version=version, text=text).encode(), False)
-    files[f"{info}/WHEEL"] = (f"Wheel-Version: 1.0\nGenerator: scripts/wheel.py\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(), False)
+    files[f"{info}/WHEEL"] = (
+        f"Wheel-Version: 1.0\nGenerator: scripts/wheel.py\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
+        False,
+    )
     files[f"{info}/entry_points.txt"] = (b"[console_scripts]\nprism = prism_cnn.__main__:main\n", False)
     files[f"{info}/licenses/LICENSE"] = (ROOT / "LICENSE", False)
     return files
@@ -114,8 +128,12 @@ def contents(tree, info, version, tag, glibc):
 
 def when():
     """The time of all files."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH") or subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout.decode()
+    epoch = (
+        os.environ.get("SOURCE_DATE_EPOCH")
+        or subprocess.run(
+            ["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, stdout=subprocess.PIPE
+        ).stdout.decode()
+    )
     return time.gmtime(int(epoch))[:6]
 
 
@@ -123,6 +141,7 @@ def write(path, files, info):
     moment = when()
     record = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+
         def put(name, data, is_program=False):
             entry = zipfile.ZipInfo(name, moment)
             entry.external_attr = (0o100755 if is_program else 0o100644) << 16

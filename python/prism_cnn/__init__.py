@@ -9,6 +9,7 @@
 The network runs in a process of its own with its own libtorch, beside whatever torch is installed here.
 docs/python.md explains all of it.
 """
+
 from typing import TYPE_CHECKING, List
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
 """The command `prism`, also as `python -m prism_cnn`."""
+
 import os
 import sys
 

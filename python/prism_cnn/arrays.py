@@ -1,7 +1,8 @@
 """Files of arrays: what the program saves, and the images that it is given."""
+
 import json
 import os
-from typing import Any, Dict, Iterator, List, Mapping
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import numpy as np
 
@@ -60,6 +61,6 @@ def save_input(path: str, images: "np.ndarray") -> None:
     np.savez(path, input=images)
 
 
-def reordered(array: "np.ndarray", rows: "List[int] | None") -> "np.ndarray":
+def reordered(array: "np.ndarray", rows: Optional[List[int]]) -> "np.ndarray":
     """The array with its images in another order."""
     return array if rows is None else array[rows]

@@ -1,4 +1,5 @@
 """What can go wrong."""
+
 import os
 import sys
 import warnings

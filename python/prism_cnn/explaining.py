@@ -1,8 +1,9 @@
 """From Python to the command line and back."""
+
 import inspect
 import json as _json
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import images as imagery
 from . import network, program
@@ -120,8 +121,6 @@ def explain(
             "save_arrays": _given_or(save_arrays, folder.name, "run.npz"),
             "output_dir": folder.name if output_dir is None else os.fspath(output_dir),
         }
-        if figures in (0, "none") and output_dir is None:
-            files.pop("output_dir")
         words += words_of({**options, **files})
         program.run(words, quiet, verbose, folder.name)
         return Result(folder, files["json"], files["save_arrays"], given)
@@ -130,8 +129,12 @@ def explain(
         raise
 
 
-def layers(model: Any, image_size: Union[int, str, Tuple[int, int], None] = None, hooks: str = "auto",
-           layer: Optional[str] = None) -> str:
+def layers(
+    model: Any,
+    image_size: Union[int, str, Tuple[int, int], None] = None,
+    hooks: str = "auto",
+    layer: Optional[str] = None,
+) -> str:
     """The table of a network's layers: name, operator, shape and role.
 
     Args:
@@ -145,7 +148,8 @@ def layers(model: Any, image_size: Union[int, str, Tuple[int, int], None] = None
 
 
 DEFAULTS: Mapping[str, Any] = {
-    name: keyword.default for name, keyword in inspect.signature(explain).parameters.items()
+    name: keyword.default
+    for name, keyword in inspect.signature(explain).parameters.items()
     if keyword.default is not inspect.Parameter.empty
 }
 
@@ -168,7 +172,7 @@ def _same(value: Any, default: Any) -> bool:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, (str, os.PathLike)):
         return os.fsdecode(value)
-    if isinstance(value, (list, tuple)) or hasattr(value, "tolist") and getattr(value, "ndim", 0):
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", None):  # also an array
         return ("x" if name == "image_size" else ",").join(str(part) for part in value)
     return str(value)
 
@@ -185,7 +189,9 @@ def _size(image_size: Any) -> Any:
 
 def _require_alone(joint: str) -> None:
     if joint != "off":
-        raise UsageError(f"joint={joint!r}: several processes are started by a launcher, as in srun prism ...; a call from Python runs alone")
+        raise UsageError(
+            f"joint={joint!r}: several processes are started by a launcher, as in srun prism ...; a call from Python runs alone"
+        )
 
 
 def _labels(labels: Any, folder: str) -> Optional[Path]:
@@ -205,5 +211,3 @@ def _given_or(path: Optional[Path], folder: str, name: str) -> str:
     if path == "-":
         raise UsageError("json='-' is standard output, which nobody reads here; result.summary has it")
     return path
-
-

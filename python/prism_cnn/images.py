@@ -1,10 +1,11 @@
 """Images of many kinds, as files that the program reads without loss."""
+
 import os
 import struct
 import sys
 import zlib
 from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def _words(paths: Sequence[str]) -> List[str]:
 
 def _require_distinct(files: Sequence[str], names: Sequence[str]) -> None:
     """The program takes a file once, which would shift the images after its second place."""
-    seen = {}
+    seen: Dict[str, int] = {}
     for index, (file, name) in enumerate(zip(files, names)):
         absolute = os.path.abspath(file)
         if absolute in seen:
@@ -157,8 +158,10 @@ def _save_picture(image: Any, stem: str, name: str) -> str:
         raise UsageError(f"{name} has the mode {image.mode}; convert it: image.convert('RGB')")
     orientation = image.getexif().get(_ORIENTATION, 1) if hasattr(image, "getexif") else 1
     if orientation not in (0, 1):
-        warn(f"{name} says that it is turned (EXIF orientation {orientation}), which is not applied to PIL images; "
-                      "PIL.ImageOps.exif_transpose(image) turns it")
+        warn(
+            f"{name} says that it is turned (EXIF orientation {orientation}), which is not applied to PIL images; "
+            "PIL.ImageOps.exif_transpose(image) turns it"
+        )
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return _save_pixels(np.asarray(image), stem)
     plain = image.copy()
@@ -229,7 +232,9 @@ def _remark_range(array: "np.ndarray", name: str) -> None:
         raise UsageError(f"{name} have values that are not finite (NaN or infinity)")
     if low < 0 or low == high:
         return
-    warn(f"{name} have values from {low:.3g} to {high:.3g}, so they do not look normalised; the network takes them as they are")
+    warn(
+        f"{name} have values from {low:.3g} to {high:.3g}, so they do not look normalised; the network takes them as they are"
+    )
 
 
 def _pixels(array: "np.ndarray", name: str) -> "np.ndarray":
@@ -245,10 +250,14 @@ def _pixels(array: "np.ndarray", name: str) -> "np.ndarray":
     if array.dtype == np.uint16 and high > 255:
         return array
     if low < 0 or high > 255 or array.dtype == np.uint16:
-        raise UsageError(f"{name}: {array.dtype} from {low} to {high}; photographs are uint8 from 0 to 255, or uint16 up to 65535")
+        raise UsageError(
+            f"{name}: {array.dtype} from {low} to {high}; photographs are uint8 from 0 to 255, or uint16 up to 65535"
+        )
     if high == 1:
-        raise UsageError(f"{name}: bytes from 0 to 1, where 0 to 255 is expected, are black; was a division by 255 rounded? "
-                         "(images * 255).astype('uint8') makes masks visible")
+        raise UsageError(
+            f"{name}: bytes from 0 to 1, where 0 to 255 is expected, are black; was a division by 255 rounded? "
+            "(images * 255).astype('uint8') makes masks visible"
+        )
     return array.astype(np.uint8, copy=False)
 
 
@@ -261,8 +270,10 @@ def _stacked(images: Sequence[Any]) -> "np.ndarray":
     single = [image[0] if image.ndim == 4 and len(image) == 1 else image for image in images]
     for index, image in enumerate(single):
         if image.shape != single[0].shape:
-            raise UsageError(f"images[0] has the shape {_shape(single[0])} and images[{index}] {_shape(image)}; "
-                             "tensors must be of one size; paths and uint8 arrays may have any")
+            raise UsageError(
+                f"images[0] has the shape {_shape(single[0])} and images[{index}] {_shape(image)}; "
+                "tensors must be of one size; paths and uint8 arrays may have any"
+            )
     return np.stack(single)
 
 

@@ -1,4 +1,5 @@
 """Networks as files: a module of the user's own torch is exported."""
+
 import os
 import sys
 from contextlib import contextmanager
@@ -13,8 +14,12 @@ def is_module(model: Any) -> bool:
     return torch is not None and isinstance(model, torch.nn.Module)
 
 
-def as_option(model: Any, folder: str, size: Optional[Union[int, Tuple[int, int]]] = None,
-              shape: Optional[Tuple[int, int, int]] = None) -> str:
+def as_option(
+    model: Any,
+    folder: str,
+    size: Optional[Union[int, Tuple[int, int]]] = None,
+    shape: Optional[Tuple[int, int, int]] = None,
+) -> str:
     """What goes behind `--model`.
 
     Args:
@@ -30,13 +35,19 @@ def as_option(model: Any, folder: str, size: Optional[Union[int, Tuple[int, int]
         path = os.fsdecode(model)
         return path if os.sep in path else os.path.join(os.curdir, path)
     if not is_module(model):
-        raise UsageError(f"a model of the type {type(model).__name__} is not known; give a name, the path of a .pt, .pt2 or .onnx file, "
-                         "or a torch.nn.Module")
+        raise UsageError(
+            f"a model of the type {type(model).__name__} is not known; give a name, the path of a .pt, .pt2 or .onnx file, "
+            "or a torch.nn.Module"
+        )
     return write(model, folder, size, shape)
 
 
-def write(module: Any, folder: str, size: Optional[Union[int, Tuple[int, int]]] = None,
-          shape: Optional[Tuple[int, int, int]] = None) -> str:
+def write(
+    module: Any,
+    folder: str,
+    size: Optional[Union[int, Tuple[int, int]]] = None,
+    shape: Optional[Tuple[int, int, int]] = None,
+) -> str:
     """Exports a module into a folder, and checks that the file has its scores; returns the path of the file.
 
     The module itself stays as it is: a copy goes to the CPU and to float32 if need be.
@@ -73,13 +84,25 @@ def write(module: Any, folder: str, size: Optional[Union[int, Tuple[int, int]]] 
     with _in_evaluation(_on_cpu(module)) as still, torch.random.fork_rng(devices=[]):
         options = export.Choices(network=name, stem=path, channels=channels, note=lambda text: None)
         try:
-            return export.export(still, about, options)[0]
+            return str(export.export(still, about, options)[0])
         except export.Refused as error:
-            raise UsageError(f"{type(module).__name__} cannot be exported: {error} (torch.export takes a forward of torch's own operators)") from None
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
+            raise UsageError(
+                f"{type(module).__name__} cannot be exported: {error} (torch.export takes a forward of torch's own operators)"
+            ) from None
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+            IndexError,
+            KeyError,
+            AttributeError,
+            NotImplementedError,
+        ) as error:
             hint = " (image_size sets another size)" if shape is None and isinstance(error, RuntimeError) else ""
             seen = "x".join(map(str, [channels, *about["image_size"]]))
-            raise UsageError(f"{type(module).__name__} does not run on images of {seen}: {export.reason(error)}{hint}") from None
+            raise UsageError(
+                f"{type(module).__name__} does not run on images of {seen}: {export.reason(error)}{hint}"
+            ) from None
 
 
 def _unwrapped(module: Any) -> Any:
@@ -109,7 +132,7 @@ def _channels(module: Any) -> int:
 
     for part in module.modules():
         if isinstance(part, torch.nn.Conv2d) and part.in_channels in (1, 3, 4):
-            return part.in_channels
+            return int(part.in_channels)
     return 3
 
 
@@ -118,14 +141,19 @@ def _on_cpu(module: Any) -> Any:
     import copy
 
     tensors = [*module.parameters(), *module.buffers()]
-    if all(tensor.device.type == "cpu" and (not tensor.is_floating_point() or str(tensor.dtype) == "torch.float32") for tensor in tensors):
+    if all(
+        tensor.device.type == "cpu" and (not tensor.is_floating_point() or str(tensor.dtype) == "torch.float32")
+        for tensor in tensors
+    ):
         return module
     if any(tensor.device.type == "meta" for tensor in tensors):
         raise UsageError("the model has no weights: its tensors are on the device 'meta'")
     try:
         return copy.deepcopy(module).cpu().float()
     except Exception as error:  # whatever its own __deepcopy__ raises
-        raise UsageError(f"the model cannot be copied to the CPU ({type(error).__name__}); give model.cpu().float()") from None
+        raise UsageError(
+            f"the model cannot be copied to the CPU ({type(error).__name__}); give model.cpu().float()"
+        ) from None
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 """The program prism: where it is, and how it runs."""
+
 import os
 import re
 import selectors
@@ -36,7 +37,9 @@ def find() -> str:
     chosen = os.environ.get(VARIABLE)
     if not chosen:
         if not PACKED.exists():
-            raise PrismError(f"the program is not in this package ({PACKED}): install the wheel, or name a program by {VARIABLE}")
+            raise PrismError(
+                f"the program is not in this package ({PACKED}): install the wheel, or name a program by {VARIABLE}"
+            )
         return str(PACKED)
     said = _version(chosen)
     if said != f"prism {__version__}":
@@ -47,8 +50,13 @@ def find() -> str:
 def _version(program: str) -> str:
     """What a program says of its version, in one line of at most 60 characters."""
     try:
-        done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=60)
+        done = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
     except subprocess.TimeoutExpired:
         return "nothing for a minute"
     except OSError as error:
@@ -76,13 +84,19 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
     progress = Progress.here(quiet)
     terminal = _terminal() if progress.is_shown else None
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=terminal[1] if terminal else subprocess.PIPE,
-                                   env={**os.environ, "TERM": "xterm"} if terminal else None)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=terminal[1] if terminal else subprocess.PIPE,
+            env={**os.environ, "TERM": "xterm"} if terminal else None,
+        )
     except OSError as error:
         if terminal:
             os.close(terminal[0])
-        raise PrismError(f"{command[0]} cannot be started: {error.strerror}; install prism-cnn again, or unset {VARIABLE}") from None
+        raise PrismError(
+            f"{command[0]} cannot be started: {error.strerror}; install prism-cnn again, or unset {VARIABLE}"
+        ) from None
     finally:
         if terminal:
             os.close(terminal[1])
@@ -104,7 +118,7 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
     if not quiet:
         for line in lines:
             if line.startswith(_WARNING):
-                warn(line[len(_WARNING):])
+                warn(line[len(_WARNING) :])
     return output
 
 
@@ -123,8 +137,14 @@ def _terminal() -> Optional[Tuple[int, int]]:
     return ours, its
 
 
-def _listen(process: "subprocess.Popen[bytes]", terminal: Optional[int], progress: Progress, lines: List[str],
-            others: Deque[str], verbose: bool) -> bytes:
+def _listen(
+    process: "subprocess.Popen[bytes]",
+    terminal: Optional[int],
+    progress: Progress,
+    lines: List[str],
+    others: Deque[str],
+    verbose: bool,
+) -> bytes:
     """Reads both streams of a process to their ends; returns standard output, and adds the lines of the other.
 
     The lines of the program go to `lines`; bars, and what its loader says, to `others`.
@@ -185,7 +205,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _failure(status: int, lines: Sequence[str]) -> PrismError:
-    said = [line[len(_ERROR):] for line in lines if line.startswith(_ERROR)]
+    said = [line[len(_ERROR) :] for line in lines if line.startswith(_ERROR)]
     if status == 2:
         return UsageError(said[-1] if said else "the command line has no meaning", status)
     if said:

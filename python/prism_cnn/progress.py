@@ -1,4 +1,5 @@
 """The progress of a run: a bar in a notebook, a line on a terminal, nothing elsewhere."""
+
 import html
 import re
 import sys
@@ -95,5 +96,7 @@ def bar(line: str) -> str:
     if not found:
         return f"<div>{html.escape(line)}</div>"
     done, total = int(found["done"]), int(found["all"])
-    return (f'<div>{html.escape(found["task"])} <progress value="{done}" max="{total}" style="vertical-align:middle"></progress> '
-            f'{done}/{total}{html.escape(found["pace"])}</div>')
+    return (
+        f'<div>{html.escape(found["task"])} <progress value="{done}" max="{total}" style="vertical-align:middle"></progress> '
+        f"{done}/{total}{html.escape(found['pace'])}</div>"
+    )

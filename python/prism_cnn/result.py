@@ -1,4 +1,5 @@
 """What a run found."""
+
 import base64
 import html
 import json
@@ -47,14 +48,18 @@ class Result:
         self.files: List[str] = paths
         if given.files is not None and given.names is not None:
             places = {os.path.normpath(path): row for row, path in enumerate(paths)}
-            found = [(places.get(os.path.normpath(_replaced(file))), name) for file, name in zip(given.files, given.names)]
+            found = [
+                (places.get(os.path.normpath(_replaced(file))), name) for file, name in zip(given.files, given.names)
+            ]
             if sum(row is not None for row, _ in found) == len(paths):
                 self._rows = [row for row, _ in found if row is not None]
                 self.files = [name for row, name in found if row is not None]
         self.remarks: List[str] = list(self.summary["remarks"])
         stem = f"PRISM_{self.summary['network']}"
         written = [file for file in self.summary["files"] if Path(file).suffix in _MEDIA]
-        self.figures: List[str] = [file for file in written if Path(file).name.startswith(stem) and Path(file).parent.name != stem]
+        self.figures: List[str] = [
+            file for file in written if Path(file).name.startswith(stem) and Path(file).parent.name != stem
+        ]
 
     # ---- arrays
 
@@ -127,8 +132,13 @@ class Result:
         rows = []
         for group in groups:
             sign = group["classes"][0] if group["classes"] else {"id": -1, "name": "", "evidence": np.nan}
-            rows.append((group["colour"], group["share"], group["left_out"], sign["id"], sign["name"], sign["evidence"]))
-        return _table(rows, [("colour", "f8", 3), ("share", "f8"), ("left_out", "?"), ("id", "i8"), ("name", "U"), ("evidence", "f8")])
+            rows.append(
+                (group["colour"], group["share"], group["left_out"], sign["id"], sign["name"], sign["evidence"])
+            )
+        return _table(
+            rows,
+            [("colour", "f8", 3), ("share", "f8"), ("left_out", "?"), ("id", "i8"), ("name", "U"), ("evidence", "f8")],
+        )
 
     # ---- pictures
 
@@ -155,25 +165,26 @@ class Result:
         return Page(path, self)
 
     def save(self, folder: "Union[str, os.PathLike[str]]") -> str:
-        """Copies the run into a folder: run.json, its arrays and the figures; returns the folder.
+        """Copies summary (run.json), arrays (run.npz), figures and cluster file into a folder; returns the folder.
 
         `prism report FOLDER/run.json` and `prism compare` read them there.
         """
         target = os.fspath(folder)
         os.makedirs(target, exist_ok=True)
-        named = {self._summary_file: "run" + Path(self._summary_file).suffix, self._arrays_file: "run" + Path(self._arrays_file).suffix}
-        for source in [*named, *(file for file in self.summary["files"] if Path(file).suffix in _MEDIA)]:
-            if os.path.isfile(source):
-                copy = os.path.join(target, named.get(source, os.path.basename(source)))
-                if not (os.path.exists(copy) and os.path.samefile(source, copy)):
-                    shutil.copyfile(source, copy)
+        others = [file for file in self.summary["files"] if Path(file).suffix in (*_MEDIA, ".bin")]
+        for source in [self._summary_file, self._arrays_file, *others]:
+            copy = os.path.join(target, os.path.basename(source))
+            if not (os.path.exists(copy) and os.path.samefile(source, copy)):
+                shutil.copyfile(source, copy)
         return target
 
     def __repr__(self) -> str:
         layer = self.summary["excitation"]
         shown = sum(self.summary["variance_ratio"][:3])
-        return (f"<prism_cnn.Result: {len(self.files)} images, {self.summary['network']}, layer {layer['name']} "
-                f"{'x'.join(map(str, layer['shape'] or []))}, the colours show {shown:.0%} of the variance>")
+        return (
+            f"<prism_cnn.Result: {len(self.files)} images, {self.summary['network']}, layer {layer['name']} "
+            f"{'x'.join(map(str, layer['shape'] or []))}, the colours show {shown:.0%} of the variance>"
+        )
 
     def _repr_html_(self) -> str:
         if not self.figures:
@@ -208,8 +219,10 @@ class Page:
             return f"<div>{html.escape(text)}</div>"
         page = Path(self.path).read_text(encoding="utf-8")
         # The notebook's own page must not be reached by this one.
-        return (f'<iframe sandbox="allow-scripts allow-downloads" style="width:100%;height:{height}px;border:1px solid #ccc" '
-                f'srcdoc="{html.escape(page)}"></iframe>')
+        return (
+            f'<iframe sandbox="allow-scripts allow-downloads" style="width:100%;height:{height}px;border:1px solid #ccc" '
+            f'srcdoc="{html.escape(page)}"></iframe>'
+        )
 
 
 def _read_summary(path: str) -> Dict[str, Any]:
@@ -235,7 +248,9 @@ def _table(rows: Sequence[Any], fields: Sequence[Any]) -> "np.ndarray":
     """Rows as an array with fields; texts get the length of the longest."""
     flat = [cell for row in rows for cell in (row if row and isinstance(row, list) else [row])]
     longest = max([len(value) for cell in flat for value in cell if isinstance(value, str)], default=1)
-    return np.array(rows, dtype=[(name, f"U{max(longest, 1)}" if kind == "U" else kind, *shape) for name, kind, *shape in fields])
+    return np.array(
+        rows, dtype=[(name, f"U{max(longest, 1)}" if kind == "U" else kind, *shape) for name, kind, *shape in fields]
+    )
 
 
 def _picture(path: str) -> str:

@@ -1,4 +1,5 @@
 """Temporary folders."""
+
 import shutil
 import tempfile
 import weakref
@@ -20,8 +21,10 @@ class Scratch:
         try:
             self.name = tempfile.mkdtemp(prefix="prism_")
         except OSError as error:
-            raise PrismError(f"no folder for temporary files can be written ({error.strerror or error}); "
-                             "the variable TMPDIR names another") from None
+            raise PrismError(
+                f"no folder for temporary files can be written ({error.strerror or error}); "
+                "the variable TMPDIR names another"
+            ) from None
         self.remove = weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
     def __enter__(self) -> "Scratch":

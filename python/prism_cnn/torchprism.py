@@ -1,4 +1,5 @@
 """TorchPRISM's way of asking for maps."""
+
 import weakref
 from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
@@ -74,8 +75,18 @@ class PRISM:
             warn("the model was in training mode; the maps are those of evaluation mode")
         PRISM._hooks.pop(model).remove()  # it must not become a part of the file
         try:
-            result = explain(model, images, hooks="torchprism", inclusive=inclusive, exclusive=exclusive,
-                             no_gradual_extrapolation=not grad_extrap, figures="none", no_legend=True, arrays="maps", quiet=True)
+            result = explain(
+                model,
+                images,
+                hooks="torchprism",
+                inclusive=inclusive,
+                exclusive=exclusive,
+                no_gradual_extrapolation=not grad_extrap,
+                figures="none",
+                no_legend=True,
+                arrays="maps",
+                quiet=True,
+            )
             return torch.from_numpy(result.maps).to(images.device)
         finally:
             PRISM.register_hooks(model)

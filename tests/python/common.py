@@ -1,7 +1,8 @@
 """What the tests of the Python package share. They run by `make test-wheel`, or in a clone by
 
-    PYTHONPATH=python PRISM_PROGRAM=target/release/prism python -m unittest discover tests/python
+PYTHONPATH=python PRISM_PROGRAM=target/release/prism python -m unittest discover tests/python
 """
+
 import importlib.util
 import os
 import sys

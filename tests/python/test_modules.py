@@ -1,4 +1,5 @@
 """Modules of the user's torch, and TorchPRISM's snippet."""
+
 import os
 import unittest
 import warnings
@@ -79,10 +80,15 @@ class Modules(unittest.TestCase):
         module = Plain()
         module.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         settings = prism_cnn.explain(module, photographs, figures="none").summary["settings"]
-        self.assertEqual((settings["size"]["value"], settings["mean"]), ([48, 48], {"value": [0.5] * 3, "from": "the file"}))
+        self.assertEqual(
+            (settings["size"]["value"], settings["mean"]), ([48, 48], {"value": [0.5] * 3, "from": "the file"})
+        )
 
     def test_wrapped_modules(self):
-        for wrapped in (nn.DataParallel(Plain()), torch.compile(Plain()) if hasattr(torch, "compile") else nn.DataParallel(Plain())):
+        for wrapped in (
+            nn.DataParallel(Plain()),
+            torch.compile(Plain()) if hasattr(torch, "compile") else nn.DataParallel(Plain()),
+        ):
             result = prism_cnn.explain(wrapped, images(), figures="none")
             np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
 
@@ -150,7 +156,7 @@ class Modules(unittest.TestCase):
 
 @needs_torch
 class TorchPrism(unittest.TestCase):
-    """The stored arrays are of an independent implementation that meets TorchPRISM's, to the tolerance of those tests."""
+    """The stored arrays are of an independent implementation that meets TorchPRISM's."""
 
     def tearDown(self):
         PRISM.prune()
@@ -180,7 +186,11 @@ class TorchPrism(unittest.TestCase):
         for name in ("tiny_bottleneck", "tiny_mobilenet", "tiny_squeezenet", "tiny_dict", "tiny_convnext"):
             self.compare(name, plain)
         every = {(): "maps_torchprism", (False,): "maps_torchprism_no_ge"}
-        for inclusive, exclusive, mode in ((True, False, "inclusive"), (False, True, "exclusive"), (True, True, "both")):
+        for inclusive, exclusive, mode in (
+            (True, False, "inclusive"),
+            (False, True, "exclusive"),
+            (True, True, "both"),
+        ):
             every[True, inclusive, exclusive] = f"maps_{mode}"
             every[False, inclusive, exclusive] = f"maps_{mode}_no_ge"
         for name in ("tiny_vgg", "tiny_resnet"):

@@ -1,4 +1,5 @@
 """The example notebook runs, and is stored without its outputs."""
+
 import importlib.util
 import json
 import unittest
@@ -18,7 +19,9 @@ class Notebook(unittest.TestCase):
             if cell["cell_type"] == "code":
                 self.assertEqual((cell["outputs"], cell["execution_count"]), ([], None))
 
-    @unittest.skipUnless(has_torch and has("nbclient", "ipykernel", "timm"), "needs nbclient, ipykernel, torch and timm")
+    @unittest.skipUnless(
+        has_torch and has("nbclient", "ipykernel", "timm"), "needs nbclient, ipykernel, torch and timm"
+    )
     def test_it_runs(self):
         import nbclient
         import nbformat
@@ -31,6 +34,6 @@ class Notebook(unittest.TestCase):
         self.assertEqual(sum("<iframe" in text and "srcdoc=" in text for text in html), 1)
         text = "".join(output.get("text", "") for output in shown)
         self.assertRegex(text, r"dog +German_shepherd 0\.9")
-        self.assertIn("torch.Size([4, 3, 112, 112])", shown[-1]["data"]["text/plain"])
+        self.assertIn("torch.Size([4, 3, 224, 224])", shown[-1]["data"]["text/plain"])
         errors = "".join(output.get("text", "") for output in shown if output.get("name") == "stderr")
         self.assertEqual(errors, "")

@@ -1,4 +1,5 @@
 """Every option of the command line is a keyword with the same name and default."""
+
 import inspect
 import re
 import subprocess
@@ -55,9 +56,30 @@ class Options(unittest.TestCase):
         self.assertEqual(set(other), set(explaining.OTHER_DEFAULTS), other)
 
     def test_words(self):
-        words = explaining.words_of({
-            "top": 5, "hooks": "auto", "bgr": True, "square": False, "image_size": (200, 100), "mean": [-0.5, 0.4, 0.3],
-            "cluster": True, "save_basis": None, "arrays": ["maps", "features"], "figures": "none", "seed": 0,
-        })
-        self.assertEqual(words, ["--top=5", "--bgr", "--image-size=200x100", "--mean=-0.5,0.4,0.3", "--cluster",
-                                 "--arrays=maps,features", "--figures=none"])
+        words = explaining.words_of(
+            {
+                "top": 5,
+                "hooks": "auto",
+                "bgr": True,
+                "square": False,
+                "image_size": (200, 100),
+                "mean": [-0.5, 0.4, 0.3],
+                "cluster": True,
+                "save_basis": None,
+                "arrays": ["maps", "features"],
+                "figures": "none",
+                "seed": 0,
+            }
+        )
+        self.assertEqual(
+            words,
+            [
+                "--top=5",
+                "--bgr",
+                "--image-size=200x100",
+                "--mean=-0.5,0.4,0.3",
+                "--cluster",
+                "--arrays=maps,features",
+                "--figures=none",
+            ],
+        )
