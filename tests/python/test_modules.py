@@ -5,7 +5,7 @@ import unittest
 import warnings
 
 import numpy as np
-from common import DATA, has_torch, modules, needs_torch, no_warnings
+from common import DATA, environment, has_torch, modules, needs_torch, no_warnings
 
 import prism_cnn
 from prism_cnn import PRISM
@@ -149,6 +149,12 @@ class Modules(unittest.TestCase):
             with self.assertRaisesRegex(prism_cnn.UsageError, said) as caught:
                 prism_cnn.explain(module, images())
             self.assertEqual(len(str(caught.exception).splitlines()), 1)
+
+    def test_libraries_are_its_own(self):
+        """Those of the torch here, which the loader would find first, are not taken."""
+        with environment(LD_LIBRARY_PATH=os.path.join(os.path.dirname(torch.__file__), "lib")):
+            with no_warnings():
+                self.agrees(Plain(), images())
 
     def test_layers(self):
         self.assertIn("features.2", prism_cnn.layers(Plain(), image_size=64))
