@@ -31,6 +31,9 @@ SYSTEM = {
     "ld-linux-x86-64.so.2",
 }
 
+#: The oldest glibc that make test-wheel runs the wheel with: Debian 11's.
+TESTED = (2, 31)
+
 METADATA = """\
 Metadata-Version: 2.4
 Name: prism-cnn
@@ -84,10 +87,13 @@ def readelf(*arguments):
 
 
 def oldest_glibc(tree):
-    """The glibc that the program and its libraries need, `(major, minor)`. All else they need is packed."""
+    """The glibc that the program and its libraries need, and at least the oldest one that is tested, `(major, minor)`.
+
+    All else that they need is packed.
+    """
     files = [tree / "bin" / "prism", *sorted((tree / "lib").iterdir())]
     packed = {file.name for file in files}
-    needed = (2, 5)
+    needed = TESTED
     for file in files:
         for library in re.findall(r"\(NEEDED\).*\[(.*)\]", readelf("-dW", str(file))):
             if library not in packed | SYSTEM:
