@@ -103,15 +103,18 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
     lines: List[str] = []
     others: Deque[str] = deque(maxlen=1)
     try:
-        with process:
-            output = _listen(process, terminal[0] if terminal else None, progress, lines, others, verbose)
+        output = _listen(process, terminal[0] if terminal else None, progress, lines, others, verbose)
+        process.wait()
     except BaseException:
         _end(process)
         raise
     finally:
-        progress.close()
         if terminal:
             os.close(terminal[0])
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        progress.close()
     lines = [line.replace(scratch + os.sep, "") if scratch else line for line in lines]
     if process.returncode:
         raise _failure(process.returncode, lines or list(others))

@@ -395,6 +395,22 @@ class Running(Folder):
         self.assertFalse(Path(f"/proc/{children[0]}").exists())
         self.assertEqual([path.name for path in self.folder.iterdir()], ["list"])
 
+    def test_a_bar_that_fails_ends_the_program(self):
+        class Broken(program.Progress):
+            is_shown = True
+
+            def show(self, line):
+                raise ValueError("no place")
+
+        here, program.Progress.here = program.Progress.here, staticmethod(lambda quiet: Broken())
+        try:
+            with self.assertRaisesRegex(ValueError, "no place"):
+                prism_cnn.explain(TINY, SAMPLES, figures="none", batch_size=1)
+        finally:
+            program.Progress.here = staticmethod(here)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        self.assertEqual(children, "")
+
     def test_progress_is_drawn_on_a_terminal(self):
         import pty
 
