@@ -16,7 +16,7 @@ export CUDA PYTHON CARGO
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist test-cluster faults sanitize deny fuzz clean
+.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist wheel test-wheel test-cluster faults sanitize deny fuzz clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -89,12 +89,24 @@ bench: weights $(VENV)/ready
 	$(VENV_PYTHON) benches/compare.py target/bench --prism target/release/prism \
 		--forward target/release/examples/forward --page docs/performance.md
 
-# Packages are for CPUs: the script refuses a program that is linked with CUDA's libraries.
-dist: build weights
+# Packages are for CPUs: the script refuses a program that is linked with CUDA's libraries. They are built
+# in Debian 11, as root; SYSTEM=host packs this machine's build, for systems as new as it is.
+SYSTEM ?= old
+export SYSTEM
+dist: setup weights $(if $(filter host,$(SYSTEM)),build)
+	@test "$(SYSTEM)" = host || scripts/old-system.sh
 	@scripts/dist.sh
 
 test-dist: dist
 	@scripts/test-dist.sh
+
+# The wheel of the Python package, with the files of make dist in it.
+wheel: dist
+	$(PYTHON) scripts/wheel.py
+
+# Needs python3 with venv; fetches torch 2.13, timm and, with OLD_TORCH=1, torch 2.4.
+test-wheel: wheel $(VENV)/timm
+	@scripts/test-wheel.sh
 
 # The report page in Chromium, which is installed if it is missing (Debian, as root).
 test-browser: setup

@@ -20,7 +20,6 @@ Needs torch, torchvision, timm and numpy.
 import argparse
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import logging
@@ -115,16 +114,19 @@ METHODS = {"gradcam": "Grad-CAM", "exct-backp": "excitation backpropagation"}
 
 
 def load_exporter():
-    spec = importlib.util.spec_from_file_location("export", ROOT / "models" / "export.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT / "python"))
+    from prism_cnn import export
+
+    return export
 
 
-def options_for(network, how, output):
-    return SimpleNamespace(network=network, weights=None, state_dict=None, arguments="{}", output=output,
-                           image_size=None, mean=None, std=None, labels=None, trace=how == "traced",
-                           format="torchscript" if how in SCRIPTS else "pt2")  # fmt: skip
+def options_for(network):
+    return SimpleNamespace(network=network, weights=None, state_dict=None, arguments="{}", image_size=None, mean=None, std=None,
+                           labels=None)  # fmt: skip
+
+
+def choices_for(exporter, network, how, output):
+    return exporter.Choices(network, "", output, "torchscript" if how in SCRIPTS else "pt2", how == "traced")
 
 
 @torch.no_grad()
@@ -245,7 +247,7 @@ def rounding(exporter, network, images):
 def decomposed(exporter, network, about, file):
     """Writes the network as run_decompositions() leaves it."""
     with exporter.quiet():
-        program = exporter.program(network, about["image_size"], True).run_decompositions()
+        program = exporter.program(network, [3, *about["image_size"]], True).run_decompositions()
         exporter.save_pt2(program, about, file)
     return "decomposed"
 
@@ -261,8 +263,8 @@ def check(exporter, name, options, folder, row):
     source, _, short = name.partition(":")
     torch.manual_seed(SEED)
     try:
-        network, about = exporter.load(options_for(name, None, None))
-        about = exporter.complete(about, options_for(name, None, None))
+        network, about = exporter.load(options_for(name))
+        about = exporter.complete(about, options_for(name))
         settle(network, about["image_size"])
     except Exception as error:  # of the library
         return row | {how: f"not exported: {message(error)}" for how in options.files}
@@ -285,7 +287,7 @@ def check(exporter, name, options, folder, row):
                 if how == "decomposed":
                     written = decomposed(exporter, network, about, file)
                 else:
-                    _, written, _ = exporter.export(network, about, options_for(name, how, str(file)))
+                    _, written, _ = exporter.export(network, about, choices_for(exporter, name, how, str(file)))
         except Exception as error:  # of the library, of TorchScript or of torch.export
             row[how] = f"not exported: {message(error)}"
             continue

@@ -3,7 +3,9 @@
 #
 #   scripts/dist.sh    target/dist/prism-VERSION-x86_64-linux/ and .tar.gz beside it
 #
-# It packs target/release/prism (make build) and models/efficientnet_lite0.pth (make weights).
+# It packs the program that scripts/old-system.sh makes, with the C++ runtime of that system; with
+# SYSTEM=host target/release/prism (make build) and the runtime of this machine.
+# models/efficientnet_lite0.pth (make weights) is packed as well.
 # The same commit, compiler and tools give the same bytes: names are sorted, owners are 0, and
 # times are the last commit's ($SOURCE_DATE_EPOCH, where set).
 set -euo pipefail
@@ -17,7 +19,12 @@ PYTHON=${PYTHON:-python3}
 CARGO=${CARGO:-cargo}
 DIST=target/dist
 TOOLS=target/dist-tools
-PROGRAM=target/release/prism
+OLD=target/old-system
+case "${SYSTEM:-old}" in
+    old) PROGRAM=$OLD/release/prism SYSTEM_ROOT=$OLD/root ;;
+    host) PROGRAM=target/release/prism SYSTEM_ROOT= ;;
+    *) echo "dist: SYSTEM is old or host" >&2; exit 2 ;;
+esac
 NETWORK=efficientnet_lite0
 
 say() { printf 'dist: %s\n' "$*" >&2; }
@@ -45,7 +52,7 @@ is_nvidia() { case "$1" in libcudart.so.* | libcupti.so.*) return 0 ;; esac; ret
 for tool in ldd readelf strip tar gzip git rustc "$CARGO" "$PYTHON"; do
     command -v "$tool" >/dev/null || die "$tool is needed; install it"
 done
-[ -x "$PROGRAM" ] || die "$PROGRAM is missing; run make build"
+[ -x "$PROGRAM" ] || die "$PROGRAM is missing; run make dist"
 for file in "models/$NETWORK.pth" "models/$NETWORK.LICENSE"; do
     [ -s "$file" ] || die "$file is missing; run make weights"
 done
@@ -94,11 +101,14 @@ mkdir -p "$tree/bin/models" "$tree/lib" "$tree/licences"
 libtorch=
 while read -r library arrow path _; do
     [ "$arrow" = "=>" ] || continue # the loader, and the kernel's vdso
-    case "$path" in /*) ;; *) die "$PROGRAM needs $library, which is not found; run make build" ;; esac
+    case "$path" in /*) ;; *) die "$PROGRAM needs $library, which is not found; run make dist" ;; esac
     case "$library" in libtorch_cuda* | libc10_cuda*)
         die "$PROGRAM is linked with CUDA's libraries; packages are for CPUs: rm -r libtorch, make build" ;;
     esac
     is_glibc "$library" && continue
+    case "$library" in libstdc++.so.6 | libgcc_s.so.1) # those that the program was linked with
+        if [ -n "$SYSTEM_ROOT" ]; then path=$SYSTEM_ROOT/usr/lib/x86_64-linux-gnu/$library; fi ;;
+    esac
     install -m 644 "$path" "$tree/lib/$library"
     if [ "$library" = libtorch_cpu.so ]; then libtorch=$(realpath "$path"); fi
 done < <(env -u LD_LIBRARY_PATH -u LD_PRELOAD ldd "$PROGRAM")
@@ -106,6 +116,7 @@ done < <(env -u LD_LIBRARY_PATH -u LD_PRELOAD ldd "$PROGRAM")
 libtorch=$(dirname "$libtorch")/../.. # make setup puts libtorch's files into libtorch/torch/lib
 
 install -m 755 "$PROGRAM" "$tree/bin/prism"
+strip "$tree/bin/prism"
 for file in "$tree"/lib/*; do
     if is_nvidia "${file##*/}"; then continue; fi
     # First strip, then patch: strip may break what patchelf has moved. What goes is the table of
@@ -121,7 +132,7 @@ install -m 644 "models/$NETWORK.pth" "models/$NETWORK.LICENSE" "$tree/bin/models
 # Everything is bound at once, so that a name that is missing shows here.
 packed() { env -u LD_LIBRARY_PATH -u LD_PRELOAD LD_BIND_NOW=1 "$tree/bin/prism" "$@"; }
 said=$(packed --version) || die "the packed program does not run"
-[ "$said" = "prism $version" ] || die "$PROGRAM is '$said', but Cargo.toml has $version; run make build"
+[ "$said" = "prism $version" ] || die "$PROGRAM is '$said', but Cargo.toml has $version; run make dist"
 
 # ---- manual and completions -----------------------------------------------------------------
 
@@ -130,7 +141,7 @@ generate() {
     local file=$tree/share/$1
     shift
     mkdir -p "${file%/*}"
-    packed "$@" > "$file" || die "prism $* failed; run make build"
+    packed "$@" > "$file" || die "prism $* failed; run make dist"
     [ -s "$file" ] || die "prism $* printed nothing"
 }
 install -D -m 644 docs/json.md "$tree/share/doc/prism/json.md" # what --json writes
@@ -175,7 +186,7 @@ first_of() {
     done
     die "a licence of GCC's runtime is not found: none of $*"
 }
-exception=$(first_of /usr/share/doc/libgcc-s1/copyright /usr/share/licenses/libgcc/COPYING.RUNTIME \
+exception=$(first_of "$SYSTEM_ROOT"/usr/share/doc/libgcc-s1/copyright /usr/share/licenses/libgcc/COPYING.RUNTIME \
     /usr/share/licenses/gcc-libs/RUNTIME.LIBRARY.EXCEPTION)
 gpl=$(first_of /usr/share/common-licenses/GPL-3 /usr/share/licenses/libgcc/COPYING3 \
     /usr/share/licenses/spdx/GPL-3.0-or-later.txt)
@@ -184,7 +195,7 @@ install -m 644 "$gpl" "$licences/gcc/GPL-3.txt"
 {
     echo "libstdc++.so.6, libgcc_s.so.1 and libgomp.so.1 are GCC's, unchanged but for the path in which"
     echo "they look for other libraries. Their source is:"
-    if package=$(dpkg-query -W -f '${source:Package} ${source:Version}' libstdc++6 2>/dev/null); then
+    if package=$(dpkg-query --admindir="$SYSTEM_ROOT/var/lib/dpkg" -W -f '${source:Package} ${source:Version}' libstdc++6 2>/dev/null); then
         echo "  libstdc++.so.6, libgcc_s.so.1: the source package $package of Debian or its derivative"
     else
         echo "  libstdc++.so.6, libgcc_s.so.1: that of $(gcc --version | head -n 1)"

@@ -97,8 +97,10 @@ grep -q efficientnet_lite0 <<< "$said" || die "prism models does not name effici
 # figures HOW PROGRAM: the photograph's class and two figures by PROGRAM, in a folder HOW of its own.
 figures() {
     local said file
-    said=$(inside "$2" --quiet --model efficientnet_lite0 --input /samples/dog.jpg --output-dir "/out/$1") ||
+    # Figures hold the command line, so it must be the same.
+    said=$(inside "$2" --quiet --model efficientnet_lite0 --input /samples/dog.jpg --output-dir /out/figures) ||
         die "prism failed on samples/dog.jpg ($1)"
+    mv "$root/out/figures" "$root/out/$1"
     grep -q "^/samples/dog.jpg$(printf '\t')German_shepherd: " <<< "$said" ||
         die "samples/dog.jpg should be a German_shepherd, but prism says: $said"
     for file in PRISM_efficientnet_lite0.jpg PRISM_var_efficientnet_lite0.jpg; do

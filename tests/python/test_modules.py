@@ -1,0 +1,289 @@
+"""Modules of the user's torch, and TorchPRISM's snippet."""
+
+import os
+import unittest
+import warnings
+
+import numpy as np
+from common import DATA, environment, has_torch, modules, needs_torch, no_warnings
+
+import prism_cnn
+from prism_cnn import PRISM
+
+if has_torch:
+    import torch
+    from torch import nn
+
+    class Plain(nn.Module):
+        """A small classifier of any size of image."""
+
+        def __init__(self, channels=3):
+            super().__init__()
+            torch.manual_seed(1)
+            first, second = nn.Conv2d(channels, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+            self.features = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), second, nn.ReLU())
+            self.classifier = nn.Linear(16, 10)
+            self.eval()
+
+        def forward(self, images):
+            return self.classifier(self.features(images).mean([2, 3]))
+
+    class Condition(Plain):
+        def forward(self, images):
+            return super().forward(torch.cond(images.sum() > 1e9, lambda x: x - 1, lambda x: x * 1, (images,)))
+
+    class Outside(Plain):
+        def forward(self, images):
+            return super().forward(torch.from_numpy(images.numpy() * 2))
+
+    class Picture(Plain):
+        def forward(self, images):
+            return images
+
+    class Fails(Plain):
+        def forward(self, images):
+            raise RuntimeError("it needs coffee\nsecond line")
+
+
+def images(channels=3, side=64, count=2):
+    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def scores(module, batch):
+    with torch.no_grad():
+        return module(batch).numpy()
+
+
+@needs_torch
+class Modules(unittest.TestCase):
+    def agrees(self, module, batch, **keywords):
+        result = prism_cnn.explain(module, batch, figures="none", **keywords)
+        wanted = scores(module.eval(), batch)
+        np.testing.assert_allclose(result.logits, wanted, atol=1e-4 * np.abs(wanted).max())
+        return result
+
+    def test_scores_are_those_of_the_module(self):
+        with no_warnings():
+            result = self.agrees(Plain(), images())
+        self.assertEqual(result.summary["network"], "Plain")
+        self.agrees(Plain(), images(side=96))
+        self.agrees(Plain(channels=1), images(channels=1))
+        self.agrees(torch.jit.script(Plain()), images())
+
+    def test_pictures_with_the_size_that_is_given(self):
+        photographs = np.random.default_rng(0).integers(0, 256, (2, 50, 60, 3), np.uint8)
+        for size in (64, "64", (64, 64), "64x64"):
+            result = prism_cnn.explain(Plain(), photographs, image_size=size, figures="none")
+            self.assertEqual(result.summary["input_size"], [64, 64])
+        self.assertEqual(result.summary["settings"]["mean"]["from"], "assumed")
+        self.assertEqual(prism_cnn.explain(Plain(), photographs, figures="none").summary["input_size"], [224, 224])
+        module = Plain()
+        module.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        settings = prism_cnn.explain(module, photographs, figures="none").summary["settings"]
+        self.assertEqual(
+            (settings["size"]["value"], settings["mean"]), ([48, 48], {"value": [0.5] * 3, "from": "the file"})
+        )
+
+    def test_wrapped_modules(self):
+        for wrapped in (
+            nn.DataParallel(Plain()),
+            torch.compile(Plain()) if hasattr(torch, "compile") else nn.DataParallel(Plain()),
+        ):
+            result = prism_cnn.explain(wrapped, images(), figures="none")
+            np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_training_mode_is_noticed_and_kept(self):
+        module = Plain().train()
+        module.features[1].eval()
+        before = torch.random.get_rng_state()
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "training mode") as caught:
+            result = prism_cnn.explain(module, images(), figures="none")
+        self.assertEqual(caught.filename, __file__)
+        self.assertTrue(torch.equal(before, torch.random.get_rng_state()))
+        self.assertTrue(module.training and module.features[2].training and not module.features[1].training)
+        np.testing.assert_allclose(result.logits, scores(module.eval(), images()), atol=1e-5)
+
+    def test_other_numbers_are_converted_in_a_copy(self):
+        module = Plain().double()
+        result = prism_cnn.explain(module, images().double(), figures="none")
+        self.assertEqual(next(module.parameters()).dtype, torch.float64)
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_tensors_elsewhere(self):
+        class Elsewhere(torch.Tensor):
+            """As a tensor on a GPU: its numbers cannot be seen before .cpu()."""
+
+            copied = False
+
+            def detach(self):
+                return self
+
+            def cpu(self):
+                Elsewhere.copied = True
+                return self.as_subclass(torch.Tensor)
+
+            def numpy(self):
+                raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+        result = prism_cnn.explain(Plain(), images().as_subclass(Elsewhere), figures="none")
+        self.assertTrue(Elsewhere.copied)
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+        with self.assertRaisesRegex(prism_cnn.UsageError, "device 'meta'"):
+            prism_cnn.explain(Plain().to("meta"), images())
+
+    @unittest.skipUnless(has_torch and torch.cuda.is_available(), "needs a GPU")
+    def test_on_a_gpu(self):
+        module, batch = Plain().cuda(), images().cuda()
+        result = prism_cnn.explain(module, batch, figures="none")
+        self.assertEqual(next(module.parameters()).device.type, "cuda")
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-4)
+
+    def test_what_cannot_be_exported(self):
+        for module, said in [
+            (Condition(), "Condition cannot be exported: .*operator|Condition cannot be exported: .*cond"),
+            (Outside(), "Outside cannot be exported: .*differ.*depend on values.*torch's own operators"),
+            (Picture(), r"no class scores \[N,K\]"),
+            (Fails(), "Fails does not run on images of 3x64x64: it needs coffee$"),
+            (Plain(channels=4), "to have 4 channels"),
+        ]:
+            with self.assertRaisesRegex(prism_cnn.UsageError, said) as caught:
+                prism_cnn.explain(module, images())
+            self.assertEqual(len(str(caught.exception).splitlines()), 1)
+
+    def test_libraries_are_its_own(self):
+        """Those of the torch here, which the loader would find first, are not taken."""
+        with environment(LD_LIBRARY_PATH=os.path.join(os.path.dirname(torch.__file__), "lib")):
+            with no_warnings():
+                self.agrees(Plain(), images())
+
+    def test_layers(self):
+        self.assertIn("features.2", prism_cnn.layers(Plain(), image_size=64))
+
+
+@needs_torch
+class TorchPrism(unittest.TestCase):
+    """The stored arrays are of an independent implementation that meets TorchPRISM's."""
+
+    def tearDown(self):
+        PRISM.prune()
+
+    def compare(self, name, modes):
+        module = modules().build(name)
+        stored = torch.jit.load(str(DATA / "networks" / f"{name}_scripted.pt"))
+        module.load_state_dict(stored.state_dict())  # versions of torch differ in their random weights
+        with np.load(DATA / "expected" / f"{name}.npz") as stored:
+            expected = dict(stored)
+        batch = torch.from_numpy(expected["input"])
+        PRISM.register_hooks(module)
+        module(batch)
+        for keywords, array in modes.items():
+            maps = PRISM.get_maps(**dict(zip(("grad_extrap", "inclusive", "exclusive"), keywords)))
+            wanted = expected[array]
+            self.assertEqual((maps.dtype, tuple(maps.shape)), (torch.float32, wanted.shape))
+            difference = np.abs(maps.numpy() - wanted)
+            if "clusive" in array or "both" in array:  # quantised: 0.5 % of the pixels may be of a neighbouring colour
+                self.assertLessEqual((difference.max(1) > 1e-3).mean(), 0.005, (name, array))
+            else:
+                self.assertLessEqual(difference.max(), 1e-3, (name, array))
+                self.assertLessEqual(difference.mean(), 1e-4, (name, array))
+
+    def test_maps_are_torchprisms(self):
+        plain = {(True,): "maps_torchprism", (False,): "maps_torchprism_no_ge"}
+        for name in ("tiny_bottleneck", "tiny_mobilenet", "tiny_squeezenet", "tiny_dict", "tiny_convnext"):
+            self.compare(name, plain)
+        every = {(): "maps_torchprism", (False,): "maps_torchprism_no_ge"}
+        for inclusive, exclusive, mode in (
+            (True, False, "inclusive"),
+            (False, True, "exclusive"),
+            (True, True, "both"),
+        ):
+            every[True, inclusive, exclusive] = f"maps_{mode}"
+            every[False, inclusive, exclusive] = f"maps_{mode}_no_ge"
+        for name in ("tiny_vgg", "tiny_resnet"):
+            self.compare(name, every)
+
+    @unittest.skipUnless(os.environ.get("PRISM_REFERENCE"), "PRISM_REFERENCE is the folder of TorchPRISM's own arrays")
+    def test_torchprisms_own_arrays(self):
+        import torchvision
+
+        for name in os.environ.get("PRISM_REFERENCE_NETWORKS", "alexnet squeezenet1_0 resnet18").split():
+            with np.load(os.path.join(os.environ["PRISM_REFERENCE"], name + ".npz")) as stored:
+                expected = dict(stored)
+            module = torchvision.models.get_model(name, weights="IMAGENET1K_V1").eval()
+            PRISM.register_hooks(module)
+            module(torch.from_numpy(expected["input"]))
+            worst = 5e-3 if name == "resnet18" else 1e-3  # badly conditioned
+            for grad_extrap, array in ((True, "maps_default"), (False, "maps_no_ge")):
+                difference = np.abs(PRISM.get_maps(grad_extrap=grad_extrap).numpy() - np.nan_to_num(expected[array]))
+                print(f"{name} {array}: {difference.max():.2g} at most, {difference.mean():.2g} in the mean")
+                self.assertLessEqual(difference.max(), worst, (name, array))
+            PRISM.prune(module)
+
+    def test_the_last_call_counts(self):
+        first, second = Plain(), modules().build("tiny_resnet")
+        PRISM.register_hooks(first)
+        PRISM.register_hooks(first)
+        PRISM.register_hooks(second)
+        self.assertEqual(len(first._forward_pre_hooks), 1)
+        alone = images(count=3)
+        first(images())
+        second(images())
+        second(alone)
+        maps = PRISM.get_maps()
+        self.assertEqual(len(maps), 3)
+        PRISM.prune()
+        PRISM.register_hooks(second)
+        second(alone)
+        torch.testing.assert_close(PRISM.get_maps(), maps, atol=1e-5, rtol=0)
+
+    def test_nothing_is_kept(self):
+        import weakref
+
+        module = Plain()
+        PRISM.register_hooks(module)
+        module(images())
+        PRISM.prune_old_hooks(module)
+        self.assertEqual((len(module._forward_pre_hooks), PRISM._last), (0, None))
+        with self.assertRaisesRegex(prism_cnn.UsageError, "no images are known"):
+            PRISM.get_maps()
+        gone = weakref.ref(module)
+        PRISM.register_hooks(module)
+        module(images())
+        del module
+        self.assertIsNone(gone())
+        with self.assertRaisesRegex(prism_cnn.UsageError, "no images are known"):
+            PRISM.get_maps()
+
+    def test_images_are_those_of_the_call(self):
+        class Writes(Plain):
+            def forward(self, images):
+                return super().forward(images.mul_(0.5))
+
+        batch = images()
+        module = Writes()
+        PRISM.register_hooks(module)
+        module(batch)
+        other = Writes()
+        wanted = prism_cnn.explain(other, images(), hooks="torchprism", figures="none").maps
+        np.testing.assert_allclose(PRISM.get_maps().numpy(), wanted, atol=1e-5)
+
+    def test_changed_weights_are_noticed(self):
+        module = Plain()
+        PRISM.register_hooks(module)
+        module(images())
+        with torch.no_grad():
+            module.classifier.bias += 1
+        with self.assertRaisesRegex(prism_cnn.UsageError, "weights have changed"):
+            PRISM.get_maps()
+
+    def test_training_mode(self):
+        module = Plain().train()
+        PRISM.register_hooks(module)
+        module(images())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            PRISM.get_maps()
+        self.assertEqual(sum("training mode" in str(warning.message) for warning in said), 1)
+        module.eval()
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "was in training mode"):
+            PRISM.get_maps()
