@@ -250,7 +250,7 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let wanted = call.ints("output_shape")?;
     if wanted.is_some() || how.starts_with("SAME") {
         let wanted = wanted.unwrap_or_default();
-        for dim in 0..dimensions {
+        for (dim, &added) in added.iter().enumerate() {
             let size = writer.size(x, dim as i64 + 2)?;
             let (stride, span) = (window.strides[dim], window.span(dim));
             let rest = wanted.len().checked_sub(dimensions);
@@ -261,7 +261,7 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
             };
             let before_last = writer.arithmetic("sub", size, Known(1))?;
             let made = writer.arithmetic("mul", before_last, Known(stride))?;
-            let made = writer.arithmetic("add", made, Known(span.saturating_add(added[dim])))?;
+            let made = writer.arithmetic("add", made, Known(span.saturating_add(added)))?;
             let total = writer.arithmetic("sub", made, wanted)?;
             let total = writer.arithmetic("max", total, Known(0))?;
             let less = writer.arithmetic("floordiv", total, Known(2))?;

@@ -179,17 +179,14 @@ fn of_sizes(writer: &mut Writer, call: &NodeCall) -> Result<Option<Numbers>> {
             };
             let b = given.get(1).cloned().flatten();
             let made = b.and_then(|b| paired(&a, &b, equal)).transpose();
-            match made.ok().flatten().and_then(|made| {
+            // A constant may be compared, selected by and multiplied with as integers are.
+            made.ok().flatten().and_then(|made| {
                 let known = made.constants()?;
-                Some((made, known))
-            }) {
-                // A constant may be compared, selected by and multiplied with as integers are.
-                Some((made, known)) => Some(Numbers {
+                Some(Numbers {
                     items: known.into_iter().map(Known).collect(),
                     ..made
-                }),
-                None => None,
-            }
+                })
+            })
         }
         ("Where", _) => return selected(writer, call),
         _ => None,
