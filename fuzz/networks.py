@@ -5,7 +5,7 @@ prism must end by itself, with 0, 1 or 2 and no panic, within a time and memory.
 
     networks.py KIND PRISM [--seconds S] [--start SEED] [--replay FILE]
 
-KIND is torchscript or exported (files of torch.export).
+KIND is torchscript, exported (files of torch.export) or onnx.
 """
 
 import argparse
@@ -27,10 +27,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEEDS = {
     "torchscript": ("tests/data/odd_networks/*.pt", "tests/data/bad_models/*.pt"),
     "exported": ("tests/data/exported/*.pt2",),
+    "onnx": ("tests/data/onnx/*.onnx",),
 }  # fmt: skip
 ENDLESS = ("grows.pt", "greedy.pt")  # take all memory, as a program may
 FOUND = ROOT / "fuzz/artifacts"
-LARGEST_SEED = {"torchscript": 40_000, "exported": 100_000}  # bytes
+LARGEST_SEED = {"torchscript": 40_000, "exported": 100_000, "onnx": 12_000}  # bytes
 TIMEOUT = 20  # seconds
 # bytes, in use: libtorch takes memory for a text by its length, which has 4 bytes, before it reads it
 MOST_MEMORY = 5 << 30
@@ -147,6 +148,112 @@ def json_mutated(data: bytes, rng: random.Random) -> bytes:
     return json.dumps(document).encode()
 
 
+# The messages within the messages of an ONNX file, by the numbers of their fields.
+MESSAGES = {
+    "model": {7: "graph", 8: "opset", 14: "entry", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 11: "value", 12: "value"},
+    "node": {5: "attribute", 9: "entry"},
+    "attribute": {5: "tensor", 6: "graph"},
+    "function": {7: "node", 9: "opset", 11: "attribute"},
+    "tensor": {13: "entry"},
+    "value": {2: "type"},
+    "type": {1: "tensor_type"},
+    "tensor_type": {2: "shape"},
+    "shape": {1: "dimension"},
+}  # fmt: skip
+ONNX_OPERATORS = """
+    Add Mul Div Pow Mod Max Mean Where Clip PRelu Cast Conv ConvTranspose Pad MaxPool AveragePool LpPool GlobalMaxPool Gemm
+    MatMul Einsum BatchNormalization InstanceNormalization GroupNormalization LayerNormalization LRN ReduceMean ReduceProd
+    Softmax Hardmax ArgMax CumSum TopK Shape Size Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Gather
+    GatherElements GatherND ScatterElements Expand Tile ConstantOfShape Range Constant Trilu DepthToSpace SpaceToDepth
+    Resize Upsample GridSample QuantizeLinear DequantizeLinear If Loop QLinearConv Identity Dropout
+""".split()
+
+
+def read_number(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[at]
+        number |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return number, at
+
+
+def write_number(number: int) -> bytes:
+    number %= 1 << 64
+    made = bytearray()
+    while number > 127:
+        made.append(number & 127 | 128)
+        number >>= 7
+    return bytes(made) + bytes([number])
+
+
+def read_message(data: bytes, kind: str) -> list:
+    """The fields of a message: lists of number, type, value, and the kind of the message in it."""
+    fields, at = [], 0
+    while at < len(data):
+        key, at = read_number(data, at)
+        number, wire = key >> 3, key & 7
+        inner = None
+        if wire == 0:
+            value, at = read_number(data, at)
+        else:
+            length, at = {1: (8, at), 5: (4, at)}.get(wire) or read_number(data, at)
+            value, at = data[at : at + length], at + length
+            inner = MESSAGES.get(kind, {}).get(number) if wire == 2 else None
+            value = read_message(value, inner) if inner else value
+        fields.append([number, wire, value, inner])
+    return fields
+
+
+def write_message(fields: list) -> bytes:
+    made = bytearray()
+    for number, wire, value, inner in fields:
+        value = write_message(value) if inner else value
+        made += write_number(number << 3 | wire)
+        made += write_number(value) if wire == 0 else (write_number(len(value)) if wire == 2 else b"") + value
+    return bytes(made)
+
+
+def all_fields(fields: list, kind: str, found: list) -> list:
+    """Every message, its kind, and the place of a field in it."""
+    for at, (_, _, value, inner) in enumerate(fields):
+        found.append((fields, kind, at))
+        if inner:
+            all_fields(value, inner, found)
+    return found
+
+
+def onnx_mutated(seed: pathlib.Path, target: pathlib.Path, rng: random.Random) -> None:
+    """Fields are removed, exchanged or replaced, so that the file stays one of protocol buffers."""
+    model = read_message(seed.read_bytes(), "model")
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        found = all_fields(model, "model", [])
+        if rng.random() < 0.5:
+            found = [one for one in found if one[1] in ("node", "attribute")] or found
+        if not found:
+            break
+        fields, kind, at = rng.choice(found)
+        others, other_kind, other = rng.choice(found)
+        number, wire, value, inner = fields[at]
+        match rng.randrange(5):
+            case 0:
+                del fields[at]
+            case 1:
+                fields[at] = others[other] if kind == other_kind else fields[at][:2] + others[other][2:] if wire == others[other][1] else fields[at]
+            case 2:
+                fields.insert(at, list(fields[rng.randrange(len(fields))]))
+            case _ if kind == "node" and number == 4:
+                fields[at][2] = rng.choice(ONNX_OPERATORS).encode()
+            case _ if wire == 0:
+                fields[at][2] = rng.choice([value + 1, value - 1, -value, -1, *NUMBERS])
+            case _ if wire in (1, 2, 5) and not inner:
+                changed = mutated(value, rng)
+                fields[at][2] = changed if wire == 2 else (changed + value)[: len(value)]
+    target.write_bytes(write_message(model))
+
+
 def archive_mutated(seed: pathlib.Path, target: pathlib.Path, rng: random.Random) -> None:
     """One entry is changed or left out; the rest of the archive stays good."""
     with zipfile.ZipFile(seed) as archive:
@@ -246,8 +353,9 @@ def main() -> None:
             seed = rng.choice(seeds)
             is_blind = rng.random() < 0.2
             try:
-                is_blind or archive_mutated(seed, file, rng)
-            except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error):
+                change = onnx_mutated if args.kind == "onnx" else archive_mutated
+                is_blind or change(seed, file, rng)
+            except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error, IndexError, RecursionError):
                 is_blind = True  # some seeds are damaged
             if is_blind:
                 file.write_bytes(mutated(seed.read_bytes(), rng))

@@ -3,7 +3,7 @@
 #
 #   fuzz/run.sh FOLDER SECONDS TARGET...
 #
-# FOLDER holds the fuzzers; PRISM, for the targets torchscript and exported, names the binary.
+# FOLDER holds the fuzzers; PRISM, for the targets torchscript, exported and onnx, names the binary.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binaries=$1
@@ -39,7 +39,7 @@ summary=
 for target in "$@"; do
     log=$logs/$target.log
     started=$SECONDS
-    if [ "$target" = torchscript ] || [ "$target" = exported ]; then
+    if [[ $target = torchscript || $target = exported || $target = onnx ]]; then
         "${PYTHON:-python3}" fuzz/networks.py "$target" "$PRISM" --seconds "$seconds" 2>&1 | tee "$log"
     else
         # What is found goes on in the first folder, so the next run starts from it.

@@ -1,7 +1,7 @@
 """Tests prism on every family of CNN classifiers of torchvision and timm: scripted, traced and by torch.export.
 
     python quality/compatibility.py FOLDER --prism target/release/prism [--page docs/compatibility.md] [--only NAME ...]
-        [--files scripted traced exported decomposed] [--resume]
+        [--files scripted traced exported onnx onnx_export decomposed] [--resume]
 
 Each network gets seeded random weights (batch-norm statistics from one pass over noise). models/export.py writes it,
 and `prism` runs on it with three photographs of samples/. A file works if prism ends with status 0, its map and class
@@ -13,9 +13,11 @@ and allows three times the error of eager float32. Vision transformers must be r
 The scores and the map of a `.pt2` file must also be those of the TorchScript file. A sample of networks is exported
 once more as `run_decompositions()` leaves them (core ATen), and of another both saliency methods are compared.
 
-Rows are stored in FOLDER/rows.json; --resume reuses what is there of them. A full run takes an hour.
+The same holds for ONNX files, by both exporters of torch.
 
-Needs torch, torchvision, timm and numpy.
+Rows are stored in FOLDER/rows.json; --resume reuses what is there of them. A full run takes two hours.
+
+Needs torch, torchvision, timm, numpy, onnx and onnxscript.
 """
 import argparse
 import contextlib
@@ -48,7 +50,8 @@ SALIENCY = 1e-3  # of the largest saliency: .pt2 against TorchScript
 
 # The kinds of files, and how models/export.py says that it wrote them.
 SCRIPTS = ("scripted", "traced")
-FILES = (*SCRIPTS, "exported", "decomposed")
+ONNX = ("onnx", "onnx_export")  # by the exporter that traces, and by torch.export
+FILES = (*SCRIPTS, "exported", *ONNX, "decomposed")
 
 # Network of torchvision -> the module whose output is the final activation.
 TORCHVISION = {
@@ -252,6 +255,21 @@ def decomposed(exporter, network, about, file):
     return "decomposed"
 
 
+def write_onnx(network, about, file, how):
+    """Writes the network as ONNX, with what it expects beside it."""
+    images = torch.zeros(2, 3, *about["image_size"])
+    options = dict(input_names=["images"], output_names=["scores"])
+    if how == "onnx":
+        torch.onnx.export(network, (images[:1],), str(file), dynamo=False, opset_version=17,
+                          dynamic_axes={"images": {0: "batch"}, "scores": {0: "batch"}}, **options)
+    else:
+        torch.onnx.export(network, (images,), str(file), dynamo=True, external_data=False, verbose=False,
+                          dynamic_shapes=({0: torch.export.Dim("batch")},), **options)
+    expected = {key: about[key] for key in ("image_size", "mean", "std")}
+    file.with_suffix(".prism.json").write_text(json.dumps(expected))
+    return how
+
+
 def message(error):
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
@@ -281,10 +299,12 @@ def check(exporter, name, options, folder, row):
         if not is_asked and not is_needed:
             continue
         begin = time.time()
-        file = folder / ("network.pt" if how in SCRIPTS else "network.pt2")
+        file = folder / ("network.pt" if how in SCRIPTS else "network.onnx" if how in ONNX else "network.pt2")
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                if how == "decomposed":
+                if how in ONNX:
+                    written = write_onnx(network, about, file, how)
+                elif how == "decomposed":
                     written = decomposed(exporter, network, about, file)
                 else:
                     _, written, _ = exporter.export(network, about, choices_for(exporter, name, how, str(file)))
@@ -302,6 +322,8 @@ def check(exporter, name, options, folder, row):
             differences = {"scores": off(found["logits"], script["logits"]), "maps": off(found["maps"], script["maps"])}
             if how == "exported":
                 row |= differences
+            elif how in ONNX:
+                row |= {f"{how}_{what}": value for what, value in differences.items()}
             if not differences["scores"] <= SCORES and not differences["scores"] <= 3 * rounding(exporter, network, found["input"]):
                 reason = f"other scores than TorchScript (by {differences['scores']:.2g})"
             elif not differences["maps"] <= MAPS:
@@ -313,7 +335,9 @@ def check(exporter, name, options, folder, row):
             row["one"] = True
         file.unlink(missing_ok=True)
         row[how] = reason or "works"
-        if how != "decomposed":
+        if how in ONNX:
+            row[f"{how}_guides"] = seen["guides"]
+        elif how != "decomposed":
             row |= {key: seen[key] for key in ("final", "guides")}
         print(f"{name} {how}: {row[how]} {seen} {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
     kept.unlink(missing_ok=True)
@@ -350,7 +374,7 @@ def page(rows, refused):
     import timm
     import torchvision
 
-    scripts, exported = count(rows, SCRIPTS), count(rows, ["exported"])
+    scripts, exported, onnx = count(rows, SCRIPTS), count(rows, ["exported"]), count(rows, ONNX)
     versions = f"torch {torch.__version__.split('+')[0]}, torchvision {torchvision.__version__.split('+')[0]}, timm {timm.__version__}"
     lines = [
         f"{len(rows)} networks ({versions}):",
@@ -364,6 +388,12 @@ def page(rows, refused):
         same = sum(row[what] == 0 for row in compared)
         lines.append(f"- The {what} of {same} `.pt2` files are those of the traced files bit for bit; those of the other "
                      f"{len(compared) - same} differ by at most {worst:.1g} {values}.")  # fmt: skip
+    lines.append(f"- {share(*onnx)} ONNX files work: {share(*count(rows, ONNX[:1]))} of the exporter that traces, "
+                 f"{share(*count(rows, ONNX[1:]))} of that by torch.export.")  # fmt: skip
+    for what, values in (("scores", "of the largest"), ("maps", "of their range")):
+        found = [row[f"{how}_{what}"] for row in rows for how in ONNX if row.get(how) == "works" and f"{how}_{what}" in row]
+        if found:
+            lines.append(f"- The {what} of an ONNX file differ from those of the traced file by at most {max(found):.1g} {values}.")
     core = [row for row in rows if "decomposed" in row]
     if core:
         failures = [f"{row['name']}: {row['decomposed']}" for row in core if row["decomposed"] != "works"]
@@ -381,17 +411,17 @@ def page(rows, refused):
         "",
         "A dash: the network of the library cannot be scripted.",
         "",
-        "| network | scripted | traced | `.pt2` | final excitation | guides |",
-        "|---|---|---|---|---|---|",
+        "| network | scripted | traced | `.pt2` | ONNX (traced) | ONNX (torch.export) | final excitation | guides |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    kinds = (*SCRIPTS, "exported")
+    kinds = (*SCRIPTS, "exported", *ONNX)
     for row in rows:
         cells = " | ".join(cell(row.get(how)) for how in kinds)
         lines.append(f"| {row['name']} | {cells} | {row['final'] or ''} | {row['guides'] or ''} |")
-    lines += ["", "Vision transformers are refused:", "", "| network | scripted | traced | `.pt2` |", "|---|---|---|---|"]
+    lines += ["", "Vision transformers are refused:", "", "| network | scripted | traced | `.pt2` | ONNX (traced) | ONNX (torch.export) |", "|---|---|---|---|---|---|"]
     for row in refused:
         lines.append(f"| {row['name']} | {' | '.join(cell(row.get(how)) for how in kinds)} |")
-    return "\n".join(lines), scripts, exported
+    return "\n".join(lines), scripts, exported, onnx
 
 
 def main():
@@ -428,13 +458,13 @@ def main():
         return rows
 
     rows, refused = rows_of(names), rows_of(TRANSFORMERS)
-    text, scripts, exported = page(rows, refused)
+    text, scripts, exported, onnx = page(rows, refused)
     print(text)
     if options.page:
         pages.put(options.page, text)
     crashed = [row["name"] for row in rows + refused for how in FILES if "with status" in str(row.get(how))]
     few = [f"fewer than {100 * least:.0f} % of {what} work" for what, (works, files), least in
-           (("TorchScript files", scripts, 0.95), (".pt2 files", exported, 0.97)) if works < least * files]  # fmt: skip
+           (("TorchScript files", scripts, 0.95), (".pt2 files", exported, 0.97), ("ONNX files", onnx, 0.95)) if works < least * files]  # fmt: skip
     sys.exit(f"crashed: {', '.join(crashed)}" if crashed else "; ".join(few))
 
 

@@ -565,7 +565,7 @@ mod tests {
                 assert!(short.contains(option), "{option}");
             }
             assert!(!short.contains("--max-pixels") && !short.contains("torch.export (.pt2)"));
-            assert!(long.contains("torch.export (.pt2) or TorchScript"));
+            assert!(long.contains("torch.export (.pt2), TorchScript or ONNX"));
         }
     }
 

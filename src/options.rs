@@ -122,8 +122,8 @@ pub struct InputOptions {
 pub struct ModelOptions {
     /// Network by name, or its file
     ///
-    /// prism models lists the names. A file is one of torch.export (.pt2) or TorchScript; its path
-    /// has a separator, or the extension .pt2, .pt, .pth or .torchscript. Unless the option is
+    /// prism models lists the names. A file is one of torch.export (.pt2), TorchScript or ONNX; its
+    /// path has a separator, or the extension .pt2, .pt, .onnx, .pth or .torchscript. Unless the option is
     /// given, weights that are not here are not downloaded.
     #[arg(short, long, value_name = "NAME|FILE", default_value = "vgg16")]
     pub model: PathBuf,

@@ -15,7 +15,7 @@ use anyhow::{Result, anyhow, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::messages::{of_panic, one_line};
-pub use builder::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
+pub use builder::{Builder, BuiltValue, Call, Constant, OF_NUMBERS, Shape};
 pub use ranks::{RawRanks, RawStore};
 
 /// The form in which a program returns a value `[N,C,h,w]`: `enum prism_reading`.

@@ -139,6 +139,8 @@ fn described(graph: &Graph, node: &Node, value: ValueId, after_power: bool) -> O
         | Kind::Flip
         | Kind::Rotate => keeps_pixels(),
         Kind::Power | Kind::Softmax | Kind::LogSoftmax => true,
+        // An average pool that libtorch cannot pad by itself.
+        Kind::Padding => true,
         // The lower bound of generalised-mean pooling, the scale of log-sum-exp.
         Kind::Bound => after_power,
         Kind::Elementwise if after_power && inputs.len() == 1 => {

@@ -27,7 +27,7 @@ mod sign;
 pub use crate::remarks::Remark;
 pub(crate) use channels::in_words as channels_in_words;
 pub use entry::Entry;
-pub(crate) use ffi::{Builder, BuiltValue, Call, Constant, OF_NUMBERS};
+pub(crate) use ffi::{Builder, BuiltValue, Call, Constant, OF_NUMBERS, Shape};
 pub(crate) use ffi::{RawRanks, RawStore};
 pub(crate) use ffi::{prepare, skip_init, tensor_of_floats};
 pub use layers::{Layer, Role};

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tch::{Device, Tensor};
 
 use super::batching::hold_generator;
-use super::ffi::{Builder, BuiltValue, Output, RawGraph, Reading};
+use super::ffi::{Builder, BuiltValue, Execution, Output, RawGraph, Reading};
 use super::graph::{Graph, ValueId};
 use super::messages::{is_lack_of_memory, plain};
 use super::model::Precision;
@@ -89,6 +89,24 @@ impl NetworkGraph {
             let outputs = program.run(&batch.f_to_device(device).map_err(plain)?)?;
             scores.assemble(&outputs, batch.size()[0])
         })
+    }
+
+    /// All that the network returns for `images` `[N,C,H,W]`, class scores or not, by the operators one
+    /// by one or by libtorch's passes. Tests of single operators compare it.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    #[doc(hidden)]
+    pub fn returned(&self, images: &Tensor, is_plain: bool) -> Result<Vec<Tensor>> {
+        let outputs = self.structure()?.outputs;
+        let whole = |value| Output::new(value, Reading::Whole);
+        let outputs: Vec<Output> = outputs.into_iter().map(whole).collect();
+        let execution = match is_plain {
+            true => Execution::Plain,
+            false => Execution::Optimised,
+        };
+        let program = self.raw.program(&outputs, None, execution)?;
+        program.run(&images.f_to_device(self.device).map_err(plain)?)
     }
 
     /// The graph as data, for one image of `size` with `channels`, or for as many images as are

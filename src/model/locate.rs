@@ -10,20 +10,20 @@ use anyhow::Result;
 use std::path::PathBuf;
 
 /// The extensions of files that hold the network itself, the first one first.
-const OWN: [&str; 2] = ["pt2", "pt"];
+const OWN: [&str; 3] = ["pt2", "pt", "onnx"];
 
 /// The files of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
-    /// A file with the network itself, of TorchScript or torch.export.
+    /// A file with the network itself, of TorchScript, torch.export or ONNX.
     File(PathBuf),
     /// A network of the zoo and the file of its weights.
     StateDict(&'static ZooEntry, PathBuf),
 }
 
 /// Finds the network `name` among existing files; `None` if there is no such file. Within a
-/// folder a file with the network itself takes precedence over a state dict, and one of
-/// torch.export over TorchScript.
+/// folder a file with the network itself takes precedence over a state dict, one of torch.export over
+/// TorchScript, and that over ONNX.
 pub fn find(name: &str, search: &SearchPath) -> Option<Located> {
     let entry = zoo::find(name);
     for folder in &search.folders {
@@ -124,7 +124,8 @@ pub(super) fn unchosen(default: &str, search: &SearchPath) -> anyhow::Error {
 
 /// The error for a name that is not in the zoo.
 pub(super) fn unknown(name: &str) -> anyhow::Error {
-    let path = "a file needs a path separator or the extension .pt2, .pt, .pth or .torchscript";
+    let path =
+        "a file needs a path separator or the extension .pt2, .pt, .onnx, .pth or .torchscript";
     let near = zoo::nearest(name).join(", ");
     let message = match near.as_str() {
         "" => format!("unknown network '{name}'; {path}"),

@@ -1,6 +1,8 @@
 //! The extra file in the file of a network that says what the network expects: `prism.json`, which
-//! `models/export.py` writes, or `config.txt`, which YOLOv5 and Ultralytics write.
+//! `models/export.py` writes, or `config.txt`, which YOLOv5 and Ultralytics write. Of `net.onnx` it is
+//! `net.prism.json` beside it, or its own entry `prism.json`.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -8,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::archive;
+use super::{archive, onnx};
 use crate::labels::from_json;
 use crate::options::LARGEST_SIDE;
 use crate::remarks::Remark;
@@ -37,7 +39,7 @@ pub struct ModelMetadata {
 }
 
 impl ModelMetadata {
-    /// Reads the metadata of a network's file; all fields are `None` if it has no metadata. The
+    /// Reads the metadata of a network's file, or those beside it; all fields are `None` if it has no metadata. The
     /// remark says so if there is a file that is not read.
     ///
     /// # Errors
@@ -46,6 +48,18 @@ impl ModelMetadata {
         let cannot = |name| move || format!("{}: the {name} in it cannot be used", file.display());
         if let Some(text) = extra(file, ENTRY) {
             let metadata = ModelMetadata::parse(&text).with_context(cannot("prism.json"))?;
+            return Ok((metadata, None));
+        }
+        let beside = file.with_extension(ENTRY);
+        if onnx::holds_network(file) && (beside.is_file() || beside.is_dir()) {
+            let cannot = || format!("{}: this file cannot be used", beside.display());
+            let text = text_of(&beside).with_context(cannot)?;
+            let metadata = ModelMetadata::parse(&text).with_context(cannot)?;
+            return Ok((metadata, None));
+        }
+        if let Some(text) = onnx::metadata(file, ENTRY) {
+            let metadata =
+                ModelMetadata::parse(text.as_bytes()).with_context(cannot("prism.json"))?;
             return Ok((metadata, None));
         }
         if let Some(text) = extra(file, ULTRALYTICS) {
@@ -138,6 +152,15 @@ impl ModelMetadata {
 fn size<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Size>, D::Error> {
     let sides = Option::<(i64, i64)>::deserialize(json)?;
     Ok(sides.map(|(height, width)| Size::new(height, width)))
+}
+
+/// The bytes of a file beside a network.
+fn text_of(file: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?
+        .take(LARGEST + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether an entry of an archive is the extra file `name`. Most archives have a folder of their

@@ -11,6 +11,7 @@ mod layers;
 pub mod locate;
 mod metadata;
 mod network;
+pub mod onnx;
 mod preprocessing;
 pub mod search_path;
 mod transform_input;

@@ -13,7 +13,7 @@ use super::metadata::ModelMetadata;
 use super::preprocessing::Preprocessing;
 use super::search_path::SearchPath;
 use super::zoo::{self, ZooEntry};
-use super::{archive, exported, weights};
+use super::{archive, exported, onnx, weights};
 use crate::convert::{Normalisation, rescaled};
 use crate::error::{Hint, hinted, usage_hinted};
 use crate::hooks::{HookedModel, Hooks, NetworkGraph, Precision, Trace};
@@ -26,6 +26,12 @@ use crate::size::Size;
 
 /// How to make a file of a network.
 const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.export.save, torch.jit.script or torch.jit.trace)";
+
+/// How to make a file of a network of another library.
+const HOW_TO_WRITE_ONNX: &str = "export the network as ONNX (in Keras with model.export(\"model.onnx\", format=\"onnx\"), from TensorFlow with tf2onnx)";
+
+/// Loads a file that holds no code.
+type Load = fn(&Path, Device) -> Result<exported::Loaded>;
 
 /// A network as a graph, with the input that it expects.
 #[derive(Debug)]
@@ -72,14 +78,18 @@ impl Network {
         let mut remarks = Vec::new();
         let (name, graph, metadata, labels, remark) = match find(options, notices)? {
             Located::File(file) => {
-                let is_exported = exported::holds_program(&file);
-                if !is_exported {
+                let load: Option<Load> = match () {
+                    () if exported::holds_program(&file) => Some(exported::load),
+                    () if onnx::holds_network(&file) => Some(onnx::load),
+                    () => None,
+                };
+                if load.is_none() {
                     check_file(&file)?;
                 }
                 let (mut metadata, remark) = ModelMetadata::read(&file)?;
                 check_scale(&file, &metadata, options)?;
-                let graph = if is_exported {
-                    let loaded = exported::load(&file, device)?;
+                let graph = if let Some(load) = load {
+                    let loaded = load(&file, device)?;
                     metadata.image_size = metadata.image_size.or(loaded.size);
                     remarks = loaded.remarks;
                     loaded.graph
@@ -179,7 +189,10 @@ fn is_path(model: &Path) -> bool {
     let extension = model.extension().and_then(OsStr::to_str);
     model.components().count() > 1
         || model.as_os_str().as_encoded_bytes().contains(&b'/')
-        || matches!(extension, Some("pt" | "pt2" | "pth" | "torchscript"))
+        || matches!(
+            extension,
+            Some("pt" | "pt2" | "onnx" | "pth" | "torchscript")
+        )
 }
 
 fn trace(
@@ -217,12 +230,12 @@ fn check_file(file: &Path) -> Result<()> {
         if open.metadata()?.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
-        open.take(4).read_to_end(&mut start)
+        open.take(8).read_to_end(&mut start)
     });
     if let Err(error) = read {
         match error.kind() {
             ErrorKind::NotFound => bail!(
-                "{show}: there is no such model file; give the path of a TorchScript or .pt2 file, or a network's name"
+                "{show}: there is no such model file; give the path of a TorchScript, .pt2 or ONNX file, or a network's name"
             ),
             ErrorKind::IsADirectory => bail!("{show}: this is a folder, not a model file"),
             _ => return Err(error).with_context(|| format!("{show}: cannot read the model file")),
@@ -233,6 +246,18 @@ fn check_file(file: &Path) -> Result<()> {
         return Ok(());
     }
     let is_zip = start.starts_with(b"PK");
+    let is_keras = is_zip && archive::has_entry(file, |name| name == "model.weights.h5");
+    let other = match start.as_slice() {
+        [0x89, b'H', b'D', b'F', ..] => "an HDF5 file, as Keras writes networks and weights",
+        _ if is_keras => "a network of Keras",
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => "a network of TensorFlow Lite",
+        [_, _, _, _, b'O', b'R', b'T', b'M', ..] => "a network in ONNX Runtime's own format",
+        _ => "",
+    };
+    ensure!(
+        other.is_empty(),
+        "{show}: this is {other}; {HOW_TO_WRITE_ONNX}"
+    );
     let is_pickle = matches!(start.as_slice(), [0x80, 1..=5, ..])
         || is_zip && archive::has_entry(file, |name| name.ends_with("data.pkl"));
     // Both are written by torch.save.
@@ -250,9 +275,9 @@ fn check_file(file: &Path) -> Result<()> {
     }
     ensure!(
         !is_zip,
-        "{show}: this is neither a TorchScript nor a .pt2 file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
+        "{show}: this is no TorchScript, .pt2 or ONNX file, or one that is damaged or cut short; {HOW_TO_EXPORT}"
     );
-    bail!("{show}: this is neither a TorchScript nor a .pt2 file; {HOW_TO_EXPORT}")
+    bail!("{show}: this is no TorchScript, .pt2 or ONNX file; {HOW_TO_EXPORT}")
 }
 
 /// The network of the zoo whose weights the name of a file suggests.

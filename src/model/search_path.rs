@@ -9,7 +9,7 @@ const OFFICIAL: &str = "https://download.pytorch.org/models";
 /// The folders to search and the source of downloads.
 #[derive(Debug, Clone)]
 pub struct SearchPath {
-    /// Folders with `NAME.pt2`, `NAME.pt`, `NAME.pth` or `NAME.safetensors`, in the order of the search.
+    /// Folders with `NAME.pt2`, `NAME.pt`, `NAME.onnx`, `NAME.pth` or `NAME.safetensors`, in the order of the search.
     pub folders: Vec<PathBuf>,
     /// Folder in which torchvision caches its official files under their own names.
     pub checkpoints: PathBuf,

@@ -609,6 +609,34 @@ fn exported_programs_are_refused_in_a_line() {
     check(
         MODELS,
         r#"
+        data/onnx/bad_unknown.onnx => 1: bad_unknown.onnx: its node '/block/odd' (Compressed of opset 17) is none that prism runs
+        data/onnx/bad_domain.onnx => 1: its node 'gelu' (com.microsoft::FusedGelu of opset 1) belongs to another set of operators
+        data/onnx/bad_branch.onnx => 1: its node 'choice' (If of opset 17) branches or loops on values
+        data/onnx/bad_integers.onnx => 1: (QLinearConv of opset 13) | before quantisation
+        data/onnx/bad_random.onnx => 1: (RandomNormalLike of opset 17) is none that prism runs
+        data/onnx/bad_cycle.onnx => 1: its node that makes 'r' (Add of opset 17) reads 'p', which nothing before makes
+        data/onnx/bad_missing.onnx => 1: reads 'nothing', which nothing before makes
+        data/onnx/bad_opset.onnx => 1: (Conv of opset 6) | opsets 7 to 28
+        data/onnx/bad_newer.onnx => 1: (Conv of opset 99) | opsets 7 to 28
+        data/onnx/bad_attribute.onnx => 1: has an attribute alpha that is no number
+        data/onnx/bad_axis.onnx => 1: has the axis 9, but its input has 4 dimensions
+        data/onnx/bad_training.onnx => 1: is in training mode
+        data/onnx/bad_two_inputs.onnx => 1: it takes 2 inputs (x, z) | one batch of images
+        data/onnx/bad_no_input.onnx => 1: it takes no input
+        data/onnx/bad_bytes.onnx => 1: it takes images as integers
+        data/onnx/bad_rank.onnx => 1: its input is [N,768]
+        data/onnx/{bad_growing|bad_filled|bad_tiled|bad_outer|bad_doubling}.onnx => 1: makes constants that take far more memory than the file
+        data/onnx/{bad_external_parent|bad_external_absolute|bad_external_device}.onnx => 1: prism reads files in the folder of the network alone
+        data/onnx/bad_external_absent.onnx => 1: absent.data, which cannot be read; it belongs beside the network's file
+        data/onnx/bad_external_folder.onnx => 1: which is no plain file
+        data/onnx/bad_external_short.onnx => 1: bad_opset.onnx, which may be cut short
+        data/onnx/bad_sizes.onnx => 1: its weights 'w' take far more memory than the file
+        data/onnx/{bad_overflow|bad_negative}.onnx => 1: its weights 'w' have the sizes | which their bytes do not hold
+        data/onnx/bad_float8.onnx => 1: its weights 'w' are float8 numbers
+        data/onnx/bad_texts.onnx => 1: its weights 'w' are texts
+        data/onnx/bad_recursion.onnx => 1: it has functions within more than 16 others
+        data/onnx/bad_bursting.onnx => 1: it has more than 20000 nodes with those of its functions
+        data/onnx/{bad_cut|bad_flipped}.onnx => 1: it is damaged or cut short
         data/exported/bad_branches.pt2 => 1: bad_branches.pt2: this network branches or loops on its values (torch.cond)
         data/exported/bad_two_inputs.pt2 => 1: more than one input | one batch of images
         data/exported/bad_random.pt2 => 1: aten::rand_like is not one that prism runs
@@ -659,13 +687,13 @@ fn files_that_are_no_network_are_refused() {
         ./ => 1: folder
         "" => 2: a value is required for '--model
         empty.pt => 1: empty.pt | the model file is empty
-        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: neither a TorchScript nor a .pt2 file | models/export.py
+        {byte.pt|text.pt|noise.pt|photos/a.png} => 1: no TorchScript, .pt2 or ONNX file | models/export.py
         cut{1|50|99}_network.pt => 1: _network.pt | damaged or cut short | export
         zeroed.pt => 1: zeroed.pt
-        other.pt => 1: other.pt | neither a TorchScript nor a .pt2 file | models/export.py
+        other.pt => 1: other.pt | no TorchScript, .pt2 or ONNX file | models/export.py
         data/state_dicts/{new|old}.pth => 1: .pth | a pickled state dict | models/export.py
         data/bad_models/state_dict.pth => 1: state_dict.pth | state dict | models/export.py
-        data/state_dicts/weights.safetensors => 1: weights.safetensors | neither a TorchScript nor a .pt2 file | export
+        data/state_dicts/weights.safetensors => 1: weights.safetensors | no TorchScript, .pt2 or ONNX file | export
         data/bad_models/pickled_module.pth => 1: pickled_module.pth | module, which holds no code
         {caf\xe9.pt|no\x0asuch.pt} => 1: no such model file
         # Names.

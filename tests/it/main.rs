@@ -21,6 +21,7 @@ mod key;
 mod loading;
 mod many;
 mod networks;
+mod onnx;
 mod parity;
 mod preprocessing;
 mod properties;

@@ -159,6 +159,29 @@ char *prism_builder_call(prism_builder *builder, const char *name, const char *o
   });
 }
 
+char *prism_builder_examples(prism_builder *builder, const int64_t *shapes, int64_t most) {
+  return guarded([&] {
+    std::vector<std::vector<int64_t>> examples;
+    for (size_t i = 0; i < PRISM_EXAMPLES; i++)
+      examples.emplace_back(shapes + 4 * i, shapes + 4 * (i + 1));
+    prism::set_examples(*builder, examples, most);
+  });
+}
+
+char *prism_builder_shape(prism_builder *builder, int64_t value, size_t example, prism_shape *shape) {
+  return guarded([&] {
+    if (!prism::shape_of(*builder, value, example, *shape))
+      shape->dimensions = -1;
+  });
+}
+
+char *prism_builder_known(const prism_builder *builder, int64_t value, void **out) {
+  return guarded([&] {
+    const at::Tensor known = prism::known_tensor(*builder, value);
+    *out = known.defined() ? new at::Tensor(known) : nullptr;
+  });
+}
+
 char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, size_t count,
                            prism_graph **out) {
   return guarded([&] { *out = prism::finish(*builder, {outputs, count}).release(); });

@@ -286,6 +286,23 @@ int64_t add_list(Builder &builder, at::ArrayRef<int64_t> items) {
   return static_cast<int64_t>(builder.values.size()) - 1;
 }
 
+namespace {
+
+// The constants that an operator made, in its place. A list is given item by item.
+std::vector<int64_t> add_constants(Builder &builder, std::vector<IValue> made, size_t results,
+                                   const char *name) {
+  if (results > 0 && made.size() == 1 && made[0].isList())
+    made = made[0].toListRef().vec();
+  TORCH_CHECK(made.size() >= results, "its operator ", name, " makes ", made.size(), " values, not ",
+              results);
+  std::vector<int64_t> values;
+  for (size_t i = 0; i < results; i++)
+    values.push_back(add(builder, builder.graph->insertConstant(made[i])));
+  return values;
+}
+
+} // namespace
+
 std::vector<int64_t> call(Builder &builder, const char *name, const char *overload, const char *path,
                           at::ArrayRef<prism_argument> arguments, size_t results) {
   Graph &graph = *builder.graph;
@@ -300,10 +317,17 @@ std::vector<int64_t> call(Builder &builder, const char *name, const char *overlo
     node->setScope(graph.current_scope()->push(c10::Symbol::scope(path)));
   graph.insertNode(node);
   TORCH_CHECK(node->maybeSchema(), "its operator ", schema.name(), " does not fit its arguments");
-  const bool makes_list =
+  if (auto made = folded(builder, node)) {
+    node->destroy();
+    return add_constants(builder, std::move(*made), results, name);
+  }
+  see(builder, node);
+  const bool is_list =
       results > 0 && node->outputs().size() == 1 && node->output()->type()->cast<c10::ListType>();
-  if (makes_list)
+  if (is_list) {
     node = graph.insertNode(graph.createListUnpack(node->output(), results));
+    see(builder, node);
+  }
   // Python's powers of integers are integers.
   if (symbol == c10::aten::pow && schema.overload_name() == "int")
     node = graph.insert(c10::Symbol::aten("Int"), {node->output()})->node();

@@ -9,7 +9,9 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
+#include <array>
 #include <chrono>
+#include <unordered_map>
 
 namespace torch::jit {
 class AliasDb;
@@ -52,6 +54,10 @@ struct prism_builder {
   std::shared_ptr<torch::jit::Graph> graph = std::make_shared<torch::jit::Graph>();
   at::Device device = at::kCPU;
   std::vector<prism_built> values;
+  // With examples: constants are computed at once, and what is seen for each example is stored.
+  bool folds = false;
+  int64_t left = 0; // numbers that constants may still make
+  std::array<std::unordered_map<const torch::jit::Value *, c10::IValue>, PRISM_EXAMPLES> seen;
 };
 
 namespace prism {
@@ -95,6 +101,14 @@ int64_t add_list(prism_builder &builder, at::ArrayRef<int64_t> items);
 std::vector<int64_t> call(prism_builder &builder, const char *name, const char *overload,
                           const char *path, at::ArrayRef<prism_argument> arguments, size_t results);
 std::unique_ptr<prism_graph> finish(prism_builder &builder, at::ArrayRef<prism_result> outputs);
+
+// examples.cpp: what is known of a graph while it is built
+void set_examples(prism_builder &builder, at::ArrayRef<std::vector<int64_t>> shapes, int64_t most);
+// What an operator makes, if it reads constants alone.
+std::optional<std::vector<IValue>> folded(prism_builder &builder, const Node *node);
+void see(prism_builder &builder, const Node *node);
+bool shape_of(prism_builder &builder, int64_t value, size_t example, prism_shape &shape);
+at::Tensor known_tensor(const prism_builder &builder, int64_t value); // undefined if it is no constant
 
 // allowed.cpp: throws if a file may not call the operator
 void require_allowed(const c10::FunctionSchema &schema);

@@ -111,6 +111,16 @@ typedef struct prism_result {
 /* In place of an overload: the one for the kinds of the numbers that are given (sizes). */
 #define PRISM_OF_NUMBERS "number"
 
+/* The shapes of a value are found for so many example batches. */
+#define PRISM_EXAMPLES 2
+#define PRISM_MOST_DIMENSIONS 16
+
+typedef struct prism_shape {
+  int32_t kind;       /* libtorch's number of the type of the values */
+  int32_t dimensions; /* -1: not known */
+  int64_t sizes[PRISM_MOST_DIMENSIONS];
+} prism_shape;
+
 char *prism_builder_new(int device, prism_builder **out);
 /* The batch of images. */
 char *prism_builder_input(prism_builder *builder, int64_t *value);
@@ -122,6 +132,13 @@ char *prism_builder_list(prism_builder *builder, const int64_t *items, size_t co
 char *prism_builder_call(prism_builder *builder, const char *name, const char *overload,
                          const char *path, const prism_argument *arguments, size_t count,
                          int64_t *results, size_t result_count);
+/* The examples, `[N,C,H,W]` each, after the input was added. From now on operators on constants are
+ * computed at once; they may make `most` numbers in all. */
+char *prism_builder_examples(prism_builder *builder, const int64_t *shapes, int64_t most);
+/* The shape of a tensor for an example. */
+char *prism_builder_shape(prism_builder *builder, int64_t value, size_t example, prism_shape *shape);
+/* The values of a constant tensor, on the CPU; NULL if it depends on the images. */
+char *prism_builder_known(const prism_builder *builder, int64_t value, void **tensor);
 /* The graph that returns `outputs`, simplified as one of a file. Leaves the builder unusable. */
 char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, size_t count,
                            prism_graph **out);

@@ -35,6 +35,17 @@ struct RawResult {
     value: i64,
 }
 
+/// The most dimensions of which a shape is known.
+const MOST_DIMENSIONS: usize = 16;
+
+/// `prism_shape`.
+#[repr(C)]
+struct RawShape {
+    kind: i32,
+    dimensions: i32,
+    sizes: [i64; MOST_DIMENSIONS],
+}
+
 unsafe extern "C" {
     fn prism_builder_new(device: c_int, out: *mut *mut BuilderHandle) -> Message;
     fn prism_builder_input(builder: *mut BuilderHandle, value: *mut i64) -> Message;
@@ -59,6 +70,22 @@ unsafe extern "C" {
         results: *mut i64,
         result_count: usize,
     ) -> Message;
+    fn prism_builder_examples(
+        builder: *mut BuilderHandle,
+        shapes: *const i64,
+        most: i64,
+    ) -> Message;
+    fn prism_builder_shape(
+        builder: *mut BuilderHandle,
+        value: i64,
+        example: usize,
+        shape: *mut RawShape,
+    ) -> Message;
+    fn prism_builder_known(
+        builder: *const BuilderHandle,
+        value: i64,
+        tensor: *mut *mut c_void,
+    ) -> Message;
     fn prism_builder_finish(
         builder: *mut BuilderHandle,
         outputs: *const RawResult,
@@ -69,7 +96,7 @@ unsafe extern "C" {
 }
 
 /// A value of a graph that is being built. It belongs to one builder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BuiltValue(i64);
 
 /// In place of an overload: the one for the kinds of the numbers that are given (sizes).
@@ -107,6 +134,15 @@ pub struct Call<'a> {
     pub arguments: &'a [(Option<&'a str>, BuiltValue)],
     /// The number of values that are taken of it. A list is taken item by item.
     pub results: usize,
+}
+
+/// The shape of a tensor for an example batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// libtorch's number of the type of its values.
+    pub kind: i64,
+    /// Its sizes.
+    pub sizes: Vec<i64>,
 }
 
 /// A graph that is being built.
@@ -246,6 +282,54 @@ impl Builder {
             )
         })?;
         Ok(results.into_iter().map(|value| self.made(value)).collect())
+    }
+
+    /// Gives two example batches `[N,C,H,W]` for the input, which was added before. From now on
+    /// shapes are known, and operators on constants are computed at once; they may make `most`
+    /// numbers in all.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn set_examples(&mut self, examples: [[i64; 4]; 2], most: i64) -> Result<()> {
+        let shapes = examples.concat();
+        // SAFETY: the shim reads two times four numbers.
+        check(unsafe { prism_builder_examples(self.handle.as_ptr(), shapes.as_ptr(), most) })
+    }
+
+    /// The shape of a tensor for example 0 or 1; `None` if it is not known.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn shape(&self, value: BuiltValue, example: usize) -> Result<Option<Shape>> {
+        let value = self.numbers(&[value])?[0];
+        let mut raw = RawShape {
+            kind: 0,
+            dimensions: -1,
+            sizes: [0; MOST_DIMENSIONS],
+        };
+        // SAFETY: `raw` outlives the call and has room for the most sizes.
+        check(unsafe {
+            prism_builder_shape(self.handle.as_ptr(), value, example.min(1), &mut raw)
+        })?;
+        let Ok(dimensions) = usize::try_from(raw.dimensions) else {
+            return Ok(None);
+        };
+        let sizes = raw.sizes.iter().take(dimensions).copied().collect();
+        let kind = i64::from(raw.kind);
+        Ok(Some(Shape { kind, sizes }))
+    }
+
+    /// The values of a constant tensor, on the CPU; `None` if it depends on the images.
+    ///
+    /// # Errors
+    /// Returns libtorch's reason on one line.
+    pub fn known(&self, value: BuiltValue) -> Result<Option<Tensor>> {
+        let value = self.numbers(&[value])?[0];
+        let mut tensor = ptr::null_mut();
+        // SAFETY: `tensor` outlives the call.
+        check(unsafe { prism_builder_known(self.handle.as_ptr(), value, &mut tensor) })?;
+        // SAFETY: the shim made a new at::Tensor, which tch owns from here on.
+        Ok(NonNull::new(tensor).map(|tensor| unsafe { Tensor::from_ptr(tensor.as_ptr().cast()) }))
     }
 
     /// The graph that returns `outputs`, each with its name, which may be empty.

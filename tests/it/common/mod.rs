@@ -67,10 +67,20 @@ impl Npz {
         Tensor::try_from(array.as_standard_layout().into_owned()).unwrap()
     }
 
+    /// An array of bytes.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let bytes: ArrayD<u8> = self.0.borrow_mut().by_name(name).unwrap();
+        bytes.into_raw_vec_and_offset().0
+    }
+
     /// An array of UTF-8 bytes that is JSON.
     pub fn json(&self, name: &str) -> serde_json::Value {
-        let bytes: ArrayD<u8> = self.0.borrow_mut().by_name(name).unwrap();
-        serde_json::from_slice(bytes.as_slice().unwrap()).unwrap()
+        serde_json::from_slice(&self.bytes(name)).unwrap()
+    }
+
+    /// The names of all arrays.
+    pub fn names(&self) -> Vec<String> {
+        self.0.borrow_mut().names().unwrap()
     }
 }
 
