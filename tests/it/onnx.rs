@@ -343,3 +343,37 @@ fn what_a_network_expects_may_be_beside_its_file() {
         "{error}"
     );
 }
+
+/// Keras orders images [N,H,W,C], and casts, pads and permutes around all layers.
+#[test]
+fn a_network_of_keras_has_its_scores_and_layers() {
+    let expected = Npz::open(data("onnx/keras.npz"));
+    let place = Place::bare();
+    let arrays = [("input", expected.tensor("input"))];
+    Tensor::write_npz(&arrays, place.path("in.npz")).unwrap();
+    let network = data("onnx/keras.onnx").display().to_string();
+    place.succeed(&format!(
+        "in.npz --model {network} --save-arrays a.npz --json s.json"
+    ));
+    let found = Npz::open(place.path("a.npz")).tensor("probabilities");
+    let off = off(&found, &expected.tensor("scores"));
+    assert!(off < ROUNDING, "{off}");
+    let summary = std::fs::read(place.path("s.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&summary).unwrap();
+    assert_eq!(
+        summary["excitation"]["shape"],
+        serde_json::json!([16, 6, 6])
+    );
+    let guides = summary["guides"].as_array().unwrap();
+    let shapes: Vec<String> = guides
+        .iter()
+        .map(|guide| guide["shape"].to_string())
+        .collect();
+    assert_eq!(
+        shapes,
+        ["[8,24,24]", "[8,24,24]", "[12,12,12]", "[12,12,12]"],
+        "guides are activations, not what a convolution reads"
+    );
+    let (layers, _) = place.succeed(&format!("layers --model {network}"));
+    assert!(!layers.contains(" to "), "{layers}");
+}

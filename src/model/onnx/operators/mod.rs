@@ -163,6 +163,10 @@ fn libtorch_kind(kind: i64) -> Result<i64> {
 
 /// A tensor as another type.
 fn cast(writer: &mut Writer, value: BuiltValue, kind: i64) -> Result<BuiltValue> {
+    // Keras casts what has the type already; rules look for the operators around.
+    if writer.shape(value)?.is_some_and(|shape| shape.kind == kind) {
+        return Ok(value);
+    }
     let off = Arg::Bool(false);
     let arguments = [value.into(), Arg::Int(kind), off.clone(), off, Arg::None];
     writer.op("to", "dtype", &arguments)
