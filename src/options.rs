@@ -107,7 +107,8 @@ pub struct InputOptions {
     /// Decode all pixels of large images
     ///
     /// Otherwise an image with at least six times as many pixels along each side as the network
-    /// sees is reduced by 2, 4 or 8 while it is decoded. Always so with --hooks torchprism.
+    /// sees is reduced by 2, 4 or 8 while it is decoded, if that divides its sides. --hooks
+    /// torchprism always decodes all pixels.
     #[arg(long, hide_short_help = true)]
     pub exact_decode: bool,
 

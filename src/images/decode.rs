@@ -66,9 +66,9 @@ impl ImageFile {
     }
 
     /// As the function [`decode_with_white`], then reduced by the factor (1, 2, 4 or 8, which
-    /// divides both sides) that `factor` gives for the size of the picture. Each pixel of a reduced picture is the mean of
-    /// those that it covers; JPEG is reduced while it is decoded, by a scaled inverse cosine
-    /// transform.
+    /// divides both sides) that `factor` gives for the size of the picture. Each pixel of a
+    /// reduced picture is the mean of those that it covers; JPEG is reduced while it is decoded,
+    /// by a scaled inverse cosine transform.
     ///
     /// # Errors
     /// Returns the errors of that function.
@@ -81,12 +81,7 @@ impl ImageFile {
         self.try_read(|| match open(self, max_pixels)? {
             Opened::Jpeg(file) => {
                 let (pixels, orientation) = jpeg::decode(file, factor)?;
-                let is_reduced = pixels.factor > 1;
-                let pixels = rotated(pixels, orientation);
-                Ok(match is_reduced {
-                    true => pixels,
-                    false => pixels.reduced(factor),
-                })
+                Ok(rotated(pixels, orientation).reduced(factor))
             }
             Opened::Other {
                 mut decoder,

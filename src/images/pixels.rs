@@ -80,9 +80,10 @@ impl Pixels {
         }
     }
 
-    /// Reduced by the factor that `factor` gives for its size.
+    /// Reduced by the factor that `factor` gives for its size, unless it is reduced already.
     pub(super) fn reduced(self, factor: impl Fn(Size) -> u32) -> Pixels {
         match factor(self.full) {
+            _ if self.factor > 1 => self,
             1 => self,
             factor => Pixels {
                 rgb: by_means(&self.rgb, factor),

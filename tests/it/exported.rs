@@ -4,15 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use prism::Size;
-use prism::hooks::{
-    Excitations, HookedModel, Hooks, Layer, NetworkGraph, OutputChoice, SaliencyHook,
-};
+use prism::hooks::{Excitations, HookedModel, Hooks, Layer, NetworkGraph, OutputChoice};
 use prism::map::{Collector, MapOptions};
 use prism::model::{ModelMetadata, exported};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};
 
-use crate::common::{Npz, data, largest_difference};
+use crate::common::{Npz, data, hooked, largest_difference};
 
 /// Networks of tests/data/networks.
 const NETWORKS: [&str; 5] = [
@@ -74,20 +72,7 @@ impl Pair {
     }
 
     fn hook(&self, network: &NetworkGraph, method: Option<Method>, plain: bool) -> HookedModel {
-        let saliency = method.map(|method| SaliencyHook {
-            method,
-            layer: None,
-        });
-        let hooks = Hooks {
-            saliency,
-            ..Hooks::default()
-        };
-        let size = Size::new(self.size, self.size);
-        let model = match plain {
-            true => HookedModel::new_plain(network, size, &hooks),
-            false => HookedModel::new(network, size, &hooks),
-        };
-        model.unwrap_or_else(|error| panic!("{error:#}"))
+        hooked(network, self.size, method, plain).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Scores by the plain graph to 1e-6 of the largest (bits depend on the processor's vector

@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use prism::Size;
-use prism::hooks::{HookedModel, Hooks, NetworkGraph, SaliencyHook};
+use prism::hooks::{HookedModel, NetworkGraph};
 use prism::map::{Collector, MapOptions};
 use prism::model::{ModelMetadata, onnx};
 use prism::saliency::Method;
 use tch::{Device, Kind, Tensor};
 
 use crate::common::place::Place;
-use crate::common::{Npz, data};
+use crate::common::{Npz, data, hooked};
 
 /// Single operators may differ by this part of the largest value; they sum up in another order.
 const ROUNDING: f64 = 2e-6;
@@ -132,20 +131,8 @@ impl Pair {
     }
 
     fn hook(&self, network: &NetworkGraph, method: Option<Method>, plain: bool) -> HookedModel {
-        let saliency = method.map(|method| SaliencyHook {
-            method,
-            layer: None,
-        });
-        let hooks = Hooks {
-            saliency,
-            ..Hooks::default()
-        };
-        let size = Size::new(self.size, self.size);
-        let model = match plain {
-            true => HookedModel::new_plain(network, size, &hooks),
-            false => HookedModel::new(network, size, &hooks),
-        };
-        model.unwrap_or_else(|error| panic!("{}: {error:#}", self.file))
+        hooked(network, self.size, method, plain)
+            .unwrap_or_else(|error| panic!("{}: {error:#}", self.file))
     }
 
     /// Scores are PyTorch's, plainly and optimised.

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
 use ndarray_npy::NpzReader;
+use prism::Size;
+use prism::hooks::{HookedModel, Hooks, NetworkGraph, SaliencyHook};
+use prism::saliency::Method;
 use tch::{Kind, Tensor};
 
 /// A path in the repository.
@@ -100,4 +103,26 @@ pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         .max()
         .double_value(&[]);
     if worst.is_nan() { f64::INFINITY } else { worst }
+}
+
+/// A network hooked for images of `size` x `size`, with its operators one by one if `plain`.
+pub fn hooked(
+    network: &NetworkGraph,
+    size: i64,
+    method: Option<Method>,
+    plain: bool,
+) -> anyhow::Result<HookedModel> {
+    let saliency = method.map(|method| SaliencyHook {
+        method,
+        layer: None,
+    });
+    let hooks = Hooks {
+        saliency,
+        ..Hooks::default()
+    };
+    let size = Size::new(size, size);
+    match plain {
+        true => HookedModel::new_plain(network, size, &hooks),
+        false => HookedModel::new(network, size, &hooks),
+    }
 }

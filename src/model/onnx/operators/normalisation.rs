@@ -140,18 +140,7 @@ pub fn raised(
         let wide = known.f_repeat_interleave_self_int(channels / groups, 0, None);
         rows.push(writer.constant(&wide.map_err(plain)?)?);
     }
-    let made = writer.op(
-        "group_norm",
-        "",
-        &[
-            source.into(),
-            Arg::Int(groups),
-            rows[0].into(),
-            rows[1].into(),
-            Arg::Float(epsilon),
-        ],
-    )?;
-    Ok(Some(made))
+    Ok(Some(group_norm(writer, source, groups, &rows, epsilon)?))
 }
 
 /// In opset 18 there is a scale for each group, from 21 on for each channel.
@@ -185,17 +174,21 @@ fn group(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         });
     }
     let epsilon = call.float("epsilon", 1e-5)?;
-    writer.op(
-        "group_norm",
-        "",
-        &[
-            x.into(),
-            Arg::Int(groups),
-            rows[0].into(),
-            rows[1].into(),
-            Arg::Float(epsilon),
-        ],
-    )
+    group_norm(writer, x, groups, &rows, epsilon)
+}
+
+/// With a scale and a bias for each channel in `rows`.
+fn group_norm(
+    writer: &mut Writer,
+    x: BuiltValue,
+    groups: i64,
+    rows: &[BuiltValue],
+    epsilon: f64,
+) -> Result<BuiltValue> {
+    let mut arguments = vec![x.into(), Arg::Int(groups)];
+    arguments.extend(rows.iter().map(|&row| Arg::from(row)));
+    arguments.push(Arg::Float(epsilon));
+    writer.op("group_norm", "", &arguments)
 }
 
 /// The sizes from the axis on.
