@@ -112,6 +112,8 @@ pub enum Request {
     Models,
     /// This text.
     Text(Vec<u8>),
+    /// Help or the version, in the colours of the terminal.
+    Help(clap::Error),
 }
 
 /// Which option helps in a situation, for the end of an error's line.
@@ -214,16 +216,15 @@ pub fn hinted_line(text: &str, hinted: Option<Hint>) -> String {
 /// Reads the command line; the program's name is the first word.
 ///
 /// # Errors
-/// Returns a [`Usage`] error on one line if the words mean nothing. `--help`
-/// and `--version` print and end the process.
+/// Returns a [`Usage`] error on one line if the words mean nothing.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Usage> {
     let words: Vec<OsString> = words.into_iter().collect();
     let first = command_of(&words);
-    let usage = |error: clap::Error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        _ => Usage(one_line(&error, first.as_deref())),
+    let usage = |error: clap::Error| Usage(one_line(&error, first.as_deref()));
+    let matches = match Cli::command().try_get_matches_from(&words) {
+        Err(help) if !help.use_stderr() => return Ok(Request::Help(help)),
+        matches => matches.map_err(usage)?,
     };
-    let matches = Cli::command().try_get_matches_from(&words).map_err(usage)?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(usage)?;
     cli.run.model.is_assumed = is_default(&matches, "model");
     cli.run.output.has_folder = !is_default(&matches, "folder");

@@ -61,7 +61,9 @@ pub mod internals {
     pub use crate::heap::with_retained_heap;
     pub use crate::joint::failed;
     pub use crate::notices::say;
-    pub use crate::run::{compare, print_layers, print_models, print_text, report, run, som};
+    pub use crate::run::{
+        compare, print_help, print_layers, print_models, print_text, report, run, som,
+    };
     pub use crate::spool::Spool;
     pub use crate::temporary::clear_pending;
 }

@@ -1,29 +1,30 @@
 //! Parses the command line, runs it, and turns an error into one line and an exit status.
 
+mod early;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::anyhow;
 use prism::internals::{self, Request, is_usage};
 
-fn main() -> ExitCode {
+fn main() {
     end_cleanly_on_signals();
     std::panic::set_hook(Box::new(remember_panic));
     let result = std::panic::catch_unwind(respond).unwrap_or_else(|_| Err(panicked()));
-    match result {
-        // Without libtorch's destructors, which take its operator tables apart: 0.1 s.
-        Ok(status) => signal_hook::low_level::exit(status),
-        Err(error) => {
-            let line = internals::line(&error);
-            if !internals::failed(&line) {
-                internals::say(&format!("error: {line}"));
-            }
-            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
-        }
+    // Without libtorch's destructors, which take its operator tables apart: 0.1 s.
+    signal_hook::low_level::exit(result.unwrap_or_else(|error| said(&error)))
+}
+
+/// Says the error in one line; returns the exit status.
+fn said(error: &anyhow::Error) -> i32 {
+    let line = internals::line(error);
+    if !internals::failed(&line) {
+        internals::say(&format!("error: {line}"));
     }
+    if is_usage(error) { 2 } else { 1 }
 }
 
 /// The exit status of a comparison of which a condition holds.
@@ -32,7 +33,11 @@ const HOLDS: i32 = 3;
 /// Does what the command line asks for; returns the exit status.
 fn respond() -> anyhow::Result<i32> {
     let mut stdout = std::io::stdout();
-    match internals::parse(std::env::args_os()).map_err(anyhow::Error::new)? {
+    let request = match early::request() {
+        Some(request) => request,
+        None => internals::parse(std::env::args_os())?,
+    };
+    match request {
         Request::Compare(options) => {
             let holds = internals::compare(&options, &mut stdout)?;
             return Ok(if holds { HOLDS } else { 0 });
@@ -42,6 +47,7 @@ fn respond() -> anyhow::Result<i32> {
         Request::Som(options) => internals::som(&options, &mut stdout),
         Request::Models => internals::print_models(&mut stdout),
         Request::Text(text) => internals::print_text(&text, &mut stdout),
+        Request::Help(help) => internals::print_help(&help),
         Request::Layers(options, notices) => {
             internals::print_layers(&options.0, &options.1, notices, &mut stdout)
         }

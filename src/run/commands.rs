@@ -222,6 +222,19 @@ pub fn print_text(text: &[u8], stdout: &mut dyn Write) -> Result<()> {
     }
 }
 
+/// Prints help or the version, in colours on a terminal.
+///
+/// # Errors
+/// Returns an error if it cannot be written.
+pub fn print_help(help: &clap::Error) -> Result<()> {
+    match help.print() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Loads the network that `options` select, and shows that it does.
 ///
 /// # Errors

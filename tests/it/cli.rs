@@ -436,6 +436,63 @@ fn layers_are_a_table_of_name_operator_shape_and_role() {
     assert_eq!(place.listing().len(), 0, "it writes no file");
 }
 
+/// The initialisers of libtorch take most of the start of the program: 0.22 s.
+#[test]
+fn help_and_wrong_words_are_answered_before_libtorch_starts() {
+    let place = Place::new();
+    let run = |line: &str| {
+        let run = place
+            .prism()
+            .args(line.split_whitespace())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (run.status.code(), text(run.stdout), text(run.stderr))
+    };
+    // What the loader says on standard error.
+    let starts_libtorch = |line: &str| {
+        let mut prism = place.prism();
+        let traced = prism.args(line.split_whitespace()).env("LD_DEBUG", "files");
+        let said = String::from_utf8(traced.output().unwrap().stderr).unwrap();
+        let mut lines = said.lines();
+        assert!(said.contains("calling preinit"), "{line}: {said}");
+        lines.any(|line| line.contains("calling init: ") && line.ends_with("libtorch_cpu.so"))
+    };
+    for (line, status, beginning) in [
+        ("--version", 0, "prism "),
+        ("-h", 0, "Shows what"),
+        ("help layers", 0, "List the layers"),
+        ("completions fish", 0, "# Print"),
+        ("man", 0, ".ie"),
+        ("--wrong", 2, ""),
+        ("photos --figures all --batch-size 0", 2, ""),
+        ("laiers", 2, ""),
+    ] {
+        let (code, stdout, stderr) = run(line);
+        assert_eq!(code, Some(status), "{line}: {stderr}");
+        assert!(stdout.starts_with(beginning), "{line}: {stdout}");
+        assert_eq!(
+            stderr.lines().count(),
+            usize::from(status > 0),
+            "{line}: {stderr}"
+        );
+        assert!(!starts_libtorch(line), "{line}");
+    }
+    assert!(starts_libtorch("layers --model nothing.pt"));
+}
+
+/// Before `main` the C library has not set the environment yet.
+#[test]
+fn help_is_as_wide_as_the_environment_says() {
+    let place = Place::new();
+    let widest = |columns: &str| {
+        let help = place.prism().arg("--help").env("COLUMNS", columns).output();
+        let help = String::from_utf8(help.unwrap().stdout).unwrap();
+        help.lines().map(|line| line.chars().count()).max().unwrap()
+    };
+    assert!((51..=60).contains(&widest("60")) && (80..=100).contains(&widest("100")));
+}
+
 #[test]
 fn a_reader_that_closes_stdout_early_is_no_error() {
     let place = Place::new();
