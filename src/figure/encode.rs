@@ -1,27 +1,21 @@
 //! Pages and pictures as files.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::ops::Range;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fast_image_resize::Resizer;
 use image::RgbImage;
-use jpeg_encoder::{
-    ColorType, Encoder, ImageBuffer, JpegColorType, PixelDensity, PixelDensityUnit, SamplingFactor,
-    rgb_to_ycbcr,
-};
+use jpeg_encoder::{ColorType, Encoder, PixelDensity, PixelDensityUnit, SamplingFactor};
+use rayon::prelude::*;
 
 use super::About;
 use super::colormap::Rgb;
 use super::sheet::{Ink, JPEG_LONGEST_SIDE, Page, Scaling, resized, size_of};
 use super::text::{Align, FAMILIES, Lettering, Weight};
-use crate::threads::or_resume;
 
 /// Density written into the files, in pixels per inch.
 pub const DENSITY: u16 = 150;
@@ -33,6 +27,11 @@ const SCREEN_QUALITY: u8 = 90;
 /// SOI and the JFIF segment, with which a JPEG begins.
 const JFIF_LENGTH: usize = 20;
 const COMMENT: [u8; 2] = [0xff, 0xfe];
+/// The second bytes of the markers SOF0, SOS and RST0.
+const FRAME: u8 = 0xc0;
+const SCAN: u8 = 0xda;
+const RESTART: u8 = 0xd0;
+const END: [u8; 2] = [0xff, 0xd9];
 
 /// A page as SVG, with its pictures inside. Smooth ones keep their own resolution and are enlarged
 /// by the viewer; blocks come at their full size, for no viewer is to blur them.
@@ -120,60 +119,11 @@ fn escaped(text: &str) -> String {
     text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The rows of a page for an encoder, which asks for them from the first to the last.
-struct Rows {
-    width: u16,
-    height: u16,
-    /// The stretches of the page, as they are drawn.
-    bands: Receiver<(Range<u32>, Planes)>,
-    /// The stretch that the encoder is in.
-    drawn: RefCell<(Range<u32>, Planes)>,
-}
+/// Rows of a page that are coded together: whole blocks, of 8 rows, and few enough that a restart
+/// interval counts the blocks of the widest page (16 bits).
+const STRIP: u32 = 32;
 
-impl ImageBuffer for Rows {
-    fn get_jpeg_color_type(&self) -> JpegColorType {
-        JpegColorType::Ycbcr
-    }
-
-    fn width(&self) -> u16 {
-        self.width
-    }
-
-    fn height(&self) -> u16 {
-        self.height
-    }
-
-    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
-        let (row, mut drawn) = (u32::from(y), self.drawn.borrow_mut());
-        if row >= drawn.0.end {
-            match self.bands.recv() {
-                Ok(next) => *drawn = next,
-                // The stretch could not be drawn, so the file is thrown away.
-                Err(_) => *drawn = (row..row + 1, planes(&vec![0; 3 * usize::from(self.width)])),
-            }
-        }
-        let length = usize::from(self.width);
-        let start = (row - drawn.0.start) as usize * length;
-        for (buffer, plane) in buffers.iter_mut().zip(&drawn.1) {
-            buffer.extend_from_slice(&plane[start..start + length]);
-        }
-    }
-}
-
-/// Luma, blue and red differences of pixels.
-type Planes = [Vec<u8>; 3];
-
-fn planes(pixels: &[u8]) -> Planes {
-    let mut planes = [(); 3].map(|()| vec![0; pixels.len() / 3]);
-    let [luma, blue, red] = &mut planes;
-    let places = luma.iter_mut().zip(blue).zip(red);
-    for (pixel, ((y, cb), cr)) in pixels.chunks_exact(3).zip(places) {
-        (*y, *cb, *cr) = rgb_to_ycbcr(pixel[0], pixel[1], pixel[2]);
-    }
-    planes
-}
-
-/// A page as JPEG, 4:4:4.
+/// A page as JPEG, 4:4:4. While a stretch of it is drawn, all cores code the one before, in strips.
 pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
     let (width, height) = (page.width, page.height);
     ensure!(
@@ -181,31 +131,24 @@ pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
         "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} on \
          a side): choose PNG or put fewer images in it"
     );
-    let mut file = Vec::new();
-    // Faster by far than image's own encoder, and it takes the rows as they come.
-    let mut encoder = Encoder::new(&mut file, JPEG_QUALITY);
-    encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
-    encoder.set_density(PixelDensity {
-        unit: PixelDensityUnit::Inches,
-        density: (DENSITY, DENSITY),
-    });
-    // A band is drawn while the one before is encoded: 3 of 13 ms an image.
-    let (sender, receiver) = sync_channel(0);
-    let rows = Rows {
-        width: width as u16,
-        height: height as u16,
-        bands: receiver,
-        drawn: RefCell::new((0..0, Planes::default())),
+    let strip = (3 * width * STRIP) as usize; // bytes
+    let code = |rows: &[u8]| -> Result<Vec<Vec<u8>>> {
+        let strips = rows.par_chunks(strip);
+        strips.map(|strip| coded_strip(strip, width)).collect()
     };
-    std::thread::scope(|scope| {
-        let encoding = scope.spawn(move || encoder.encode_image(rows));
-        let sender = sender; // dropped on an error, so that the encoder waits no longer
-        for rows in page.bands() {
-            let band = planes(&page.draw(&rows)?);
-            let _ = sender.send((rows, band)); // nobody listens if encoding failed
-        }
-        or_resume(encoding.join()).context("cannot encode the figure as JPEG")
-    })?;
+    let (mut drawn, mut strips) = (Vec::new(), Vec::new());
+    for rows in page.bands() {
+        let rest = drawn.split_off(drawn.len() / strip * strip);
+        let mut coded = Ok(Vec::new());
+        let band = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| coded = code(&drawn));
+            page.draw(&rows)
+        })?;
+        strips.extend(coded?);
+        drawn = [rest, band.into_raw()].concat();
+    }
+    strips.extend(code(&drawn)?);
+    let mut file = joined(&strips, height)?;
     let about = page.sheet.about.lines();
     if !about.is_empty() {
         let length = u16::try_from(about.len() + 2)?.to_be_bytes();
@@ -213,6 +156,63 @@ pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
         file.splice(JFIF_LENGTH..JFIF_LENGTH, segment);
     }
     Ok(file)
+}
+
+/// Some rows of a page as a JPEG of their own, whose restart interval is a whole strip.
+fn coded_strip(rows: &[u8], width: u32) -> Result<Vec<u8>> {
+    let height = rows.len() as u32 / (3 * width);
+    let mut file = Vec::new();
+    // Faster by far than image's own encoder.
+    let mut encoder = Encoder::new(&mut file, JPEG_QUALITY);
+    encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
+    encoder.set_density(PixelDensity {
+        unit: PixelDensityUnit::Inches,
+        density: (DENSITY, DENSITY),
+    });
+    encoder.set_restart_interval(u16::try_from(width.div_ceil(8) * (STRIP / 8))?);
+    encoder
+        .encode(rows, width as u16, height as u16, ColorType::Rgb)
+        .context("cannot encode the figure as JPEG")?;
+    Ok(file)
+}
+
+/// Strips that were coded alone as one JPEG of that height: their codes with restart markers
+/// between them (ITU-T T.81, B.2.1), after the header of the first.
+fn joined(strips: &[Vec<u8>], height: u32) -> Result<Vec<u8>> {
+    let mut file = Vec::with_capacity(strips.iter().map(Vec::len).sum());
+    for (number, strip) in strips.iter().enumerate() {
+        let (frame, codes) = places(strip).context("cannot encode the figure as JPEG")?;
+        let end = strip.len() - END.len();
+        match number.checked_sub(1) {
+            None => {
+                file.extend_from_slice(&strip[..end]);
+                file[frame + 5..frame + 7].copy_from_slice(&u16::try_from(height)?.to_be_bytes());
+            }
+            Some(before) => {
+                file.extend_from_slice(&[0xff, RESTART + (before % 8) as u8]);
+                file.extend_from_slice(&strip[codes..end]);
+            }
+        }
+    }
+    file.extend_from_slice(&END);
+    Ok(file)
+}
+
+/// Where the frame header of a baseline JPEG begins, and where its codes do.
+fn places(file: &[u8]) -> Option<(usize, usize)> {
+    let (mut at, mut frame) = (2, None);
+    loop {
+        let &[_, marker, high, low] = file.get(at..at + 4)? else {
+            return None;
+        };
+        let next = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+        match marker {
+            FRAME => frame = Some(at),
+            SCAN => return Some((frame?, next)),
+            _ => {}
+        }
+        at = next;
+    }
 }
 
 /// A picture as JPEG, of a quality for screens.
@@ -276,4 +276,43 @@ fn png_of<'a>(
     stream.finish()?;
     writer.finish()?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_become_the_jpeg_of_the_whole_page() {
+        // More strips than there are restart markers, a last one of few rows, a width that is no
+        // whole number of blocks, and colours that no two strips share.
+        let (width, height) = (61, 9 * STRIP + 5);
+        let colour = |x: u32, y: u32| image::Rgb([x as u8 * 4, (y / 2) as u8, (x * y) as u8]);
+        let page = RgbImage::from_fn(width, height, colour);
+        let strips = page.as_raw().chunks((3 * width * STRIP) as usize);
+        let strips: Vec<Vec<u8>> = strips
+            .map(|rows| coded_strip(rows, width).unwrap())
+            .collect();
+        assert_eq!(strips.len(), 10);
+        let file = joined(&strips, height).unwrap();
+
+        let mut whole = Vec::new();
+        let mut encoder = Encoder::new(&mut whole, JPEG_QUALITY);
+        encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
+        let (columns, rows) = (width as u16, height as u16);
+        encoder
+            .encode(page.as_raw(), columns, rows, ColorType::Rgb)
+            .unwrap();
+        let pixels = |file: &[u8]| image::load_from_memory(file).unwrap().to_rgb8();
+        assert!(pixels(&file) == pixels(&whole));
+        // Decoders forgive a wrong number, which T.81 counts from 0 to 7 and again.
+        let markers = file.windows(2).filter(|pair| pair[0] == 0xff);
+        let numbers = markers
+            .map(|pair| pair[1])
+            .filter(|byte| (0xd0..0xd8).contains(byte));
+        assert_eq!(
+            numbers.map(|byte| byte & 7).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4, 5, 6, 7, 0]
+        );
+    }
 }

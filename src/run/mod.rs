@@ -31,12 +31,13 @@ use crate::options::{ArrayName, Options};
 use crate::remarks::Remarks;
 use crate::sample::Sample;
 use crate::settings::Settings;
+use crate::threads::with_one_thread;
 use crate::truth;
 
 pub use key::{Ends, InWords, Key, KeyGroup};
 
 pub use again::report;
-pub use commands::{print_layers, print_models, print_text, som};
+pub use commands::{print_help, print_layers, print_models, print_text, som};
 pub use compare::compare;
 pub(crate) use forward::{Decoded, Decoding, Jpeg, Seen, Shown, seen_part};
 
@@ -215,10 +216,12 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         let said = output.remarks(&results);
         results.remarks.add_all(&said);
     }
-    for output in drawn {
-        output.write(&results, &mut to)?;
-    }
-    to.finish_drawing()?;
+    with_one_thread(|| {
+        for output in drawn {
+            output.write(&results, &mut to)?;
+        }
+        to.finish_drawing()
+    })?;
     let files = group.gather_values(to.files.paths())?;
     files
         .iter()
