@@ -97,6 +97,8 @@ bench: weights $(VENV)/ready
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2 efficientnet-lite-pytorch
 	$(VENV_PYTHON) benches/compare.py target/bench --prism target/release/prism \
 		--forward target/release/examples/forward --page docs/performance.md
+	$(VENV_PYTHON) benches/targets.py target/bench --prism target/release/prism \
+		--forward target/release/examples/forward --page docs/performance.md
 
 # Packages are for CPUs: the script refuses a program that is linked with CUDA's libraries. They are built
 # in Debian 11, as root; SYSTEM=host packs this machine's build, for systems as new as it is.
