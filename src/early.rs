@@ -41,32 +41,19 @@ mod loader {
     use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
     use std::os::unix::ffi::OsStrExt;
 
-    unsafe extern "C" {
-        /// The variables of the environment, which glibc sets after this.
-        static mut environ: *const *const c_char;
-    }
-
     // SAFETY: the loader calls the functions of this section with these arguments.
     #[used]
     #[unsafe(link_section = ".preinit_array")]
-    static BEFORE_INITIALISERS: unsafe extern "C" fn(
-        c_int,
-        *const *const c_char,
-        *const *const c_char,
-    ) = before_initialisers;
+    static BEFORE_INITIALISERS: unsafe extern "C" fn(c_int, *const *const c_char) =
+        before_initialisers;
 
     /// # Safety
-    /// For the loader, in its only thread: `words` are `count` C strings, and `variables` a list of
-    /// them that ends with null. Both live as long as the process.
-    unsafe extern "C" fn before_initialisers(
-        count: c_int,
-        words: *const *const c_char,
-        variables: *const *const c_char,
-    ) {
+    /// For the loader, in its only thread: `words` are `count` C strings that live as long as the
+    /// process. The loader has set the environment already.
+    unsafe extern "C" fn before_initialisers(count: c_int, words: *const *const c_char) {
         let count = usize::try_from(count).unwrap_or(0);
         // SAFETY: see above. Pipes are ignored as Rust's runtime does later.
         let words: Vec<OsString> = unsafe {
-            environ = variables;
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
             let words = std::slice::from_raw_parts(words, count).iter();
             let word = |&word| OsStr::from_bytes(CStr::from_ptr(word).to_bytes()).to_os_string();

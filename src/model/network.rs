@@ -25,7 +25,7 @@ use crate::settings::{Source, Sourced};
 use crate::size::Size;
 
 /// How to make a file of a network.
-const HOW_TO_EXPORT: &str = "export the network with models/export.py (or in Python with torch.export.save, torch.jit.script or torch.jit.trace)";
+const HOW_TO_EXPORT: &str = "export the network with python -m prism_cnn.export, models/export.py in a clone, torch.export.save or torch.jit.trace";
 
 /// How to make a file of a network of another library.
 const HOW_TO_WRITE_ONNX: &str = "export the network as ONNX (in Keras with model.export(\"model.onnx\", format=\"onnx\"), from TensorFlow with tf2onnx)";
@@ -215,7 +215,7 @@ fn load_torchscript(file: &Path, device: tch::Device) -> Result<NetworkGraph> {
         let reason = format!("{error:#}");
         // libtorch's own message is about its archive reader.
         let reason = match reason.contains("PytorchStreamReader") || reason.contains("archive") {
-            true => "this TorchScript file is damaged or cut short; export it again, with models/export.py or from Python",
+            true => "this TorchScript file is damaged or cut short; export it again, with python -m prism_cnn.export or torch.jit",
             false => &reason,
         };
         anyhow!("{}: {reason}", file.display())

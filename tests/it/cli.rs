@@ -481,7 +481,7 @@ fn help_and_wrong_words_are_answered_before_libtorch_starts() {
     assert!(starts_libtorch("layers --model nothing.pt"));
 }
 
-/// Before `main` the C library has not set the environment yet.
+/// Before `main` the C library has not been started yet.
 #[test]
 fn help_is_as_wide_as_the_environment_says() {
     let place = Place::new();
