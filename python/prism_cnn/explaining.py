@@ -18,6 +18,8 @@ OTHER_DEFAULTS = {
     "output_dir": "a call writes nothing into the working folder unless it is asked to",
     "joint": "variables of a launcher are meant for the Python process, not for the one that it starts",
 }
+# Given always, as the program's own default looks for a launcher.
+ALONE = "--joint=off"
 # Keywords that are no option of the program, or are treated apart.
 _APART = ("model", "images", "labels", "json", "save_arrays", "output_dir", "quiet", "verbose", "null", "joint")
 
@@ -122,7 +124,7 @@ def explain(
             "save_arrays": _given_or(save_arrays, folder.name, "run.npz"),
             "output_dir": folder.name if output_dir is None else os.fspath(output_dir),
         }
-        words += words_of({**options, **files})
+        words += [ALONE, *words_of({**options, **files})]
         program.run(words, quiet, verbose, folder.name)
         return Result(folder, files["json"], files["save_arrays"], given)
     except BaseException:
@@ -145,7 +147,7 @@ def layers(
         path = network.as_option(model, folder.name, _size(image_size))
         size = None if network.is_module(model) else image_size
         options = {"model": path, "image_size": size, "hooks": hooks, "layer": layer}
-        return program.run(["layers", *words_of(options)], scratch=folder.name).decode(errors="replace")
+        return program.run(["layers", ALONE, *words_of(options)], scratch=folder.name).decode(errors="replace")
 
 
 DEFAULTS: Mapping[str, Any] = {

@@ -374,6 +374,15 @@ class Refused(Folder):
 
 
 class Running(Folder):
+    def test_variables_of_a_launcher_are_not_the_programs(self):
+        for variables in (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"},
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": None, "MASTER_PORT": None},
+        ):
+            with environment(**variables):
+                self.assertEqual(len(prism_cnn.explain(TINY, pictures(), figures="none", quiet=True).maps), 3)
+                self.assertIn("layer2", prism_cnn.layers(TINY))
+
     def test_ctrl_c_ends_the_program(self):
         # A list that never ends: the program waits for it.
         fifo = self.folder / "list"
