@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping
 
 import numpy as np
 
@@ -59,8 +59,3 @@ def _safetensors(path: str) -> "Dict[str, np.ndarray]":
 def save_input(path: str, images: "np.ndarray") -> None:
     """Writes images as the program takes them: the array `input`, [N,C,H,W] float32."""
     np.savez(path, input=images)
-
-
-def reordered(array: "np.ndarray", rows: Optional[List[int]]) -> "np.ndarray":
-    """The array with its images in another order."""
-    return array if rows is None else array[rows]

@@ -115,7 +115,7 @@ def explain(
         given = imagery.prepare(images, folder.name)
         words = ["--input", *given.words, *(["--null"] if null or given.null else [])]
         is_module = network.is_module(model)
-        options["model"] = network.as_option(model, folder.name, _size(image_size), given.shape)
+        options["model"] = network.as_option(model, folder.name, _size(image_size), given.batch)
         if is_module:
             options["image_size"] = None  # the file says it
         options["labels"] = _labels(labels, folder.name)

@@ -5,6 +5,8 @@ import sys
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional, Tuple, Union
 
+import numpy as np
+
 from .errors import UsageError, warn
 
 
@@ -18,14 +20,14 @@ def as_option(
     model: Any,
     folder: str,
     size: Optional[Union[int, Tuple[int, int]]] = None,
-    shape: Optional[Tuple[int, int, int]] = None,
+    batch: "Optional[np.ndarray]" = None,
 ) -> str:
     """What goes behind `--model`.
 
     Args:
         model: a name, the path of a file, or an nn.Module, which is exported into `folder`.
         size: side, or height and width in pixels of a module's input, if they are given.
-        shape: `(C, H, W)` of its input, if it is known.
+        batch: images `[N,C,H,W]` that it will be given, if they are known.
     Raises:
         UsageError: if it is none of these, or cannot be exported.
     """
@@ -39,14 +41,14 @@ def as_option(
             f"a model of the type {type(model).__name__} is not known; give a name, the path of a .pt, .pt2 or .onnx file, "
             "or a torch.nn.Module"
         )
-    return write(model, folder, size, shape)
+    return write(model, folder, size, batch)
 
 
 def write(
     module: Any,
     folder: str,
     size: Optional[Union[int, Tuple[int, int]]] = None,
-    shape: Optional[Tuple[int, int, int]] = None,
+    batch: "Optional[np.ndarray]" = None,
 ) -> str:
     """Exports a module into a folder, and checks that the file has its scores; returns the path of the file.
 
@@ -56,7 +58,7 @@ def write(
         module: the nn.Module.
         folder: where to write it.
         size: side, or height and width of its input in pixels.
-        shape: `(C, H, W)` of its input; it has precedence.
+        batch: images `[N,C,H,W]` that it will be given; their size has precedence.
     Raises:
         UsageError: if torch can neither export nor trace it, with the reason.
     """
@@ -73,12 +75,12 @@ def write(
         torch.jit.save(module, path)
         return path
     about = _known_facts(module)
-    if shape is not None:
-        about["image_size"] = list(shape[1:])
+    if batch is not None:
+        about["image_size"] = list(batch.shape[2:])
     elif size is not None:
         about["image_size"] = [size, size] if isinstance(size, int) else list(size)
     about.setdefault("image_size", [224, 224])
-    channels = shape[0] if shape is not None else _channels(module)
+    channels = batch.shape[1] if batch is not None else _channels(module)
     if module.training:
         warn("the model is in training mode; it is explained in evaluation mode, as after model.eval()")
     with _in_evaluation(_on_cpu(module)) as still, torch.random.fork_rng(devices=[]):
@@ -98,7 +100,7 @@ def write(
             AttributeError,
             NotImplementedError,
         ) as error:
-            hint = " (image_size sets another size)" if shape is None and isinstance(error, RuntimeError) else ""
+            hint = " (image_size sets another size)" if batch is None and isinstance(error, RuntimeError) else ""
             seen = "x".join(map(str, [channels, *about["image_size"]]))
             raise UsageError(
                 f"{type(module).__name__} does not run on images of {seen}: {export.reason(error)}{hint}"

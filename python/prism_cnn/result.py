@@ -12,9 +12,10 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 import numpy as np
 
 from . import program
-from .arrays import Arrays, reordered
+from .arrays import Arrays
 from .errors import PrismError, UsageError
 from .images import Given
+from .order import ordered
 from .progress import in_notebook
 from .scratch import Scratch
 
@@ -27,7 +28,7 @@ class Result:
 
     N is the number of images, K that of classes, C the channels of the analysed layer, h x w its resolution.
     Arrays are float32 and are read when they are asked for. Images are in the order in which they were given,
-    those of folders, globs and archives sorted by path; figures and pages are sorted by path.
+    those of a folder, glob or archive in its place, sorted by path; figures and pages are sorted by path.
 
     In a notebook the figure is shown.
 
@@ -44,16 +45,7 @@ class Result:
         self.summary: Dict[str, Any] = _read_summary(summary)
         self._arrays = Arrays(arrays)
         paths = [image["path"] for image in self.summary["images"]]
-        self._rows: Optional[List[int]] = None
-        self.files: List[str] = paths
-        if given.files is not None and given.names is not None:
-            places = {os.path.normpath(path): row for row, path in enumerate(paths)}
-            found = [
-                (places.get(os.path.normpath(_replaced(file))), name) for file, name in zip(given.files, given.names)
-            ]
-            if sum(row is not None for row, _ in found) == len(paths):
-                self._rows = [row for row, _ in found if row is not None]
-                self.files = [name for row, name in found if row is not None]
+        self._rows, self.files = ordered(paths, given.values, given.names)
         self.remarks: List[str] = list(self.summary["remarks"])
         stem = f"PRISM_{self.summary['network']}"
         written = [file for file in self.summary["files"] if Path(file).suffix in _MEDIA]
@@ -67,7 +59,8 @@ class Result:
         if name not in self._arrays:
             raise PrismError(f"the run saved no array {name}: it has {', '.join(sorted(self._arrays))}")
         array = self._arrays[name]
-        return reordered(array, self._rows) if by_image else array
+        is_other = by_image and self._rows != sorted(self._rows)
+        return array[self._rows] if is_other else array
 
     @property
     def maps(self) -> "np.ndarray":
@@ -119,8 +112,7 @@ class Result:
     @property
     def classes(self) -> "np.ndarray":
         """The top classes, `[N,top]` with the fields `id`, `name` and `probability`, the most probable first."""
-        images = self.summary["images"]
-        images = images if self._rows is None else [images[row] for row in self._rows]
+        images = [self.summary["images"][row] for row in self._rows]
         return _table([[_fields(known) for known in image["classes"]] for image in images], _CLASS)
 
     @property
@@ -233,11 +225,6 @@ def _read_summary(path: str) -> Dict[str, Any]:
         summary: Dict[str, Any] = json.loads(file.readline())
         summary["images"] = [json.loads(line) for line in file]
         return summary
-
-
-def _replaced(path: str) -> str:
-    """A path as JSON has it: bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 def _fields(known: Dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
@@ -86,19 +87,63 @@ class Images(Folder):
         """More than a command line takes go into a list."""
         strange = self.folder / "line\nbreak.ppm"
         os.link(self.paths[0], strange)
-        longest, imagery.LONGEST_WORDS = imagery.LONGEST_WORDS, 100
+        longest, imagery.LONGEST_WORDS = imagery.LONGEST_WORDS, 20
         try:
             result = prism_cnn.explain(TINY, [*self.paths[1:], strange], figures="none")
+            with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[1\] is .*gone.ppm: no such file"):
+                prism_cnn.explain(TINY, [self.paths[0], self.folder / "gone.ppm"])
         finally:
             imagery.LONGEST_WORDS = longest
         self.assertEqual(result.files, [str(path) for path in [*self.paths[1:], strange]])
         np.testing.assert_array_equal(result.input, self.arrays["input"][[1, 0, 2]])
 
     def test_folder_and_glob(self):
-        for images in (self.folder, f"{self.folder}/*.ppm", [f"{self.folder}/a*.ppm", f"{self.folder}/[@c]*.ppm"]):
+        for images in (self.folder, f"{self.folder}/*.ppm"):
             result = prism_cnn.explain(TINY, images, figures="none")
             self.assertEqual(result.files, sorted(map(str, self.paths)))
             self.same(result, self.arrays)
+        result = prism_cnn.explain(TINY, [f"{self.folder}/a*.ppm", f"{self.folder}/[@c]*.ppm"], figures="none")
+        self.assertEqual(result.files, [str(self.paths[place]) for place in (1, 2, 0)])
+        self.same(result, self.arrays, [1, 0, 2])
+
+    def test_lists_of_all_kinds_keep_their_order(self):
+        """Each image by its brightness, which the order of names does not follow."""
+        flat = [np.full((16, 16, 3), 20 * (place + 1), np.uint8) for place in range(9)]
+        mean = np.float32([0.485, 0.456, 0.406])[:, None, None]
+        std = np.float32([0.229, 0.224, 0.225])[:, None, None]
+        (self.folder / "m").mkdir()
+        for name, place in (("z.ppm", 1), ("a.ppm", 7), ("m/b.ppm", 4), ("m/c.ppm", 5), ("g2.ppm", 3), ("g1.ppm", 2)):
+            save_ppm(self.folder / name, flat[place])
+        save_ppm(self.folder / "in.ppm", flat[6])
+        with tarfile.open(self.folder / "k.tar", "w") as archive:
+            archive.add(self.folder / "in.ppm", "x/in.ppm")
+        given = [
+            flat[0],
+            self.folder / "z.ppm",
+            f"{self.folder}/g*.ppm",
+            f"{self.folder}/m",
+            self.folder / "k.tar",
+            os.fsencode(self.folder / "a.ppm"),
+            flat[8],
+        ]
+        result = prism_cnn.explain(TINY, given, figures="none")
+        shown = (result.input * std + mean).mean((1, 2, 3)) * 255
+        # A glob is sorted by path: g1 before g2.
+        np.testing.assert_allclose(shown, [20, 40, 60, 80, 100, 120, 140, 160, 180], atol=0.01)
+        names = [name.replace(f"{self.folder}/", "") for name in result.files]
+        self.assertEqual(
+            names,
+            ["images[0]", "z.ppm", "g1.ppm", "g2.ppm", "m/b.ppm", "m/c.ppm", "k.tar/x/in.ppm", "a.ppm", "images[6]"],
+        )
+
+    def test_names_that_are_not_utf_8(self):
+        paths = [os.fsencode(self.folder) + name for name in (b"/x\xff.ppm", b"/x\xfe.ppm")]
+        for path, pixels in zip(paths, self.pixels):
+            save_ppm(os.fsdecode(path), pixels)
+        result = prism_cnn.explain(TINY, [self.paths[2], paths[0]], figures="none")
+        np.testing.assert_array_equal(result.input, self.arrays["input"][[0, 2]])
+        with self.assertRaisesRegex(prism_cnn.UsageError, "differ in bytes that are not UTF-8 alone.*rename one"):
+            prism_cnn.explain(TINY, paths)
 
     def test_arrays(self):
         wanted = self.arrays["input"][[2, 1, 0]]
@@ -107,6 +152,10 @@ class Images(Folder):
                 result = prism_cnn.explain(TINY, images, figures="none")
             self.assertEqual(result.files, ["images[0]", "images[1]", "images[2]"])
             np.testing.assert_array_equal(result.input, wanted)
+        singles = prism_cnn.explain(TINY, [self.pixels[:1], self.pixels[1]], figures="none")
+        np.testing.assert_array_equal(singles.input, wanted[:2])
+        paths = prism_cnn.explain(TINY, np.array([str(path) for path in self.paths]), figures="none")
+        np.testing.assert_array_equal(paths.input, wanted)
         one = prism_cnn.explain(TINY, self.pixels[1], figures="none")
         np.testing.assert_array_equal(one.input, wanted[1:2])
 
@@ -117,6 +166,14 @@ class Images(Folder):
         wanted = self.command("--input", self.paths[0], self.folder / "other.ppm", self.paths[1])  # a, c, other
         np.testing.assert_array_equal(result.input, wanted["input"][[1, 2, 0]])
         self.assertEqual(result.files, [str(self.paths[0]), "images[1]", "images[2]"])
+
+    def test_dark_images_among_others(self):
+        dark = np.zeros_like(self.pixels[0])
+        dark[0, 0] = 1
+        for images in ([self.pixels[0], dark], [self.pixels[0].astype(np.uint16) * 257, dark.astype(np.uint16)]):
+            result = prism_cnn.explain(TINY, images, figures="none")
+            np.testing.assert_array_equal(result.input[0], self.arrays["input"][2])
+            self.assertLess(result.input[1].max(), -1)
 
     def test_sixteen_bits_and_opacity(self):
         # 257 v of 16 bits is v of 8 bits, and so is a little less; what is transparent is white.
@@ -150,6 +207,11 @@ class Images(Folder):
             result = prism_cnn.explain(TINY, torch.from_numpy(self.arrays["input"]).requires_grad_())
         self.same(result, self.arrays)
         pixels = torch.from_numpy(self.pixels).permute(0, 3, 1, 2)
+        one = prism_cnn.explain(TINY, pixels[1], figures="none")
+        np.testing.assert_array_equal(one.input, self.arrays["input"][[1]])
+        for tensor in (torch.empty(2, 3, 64, 64, device="meta"), torch.zeros(2, 3, 64, 64).to_sparse()):
+            with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[0\]: the tensor cannot be read"):
+                prism_cnn.explain(TINY, [tensor])
         np.testing.assert_array_equal(
             prism_cnn.explain(TINY, pixels, figures="none").input, self.arrays["input"][[2, 1, 0]]
         )
@@ -171,6 +233,27 @@ class Images(Folder):
         np.testing.assert_array_equal(turned.input, result.input[:1])
         with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[0\] has the mode CMYK"):
             prism_cnn.explain(TINY, shown[0].convert("CMYK"))
+        deep = np.arange(48 * 56, dtype=np.uint16).reshape(48, 56) * 20
+        for mode, image in (
+            ("I", Image.fromarray(deep.astype(np.int32))),
+            ("F", Image.fromarray(deep.astype(np.float32))),
+        ):
+            self.assertEqual(image.mode, mode)
+            with self.assertRaisesRegex(prism_cnn.UsageError, rf"mode {mode}; .*numpy.asarray\(image\)"):
+                prism_cnn.explain(TINY, image)
+        advised = prism_cnn.explain(
+            TINY, [np.asarray(Image.fromarray(deep.astype(np.int32))).astype("uint16")], figures="none"
+        )
+        plain = prism_cnn.explain(TINY, Image.fromarray(deep), figures="none")
+        np.testing.assert_array_equal(advised.input, plain.input)
+        clear = shown[1].convert("L").convert("P").convert("PA")
+        grey = prism_cnn.explain(TINY, [shown[1].convert("L"), clear], figures="none")
+        np.testing.assert_array_equal(grey.input[0], grey.input[1])
+        with open(self.paths[0], "rb") as file:
+            closed = Image.open(file)
+        closed.close()
+        with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[1\] cannot be read"):
+            prism_cnn.explain(TINY, [shown[1], closed])
 
     def test_results(self):
         with no_warnings():
@@ -286,6 +369,10 @@ class Refused(Folder):
         self.refused("images are not known|is a NoneType", TINY, [None])
         self.refused("which is no path", TINY, "")
         self.refused("not finite", TINY, np.full((1, 3, 64, 64), np.nan))
+        self.refused(r"images\[0\] has 2 photographs", TINY, [pixels[:2], pixels[2:]])
+        self.refused(
+            r"\[3,48,56\] is one image with its channels first, or 3 grey ones", TINY, pixels[0].transpose(2, 0, 1)
+        )
         photo = SAMPLES / "cat.jpg"
         self.refused(
             r"images\[0\] and images\[2\] are both .*cat.jpg; give each image once",
