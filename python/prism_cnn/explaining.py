@@ -2,6 +2,7 @@
 
 import inspect
 import json as _json
+import operator
 import os
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -115,9 +116,9 @@ def explain(
         given = imagery.prepare(images, folder.name)
         words = ["--input", *given.words, *(["--null"] if null or given.null else [])]
         is_module = network.is_module(model)
-        options["model"] = network.as_option(model, folder.name, _size(image_size), given.batch)
-        if is_module:
-            options["image_size"] = None  # the file says it
+        size = _size(image_size)
+        options["model"] = network.as_option(model, folder.name, size, given.batch)
+        options["image_size"] = None if is_module else size  # the file of a module says it
         options["labels"] = _labels(labels, folder.name)
         files = {
             "json": _given_or(json, folder.name, "run.json"),
@@ -144,9 +145,14 @@ def layers(
         model, image_size, hooks, layer: as of `explain`.
     """
     with Scratch() as folder:
-        path = network.as_option(model, folder.name, _size(image_size))
-        size = None if network.is_module(model) else image_size
-        options = {"model": path, "image_size": size, "hooks": hooks, "layer": layer}
+        size = _size(image_size)
+        path = network.as_option(model, folder.name, size)
+        options = {
+            "model": path,
+            "image_size": None if network.is_module(model) else size,
+            "hooks": hooks,
+            "layer": layer,
+        }
         return program.run(["layers", ALONE, *words_of(options)], scratch=folder.name).decode(errors="replace")
 
 
@@ -180,14 +186,19 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
-def _size(image_size: Any) -> Any:
-    """The size for which a module is exported: None, a side, or height and width."""
-    if isinstance(image_size, str):
-        sides = image_size.lower().split("x")
-        if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-            raise UsageError(f"image_size {image_size!r} is no size: expected N or HxW in pixels")
-        return tuple(map(int, sides * 2 if len(sides) == 1 else sides))
-    return image_size
+def _size(image_size: Any) -> Optional[Tuple[int, int]]:
+    """Height and width in pixels, of a side, of both, or of a text such as 200x100; None if none is given."""
+    if image_size is None:
+        return None
+    sides = image_size.lower().split("x") if isinstance(image_size, str) else image_size
+    try:
+        sides = list(sides) if hasattr(sides, "__len__") and getattr(sides, "ndim", 1) else [sides]
+        sides = [int(side) if isinstance(side, str) and side.isdecimal() else operator.index(side) for side in sides]
+    except TypeError:
+        sides = []
+    if not 1 <= len(sides) <= 2 or min(sides) < 1:
+        raise UsageError(f"image_size {image_size!r} is no size: expected N or HxW in pixels")
+    return sides[0], sides[-1]
 
 
 def _require_alone(joint: str) -> None:

@@ -13,6 +13,7 @@ file prism.json), so that prism needs no flags for them. Needs torch, and torchv
 import argparse
 import ast
 import contextlib
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -23,9 +24,16 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
-import torch
+try:
+    import torch
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.exit("export: torch is not installed; install it beside prism-cnn, of any version from 2.4 on")
+
+from .errors import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,8 +51,10 @@ REASONS = {
     "Constraints violated": "the network's forward does not take every size",
     "data-dependent expression": "the network's forward branches on values that it computes",
 }
-# The longest reason of a library in a message, in characters.
-LONGEST_REASON = 200
+# Operators of libtorch itself; others are of a library that the program does not have.
+OWN = {"aten", "prim", "prims", "quantized", "prepacked", "mkldnn", "profiler", "higher_order"}
+# Given images on which the scores of a file are compared. A traced one is compared on all.
+MOST_COMPARED = 8
 
 
 class Refused(Exception):
@@ -63,6 +73,7 @@ class Choices:
         trace: whether TorchScript is traced even if the network can be scripted.
         channels: of its input.
         note: what is done with a remark.
+        images: `[N,C,H,W]` float32, which the network will be given; None if they are not known.
     """
 
     network: str
@@ -72,16 +83,15 @@ class Choices:
     trace: bool = False
     channels: int = 3
     note: Callable[[str], object] = lambda text: print(f"export: {text}", file=sys.stderr)
+    images: Any = None
 
 
 def reason(error):
-    """The first line of the message of a library's exception."""
-    text = str(error).strip()
+    """The first line of the message of a library's exception, or what it means."""
     for words, meaning in REASONS.items():
-        if words in text:
+        if words in str(error):
             return meaning
-    line = text.splitlines()[0].strip() if text else type(error).__name__
-    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 3] + "..."
+    return first_line(error)
 
 
 def arguments():
@@ -233,34 +243,61 @@ def fits(labels, counts):
     return labels in counts or (1 in counts and labels in (1, 2)) or labels == counts.count(1)
 
 
+def noise(*shape, seed=0):
+    """Normal random numbers, the same each time; whatever type and device torch has as its default."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def scored(network, images):
+    """The scores that the network returns."""
+    with torch.no_grad():
+        return scores(network(images.clone()), len(images))  # it may write into its input
+
+
 def expectation(network, about, channels):
     """The scores of the network as [(images, scores)], for one image and for several, and the number of classes."""
-    torch.manual_seed(0)
     cases = []
     for count in (1, 3):
-        images = torch.randn(count, channels, *about["image_size"])
-        with torch.no_grad():
-            cases.append((images, scores(network(images.clone()), count)))  # it may write into its input
+        images = noise(count, channels, *about["image_size"])
+        cases.append((images, scored(network, images)))
         if not cases[-1][1]:
             raise Refused("the network returns no class scores [N,K]; prism explains classifiers")
-    classes = [tensor.shape[1] for tensor in cases[0][1]]
+        if not all(tensor.isfinite().all() for tensor in cases[-1][1]):
+            raise Refused("the network returns NaN or infinity for normal random images")
+    images, expected = cases[0]
+    if any(unlike(again, first) for again, first in zip(scored(network, images), expected)):
+        raise Refused("two runs on the same image give different scores; does its forward draw random numbers?")
+    classes = [tensor.shape[1] for tensor in expected]
     labels = len(about["labels"]) if "labels" in about else None
     if labels and not fits(labels, classes):
         raise Refused(f"there are {labels} labels for {' or '.join(map(str, classes))} classes")
     return cases, labels or classes[0]
 
 
+def unlike(ours, theirs):
+    """By how much scores differ at most; 0 if it is rounding."""
+    worst = (ours - theirs).abs().max().item()
+    return 0 if worst <= TOLERANCE * max(1.0, theirs.abs().max().item()) else worst
+
+
+def given(network, options, most=MOST_COMPARED):
+    """The scores of given images, one at a time: evenly taken from all, or all of them."""
+    if options.images is not None:
+        for index in range(0, len(options.images), -(-len(options.images) // most) if most else 1):
+            images = torch.tensor(options.images[index : index + 1], dtype=torch.float32, device="cpu")
+            yield images, scored(network, images)
+
+
 def check(written, cases, how):
     """Checks that a file gives the scores of the network."""
     for images, expected in cases:
         count = len(images)
-        with torch.no_grad():
-            found = scores(written(images.clone()), count)
+        found = scored(written, images)
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
             raise Refused(f"the {how} network does not take {count} images: its batch size is fixed")
         for ours, theirs in zip(found, expected):
-            worst = (ours - theirs).abs().max().item()
-            if not worst <= TOLERANCE * max(1.0, theirs.abs().max().item()):
+            if worst := unlike(ours, theirs):
                 raise Refused(f"the scores of the {how} network differ by {worst:.2g}; does its forward depend on values?")
 
 
@@ -269,7 +306,12 @@ def store(output, save, check):
     part = output + ".part"
     try:
         open(part, "wb").close()  # Python says best why it cannot be written
-        save(part)
+        try:
+            save(part)
+        except RuntimeError as error:
+            if "StreamWriter" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), output) from None
         check(part)
         os.replace(part, output)
     finally:
@@ -297,14 +339,17 @@ def scripted_or_traced(network, about, cases, options, output):
                 if how == "scripted":
                     made = torch.jit.script(network)
                 else:
-                    example = torch.randn(1, options.channels, *about["image_size"])
+                    example = noise(1, options.channels, *about["image_size"], seed=1)
                     made = torch.jit.trace(network, example, check_trace=False)
-            store(output, save, lambda part: check(torch.jit.load(part, map_location="cpu"), cases, how))
+            if name := foreign_operator(made):
+                raise Refused(f"prism does not have the operator {name} of the network")
+            images = [*cases, *given(network, options, None if how == "traced" else MOST_COMPARED)]
+            store(output, save, lambda part: check(torch.jit.load(part, map_location="cpu"), images, how))
             return how
-        except Refused:
+        except Refused as error:
             if how == "traced":
                 raise
-            reasons.append("the scripted network is not equal")
+            reasons.append(str(error))
         except OSError:
             raise
         except Exception as error:  # of TorchScript
@@ -329,7 +374,7 @@ def quiet():
 def program(network, shape, dynamic):
     """The network as torch.export sees it, for a batch of any size or for one image."""
     # A batch of one would be taken for a constant.
-    images = torch.randn(2 if dynamic else 1, *shape)
+    images = noise(2 if dynamic else 1, *shape, seed=1)  # other images than those of the check
     sizes = ({0: torch.export.Dim("batch")},)
     first = next(iter(inspect.signature(network.forward).parameters.values()), None)
     if first is not None and first.kind is first.VAR_POSITIONAL:
@@ -354,6 +399,17 @@ def foreign(made):
     return None
 
 
+def foreign_operator(made):
+    """The name of an operator of TorchScript that libtorch alone does not have, or None."""
+    blocks = [made.inlined_graph]
+    while blocks:
+        for node in blocks.pop().nodes():
+            if node.kind().split("::")[0] not in OWN:
+                return node.kind()
+            blocks.extend(node.blocks())
+    return None
+
+
 def save_pt2(made, about, path):
     with open(path, "wb") as file:
         torch.export.save(made, file, extra_files={"prism.json": json.dumps(about)})
@@ -369,7 +425,7 @@ def write_pt2(network, about, cases, options, output):
             if "is missing val field" not in str(error):
                 raise
             written = made.module()  # torch 2.13 does not load what it wrote with an autocast in it
-        check(written, taken, "exported")
+        check(written, [*taken, *given(network, options)], "exported")
 
     kinds = [("exported", cases, "a batch of any size"), ("exported for one image", cases[:1], "the network")]
     refusals = []

@@ -1,6 +1,10 @@
 """Modules of the user's torch, and TorchPRISM's snippet."""
 
+import copy
+import logging
 import os
+import sys
+import threading
 import unittest
 import warnings
 
@@ -156,6 +160,123 @@ class Modules(unittest.TestCase):
             with no_warnings():
                 self.agrees(Plain(), images())
 
+    def test_scripted_modules(self):
+        """Saved as they are, with the size that is given, and without a word of torch.jit."""
+        scripted = torch.jit.script(Plain())
+        photographs = np.random.default_rng(0).integers(0, 256, (2, 50, 60, 3), np.uint8)
+        with no_warnings():
+            result = prism_cnn.explain(scripted, photographs, image_size=(64, 96), figures="none", quiet=True)
+            table = prism_cnn.layers(scripted, image_size=64)
+        self.assertEqual(result.input.shape, (2, 3, 64, 96))
+        np.testing.assert_allclose(result.logits, scores(Plain(), torch.from_numpy(result.input)), atol=1e-5)
+        self.assertIn("8x32x32", table)
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "training mode"):
+            prism_cnn.explain(scripted.train(), images(), figures="none")
+        self.assertTrue(scripted.training)
+        double = torch.jit.script(Plain().double())
+        with no_warnings():
+            result = prism_cnn.explain(double, images().double(), figures="none")
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_a_part_in_training_mode_is_noticed(self):
+        module = Plain()
+        module.features[1].train()
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "the part features.1 of the model is in training mode"):
+            result = prism_cnn.explain(module, images(), figures="none")
+        self.assertEqual([part.training for part in module.features[:3]], [False, True, False])
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_a_traced_branch(self):
+        """Random images never take it, and neither torch.export nor torch.jit.script can keep it."""
+
+        class Branches(Plain):
+            def forward(self, images):
+                return super().forward(images * 2 if float(images.max()) > 6 else images)
+
+        usual, bright = images(), images()
+        bright[1, 0, 0, 0] = 7
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "Branches was traced.*checked with the images$"):
+            self.agrees(Branches(), usual)
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "Branches was traced.*random images alone$"):
+            prism_cnn.explain(Branches(), np.full((1, 64, 64, 3), 9, np.uint8), image_size=64, figures="none")
+        with self.assertRaisesRegex(prism_cnn.UsageError, "scores of the traced network differ"):
+            prism_cnn.explain(Branches(), bright)
+
+    def test_the_module_is_left_as_it_is(self):
+        class Counts(Plain):
+            calls = switched = 0
+
+            def train(self, mode=True):
+                super().train(mode)
+                self.switched += 1  # and returns nothing
+
+            def forward(self, images):
+                self.calls += 1
+                return super().forward(images)
+
+        module = Counts()
+        before = module.switched
+        self.agrees_without_eval(module)
+        self.assertEqual((module.calls, module.switched), (0, before))
+
+        class Uncopied(Counts):
+            def __deepcopy__(self, memo):
+                raise TypeError("there is one alone")
+
+        module = Uncopied()
+        module.features[1].train()
+        with self.assertWarnsRegex(prism_cnn.PrismWarning, "training mode"):
+            self.agrees_without_eval(module)
+        self.assertEqual([part.training for part in module.features[:3]], [False, True, False])
+        self.assertGreater(module.calls, 0)
+
+    def agrees_without_eval(self, module):
+        result = prism_cnn.explain(module, images(), figures="none")
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_random_numbers_are_left_as_they_are(self):
+        module, seeded = Plain(), []
+        whole, torch.cuda.manual_seed_all = torch.cuda.manual_seed_all, seeded.append
+        try:
+            prism_cnn.explain(module, images(), figures="none")
+        finally:
+            torch.cuda.manual_seed_all = whole
+        self.assertEqual(seeded, [])
+
+    def test_defaults_of_torch(self):
+        module, batch = Plain(), images()
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        try:
+            with no_warnings():
+                logits = prism_cnn.explain(module, batch, figures="none").logits
+            self.assertEqual((torch.get_default_dtype(), torch.get_default_device().type), (torch.float64, "meta"))
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+        np.testing.assert_allclose(logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_two_threads(self):
+        before = sys.stdout, sys.stderr, list(warnings.filters), logging.root.manager.disable
+        found, failures = {}, []
+
+        def work(number):
+            try:
+                for _ in range(2):
+                    found[number] = prism_cnn.explain(Plain(), images(), figures="none", quiet=True).logits
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+        self.assertEqual((sys.stdout, sys.stderr, list(warnings.filters), logging.root.manager.disable), before)
+        for logits in found.values():
+            np.testing.assert_allclose(logits, scores(Plain(), images()), atol=1e-5)
+
     def test_layers(self):
         self.assertIn("features.2", prism_cnn.layers(Plain(), image_size=64))
 
@@ -267,14 +388,78 @@ class TorchPrism(unittest.TestCase):
         wanted = prism_cnn.explain(other, images(), hooks="torchprism", figures="none").maps
         np.testing.assert_allclose(PRISM.get_maps().numpy(), wanted, atol=1e-5)
 
-    def test_changed_weights_are_noticed(self):
+    def test_explaining_is_no_call(self):
+        """Neither a hooked model nor a hooked part of it sees the images of an export."""
+        module = Plain()
+        PRISM.register_hooks(module)
+        PRISM.register_hooks(module.features)
+        PRISM.prune(module.features)
+        batch = images(count=3)
+        module(batch)
+        before = PRISM._last
+        PRISM.register_hooks(module.features)
+        prism_cnn.explain(module, images(), figures="none")
+        prism_cnn.layers(module)
+        self.assertIs(PRISM._last, before)
+        self.assertEqual([len(part._forward_pre_hooks) for part in (module, module.features)], [1, 1])
+        self.assertEqual(len(PRISM.get_maps()), 3)
+        self.assertIs(PRISM._last, before)
+
+    def test_images_by_keyword(self):
         module = Plain()
         PRISM.register_hooks(module)
         module(images())
-        with torch.no_grad():
-            module.classifier.bias += 1
-        with self.assertRaisesRegex(prism_cnn.UsageError, "weights have changed"):
+        module(images=images(count=3))
+        self.assertEqual(len(PRISM.get_maps()), 3)
+        module.forward = lambda images, scale=1: Plain.forward(module, images[0])
+        module([images()])
+        with self.assertRaisesRegex(prism_cnn.UsageError, "no images are known"):
             PRISM.get_maps()
+
+    def test_copies_of_a_model(self):
+        module = Plain()
+        PRISM.register_hooks(module)
+        other = copy.deepcopy(module)
+        other(images(count=3))
+        del module
+        self.assertEqual(len(PRISM.get_maps()), 3)
+        PRISM.register_hooks(other)
+        self.assertEqual(len(other._forward_pre_hooks), 1)
+        PRISM.prune()
+        self.assertEqual((len(other._forward_pre_hooks), len(other._forward_pre_hooks_with_kwargs)), (0, 0))
+
+    def test_parameters_of_other_kinds(self):
+        module = Plain()
+        module.classifier = nn.LazyLinear(10)
+        PRISM.register_hooks(module)
+        module(images())
+        self.assertEqual(len(PRISM.get_maps()), 2)
+        with torch.inference_mode():
+            module = Plain()
+            PRISM.register_hooks(module)
+            module(images())
+            self.assertEqual(len(PRISM.get_maps()), 2)
+
+    def test_changed_weights_are_noticed(self):
+        module = Plain()
+        PRISM.register_hooks(module)
+
+        def add():
+            module.classifier.bias += 1
+
+        for change in (
+            add,
+            lambda: module.classifier.bias.data.mul_(1.5),
+            lambda: setattr(module, "classifier", nn.Linear(16, 10, bias=False)),
+        ):
+            module(images())
+            with torch.no_grad():
+                change()
+            with self.assertRaisesRegex(prism_cnn.UsageError, "weights have changed"):
+                PRISM.get_maps()
+        module(images())
+        module.classifier.weight.data = module.classifier.weight.data.clone()  # the same numbers elsewhere
+        PRISM.get_maps()
 
     def test_training_mode(self):
         module = Plain().train()
