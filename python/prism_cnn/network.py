@@ -198,7 +198,8 @@ def _still(module: Any) -> Iterator[Any]:
         for tensor in tensors
     )
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             still = copy.deepcopy(module)
             still = still if is_plain else still.cpu().float()
     except Exception as error:  # whatever its own __deepcopy__ raises

@@ -49,6 +49,31 @@ if has_torch:
             raise RuntimeError("it needs coffee\nsecond line")
 
 
+    class Stops(Plain):
+        def forward(self, images):
+            raise StopIteration
+
+    class Draws(Plain):
+        def forward(self, images):
+            return super().forward(nn.functional.dropout(images, 0.5, True))
+
+    class Unsettled(Plain):
+        def eval(self):
+            if self.is_made:
+                raise NotImplementedError("no modes")
+            return super().eval()
+
+        is_made = False
+
+        def __init__(self):
+            super().__init__()
+            self.is_made = True
+
+    class Undefined(Plain):
+        def forward(self, images):
+            return super().forward(images).log()
+
+
 def images(channels=3, side=64, count=2):
     return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
 
@@ -149,10 +174,76 @@ class Modules(unittest.TestCase):
             (Picture(), r"no class scores \[N,K\]"),
             (Fails(), "Fails does not run on images of 3x64x64: it needs coffee$"),
             (Plain(channels=4), "to have 4 channels"),
+            (Stops(), r"Stops does not run on images of 3x64x64: StopIteration$"),
+            (Draws(), "two runs on the same image give different scores; does its forward draw random numbers"),
+            (Undefined(), "returns NaN or infinity for normal random images"),
+            (Unsettled(), r"Unsettled.eval\(\) fails: no modes; give a module that has it"),
         ]:
             with self.assertRaisesRegex(prism_cnn.UsageError, said) as caught:
-                prism_cnn.explain(module, images())
+                prism_cnn.explain(module, images(), quiet=True)
             self.assertEqual(len(str(caught.exception).splitlines()), 1)
+            self.assertLessEqual(len(str(caught.exception)), 300)
+
+    def test_modules_of_torch_export(self):
+        sizes = ({0: torch.export.Dim("batch")},)
+        with no_warnings():
+            exported = torch.export.export(Plain(), (images(),), dynamic_shapes=sizes).module()
+        result = prism_cnn.explain(exported, images(), figures="none", quiet=True)
+        np.testing.assert_allclose(result.logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_operators_of_other_libraries(self):
+        """Named before the program meets them, in files of torch.export and of TorchScript."""
+        library = torch.library.Library("prism_tests", "DEF")
+        self.addCleanup(library._destroy)
+        library.define("twice(Tensor images) -> Tensor")
+        library.impl("twice", lambda images: images * 2, "CompositeExplicitAutograd")
+
+        class Foreign(Plain):
+            def forward(self, images):
+                return super().forward(torch.ops.prism_tests.twice(images))
+
+        class Script(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.plain = Plain()
+
+            def forward(self, images):
+                return self.plain(torch.ops.prism_tests.twice(images))
+
+        for module in (Foreign(), Script().eval()):
+            with self.assertRaisesRegex(prism_cnn.UsageError, "does not (run|have).* operator prism_tests"):
+                prism_cnn.explain(module, images())
+
+    def test_sizes(self):
+        for size in (64, "64", (64, 64), [64], np.int64(64), np.array([64, 64]), torch.Size([64, 64])):
+            self.assertIn("8x32x32", prism_cnn.layers(Plain(), image_size=size))
+        for size in (0, -3, 1.5, (1, 2, 3), [], "3x", None, {}):
+            if size is not None:
+                with self.assertRaisesRegex(prism_cnn.UsageError, "is no size: expected N or HxW in pixels"):
+                    prism_cnn.layers(Plain(), image_size=size)
+
+    def test_hints(self):
+        fixed = Plain()
+        fixed.classifier = nn.Sequential(nn.Linear(16, 10))
+        fixed.forward = lambda images: Plain.forward(fixed, images).view(-1, 10) + images.view(-1, 3 * 64 * 64)[:, :10]
+        with self.assertRaisesRegex(prism_cnn.UsageError, r"size .*\(image_size sets another size\)$"):
+            prism_cnn.layers(fixed)
+        with self.assertRaisesRegex(prism_cnn.UsageError, "it needs coffee$"):
+            prism_cnn.layers(Fails())
+
+    def test_channels(self):
+        """Of the input, though a convolution of one channel comes first."""
+
+        class Gated(Plain):
+            def __init__(self):
+                super().__init__()
+                self.gate = nn.Conv2d(1, 1, 3, padding=1)
+                self._modules = {"gate": self._modules.pop("gate"), **self._modules}
+
+            def forward(self, images):
+                return super().forward(images * self.gate(images.mean(1, keepdim=True)).sigmoid())
+
+        self.assertIn("features.2", prism_cnn.layers(Gated().eval(), image_size=64))
 
     def test_libraries_are_its_own(self):
         """Those of the torch here, which the loader would find first, are not taken."""
