@@ -4,13 +4,15 @@ import inspect
 import json as _json
 import operator
 import os
+from collections import abc
+from contextlib import ExitStack
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import images as imagery
 from . import network, program
 from .errors import UsageError
 from .result import Result
-from .scratch import Scratch
+from .scratch import Scratch, unwritable
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -47,7 +49,7 @@ def explain(
     hooks: str = "auto",
     output: Union[int, str, None] = None,
     scores: Optional[str] = None,
-    labels: Union[Path, Sequence[str], None] = None,
+    labels: Union[Path, Sequence[str], Mapping[int, str], None] = None,
     truth: Optional[Path] = None,
     top: int = 3,
     inclusive: bool = False,
@@ -98,7 +100,7 @@ def explain(
         layer: the layer whose channels are analysed, instead of the choice of `hooks`.
         saliency: "gradcam" or "exct-backp": where the class was seen.
         target: the class of the saliency, by number or name, instead of the top class of each image.
-        labels: also a list of the names of the classes.
+        labels: also a list of the names of the classes, or a dictionary of them by number.
         image_size: pixels, or (height, width); also the size for which a module is exported, by default that of the
             tensor, that of a module of timm, or 224.
         mean, std: a number for each channel, of pixels from 0 to 1.
@@ -111,8 +113,9 @@ def explain(
     """
     options = {name: value for name, value in locals().items() if name not in _APART}
     _require_alone(joint)
-    folder = Scratch()
+    folder, ending = Scratch(), ExitStack()
     try:
+        ending.enter_context(program.sigterm_raises())
         given = imagery.prepare(images, folder.name)
         words = ["--input", *given.words, *(["--null"] if null or given.null else [])]
         is_module = network.is_module(model)
@@ -127,10 +130,17 @@ def explain(
         }
         words += [ALONE, *words_of({**options, **files})]
         program.run(words, quiet, verbose, folder.name)
+        if is_module:
+            os.remove(options["model"])
         return Result(folder, files["json"], files["save_arrays"], given)
+    except OSError as error:
+        folder.remove()
+        raise unwritable(error) from None
     except BaseException:
         folder.remove()
         raise
+    finally:
+        ending.close()
 
 
 def layers(
@@ -144,7 +154,7 @@ def layers(
     Args:
         model, image_size, hooks, layer: as of `explain`.
     """
-    with Scratch() as folder:
+    with program.sigterm_raises(), Scratch() as folder:
         size = _size(image_size)
         path = network.as_option(model, folder.name, size)
         options = {
@@ -212,6 +222,12 @@ def _labels(labels: Any, folder: str) -> Optional[Path]:
     """Names of classes as a file."""
     if labels is None or isinstance(labels, (str, os.PathLike)):
         return labels
+    if isinstance(labels, abc.Mapping):
+        if set(labels) != set(range(len(labels))):
+            raise UsageError("labels is a dictionary whose keys are not the integers 0 to K-1, one for each class")
+        labels = [labels[number] for number in range(len(labels))]
+    if isinstance(labels, (bytes, abc.Set)) or not isinstance(labels, abc.Iterable):
+        raise UsageError(f"labels is a {type(labels).__name__}; give a file, a list of names, or a dictionary of 0 to K-1")
     path = os.path.join(folder, "labels.json")
     with open(path, "w", encoding="utf-8") as file:
         _json.dump([str(label) for label in labels], file)

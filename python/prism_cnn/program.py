@@ -3,12 +3,15 @@
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Deque, Iterator, List, Optional, Sequence, Tuple
+from typing import Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from . import __version__
 from .errors import PrismError, UsageError, warn
@@ -41,10 +44,17 @@ def find() -> str:
                 f"the program is not in this package ({PACKED}): install the wheel, or name a program by {VARIABLE}"
             )
         return str(PACKED)
+    if os.sep not in chosen:
+        chosen = shutil.which(chosen) or chosen
     said = _version(chosen)
     if said != f"prism {__version__}":
         raise PrismError(f"{VARIABLE}={chosen} is another program: it says {said!r}, not 'prism {__version__}'")
     return chosen
+
+
+def environment() -> Dict[str, str]:
+    """Variables for the program: without its own path, which may be that of the script that starts this package."""
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
 
 
 def _version(program: str) -> str:
@@ -56,6 +66,7 @@ def _version(program: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=60,
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return "nothing for a minute"
@@ -89,7 +100,7 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=terminal[1] if terminal else subprocess.PIPE,
-            env={**os.environ, "TERM": "xterm"} if terminal else None,
+            env={**environment(), **({"TERM": "xterm"} if terminal else {})},
         )
     except OSError as error:
         if terminal:
@@ -123,6 +134,27 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
             if line.startswith(_WARNING):
                 warn(line[len(_WARNING) :])
     return output
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM, which would end this process at once, raises SystemExit for a while.
+
+    So the program is ended, too, and temporary files are removed. A handler of the user stays, and other threads
+    than the main one cannot have any.
+    """
+    is_default = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if is_default:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if is_default:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminal() -> Optional[Tuple[int, int]]:

@@ -135,14 +135,17 @@ class Result:
     # ---- pictures
 
     def show(self) -> None:
-        """Shows the figures: below the cell of a notebook, else in the viewer of the desktop."""
+        """Shows the figures: below the cell of a notebook, else in the viewer of the desktop.
+
+        There it opens copies, which stay, of figures that go with the result.
+        """
         if in_notebook():
             from IPython.display import HTML, display
 
             for figure in self.figures:
                 display(HTML(_picture(figure)))
             return
-        for figure in self.figures:
+        for figure in map(self._folder.kept, self.figures):
             print(figure)
             webbrowser.open(Path(figure).resolve().as_uri())
 
@@ -153,7 +156,9 @@ class Result:
             output: file to write it to; by default it goes with the result.
         """
         path = os.fspath(output) if output is not None else os.path.join(self._folder.name, "page.html")
-        program.run(["report", self._summary_file, f"--arrays={self._arrays_file}", f"--output={path}"], quiet=True)
+        words = ["report", self._summary_file, f"--arrays={self._arrays_file}", f"--output={path}"]
+        with program.sigterm_raises():
+            program.run(words, quiet=True)
         return Page(path, self)
 
     def save(self, folder: "Union[str, os.PathLike[str]]") -> str:
@@ -198,8 +203,8 @@ class Page:
         self._result = result  # keeps the file
 
     def open(self) -> None:
-        """Opens it in the browser of the desktop."""
-        webbrowser.open(Path(self.path).resolve().as_uri())
+        """Opens it in the browser of the desktop; a copy, which stays, of a page that goes with the result."""
+        webbrowser.open(Path(self._result._folder.kept(self.path)).resolve().as_uri())
 
     def __repr__(self) -> str:
         return f"<prism_cnn.Page: {self.path}>"

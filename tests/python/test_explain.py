@@ -1,5 +1,7 @@
 """Images of every kind give what the command line gives for their files."""
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -8,7 +10,9 @@ import sys
 import tarfile
 import tempfile
 import unittest
+import webbrowser
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 from common import SAMPLES, TINY, environment, needs_pillow, needs_torch, no_warnings
@@ -315,6 +319,42 @@ class Images(Folder):
         np.testing.assert_allclose(result.logits, self.arrays["logits"][[2, 1, 0]], atol=1e-5)
         self.assertEqual(len(result.classes), 3)
 
+    def test_labels_by_number(self):
+        labels = {number: f"class {number}" for number in reversed(range(10))}
+        result = prism_cnn.explain(TINY, self.paths, labels=labels, figures="none")
+        names = [f"class_{number}" for number in result.logits.argmax(1)]
+        self.assertEqual(result.classes["name"][:, 0].tolist(), names)
+
+    def test_what_is_shown_stays(self):
+        result = prism_cnn.explain(TINY, self.paths)
+        scratch, opened = Path(result.figures[0]).parent, []
+        opens, webbrowser.open = webbrowser.open, opened.append
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                result.show()
+            result.report().open()
+        finally:
+            webbrowser.open = opens
+        del result
+        self.assertFalse(scratch.exists())
+        shown = [Path(unquote(urlparse(address).path)) for address in opened]
+        self.assertEqual([path.suffix for path in shown], [".jpg", ".html"])
+        self.assertEqual(said.getvalue().split("\n")[0], str(shown[0]))
+        for path in shown:
+            self.assertGreater(path.stat().st_size, 1000)
+            shutil.rmtree(path.parent)
+        result = prism_cnn.explain(TINY, self.paths, output_dir=self.folder)
+        self.assertEqual(result._folder.kept(result.figures[0]), result.figures[0])
+
+    def test_a_copy_of_the_process_removes_nothing(self):
+        result = prism_cnn.explain(TINY, self.paths, figures="none")
+        child = os.fork()
+        if child == 0:
+            result._folder.remove()
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertTrue(Path(result._folder.name).exists())
+
     def test_left_out(self):
         result = prism_cnn.explain(TINY, self.paths, inclusive=True, figures="none")
         self.assertEqual(result.left_out.dtype, bool)
@@ -395,6 +435,10 @@ class Refused(Folder):
         self.refused("joint='auto'", TINY, images, joint="auto")
         self.refused("json='-'", TINY, images, json="-")
         self.refused("a model of the type int", 3, images)
+        for labels in (5, {"cat", "dog"}, b"cat"):
+            self.refused("labels is a (int|set|bytes)", TINY, images, labels=labels)
+        for labels in ({"0": "cat"}, {1: "cat"}, {name: name for name in range(1, 11)}):
+            self.refused("keys are not the integers 0 to K-1", TINY, images, labels=labels)
         with self.assertRaises(TypeError):
             prism_cnn.explain(TINY, images, colour="red")
         with self.assertRaisesRegex(prism_cnn.PrismError, "nowhere.pt"):
@@ -429,6 +473,27 @@ class Refused(Folder):
             with environment(PRISM_PROGRAM=str(program_)), self.assertRaisesRegex(prism_cnn.PrismError, said):
                 prism_cnn.explain(TINY, images)
 
+    def test_the_script_of_the_package(self):
+        """Named by PRISM_PROGRAM it does not start itself, and a name alone is looked up as a shell does."""
+        script = self.folder / "prism"
+        start = f'[ "$BEGUN" ] && echo itself && exit\nexport BEGUN=1\nexec {sys.executable} -m prism_cnn "$@"\n'
+        script.write_text("#!/bin/sh\n" + start)
+        script.chmod(0o755)
+        # Here the package has no program of its own, so the script has nothing to start.
+        paths = [str(Path(prism_cnn.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        with environment(PRISM_PROGRAM=str(script), PYTHONPATH=os.pathsep.join(paths)):
+            if program.PACKED.exists():
+                self.assertEqual(len(prism_cnn.explain(TINY, pictures(), figures="none").maps), 3)
+            else:
+                with self.assertRaisesRegex(prism_cnn.PrismError, "is another program: it says 'prism: error: the prog"):
+                    prism_cnn.explain(TINY, pictures())
+        script.write_text(f'#!/bin/sh\necho "prism {prism_cnn.__version__}"\n')
+        with environment(PRISM_PROGRAM="prism", PATH=f"{self.folder}:{os.environ['PATH']}"):
+            self.assertEqual(program.find(), str(script))
+        with environment(PRISM_PROGRAM="prism", PATH="/nowhere"):
+            with self.assertRaisesRegex(prism_cnn.PrismError, "PRISM_PROGRAM=prism cannot be started"):
+                program.find()
+
     def test_missing_program(self):
         packed, program.PACKED = program.PACKED, self.folder / "gone"
         try:
@@ -444,7 +509,7 @@ class Refused(Folder):
         before = tempfile.tempdir
         tempfile.tempdir = str(self.folder / "gone")
         try:
-            with self.assertRaisesRegex(prism_cnn.PrismError, "no folder for temporary files can be written .*TMPDIR"):
+            with self.assertRaisesRegex(prism_cnn.PrismError, "no temporary file can be written .*TMPDIR"):
                 prism_cnn.explain(TINY, pictures())
         finally:
             tempfile.tempdir = before
@@ -470,26 +535,48 @@ class Running(Folder):
                 self.assertEqual(len(prism_cnn.explain(TINY, pictures(), figures="none", quiet=True).maps), 3)
                 self.assertIn("layer2", prism_cnn.layers(TINY))
 
-    def test_ctrl_c_ends_the_program(self):
-        # A list that never ends: the program waits for it.
-        fifo = self.folder / "list"
-        os.mkfifo(fifo)
-        script = f"import prism_cnn; print('begun', flush=True); prism_cnn.explain({str(TINY)!r}, {'@' + str(fifo)!r})"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": str(self.folder)},
+    def test_signals_end_the_program(self):
+        for number, said in ((signal.SIGINT, b"KeyboardInterrupt"), (signal.SIGTERM, b"")):
+            # A list that never ends: the program waits for it.
+            fifo = self.folder / f"list {number}"
+            os.mkfifo(fifo)
+            script = f"import prism_cnn; prism_cnn.explain({str(TINY)!r}, {'@' + str(fifo)!r})"
+            process = subprocess.Popen(
+                [sys.executable, "-c", script],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "TMPDIR": str(self.folder)},
+            )
+            writer = os.open(fifo, os.O_WRONLY)  # waits until the program reads
+            self.addCleanup(os.close, writer)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            self.assertEqual(len(children), 1)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+            self.assertIn(said, errors)
+            self.assertNotEqual(process.returncode, 0)
+            self.assertFalse(Path(f"/proc/{children[0]}").exists())
+            fifo.unlink()
+            self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_handlers_stay(self):
+        handlers = [signal.getsignal(signal.SIGTERM)]
+        prism_cnn.layers(TINY)
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        self.assertEqual(handlers, [signal.SIG_DFL, signal.SIG_DFL])
+
+    def test_a_full_disk(self):
+        """A file of temporary files that cannot grow beyond a limit: as on a disk that is full."""
+        script = (
+            "import resource, signal, sys, numpy, prism_cnn\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            f"try: prism_cnn.explain({str(TINY)!r}, numpy.full((1, 64, 64, 3), 9, 'uint8'))\n"
+            "except prism_cnn.PrismError as error: print(error)\n"
         )
-        writer = os.open(fifo, os.O_WRONLY)  # waits until the program reads
-        self.addCleanup(os.close, writer)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self.assertEqual(len(children), 1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        self.assertIn(b"KeyboardInterrupt", errors)
-        self.assertFalse(Path(f"/proc/{children[0]}").exists())
-        self.assertEqual([path.name for path in self.folder.iterdir()], ["list"])
+        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertRegex(done.stdout.decode(), r"^no temporary file can be written \(.*\); the variable TMPDIR names")
+        self.assertEqual(done.stderr, b"")
 
     def test_a_bar_that_fails_ends_the_program(self):
         class Broken(program.Progress):

@@ -7,6 +7,7 @@ import sys
 import threading
 import unittest
 import warnings
+from pathlib import Path
 
 import numpy as np
 from common import DATA, environment, has_torch, modules, needs_torch, no_warnings
@@ -367,6 +368,12 @@ class Modules(unittest.TestCase):
         self.assertEqual((sys.stdout, sys.stderr, list(warnings.filters), logging.root.manager.disable), before)
         for logits in found.values():
             np.testing.assert_allclose(logits, scores(Plain(), images()), atol=1e-5)
+
+    def test_the_file_is_not_kept(self):
+        result = prism_cnn.explain(Plain(), images())
+        kept = {path.suffix for path in Path(result.figures[0]).parent.iterdir()}
+        self.assertEqual(kept, {".json", ".npz", ".jpg"})
+        self.assertIn("<iframe", result.report()._repr_html_())
 
     def test_layers(self):
         self.assertIn("features.2", prism_cnn.layers(Plain(), image_size=64))
