@@ -29,6 +29,9 @@ class Arrays(Mapping[str, Any]):
         array = self._read[name]
         return array / np.float32(255) if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._read and name != "files"
+
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._read if name != "files")
 

@@ -8,6 +8,8 @@ from collections import abc
 from contextlib import ExitStack
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
+
 from . import images as imagery
 from . import network, program
 from .errors import UsageError
@@ -68,7 +70,7 @@ def explain(
     save_arrays: Optional[Path] = None,
     arrays: Union[str, Sequence[str], None] = None,
     array_type: str = "f32",
-    figures: Union[int, str] = 4096,
+    figures: Union[int, str, None] = 4096,
     figure_columns: int = 8,
     per_image: bool = False,
     report: Optional[Path] = None,
@@ -105,6 +107,7 @@ def explain(
             tensor, that of a module of timm, or 224.
         mean, std: a number for each channel, of pixels from 0 to 1.
         cluster: True, or the file to write.
+        figures: None is "none".
     Returns:
         the maps and all else that the run found, in the order of the images (of folders and globs: sorted by path).
     Raises:
@@ -126,13 +129,15 @@ def explain(
         files = {
             "json": _given_or(json, folder.name, "run.json"),
             "save_arrays": _given_or(save_arrays, folder.name, "run.npz"),
-            "output_dir": folder.name if output_dir is None else os.fspath(output_dir),
+            "output_dir": folder.name if output_dir is None else os.path.abspath(output_dir),
         }
+        if figures is None or figures is False:
+            options["figures"] = "none"
         words += [ALONE, *words_of({**options, **files})]
         program.run(words, quiet, verbose, folder.name)
         if is_module:
             os.remove(options["model"])
-        return Result(folder, files["json"], files["save_arrays"], given)
+        return Result(folder, files["json"], files["save_arrays"], files["output_dir"], given)
     except OSError as error:
         folder.remove()
         raise unwritable(error) from None
@@ -148,22 +153,37 @@ def layers(
     image_size: Union[int, str, Tuple[int, int], None] = None,
     hooks: str = "auto",
     layer: Optional[str] = None,
+    *,
+    weights: Optional[Path] = None,
+    offline: bool = False,
+    mean: Union[float, str, Sequence[float], None] = None,
+    std: Union[float, str, Sequence[float], None] = None,
+    bgr: bool = False,
+    output: Union[int, str, None] = None,
+    scores: Optional[str] = None,
+    device: Any = "auto",
+    threads: Optional[int] = None,
+    batch_size: Optional[int] = None,
+    precision: str = "f32",
+    seed: int = 0,
+    joint: str = "off",
+    memory: Union[int, str, None] = None,
+    spool: Optional[Path] = None,
+    quiet: bool = False,
 ) -> str:
     """The table of a network's layers: name, operator, shape and role.
 
     Args:
-        model, image_size, hooks, layer: as of `explain`.
+        model: as of `explain`; so are the other keywords, which are the options of `prism layers`.
     """
+    options = {name: value for name, value in locals().items() if name not in _APART}
+    _require_alone(joint)
     with program.sigterm_raises(), Scratch() as folder:
         size = _size(image_size)
-        path = network.as_option(model, folder.name, size)
-        options = {
-            "model": path,
-            "image_size": None if network.is_module(model) else size,
-            "hooks": hooks,
-            "layer": layer,
-        }
-        return program.run(["layers", ALONE, *words_of(options)], scratch=folder.name).decode(errors="replace")
+        options["model"] = network.as_option(model, folder.name, size)
+        options["image_size"] = None if network.is_module(model) else size
+        words = ["layers", ALONE, *words_of(options)]
+        return program.run(words, quiet, scratch=folder.name).decode(errors="replace")
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -178,6 +198,7 @@ def words_of(options: Mapping[str, Any]) -> List[str]:
     words = []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
+        value = bool(value) if isinstance(value, np.bool_) else value
         if value is None or value is False or (name in DEFAULTS and _same(value, DEFAULTS[name])):
             continue
         words.append(flag if value is True else f"{flag}={_text(name, value)}")
@@ -237,7 +258,6 @@ def _labels(labels: Any, folder: str) -> Optional[Path]:
 def _given_or(path: Optional[Path], folder: str, name: str) -> str:
     if path is None:
         return os.path.join(folder, name)
-    path = os.fspath(path)
-    if path == "-":
+    if os.fspath(path) == "-":
         raise UsageError("json='-' is standard output, which nobody reads here; result.summary has it")
-    return path
+    return os.path.abspath(path)

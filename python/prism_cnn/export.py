@@ -13,7 +13,6 @@ file prism.json), so that prism needs no flags for them. Needs torch, and torchv
 import argparse
 import ast
 import contextlib
-import errno
 import importlib
 import importlib.util
 import inspect
@@ -105,9 +104,10 @@ def arguments():
     parser.add_argument("--output", metavar="FILE", help="default: the network's name with .pt2 or .pt")
     parser.add_argument("--format", choices=sorted(FORMATS.values()),
                         help="default: pt2 from torch 2.9 on, and torchscript if torch.export refuses the network")
+    parser.add_argument("--channels", type=int, default=3, metavar="N", help="of the images that the network takes; default: 3")
     parser.add_argument("--image-size", metavar="N|HxW", help="default: as the library says, else 224")
-    parser.add_argument("--mean", metavar="R,G,B", help="default: what the library says, else ImageNet's")
-    parser.add_argument("--std", metavar="R,G,B", help="default: what the library says, else ImageNet's")
+    parser.add_argument("--mean", metavar="R,G,B", help="default: what the library says, else of 3 channels ImageNet's")
+    parser.add_argument("--std", metavar="R,G,B", help="default: what the library says, else of 3 channels ImageNet's")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: one per line, or a JSON list")
     parser.add_argument("--trace", action="store_true", help="write TorchScript, and trace even if the network can be scripted")
     return parser.parse_args()
@@ -174,10 +174,12 @@ def load(options):
     source, colon, name = options.network.rpartition(":")
     if not colon:
         raise Refused(f"'{options.network}' does not say where the network is; use torchvision:NAME, timm:NAME or FILE.py:NAME")
-    try:
-        keywords = json.loads(options.arguments)
-    except ValueError:
-        keywords = ast.literal_eval(options.arguments)
+    keywords = None
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            keywords = keywords or read(options.arguments)
+    if not isinstance(keywords, dict):
+        raise Refused(f"--arguments {options.arguments[:60]}: expected a JSON object of keywords, such as '{{\"classes\": 10}}'")
     if source == "torchvision":
         network, about = from_torchvision(name, options, keywords)
     elif source == "timm":
@@ -185,15 +187,29 @@ def load(options):
     else:
         network, about = from_user(source, name, options, keywords)
     if options.state_dict:
-        state = torch.load(options.state_dict, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+        state = state_of(options.state_dict)
         try:
             network.load_state_dict(state)
         except RuntimeError as error:  # a heading, then a line for each kind of key
             reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
             raise Refused(f"{options.state_dict} does not fit {options.network}: {' '.join(reasons)[:300]}") from None
     return network.eval(), about
+
+
+def state_of(path):
+    """The state dict in a file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # of pickle: the file has code, as that of a whole network has, or is none of torch
+        raise Refused(f"{path} is no state dict; torch.save(network.state_dict(), FILE) writes one") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise Refused(f"{path} holds a {type(state).__name__}, which is no state dict")
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def numbers(text, count, what):
@@ -206,8 +222,8 @@ def numbers(text, count, what):
     return values
 
 
-def complete(about, options):
-    """The contents of prism.json: from the flags, else from the library, else ImageNet's."""
+def complete(about, options, channels=3):
+    """The contents of prism.json: from the flags, else from the library, else of three channels ImageNet's."""
     if options.image_size:
         sides = options.image_size.lower().split("x")
         if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
@@ -215,8 +231,13 @@ def complete(about, options):
         sides = [int(side) for side in sides]
         about["image_size"] = sides * 2 if len(sides) == 1 else sides
     about.setdefault("image_size", [224, 224])
-    about["mean"] = numbers(options.mean, 3, "--mean") if options.mean else about.get("mean", list(IMAGENET_MEAN))
-    about["std"] = numbers(options.std, 3, "--std") if options.std else about.get("std", list(IMAGENET_STD))
+    for name, text, usual in (("mean", options.mean, IMAGENET_MEAN), ("std", options.std, IMAGENET_STD)):
+        if text:
+            about[name] = numbers(text, channels, f"--{name}")
+        elif channels == 3:
+            about.setdefault(name, list(usual))
+        else:
+            about.pop(name, None)  # what the library says is of three
     if options.labels:
         with open(options.labels, encoding="utf-8-sig") as file:
             about["labels"] = json.load(file) if options.labels.endswith(".json") else file.read().split("\n")
@@ -305,13 +326,10 @@ def store(output, save, check):
     """Writes the file if it passes the check."""
     part = output + ".part"
     try:
-        open(part, "wb").close()  # Python says best why it cannot be written
-        try:
-            save(part)
-        except RuntimeError as error:
-            if "StreamWriter" not in str(error):
-                raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), output) from None
+        with open(part, "wb") as file:
+            content = io.BytesIO()
+            save(content)
+            file.write(content.getbuffer())  # torch's own writer ends the process if the disk is full
         check(part)
         os.replace(part, output)
     finally:
@@ -329,8 +347,8 @@ def write_torchscript(network, about, cases, options, output):
 
 def scripted_or_traced(network, about, cases, options, output):
     """Writes a TorchScript file, scripted if possible; returns how."""
-    def save(part):
-        made.save(part, _extra_files={"prism.json": json.dumps(about)})
+    def save(file):
+        torch.jit.save(made, file, _extra_files={"prism.json": json.dumps(about)})
 
     reasons = []
     for how in ["traced"] if options.trace else ["scripted", "traced"]:
@@ -410,9 +428,8 @@ def foreign_operator(made):
     return None
 
 
-def save_pt2(made, about, path):
-    with open(path, "wb") as file:
-        torch.export.save(made, file, extra_files={"prism.json": json.dumps(about)})
+def save_pt2(made, about, file):
+    torch.export.save(made, file, extra_files={"prism.json": json.dumps(about)})
 
 
 def write_pt2(network, about, cases, options, output):
@@ -435,7 +452,7 @@ def write_pt2(network, about, cases, options, output):
                 made = program(network, [options.channels, *about["image_size"]], dynamic=len(taken) > 1)
                 if name := foreign(made):
                     raise Refused(f"prism does not run the network's operator {name} in a .pt2 file")
-                store(output, lambda part: save_pt2(made, about, part), checked)
+                store(output, lambda file: save_pt2(made, about, file), checked)
         except OSError:
             raise
         except Refused as error:
@@ -490,12 +507,13 @@ def main():
     options = arguments()
     try:
         network, about = load(options)
-        about = complete(about, options)
-        choices = Choices(options.network, options.network.rpartition(":")[2], options.output, options.format, options.trace)
+        about = complete(about, options, options.channels)
+        name = options.network.rpartition(":")[2]
+        choices = Choices(options.network, name, options.output, options.format, options.trace, options.channels)
         output, how, classes = export(network, about, choices)
     except Refused as error:
         sys.exit(f"export: {error}")
-    except (ImportError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:  # of the network's own code, or of a library
         sys.exit(f"export: {options.network}: {type(error).__name__}: {reason(error)}")
     height, width = about["image_size"]
     print(f"{output}: {how}, {classes} classes, images of {height}x{width}")

@@ -94,11 +94,14 @@ def _save_script(module: Any, about: Dict[str, Any], folder: str) -> str:
     """Saves a module of TorchScript, with what is known of its input."""
     import torch
 
+    from . import export
+
+    facts = {"prism.json": json.dumps(about)} if about else None
     name = module.original_name if module.original_name.isidentifier() else "network"
     path = os.path.join(folder, name + ".pt")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
-        torch.jit.save(module, path, _extra_files={"prism.json": json.dumps(about)} if about else None)
+        export.store(path, lambda file: torch.jit.save(module, file, _extra_files=facts), lambda part: None)
     return path
 
 

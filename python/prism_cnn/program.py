@@ -24,8 +24,6 @@ PACKED = Path(__file__).resolve().parent / "program" / "bin" / "prism"
 
 # Seconds that an interrupted process has to remove its temporary files.
 PATIENCE = 5
-# Columns of the terminal that draws the bars.
-COLUMNS = 100
 
 _ERROR, _WARNING, _SPEAKS = "prism: error: ", "prism: warning: ", "prism: "
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -93,7 +91,7 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
     """
     command = [find(), *words, *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else [])]
     progress = Progress.here(quiet)
-    terminal = _terminal() if progress.is_shown else None
+    terminal = _terminal(progress.columns) if progress.is_shown else None
     try:
         process = subprocess.Popen(
             command,
@@ -157,8 +155,8 @@ def sigterm_raises() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _terminal() -> Optional[Tuple[int, int]]:
-    """A terminal, on which the program draws its bars: our end, and its end. None if the system has none to give."""
+def _terminal(columns: int) -> Optional[Tuple[int, int]]:
+    """A terminal of so many columns, on which the program draws its bars: our end, and its end. None if the system has none to give."""
     try:
         import fcntl
         import pty
@@ -166,7 +164,7 @@ def _terminal() -> Optional[Tuple[int, int]]:
         import termios
 
         ours, its = pty.openpty()
-        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     except (ImportError, OSError):
         return None
     return ours, its

@@ -36,10 +36,10 @@ class Result:
         summary: what the command line writes with `--json`: layers, settings and where they came from, classes, times.
         files: names of the images; `images[2]` is the third that was given as an array or PIL image.
         remarks: what was assumed, and what limits the result.
-        figures: paths of the figures of the maps, which are gone with the result unless `output_dir` was given.
+        figures: absolute paths of the figures of the maps, which are gone with the result unless `output_dir` was given.
     """
 
-    def __init__(self, folder: Scratch, summary: str, arrays: str, given: Given) -> None:
+    def __init__(self, folder: Scratch, summary: str, arrays: str, output_dir: str, given: Given) -> None:
         self._folder = folder  # is removed with this object
         self._summary_file, self._arrays_file = summary, arrays
         self.summary: Dict[str, Any] = _read_summary(summary)
@@ -47,10 +47,11 @@ class Result:
         paths = [image["path"] for image in self.summary["images"]]
         self._rows, self.files = ordered(paths, given.values, given.names)
         self.remarks: List[str] = list(self.summary["remarks"])
-        stem = f"PRISM_{self.summary['network']}"
-        written = [file for file in self.summary["files"] if Path(file).suffix in _MEDIA]
+        stem = os.path.join(output_dir, f"PRISM_{self.summary['network']}")
+        written = [os.path.abspath(file) for file in self.summary["files"] if Path(file).suffix in _MEDIA]
+        # Those of each image lie in a folder below.
         self.figures: List[str] = [
-            file for file in written if Path(file).name.startswith(stem) and Path(file).parent.name != stem
+            file for file in written if os.path.dirname(file) == output_dir and file.startswith(stem)
         ]
 
     # ---- arrays
@@ -155,7 +156,7 @@ class Result:
         Args:
             output: file to write it to; by default it goes with the result.
         """
-        path = os.fspath(output) if output is not None else os.path.join(self._folder.name, "page.html")
+        path = os.path.abspath(output) if output is not None else os.path.join(self._folder.name, "page.html")
         words = ["report", self._summary_file, f"--arrays={self._arrays_file}", f"--output={path}"]
         with program.sigterm_raises():
             program.run(words, quiet=True)

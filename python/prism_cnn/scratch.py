@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from typing import Any
+from typing import Any, Optional
 
 from .errors import PrismError
 
@@ -45,8 +45,10 @@ class Scratch:
     def __enter__(self) -> "Scratch":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, _: Any, error: Optional[BaseException], __: Any) -> None:
         self.remove()
+        if isinstance(error, OSError):
+            raise unwritable(error) from None
 
 
 def _remove(folder: str, process: int) -> None:

@@ -81,10 +81,17 @@ class Images(Folder):
         here = os.getcwd()
         os.chdir(self.folder)
         try:
-            result = prism_cnn.explain(str(TINY), ["c a.ppm", "@b.ppm"], figures="none")
+            result = prism_cnn.explain(
+                str(TINY), ["c a.ppm", "@b.ppm"], output_dir="PRISM_tiny_resnet_scripted", json="run.json", per_image=True
+            )
+            page = result.report("page.html")
         finally:
             os.chdir(here)
         self.assertEqual(result.files, ["c a.ppm", "@b.ppm"])
+        self.assertEqual(result.figures, [str(self.folder / "PRISM_tiny_resnet_scripted" / "PRISM_tiny_resnet_scripted.jpg")])
+        self.assertTrue(Path(result.figures[0]).exists())
+        self.assertTrue(Path(page.path).exists())
+        self.assertIn("run.json", os.listdir(result.save(self.folder / "kept")))
         np.testing.assert_array_equal(result.input, self.arrays["input"][[2, 0]])
 
     def test_very_many_paths(self):
@@ -369,8 +376,13 @@ class Images(Folder):
         np.testing.assert_array_equal(result.input, self.arrays["input"][[2, 1]])
 
     def test_chosen_arrays(self):
-        result = prism_cnn.explain(TINY, self.paths, arrays=["maps"], figures="none")
+        for figures in (None, False, "none"):
+            result = prism_cnn.explain(TINY, self.paths, arrays=["maps"], figures=figures)
+            self.assertEqual(result.figures, [])
         self.assertEqual(result.maps.shape, (3, 3, 224, 224))
+        read, result._arrays._read = result._arrays._read, {"maps": None}
+        self.assertTrue("maps" in result._arrays and "files" not in result._arrays)  # without reading it
+        result._arrays._read = read
         with self.assertRaisesRegex(prism_cnn.PrismError, "the run saved no array logits: it has maps"):
             result.logits
 
@@ -595,9 +607,13 @@ class Running(Folder):
         self.assertEqual(children, "")
 
     def test_progress_is_drawn_on_a_terminal(self):
+        import fcntl
         import pty
+        import struct
+        import termios
 
         ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
         script = f"import prism_cnn; prism_cnn.explain({str(TINY)!r}, {str(SAMPLES)!r}, batch_size=1, verbose=True)"
         with subprocess.Popen([sys.executable, "-c", script], stderr=its):
             os.close(its)
@@ -611,6 +627,9 @@ class Running(Folder):
         self.assertIn(b"\r\x1b[2K", drawn)
         self.assertRegex(drawn, rb"prism: layer|prism: .*layer")
         self.assertTrue(drawn.rstrip().endswith(b"\x1b[2K"), drawn[-80:])
+        bars = [bar.decode() for bar in drawn.split(b"\r\x1b[2K") if bar and b"\n" not in bar]
+        self.assertTrue(bars)
+        self.assertLess(max(map(len, bars)), 40)
 
     def test_bars(self):
         from prism_cnn.progress import bar

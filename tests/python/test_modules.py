@@ -1,9 +1,14 @@
 """Modules of the user's torch, and TorchPRISM's snippet."""
 
+import contextlib
 import copy
+import io
 import logging
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 import warnings
@@ -18,6 +23,8 @@ from prism_cnn import PRISM
 if has_torch:
     import torch
     from torch import nn
+
+    from prism_cnn import export as exporter
 
     class Plain(nn.Module):
         """A small classifier of any size of image."""
@@ -377,6 +384,87 @@ class Modules(unittest.TestCase):
 
     def test_layers(self):
         self.assertIn("features.2", prism_cnn.layers(Plain(), image_size=64))
+
+
+@needs_torch
+class Exporting(unittest.TestCase):
+    """The command python -m prism_cnn.export."""
+
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "small.py").write_text(
+            "from torch import nn\n"
+            "def make(channels=3):\n"
+            "    return nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+            "                         nn.Flatten(), nn.Linear(8, 4))\n"
+        )
+
+    def export(self, *words):
+        """What the command says on both streams, and its status."""
+        command = ["export", f"{self.folder}/small.py:make", "--image-size", "64", *map(str, words)]
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
+            before, sys.argv = sys.argv, command
+            try:
+                exporter.main()
+                return said.getvalue()
+            except SystemExit as left:
+                return left.code
+            finally:
+                sys.argv = before
+                sys.modules.pop("small", None)
+
+    def test_channels(self):
+        file = self.folder / "grey.pt2"
+        said = self.export("--channels", 1, "--arguments", '{"channels": 1}', "--output", file)
+        self.assertEqual(said, f"{file}: exported, 4 classes, images of 64x64\n")
+        batch = images(channels=1)
+        self.assertEqual(prism_cnn.explain(file, batch, figures="none").logits.shape, (2, 4))
+        said = self.export("--channels", 1, "--arguments", "{'channels': 1}", "--mean", "0.5,0.5,0.5")
+        self.assertEqual(said, "export: --mean 0.5,0.5,0.5: expected 1 numbers separated by commas")
+
+    def test_what_is_refused(self):
+        whole, several, text = (self.folder / name for name in ("whole.pth", "list.pth", "text.pth"))
+        torch.save(Plain(), whole)
+        torch.save([torch.zeros(3)], several)
+        text.write_text("no weights")
+        for words, said in (
+            (("--state-dict", whole), "whole.pth is no state dict; torch.save\\(network.state_dict"),
+            (("--state-dict", text), "text.pth is no state dict"),
+            (("--state-dict", several), "list.pth holds a list, which is no state dict"),
+            (("--state-dict", self.folder / "gone.pth"), "gone.pth"),
+            (("--arguments", "{"), "--arguments {: expected a JSON object"),
+            (("--arguments", "[3]"), r"--arguments \[3\]: expected a JSON object"),
+            (("--arguments", '{"depth": 3}'), "unexpected keyword argument 'depth'"),
+        ):
+            found = self.export(*words)
+            self.assertRegex(found, "^export: .*" + said)
+            self.assertEqual(len(found.splitlines()), 1)
+            self.assertLessEqual(len(found), 300)
+
+    def test_without_torch(self):
+        script = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module('prism_cnn.export', run_name='__main__')"
+        done = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr.decode(), r"^export: torch is not installed; [^\n]*\n$")
+
+    def test_a_full_disk(self):
+        """torch's own writer would end the process."""
+        script = (
+            "import resource, signal, sys, torch, prism_cnn\n"
+            f"sys.path.insert(0, {str(self.folder)!r})\n"
+            "import small\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "module = small.make().eval()\n"
+            "modules = module, torch.jit.script(module)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+            "for module in modules:\n"
+            "    try: prism_cnn.layers(module, image_size=64)\n"
+            "    except prism_cnn.PrismError as error: print(error)\n"
+        )
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE)
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(done.stdout.decode().count("no temporary file can be written (File too large); the var"), 2)
 
 
 @needs_torch
