@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from typing import Any, Dict, Iterator, Mapping
 
 import numpy as np
@@ -24,6 +25,8 @@ class Arrays(Mapping[str, Any]):
             self._read = _safetensors(path) if path.lower().endswith(".safetensors") else _npz(path)
         except (OSError, ValueError) as error:
             raise PrismError(f"{path} cannot be read: {error}") from None
+        # The file stays open: a later run may replace it. In a cycle of garbage its own destructor comes too late.
+        weakref.finalize(self, getattr(self._read, "close", lambda: None))
 
     def __getitem__(self, name: str) -> "np.ndarray":
         array = self._read[name]

@@ -134,7 +134,8 @@ def explain(
         if figures is None or figures is False:
             options["figures"] = "none"
         words += [ALONE, *words_of({**options, **files})]
-        program.run(words, quiet, verbose, folder.name)
+        made = {file: name for file, name in zip(given.values, given.names) if name and file.startswith(folder.name)}
+        program.run(words, quiet, verbose, folder.name, made)
         if is_module:
             os.remove(options["model"])
         return Result(folder, files["json"], files["save_arrays"], files["output_dir"], given)

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Deque, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from . import __version__
 from .errors import PrismError, UsageError, warn
@@ -74,7 +74,13 @@ def _version(program: str) -> str:
     return lines[0][:60] if lines else "nothing"
 
 
-def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratch: str = "") -> bytes:
+def run(
+    words: Sequence[str],
+    quiet: bool = False,
+    verbose: bool = False,
+    scratch: str = "",
+    names: Optional[Mapping[str, str]] = None,
+) -> bytes:
     """Runs the program; warnings of it are warnings here, too.
 
     Interrupted, it ends the process before it raises.
@@ -84,6 +90,7 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
         quiet: without progress and warnings.
         verbose: also prints the program's other lines.
         scratch: a temporary folder, which messages leave out.
+        names: what messages call files, by their paths.
     Returns:
         standard output.
     Raises:
@@ -124,7 +131,9 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
             if stream is not None:
                 stream.close()
         progress.close()
-    lines = [line.replace(scratch + os.sep, "") if scratch else line for line in lines]
+    shown = {**(names or {}), **({scratch + os.sep: ""} if scratch else {})}
+    for path in sorted(shown, key=len, reverse=True):
+        lines = [line.replace(path, shown[path]) for line in lines]
     if process.returncode:
         raise _failure(process.returncode, lines or list(others))
     if not quiet:

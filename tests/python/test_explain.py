@@ -1,6 +1,7 @@
 """Images of every kind give what the command line gives for their files."""
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import unittest
+import warnings
 import webbrowser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -361,6 +363,21 @@ class Images(Folder):
             os._exit(0)
         os.waitpid(child, 0)
         self.assertTrue(Path(result._folder.name).exists())
+
+    def test_files_are_closed(self):
+        result = prism_cnn.explain(TINY, self.paths, figures="none")
+        result.cycle = result
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            read = result._arrays._read
+            del result
+            gc.collect()
+        self.assertEqual((said, read.zip), ([], None))
+
+    def test_messages_name_arrays_as_they_were_given(self):
+        images = [self.pixels[0], self.pixels[1], np.zeros((1, 30000, 3), np.uint8)]
+        with self.assertRaisesRegex(prism_cnn.PrismError, r"images\[2\]"):
+            prism_cnn.explain(TINY, images, max_pixels=20000)
 
     def test_left_out(self):
         result = prism_cnn.explain(TINY, self.paths, inclusive=True, figures="none")
