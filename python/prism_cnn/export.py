@@ -297,9 +297,11 @@ def expectation(network, about, channels):
 
 
 def unlike(ours, theirs):
-    """By how much scores differ at most; 0 if it is rounding."""
-    worst = (ours - theirs).abs().max().item()
-    return 0 if worst <= TOLERANCE * max(1.0, theirs.abs().max().item()) else worst
+    """By how much scores differ at most; 0 if it is rounding. NaN is like NaN."""
+    alike = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    worst = torch.where(alike, torch.zeros_like(ours), ours - theirs).abs().max().item()
+    highest = theirs[theirs.isfinite()].abs().amax().item() if theirs.isfinite().any() else 0.0
+    return 0 if worst <= TOLERANCE * max(1.0, highest) else worst
 
 
 def given(network, options, most=MOST_COMPARED):
@@ -419,7 +421,8 @@ def foreign(made):
 
 def foreign_operator(made):
     """The name of an operator of TorchScript that libtorch alone does not have, or None."""
-    blocks = [made.inlined_graph]
+    graph = made.inlined_graph  # its nodes live as long as this name
+    blocks = [graph]
     while blocks:
         for node in blocks.pop().nodes():
             if node.kind().split("::")[0] not in OWN:
