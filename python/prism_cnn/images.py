@@ -133,7 +133,9 @@ def _listed(images: Sequence[Any], folder: str) -> Given:
             names.append(name)
         elif _is_array(image):
             if image.ndim == 4 and len(image) != 1:
-                raise UsageError(f"{name} has {len(image)} photographs; a list has one in each place: numpy.concatenate(images)")
+                raise UsageError(
+                    f"{name} has {len(image)} photographs; a list has one in each place: numpy.concatenate(images)"
+                )
             pixels = _pixels(image[None] if image.ndim in (2, 3) else image, name, highest.get(image.dtype))
             path = _save_pixels(pixels[0], stem)
             names.append(name)
@@ -145,7 +147,9 @@ def _listed(images: Sequence[Any], folder: str) -> Given:
         return Given(_words(files), files, names)
     for index, path in enumerate(files):
         if not os.path.exists(path):
-            raise UsageError(f"images[{index}] is {path}: no such file, and so long a list has no globs; expand them by glob.glob")
+            raise UsageError(
+                f"images[{index}] is {path}: no such file, and so long a list has no globs; expand them by glob.glob"
+            )
     listed = os.path.join(folder, "files.txt")
     with open(listed, "wb") as file:
         file.write(b"\0".join(map(os.fsencode, files)))

@@ -150,7 +150,8 @@ def sigterm_raises() -> Iterator[None]:
     So the program is ended, too, and temporary files are removed. A handler of the user stays, and other threads
     than the main one cannot have any.
     """
-    is_default = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    is_main = threading.current_thread() is threading.main_thread()
+    is_default = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)

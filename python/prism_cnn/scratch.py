@@ -59,4 +59,5 @@ def _remove(folder: str, process: int) -> None:
 
 def unwritable(error: OSError) -> PrismError:
     """The error that temporary files cannot be written."""
-    return PrismError(f"no temporary file can be written ({error.strerror or error}); the variable TMPDIR names another folder")
+    reason = error.strerror or error
+    return PrismError(f"no temporary file can be written ({reason}); the variable TMPDIR names another folder")

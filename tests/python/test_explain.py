@@ -90,7 +90,8 @@ class Images(Folder):
         finally:
             os.chdir(here)
         self.assertEqual(result.files, ["c a.ppm", "@b.ppm"])
-        self.assertEqual(result.figures, [str(self.folder / "PRISM_tiny_resnet_scripted" / "PRISM_tiny_resnet_scripted.jpg")])
+        stem = "PRISM_tiny_resnet_scripted"
+        self.assertEqual(result.figures, [str(self.folder / stem / f"{stem}.jpg")])
         self.assertTrue(Path(result.figures[0]).exists())
         self.assertTrue(Path(page.path).exists())
         self.assertIn("run.json", os.listdir(result.save(self.folder / "kept")))
