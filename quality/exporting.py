@@ -92,7 +92,7 @@ REFUSED = [
     ("Plain --format pt2 --trace", "--trace is for TorchScript"),
     ("Branches --format pt2", "torch.export refuses the network: the network's forward branches"),
     ("Condition --format pt2", "operator cond"),
-    ("Draws", "does its forward depend on values?"),
+    ("Draws", "does its forward draw random numbers?"),
     ("Picture", "no class scores"),
     ("Plain --labels two.txt", "there are 2 labels for 10 classes"),
     ("Plain --output nowhere/other.pt2", "No such file or directory"),

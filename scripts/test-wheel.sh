@@ -26,10 +26,12 @@ unset PYTHONPATH PRISM_PROGRAM PRISM_MODELS
 
 seconds() { date +%s.%N; }
 passed() { "$PYTHON" -c "print(f'{$2 - $1:.1f} s')"; }
-# tests ENVIRONMENT [NAME]: the tests by that environment's Python, from a folder without prism_cnn.
+# tests ENVIRONMENT: the tests by that environment's Python, from a folder without prism_cnn.
 tests() {
-    (cd "$WORK" && "$1/bin/python" -B -W error::ResourceWarning -m unittest discover -s "$OLDPWD/tests/python" ${2:+-p "$2"}) ||
-        die "the tests fail with $1"
+    (cd "$WORK" && "$1/bin/python" -B -W always::ResourceWarning -m unittest discover -s "$OLDPWD/tests/python") 2>&1 |
+        tee "$WORK/said" || die "the tests fail with $1"
+    # Python raises none of these warnings, even as errors: it only prints them.
+    ! grep ResourceWarning "$WORK/said" || die "with $1 a file is left open"
 }
 
 # ---- a fresh environment --------------------------------------------------------------------

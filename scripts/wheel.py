@@ -31,6 +31,20 @@ SYSTEM = {
     "ld-linux-x86-64.so.2",
 }
 
+#: The licences of what lies in the package, by the names in its folder `licences`.
+LICENCES = {
+    "prism": "MIT",
+    "efficientnet_lite0": "Apache-2.0",
+    "open-sans": "Apache-2.0",
+    "colorbrewer": "Apache-2.0",
+    "rust": "(MIT OR Apache-2.0)",
+    "gcc": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "libtorch": "BSD-3-Clause AND LicenseRef-bundled-with-libtorch",
+    "onemkl": "LicenseRef-Intel-Simplified-Software-License",
+    "nvidia-cudart": "LicenseRef-NVIDIA-CUDA-Toolkit",
+    "nvidia-cupti": "LicenseRef-NVIDIA-CUDA-Toolkit",
+}
+
 #: The oldest glibc that make test-wheel runs the wheel with: Debian 11's.
 TESTED = (2, 31)
 
@@ -39,8 +53,8 @@ Metadata-Version: 2.4
 Name: prism-cnn
 Version: {version}
 Summary: Shows what a convolutional network has seen in images: equal colours mean similar features
-License-Expression: MIT
-License-File: LICENSE
+License-Expression: {expression}
+{licence_files}
 Requires-Python: >=3.9
 Requires-Dist: numpy
 Description-Content-Type: text/markdown
@@ -107,13 +121,31 @@ def oldest_glibc(tree):
     return needed
 
 
+def expression(licences):
+    """What all parts of the wheel are licensed under, as an SPDX expression."""
+    found = []
+    for part in sorted(licences.iterdir()):
+        if part.name == "crates.txt":
+            for said in re.findall(r"^  licence: (.*)$", part.read_text(), re.M):
+                if said == "in its own file":
+                    fail("a crate names no licence")
+                said = said.replace("/", " OR ")
+                found.append(f"({said})" if " OR " in said else said)
+        elif part.name in LICENCES:
+            found.append(LICENCES[part.name])
+        else:
+            fail(f"{part} is a licence that LICENCES does not know")
+    single = [term for terms in found for term in (terms.split(" AND ") if "(" not in terms else [terms])]
+    return " AND ".join(dict.fromkeys(["MIT", *sorted(single)]))
+
+
 def contents(tree, info, version, tag, glibc):
     """Name in the wheel -> (bytes or file, whether it is executable)."""
     files = {}
     for file in sorted(PACKAGE.rglob("*")):
         if file.suffix == ".py" or file.name == "py.typed":
             files[f"prism_cnn/{file.relative_to(PACKAGE)}"] = (file, False)
-    for part in ("bin", "lib", "licences"):
+    for part in ("bin", "lib"):
         for file in sorted((tree / part).rglob("*")):
             if file.is_file():
                 files[f"prism_cnn/program/{file.relative_to(tree)}"] = (file, part == "bin" and file.name == "prism")
@@ -121,14 +153,22 @@ def contents(tree, info, version, tag, glibc):
     for file in sorted((tree / "share").rglob("*")):
         if file.is_file() and "doc" not in file.parts[-3:]:
             files[f"prism_cnn-{version}.data/data/{file.relative_to(tree)}"] = (file, False)
-    text = TEXT.format(glibc=".".join(map(str, glibc)))
-    files[f"{info}/METADATA"] = (METADATA.format(version=version, text=text).encode(), False)
+    licences = [file for file in sorted((tree / "licences").rglob("*")) if file.is_file()]
+    names = [str(file.relative_to(tree / "licences")) for file in licences]
+    for name, file in zip(names, licences):
+        files[f"{info}/licenses/{name}"] = (file, False)
+    metadata = METADATA.format(
+        version=version,
+        expression=expression(tree / "licences"),
+        licence_files="\n".join(f"License-File: {name}" for name in names),
+        text=TEXT.format(glibc=".".join(map(str, glibc))),
+    )
+    files[f"{info}/METADATA"] = (metadata.encode(), False)
     files[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: scripts/wheel.py\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
         False,
     )
     files[f"{info}/entry_points.txt"] = (b"[console_scripts]\nprism = prism_cnn.__main__:main\n", False)
-    files[f"{info}/licenses/LICENSE"] = (ROOT / "LICENSE", False)
     return files
 
 
@@ -146,7 +186,7 @@ def when():
 def write(path, files, info):
     moment = when()
     record = []
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
 
         def put(name, data, is_program=False):
             entry = zipfile.ZipInfo(name, moment)

@@ -4,14 +4,14 @@ import os
 import sys
 
 from .errors import PrismError
-from .program import find
+from .program import environment, find
 
 
 def main() -> None:
     """Becomes the program, with the words of this command line."""
     try:
         program = find()
-        os.execv(program, ["prism", *sys.argv[1:]])
+        os.execve(program, ["prism", *sys.argv[1:]], environment())
     except PrismError as error:
         sys.exit(f"prism: error: {error.line}")
     except OSError as error:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+import weakref
+from typing import Any, Dict, Iterator, Mapping
 
 import numpy as np
 
@@ -24,10 +25,15 @@ class Arrays(Mapping[str, Any]):
             self._read = _safetensors(path) if path.lower().endswith(".safetensors") else _npz(path)
         except (OSError, ValueError) as error:
             raise PrismError(f"{path} cannot be read: {error}") from None
+        # The file stays open: a later run may replace it. In a cycle of garbage its own destructor comes too late.
+        weakref.finalize(self, getattr(self._read, "close", lambda: None))
 
     def __getitem__(self, name: str) -> "np.ndarray":
         array = self._read[name]
         return array / np.float32(255) if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._read and name != "files"
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._read if name != "files")
@@ -59,8 +65,3 @@ def _safetensors(path: str) -> "Dict[str, np.ndarray]":
 def save_input(path: str, images: "np.ndarray") -> None:
     """Writes images as the program takes them: the array `input`, [N,C,H,W] float32."""
     np.savez(path, input=images)
-
-
-def reordered(array: "np.ndarray", rows: Optional[List[int]]) -> "np.ndarray":
-    """The array with its images in another order."""
-    return array if rows is None else array[rows]

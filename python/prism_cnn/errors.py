@@ -38,3 +38,9 @@ def warn(text: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, PrismWarning, stacklevel=level)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, in at most 160 characters."""
+    text = str(error).strip().split("\n", 1)[0]
+    return text if 0 < len(text) <= 160 else text[:157] + "..." if text else type(error).__name__

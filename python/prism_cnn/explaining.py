@@ -2,14 +2,19 @@
 
 import inspect
 import json as _json
+import operator
 import os
+from collections import abc
+from contextlib import ExitStack
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from . import images as imagery
 from . import network, program
 from .errors import UsageError
 from .result import Result
-from .scratch import Scratch
+from .scratch import Scratch, unwritable
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -18,6 +23,8 @@ OTHER_DEFAULTS = {
     "output_dir": "a call writes nothing into the working folder unless it is asked to",
     "joint": "variables of a launcher are meant for the Python process, not for the one that it starts",
 }
+# Given always, as the program's own default looks for a launcher.
+ALONE = "--joint=off"
 # Keywords that are no option of the program, or are treated apart.
 _APART = ("model", "images", "labels", "json", "save_arrays", "output_dir", "quiet", "verbose", "null", "joint")
 
@@ -44,7 +51,7 @@ def explain(
     hooks: str = "auto",
     output: Union[int, str, None] = None,
     scores: Optional[str] = None,
-    labels: Union[Path, Sequence[str], None] = None,
+    labels: Union[Path, Sequence[str], Mapping[int, str], None] = None,
     truth: Optional[Path] = None,
     top: int = 3,
     inclusive: bool = False,
@@ -63,7 +70,7 @@ def explain(
     save_arrays: Optional[Path] = None,
     arrays: Union[str, Sequence[str], None] = None,
     array_type: str = "f32",
-    figures: Union[int, str] = 4096,
+    figures: Union[int, str, None] = 4096,
     figure_columns: int = 8,
     per_image: bool = False,
     report: Optional[Path] = None,
@@ -95,11 +102,12 @@ def explain(
         layer: the layer whose channels are analysed, instead of the choice of `hooks`.
         saliency: "gradcam" or "exct-backp": where the class was seen.
         target: the class of the saliency, by number or name, instead of the top class of each image.
-        labels: also a list of the names of the classes.
+        labels: also a list of the names of the classes, or a dictionary of them by number.
         image_size: pixels, or (height, width); also the size for which a module is exported, by default that of the
             tensor, that of a module of timm, or 224.
         mean, std: a number for each channel, of pixels from 0 to 1.
         cluster: True, or the file to write.
+        figures: None is "none".
     Returns:
         the maps and all else that the run found, in the order of the images (of folders and globs: sorted by path).
     Raises:
@@ -108,26 +116,37 @@ def explain(
     """
     options = {name: value for name, value in locals().items() if name not in _APART}
     _require_alone(joint)
-    folder = Scratch()
+    folder, ending = Scratch(), ExitStack()
     try:
+        ending.enter_context(program.sigterm_raises())
         given = imagery.prepare(images, folder.name)
         words = ["--input", *given.words, *(["--null"] if null or given.null else [])]
         is_module = network.is_module(model)
-        options["model"] = network.as_option(model, folder.name, _size(image_size), given.shape)
-        if is_module:
-            options["image_size"] = None  # the file says it
+        size = _size(image_size)
+        options["model"] = network.as_option(model, folder.name, size, given.batch)
+        options["image_size"] = None if is_module else size  # the file of a module says it
         options["labels"] = _labels(labels, folder.name)
         files = {
             "json": _given_or(json, folder.name, "run.json"),
             "save_arrays": _given_or(save_arrays, folder.name, "run.npz"),
-            "output_dir": folder.name if output_dir is None else os.fspath(output_dir),
+            "output_dir": folder.name if output_dir is None else os.path.abspath(output_dir),
         }
-        words += words_of({**options, **files})
-        program.run(words, quiet, verbose, folder.name)
-        return Result(folder, files["json"], files["save_arrays"], given)
+        if figures is None or figures is False:
+            options["figures"] = "none"
+        words += [ALONE, *words_of({**options, **files})]
+        made = {file: name for file, name in zip(given.values, given.names) if name and file.startswith(folder.name)}
+        program.run(words, quiet, verbose, folder.name, made)
+        if is_module:
+            os.remove(options["model"])
+        return Result(folder, files["json"], files["save_arrays"], files["output_dir"], given)
+    except OSError as error:
+        folder.remove()
+        raise unwritable(error) from None
     except BaseException:
         folder.remove()
         raise
+    finally:
+        ending.close()
 
 
 def layers(
@@ -135,17 +154,37 @@ def layers(
     image_size: Union[int, str, Tuple[int, int], None] = None,
     hooks: str = "auto",
     layer: Optional[str] = None,
+    *,
+    weights: Optional[Path] = None,
+    offline: bool = False,
+    mean: Union[float, str, Sequence[float], None] = None,
+    std: Union[float, str, Sequence[float], None] = None,
+    bgr: bool = False,
+    output: Union[int, str, None] = None,
+    scores: Optional[str] = None,
+    device: Any = "auto",
+    threads: Optional[int] = None,
+    batch_size: Optional[int] = None,
+    precision: str = "f32",
+    seed: int = 0,
+    joint: str = "off",
+    memory: Union[int, str, None] = None,
+    spool: Optional[Path] = None,
+    quiet: bool = False,
 ) -> str:
     """The table of a network's layers: name, operator, shape and role.
 
     Args:
-        model, image_size, hooks, layer: as of `explain`.
+        model: as of `explain`; so are the other keywords, which are the options of `prism layers`.
     """
-    with Scratch() as folder:
-        path = network.as_option(model, folder.name, _size(image_size))
-        size = None if network.is_module(model) else image_size
-        options = {"model": path, "image_size": size, "hooks": hooks, "layer": layer}
-        return program.run(["layers", *words_of(options)], scratch=folder.name).decode(errors="replace")
+    options = {name: value for name, value in locals().items() if name not in _APART}
+    _require_alone(joint)
+    with program.sigterm_raises(), Scratch() as folder:
+        size = _size(image_size)
+        options["model"] = network.as_option(model, folder.name, size)
+        options["image_size"] = None if network.is_module(model) else size
+        words = ["layers", ALONE, *words_of(options)]
+        return program.run(words, quiet, scratch=folder.name).decode(errors="replace")
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -160,6 +199,7 @@ def words_of(options: Mapping[str, Any]) -> List[str]:
     words = []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
+        value = bool(value) if isinstance(value, np.bool_) else value
         if value is None or value is False or (name in DEFAULTS and _same(value, DEFAULTS[name])):
             continue
         words.append(flag if value is True else f"{flag}={_text(name, value)}")
@@ -178,14 +218,19 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
-def _size(image_size: Any) -> Any:
-    """The size for which a module is exported: None, a side, or height and width."""
-    if isinstance(image_size, str):
-        sides = image_size.lower().split("x")
-        if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-            raise UsageError(f"image_size {image_size!r} is no size: expected N or HxW in pixels")
-        return tuple(map(int, sides * 2 if len(sides) == 1 else sides))
-    return image_size
+def _size(image_size: Any) -> Optional[Tuple[int, int]]:
+    """Height and width in pixels, of a side, of both, or of a text such as 200x100; None if none is given."""
+    if image_size is None:
+        return None
+    sides = image_size.lower().split("x") if isinstance(image_size, str) else image_size
+    try:
+        sides = list(sides) if hasattr(sides, "__len__") and getattr(sides, "ndim", 1) else [sides]
+        sides = [int(side) if isinstance(side, str) and side.isdecimal() else operator.index(side) for side in sides]
+    except TypeError:
+        sides = []
+    if not 1 <= len(sides) <= 2 or min(sides) < 1:
+        raise UsageError(f"image_size {image_size!r} is no size: expected N or HxW in pixels")
+    return sides[0], sides[-1]
 
 
 def _require_alone(joint: str) -> None:
@@ -199,6 +244,12 @@ def _labels(labels: Any, folder: str) -> Optional[Path]:
     """Names of classes as a file."""
     if labels is None or isinstance(labels, (str, os.PathLike)):
         return labels
+    if isinstance(labels, abc.Mapping):
+        if set(labels) != set(range(len(labels))):
+            raise UsageError("labels is a dictionary whose keys are not the integers 0 to K-1, one for each class")
+        labels = [labels[number] for number in range(len(labels))]
+    if isinstance(labels, (bytes, abc.Set)) or not isinstance(labels, abc.Iterable):
+        raise UsageError(f"labels is a {type(labels).__name__}; give a file, a list of names, or a dictionary of 0 to K-1")
     path = os.path.join(folder, "labels.json")
     with open(path, "w", encoding="utf-8") as file:
         _json.dump([str(label) for label in labels], file)
@@ -208,7 +259,6 @@ def _labels(labels: Any, folder: str) -> Optional[Path]:
 def _given_or(path: Optional[Path], folder: str, name: str) -> str:
     if path is None:
         return os.path.join(folder, name)
-    path = os.fspath(path)
-    if path == "-":
+    if os.fspath(path) == "-":
         raise UsageError("json='-' is standard output, which nobody reads here; result.summary has it")
-    return path
+    return os.path.abspath(path)

@@ -23,9 +23,16 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
-import torch
+try:
+    import torch
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.exit("export: torch is not installed; install it beside prism-cnn, of any version from 2.4 on")
+
+from .errors import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,8 +50,10 @@ REASONS = {
     "Constraints violated": "the network's forward does not take every size",
     "data-dependent expression": "the network's forward branches on values that it computes",
 }
-# The longest reason of a library in a message, in characters.
-LONGEST_REASON = 200
+# Operators of libtorch itself; others are of a library that the program does not have.
+OWN = {"aten", "prim", "prims", "quantized", "prepacked", "mkldnn", "profiler", "higher_order"}
+# Given images on which the scores of a file are compared. A traced one is compared on all.
+MOST_COMPARED = 8
 
 
 class Refused(Exception):
@@ -63,6 +72,7 @@ class Choices:
         trace: whether TorchScript is traced even if the network can be scripted.
         channels: of its input.
         note: what is done with a remark.
+        images: `[N,C,H,W]` float32, which the network will be given; None if they are not known.
     """
 
     network: str
@@ -72,16 +82,15 @@ class Choices:
     trace: bool = False
     channels: int = 3
     note: Callable[[str], object] = lambda text: print(f"export: {text}", file=sys.stderr)
+    images: Any = None
 
 
 def reason(error):
-    """The first line of the message of a library's exception."""
-    text = str(error).strip()
+    """The first line of the message of a library's exception, or what it means."""
     for words, meaning in REASONS.items():
-        if words in text:
+        if words in str(error):
             return meaning
-    line = text.splitlines()[0].strip() if text else type(error).__name__
-    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 3] + "..."
+    return first_line(error)
 
 
 def arguments():
@@ -95,9 +104,10 @@ def arguments():
     parser.add_argument("--output", metavar="FILE", help="default: the network's name with .pt2 or .pt")
     parser.add_argument("--format", choices=sorted(FORMATS.values()),
                         help="default: pt2 from torch 2.9 on, and torchscript if torch.export refuses the network")
+    parser.add_argument("--channels", type=int, default=3, metavar="N", help="of the images that the network takes; default: 3")
     parser.add_argument("--image-size", metavar="N|HxW", help="default: as the library says, else 224")
-    parser.add_argument("--mean", metavar="R,G,B", help="default: what the library says, else ImageNet's")
-    parser.add_argument("--std", metavar="R,G,B", help="default: what the library says, else ImageNet's")
+    parser.add_argument("--mean", metavar="R,G,B", help="default: what the library says, else of 3 channels ImageNet's")
+    parser.add_argument("--std", metavar="R,G,B", help="default: what the library says, else of 3 channels ImageNet's")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: one per line, or a JSON list")
     parser.add_argument("--trace", action="store_true", help="write TorchScript, and trace even if the network can be scripted")
     return parser.parse_args()
@@ -164,10 +174,12 @@ def load(options):
     source, colon, name = options.network.rpartition(":")
     if not colon:
         raise Refused(f"'{options.network}' does not say where the network is; use torchvision:NAME, timm:NAME or FILE.py:NAME")
-    try:
-        keywords = json.loads(options.arguments)
-    except ValueError:
-        keywords = ast.literal_eval(options.arguments)
+    keywords = None
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            keywords = keywords or read(options.arguments)
+    if not isinstance(keywords, dict):
+        raise Refused(f"--arguments {options.arguments[:60]}: expected a JSON object of keywords, such as '{{\"classes\": 10}}'")
     if source == "torchvision":
         network, about = from_torchvision(name, options, keywords)
     elif source == "timm":
@@ -175,15 +187,29 @@ def load(options):
     else:
         network, about = from_user(source, name, options, keywords)
     if options.state_dict:
-        state = torch.load(options.state_dict, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+        state = state_of(options.state_dict)
         try:
             network.load_state_dict(state)
         except RuntimeError as error:  # a heading, then a line for each kind of key
             reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
             raise Refused(f"{options.state_dict} does not fit {options.network}: {' '.join(reasons)[:300]}") from None
     return network.eval(), about
+
+
+def state_of(path):
+    """The state dict in a file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # of pickle: the file has code, as that of a whole network has, or is none of torch
+        raise Refused(f"{path} is no state dict; torch.save(network.state_dict(), FILE) writes one") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise Refused(f"{path} holds a {type(state).__name__}, which is no state dict")
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def numbers(text, count, what):
@@ -196,8 +222,8 @@ def numbers(text, count, what):
     return values
 
 
-def complete(about, options):
-    """The contents of prism.json: from the flags, else from the library, else ImageNet's."""
+def complete(about, options, channels=3):
+    """The contents of prism.json: from the flags, else from the library, else of three channels ImageNet's."""
     if options.image_size:
         sides = options.image_size.lower().split("x")
         if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
@@ -205,8 +231,13 @@ def complete(about, options):
         sides = [int(side) for side in sides]
         about["image_size"] = sides * 2 if len(sides) == 1 else sides
     about.setdefault("image_size", [224, 224])
-    about["mean"] = numbers(options.mean, 3, "--mean") if options.mean else about.get("mean", list(IMAGENET_MEAN))
-    about["std"] = numbers(options.std, 3, "--std") if options.std else about.get("std", list(IMAGENET_STD))
+    for name, text, usual in (("mean", options.mean, IMAGENET_MEAN), ("std", options.std, IMAGENET_STD)):
+        if text:
+            about[name] = numbers(text, channels, f"--{name}")
+        elif channels == 3:
+            about.setdefault(name, list(usual))
+        else:
+            about.pop(name, None)  # what the library says is of three
     if options.labels:
         with open(options.labels, encoding="utf-8-sig") as file:
             about["labels"] = json.load(file) if options.labels.endswith(".json") else file.read().split("\n")
@@ -233,34 +264,63 @@ def fits(labels, counts):
     return labels in counts or (1 in counts and labels in (1, 2)) or labels == counts.count(1)
 
 
+def noise(*shape, seed=0):
+    """Normal random numbers, the same each time; whatever type and device torch has as its default."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def scored(network, images):
+    """The scores that the network returns."""
+    with torch.no_grad():
+        return scores(network(images.clone()), len(images))  # it may write into its input
+
+
 def expectation(network, about, channels):
     """The scores of the network as [(images, scores)], for one image and for several, and the number of classes."""
-    torch.manual_seed(0)
     cases = []
     for count in (1, 3):
-        images = torch.randn(count, channels, *about["image_size"])
-        with torch.no_grad():
-            cases.append((images, scores(network(images.clone()), count)))  # it may write into its input
+        images = noise(count, channels, *about["image_size"])
+        cases.append((images, scored(network, images)))
         if not cases[-1][1]:
             raise Refused("the network returns no class scores [N,K]; prism explains classifiers")
-    classes = [tensor.shape[1] for tensor in cases[0][1]]
+        if not all(tensor.isfinite().all() for tensor in cases[-1][1]):
+            raise Refused("the network returns NaN or infinity for normal random images")
+    images, expected = cases[0]
+    if any(unlike(again, first) for again, first in zip(scored(network, images), expected)):
+        raise Refused("two runs on the same image give different scores; does its forward draw random numbers?")
+    classes = [tensor.shape[1] for tensor in expected]
     labels = len(about["labels"]) if "labels" in about else None
     if labels and not fits(labels, classes):
         raise Refused(f"there are {labels} labels for {' or '.join(map(str, classes))} classes")
     return cases, labels or classes[0]
 
 
+def unlike(ours, theirs):
+    """By how much scores differ at most; 0 if it is rounding. NaN is like NaN."""
+    alike = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    worst = torch.where(alike, torch.zeros_like(ours), ours - theirs).abs().max().item()
+    highest = theirs[theirs.isfinite()].abs().amax().item() if theirs.isfinite().any() else 0.0
+    return 0 if worst <= TOLERANCE * max(1.0, highest) else worst
+
+
+def given(network, options, most=MOST_COMPARED):
+    """The scores of given images, one at a time: evenly taken from all, or all of them."""
+    if options.images is not None:
+        for index in range(0, len(options.images), -(-len(options.images) // most) if most else 1):
+            images = torch.tensor(options.images[index : index + 1], dtype=torch.float32, device="cpu")
+            yield images, scored(network, images)
+
+
 def check(written, cases, how):
     """Checks that a file gives the scores of the network."""
     for images, expected in cases:
         count = len(images)
-        with torch.no_grad():
-            found = scores(written(images.clone()), count)
+        found = scored(written, images)
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
             raise Refused(f"the {how} network does not take {count} images: its batch size is fixed")
         for ours, theirs in zip(found, expected):
-            worst = (ours - theirs).abs().max().item()
-            if not worst <= TOLERANCE * max(1.0, theirs.abs().max().item()):
+            if worst := unlike(ours, theirs):
                 raise Refused(f"the scores of the {how} network differ by {worst:.2g}; does its forward depend on values?")
 
 
@@ -268,8 +328,10 @@ def store(output, save, check):
     """Writes the file if it passes the check."""
     part = output + ".part"
     try:
-        open(part, "wb").close()  # Python says best why it cannot be written
-        save(part)
+        with open(part, "wb") as file:
+            content = io.BytesIO()
+            save(content)
+            file.write(content.getbuffer())  # torch's own writer ends the process if the disk is full
         check(part)
         os.replace(part, output)
     finally:
@@ -287,8 +349,8 @@ def write_torchscript(network, about, cases, options, output):
 
 def scripted_or_traced(network, about, cases, options, output):
     """Writes a TorchScript file, scripted if possible; returns how."""
-    def save(part):
-        made.save(part, _extra_files={"prism.json": json.dumps(about)})
+    def save(file):
+        torch.jit.save(made, file, _extra_files={"prism.json": json.dumps(about)})
 
     reasons = []
     for how in ["traced"] if options.trace else ["scripted", "traced"]:
@@ -297,14 +359,17 @@ def scripted_or_traced(network, about, cases, options, output):
                 if how == "scripted":
                     made = torch.jit.script(network)
                 else:
-                    example = torch.randn(1, options.channels, *about["image_size"])
+                    example = noise(1, options.channels, *about["image_size"], seed=1)
                     made = torch.jit.trace(network, example, check_trace=False)
-            store(output, save, lambda part: check(torch.jit.load(part, map_location="cpu"), cases, how))
+            if name := foreign_operator(made):
+                raise Refused(f"prism does not have the operator {name} of the network")
+            images = [*cases, *given(network, options, None if how == "traced" else MOST_COMPARED)]
+            store(output, save, lambda part: check(torch.jit.load(part, map_location="cpu"), images, how))
             return how
-        except Refused:
+        except Refused as error:
             if how == "traced":
                 raise
-            reasons.append("the scripted network is not equal")
+            reasons.append(str(error))
         except OSError:
             raise
         except Exception as error:  # of TorchScript
@@ -329,7 +394,7 @@ def quiet():
 def program(network, shape, dynamic):
     """The network as torch.export sees it, for a batch of any size or for one image."""
     # A batch of one would be taken for a constant.
-    images = torch.randn(2 if dynamic else 1, *shape)
+    images = noise(2 if dynamic else 1, *shape, seed=1)  # other images than those of the check
     sizes = ({0: torch.export.Dim("batch")},)
     first = next(iter(inspect.signature(network.forward).parameters.values()), None)
     if first is not None and first.kind is first.VAR_POSITIONAL:
@@ -354,9 +419,20 @@ def foreign(made):
     return None
 
 
-def save_pt2(made, about, path):
-    with open(path, "wb") as file:
-        torch.export.save(made, file, extra_files={"prism.json": json.dumps(about)})
+def foreign_operator(made):
+    """The name of an operator of TorchScript that libtorch alone does not have, or None."""
+    graph = made.inlined_graph  # its nodes live as long as this name
+    blocks = [graph]
+    while blocks:
+        for node in blocks.pop().nodes():
+            if node.kind().split("::")[0] not in OWN:
+                return node.kind()
+            blocks.extend(node.blocks())
+    return None
+
+
+def save_pt2(made, about, file):
+    torch.export.save(made, file, extra_files={"prism.json": json.dumps(about)})
 
 
 def write_pt2(network, about, cases, options, output):
@@ -369,7 +445,7 @@ def write_pt2(network, about, cases, options, output):
             if "is missing val field" not in str(error):
                 raise
             written = made.module()  # torch 2.13 does not load what it wrote with an autocast in it
-        check(written, taken, "exported")
+        check(written, [*taken, *given(network, options)], "exported")
 
     kinds = [("exported", cases, "a batch of any size"), ("exported for one image", cases[:1], "the network")]
     refusals = []
@@ -379,7 +455,7 @@ def write_pt2(network, about, cases, options, output):
                 made = program(network, [options.channels, *about["image_size"]], dynamic=len(taken) > 1)
                 if name := foreign(made):
                     raise Refused(f"prism does not run the network's operator {name} in a .pt2 file")
-                store(output, lambda part: save_pt2(made, about, part), checked)
+                store(output, lambda file: save_pt2(made, about, file), checked)
         except OSError:
             raise
         except Refused as error:
@@ -434,12 +510,13 @@ def main():
     options = arguments()
     try:
         network, about = load(options)
-        about = complete(about, options)
-        choices = Choices(options.network, options.network.rpartition(":")[2], options.output, options.format, options.trace)
+        about = complete(about, options, options.channels)
+        name = options.network.rpartition(":")[2]
+        choices = Choices(options.network, name, options.output, options.format, options.trace, options.channels)
         output, how, classes = export(network, about, choices)
     except Refused as error:
         sys.exit(f"export: {error}")
-    except (ImportError, OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:  # of the network's own code, or of a library
         sys.exit(f"export: {options.network}: {type(error).__name__}: {reason(error)}")
     height, width = about["image_size"]
     print(f"{output}: {how}, {classes} classes, images of {height}x{width}")

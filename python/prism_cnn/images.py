@@ -10,13 +10,23 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .arrays import save_input
-from .errors import UsageError, warn
+from .errors import UsageError, first_line, warn
+from .order import key
 
 # Words of a command line longer than this go into a file of paths. Linux takes 128 kB for one word, 2 MB in all.
 LONGEST_WORDS = 100_000
 
 # Modes of Pillow whose pixels a PNG holds as they are.
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"}
+# What to do about others. Pillow cuts the 16 bits of I off above 255 if it makes RGB or L of it.
+_CONVERSIONS = {
+    "I": "16-bit grey is numpy.asarray(image).astype('uint16')",
+    "I;16B": "16-bit grey is numpy.asarray(image).astype('uint16')",
+    "I;16L": "16-bit grey is numpy.asarray(image).astype('uint16')",
+    "I;16N": "16-bit grey is numpy.asarray(image).astype('uint16')",
+    "F": "scale its values to 0 to 255, and give numpy.asarray(image).round().astype('uint8')",
+    "": "convert it: image.convert('RGB')",
+}
 _ORIENTATION = 0x0112
 
 
@@ -27,16 +37,16 @@ class Given:
     Attributes:
         words: what goes behind `--input`.
         null: whether a file of paths among them has zero bytes between its paths.
-        files: the file of each image in the order in which they were given; None if only the program knows them.
-        names: a name for each of these.
-        shape: `(C, H, W)` of an array that the network takes as it is, else None.
+        values: what was given, in this order, as paths: files, folders, globs, archives.
+        names: the name of each of these that is one image; None for the others.
+        batch: the array `[N,C,H,W]` that the network takes as it is, if it is one.
     """
 
     words: List[str]
+    values: List[str]
+    names: Sequence[Optional[str]]
     null: bool = False
-    files: Optional[List[str]] = None
-    names: Optional[List[str]] = None
-    shape: Optional[Tuple[int, int, int]] = None
+    batch: "Optional[np.ndarray]" = None
 
 
 def prepare(images: Any, folder: str) -> Given:
@@ -50,15 +60,20 @@ def prepare(images: Any, folder: str) -> Given:
     """
     if _is_path(images) or _is_picture(images):
         images = [images]
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OSU":
+        images = images.ravel().tolist()
     if _is_array(images):
-        return _batch(_as_array(images), folder, "images")
+        array = _as_array(images, "images")
+        if array.dtype.kind != "f" and array.ndim == 3 and not _is_tensor(images):
+            _require_clear(array)
+        return _batch(array, folder, "images")
     try:
         images = list(images)
     except TypeError:
         raise UsageError(f"images of the type {type(images).__name__} are not known; {_KNOWN}") from None
     if not images:
         raise UsageError("there are no images: the list is empty")
-    arrays = [_as_array(image) if _is_array(image) else image for image in images]
+    arrays = [_as_array(image, f"images[{index}]") if _is_array(image) else image for index, image in enumerate(images)]
     if any(_is_array(array) and array.dtype.kind == "f" for array in arrays):
         return _batch(_stacked(arrays), folder, "images")
     return _listed(arrays, folder)
@@ -68,7 +83,7 @@ _KNOWN = "give paths, PIL images, uint8 arrays [N,H,W,3] or a normalised tensor 
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, (str, os.PathLike))
+    return isinstance(value, (str, bytes, os.PathLike))
 
 
 def _is_picture(value: Any) -> bool:
@@ -85,45 +100,60 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _as_array(value: Any) -> "np.ndarray":
-    """An array, or a tensor of any device, type and layout, as an array in memory."""
+def _as_array(value: Any, name: str) -> "np.ndarray":
+    """An array, or a tensor of any device and type, as an array in memory."""
     if isinstance(value, np.ndarray):
         return value
-    tensor = value.detach().cpu()
-    if tensor.is_floating_point():
-        tensor = tensor.float()
-    return tensor.numpy()  # type: ignore[no-any-return]
+    try:
+        tensor = value.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        return tensor.numpy()  # type: ignore[no-any-return]
+    except Exception as error:  # of torch: a sparse tensor, one without numbers
+        raise UsageError(f"{name}: the tensor cannot be read ({first_line(error)}); give a dense one") from None
 
 
 def _listed(images: Sequence[Any], folder: str) -> Given:
     """Images that are, or become, a file each; folders, globs and archives name several."""
-    files, names, several = [], [], False
+    files: List[str] = []
+    names: List[Optional[str]] = []
     digits = len(str(len(images) - 1))
+    highest: Dict[Any, int] = {}
+    for image in images:
+        if _is_array(image) and image.size and image.dtype.kind in "ui":
+            highest[image.dtype] = max(highest.get(image.dtype, 0), int(image.max()))
     for index, image in enumerate(images):
         name = f"images[{index}]"
         stem = os.path.join(folder, f"image_{index:0{digits}}")
         if _is_path(image):
             path, is_one = _path(os.fspath(image), name)
-            several |= not is_one
-            names.append(path)
+            names.append(path if is_one else None)
         elif _is_picture(image):
             path = _save_picture(image, stem, name)
             names.append(name)
         elif _is_array(image):
-            path = _save_pixels(_pixels(image[None] if image.ndim in (2, 3) else image, name)[0], stem)
+            if image.ndim == 4 and len(image) != 1:
+                raise UsageError(
+                    f"{name} has {len(image)} photographs; a list has one in each place: numpy.concatenate(images)"
+                )
+            pixels = _pixels(image[None] if image.ndim in (2, 3) else image, name, highest.get(image.dtype))
+            path = _save_pixels(pixels[0], stem)
             names.append(name)
         else:
             raise UsageError(f"{name} is a {type(image).__name__}; {_KNOWN}")
         files.append(path)
-    if several:
-        return Given(_words(files))
     _require_distinct(files, names)
     if sum(map(len, files)) < LONGEST_WORDS:
-        return Given(_words(files), False, files, names)
+        return Given(_words(files), files, names)
+    for index, path in enumerate(files):
+        if not os.path.exists(path):
+            raise UsageError(
+                f"images[{index}] is {path}: no such file, and so long a list has no globs; expand them by glob.glob"
+            )
     listed = os.path.join(folder, "files.txt")
     with open(listed, "wb") as file:
         file.write(b"\0".join(map(os.fsencode, files)))
-    return Given(["@" + listed], True, files, names)
+    return Given(["@" + listed], files, names, null=True)
 
 
 def _path(path: Union[str, bytes], name: str) -> Tuple[str, bool]:
@@ -142,21 +172,30 @@ def _words(paths: Sequence[str]) -> List[str]:
     return ["./" + path if path[0] in "-@" and os.path.exists(path) else path for path in paths]
 
 
-def _require_distinct(files: Sequence[str], names: Sequence[str]) -> None:
-    """The program takes a file once, which would shift the images after its second place."""
+def _require_distinct(files: Sequence[str], names: Sequence[Optional[str]]) -> None:
+    """The program takes a file once, and a summary tells files apart by their names in UTF-8."""
     seen: Dict[str, int] = {}
     for index, (file, name) in enumerate(zip(files, names)):
-        absolute = os.path.abspath(file)
-        if absolute in seen:
-            raise UsageError(f"images[{seen[absolute]}] and images[{index}] are both {name}; give each image once")
-        seen[absolute] = index
+        if name is None:
+            continue
+        first = seen.setdefault(key(file), index)
+        if first != index and os.path.abspath(file) != os.path.abspath(files[first]):
+            raise UsageError(
+                f"images[{first}] and images[{index}] differ in bytes that are not UTF-8 alone, {ascii(name)}; rename one"
+            )
+        if first != index:
+            raise UsageError(f"images[{first}] and images[{index}] are both {name}; give each image once")
 
 
 def _save_picture(image: Any, stem: str, name: str) -> str:
     """A file with the pixels of a PIL image."""
     if image.mode not in _MODES:
-        raise UsageError(f"{name} has the mode {image.mode}; convert it: image.convert('RGB')")
-    orientation = image.getexif().get(_ORIENTATION, 1) if hasattr(image, "getexif") else 1
+        raise UsageError(f"{name} has the mode {image.mode}; {_CONVERSIONS.get(image.mode, _CONVERSIONS[''])}")
+    try:
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1) if hasattr(image, "getexif") else 1
+    except Exception as error:  # of Pillow: a closed image, a damaged file
+        raise UsageError(f"{name} cannot be read: {first_line(error)}") from None
     if orientation not in (0, 1):
         warn(
             f"{name} says that it is turned (EXIF orientation {orientation}), which is not applied to PIL images; "
@@ -164,7 +203,7 @@ def _save_picture(image: Any, stem: str, name: str) -> str:
         )
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return _save_pixels(np.asarray(image), stem)
-    plain = image.copy()
+    plain = image.convert("RGBA") if image.mode == "PA" else image.copy()
     plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
     plain.save(stem + ".png", compress_level=1)
     return stem + ".png"
@@ -213,7 +252,17 @@ def _batch(array: "np.ndarray", folder: str, name: str) -> Given:
         save_input(path, array.astype(np.float32, copy=False))
     files = [f"{path}:{index}" for index in range(len(array))]
     names = [f"images[{index}]" for index in range(len(array))]
-    return Given([path], False, files, names, array.shape[1:])
+    return Given([path], files, names, batch=array)
+
+
+def _require_clear(array: "np.ndarray") -> None:
+    """Refuses pixels `[3,H,W]`, which may be one image or three; a tensor of this shape is one by torch's custom."""
+    count = array.shape[0]
+    if count in (3, 4) and array.shape[2] not in (1, 3, 4):
+        raise UsageError(
+            f"images: the shape {_shape(array)} is one image with its channels first, or {count} grey ones; "
+            f"give [1,{count},H,W] or [{count},H,W,1]"
+        )
 
 
 def _meant(array: "np.ndarray") -> str:
@@ -237,8 +286,8 @@ def _remark_range(array: "np.ndarray", name: str) -> None:
     )
 
 
-def _pixels(array: "np.ndarray", name: str) -> "np.ndarray":
-    """Integers as pixels `[N,H,W,C]` or `[N,H,W]` of 8 or 16 bits."""
+def _pixels(array: "np.ndarray", name: str, highest: Optional[int] = None) -> "np.ndarray":
+    """Integers as pixels `[N,H,W,C]` or `[N,H,W]` of 8 or 16 bits; `highest` is the highest value of all images."""
     if array.ndim == 4 and array.shape[3] not in (1, 3, 4) and array.shape[1] in (1, 3, 4):
         array = array.transpose(0, 2, 3, 1)
     is_grey = array.ndim == 3 and name != "images"
@@ -246,7 +295,7 @@ def _pixels(array: "np.ndarray", name: str) -> "np.ndarray":
         raise UsageError(f"{name}: the shape {_shape(array)} is not that of photographs, [N,H,W,3]")
     if array.dtype.kind not in "ui":
         raise UsageError(f"{name}: the type {array.dtype} is not that of pixels; photographs are uint8, 0 to 255")
-    low, high = int(array.min()), int(array.max())
+    low, high = int(array.min()), int(array.max()) if highest is None else highest
     if array.dtype == np.uint16 and high > 255:
         return array
     if low < 0 or high > 255 or array.dtype == np.uint16:

@@ -3,12 +3,15 @@
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Deque, Iterator, List, Optional, Sequence, Tuple
+from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from . import __version__
 from .errors import PrismError, UsageError, warn
@@ -21,8 +24,6 @@ PACKED = Path(__file__).resolve().parent / "program" / "bin" / "prism"
 
 # Seconds that an interrupted process has to remove its temporary files.
 PATIENCE = 5
-# Columns of the terminal that draws the bars.
-COLUMNS = 100
 
 _ERROR, _WARNING, _SPEAKS = "prism: error: ", "prism: warning: ", "prism: "
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -41,10 +42,17 @@ def find() -> str:
                 f"the program is not in this package ({PACKED}): install the wheel, or name a program by {VARIABLE}"
             )
         return str(PACKED)
+    if os.sep not in chosen:
+        chosen = shutil.which(chosen) or chosen
     said = _version(chosen)
     if said != f"prism {__version__}":
         raise PrismError(f"{VARIABLE}={chosen} is another program: it says {said!r}, not 'prism {__version__}'")
     return chosen
+
+
+def environment() -> Dict[str, str]:
+    """Variables for the program: without its own path, which may be that of the script that starts this package."""
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
 
 
 def _version(program: str) -> str:
@@ -56,6 +64,7 @@ def _version(program: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=60,
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return "nothing for a minute"
@@ -65,7 +74,13 @@ def _version(program: str) -> str:
     return lines[0][:60] if lines else "nothing"
 
 
-def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratch: str = "") -> bytes:
+def run(
+    words: Sequence[str],
+    quiet: bool = False,
+    verbose: bool = False,
+    scratch: str = "",
+    names: Optional[Mapping[str, str]] = None,
+) -> bytes:
     """Runs the program; warnings of it are warnings here, too.
 
     Interrupted, it ends the process before it raises.
@@ -75,6 +90,7 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
         quiet: without progress and warnings.
         verbose: also prints the program's other lines.
         scratch: a temporary folder, which messages leave out.
+        names: what messages call files, by their paths.
     Returns:
         standard output.
     Raises:
@@ -82,14 +98,14 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
     """
     command = [find(), *words, *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else [])]
     progress = Progress.here(quiet)
-    terminal = _terminal() if progress.is_shown else None
+    terminal = _terminal(progress.columns) if progress.is_shown else None
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=terminal[1] if terminal else subprocess.PIPE,
-            env={**os.environ, "TERM": "xterm"} if terminal else None,
+            env={**environment(), **({"TERM": "xterm"} if terminal else {})},
         )
     except OSError as error:
         if terminal:
@@ -115,7 +131,9 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
             if stream is not None:
                 stream.close()
         progress.close()
-    lines = [line.replace(scratch + os.sep, "") if scratch else line for line in lines]
+    shown = {**(names or {}), **({scratch + os.sep: ""} if scratch else {})}
+    for path in sorted(shown, key=len, reverse=True):
+        lines = [line.replace(path, shown[path]) for line in lines]
     if process.returncode:
         raise _failure(process.returncode, lines or list(others))
     if not quiet:
@@ -125,8 +143,30 @@ def run(words: Sequence[str], quiet: bool = False, verbose: bool = False, scratc
     return output
 
 
-def _terminal() -> Optional[Tuple[int, int]]:
-    """A terminal, on which the program draws its bars: our end, and its end. None if the system has none to give."""
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM, which would end this process at once, raises SystemExit for a while.
+
+    So the program is ended, too, and temporary files are removed. A handler of the user stays, and other threads
+    than the main one cannot have any.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    is_default = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if is_default:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if is_default:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminal(columns: int) -> Optional[Tuple[int, int]]:
+    """A terminal of so many columns, on which the program draws its bars: our end, and its end. None if the system has none to give."""
     try:
         import fcntl
         import pty
@@ -134,7 +174,7 @@ def _terminal() -> Optional[Tuple[int, int]]:
         import termios
 
         ours, its = pty.openpty()
-        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     except (ImportError, OSError):
         return None
     return ours, its

@@ -1,6 +1,7 @@
 """The progress of a run: a bar in a notebook, a line on a terminal, nothing elsewhere."""
 
 import html
+import os
 import re
 import sys
 import time
@@ -22,9 +23,15 @@ def in_notebook() -> bool:
 
 
 class Progress:
-    """Shows nothing; what it would show are the lines of the program's bars."""
+    """Shows nothing; what it would show are the lines of the program's bars.
+
+    Attributes:
+        is_shown: whether anything is shown.
+        columns: the width of the lines.
+    """
 
     is_shown = False
+    columns = 100
 
     @staticmethod
     def here(quiet: bool) -> "Progress":
@@ -33,7 +40,10 @@ class Progress:
             return Progress()
         if in_notebook():
             return NotebookProgress()
-        return TerminalProgress() if sys.stderr is not None and sys.stderr.isatty() else Progress()
+        try:
+            return TerminalProgress() if sys.stderr is not None and sys.stderr.isatty() else Progress()
+        except (OSError, ValueError):  # it only looks like a terminal
+            return Progress()
 
     def show(self, line: str) -> None:
         """Shows a line: `decoding and forwarding ███░░░ 3/9, 12 images/s` or `loading 2s`."""
@@ -51,8 +61,12 @@ class TerminalProgress(Progress):
 
     is_shown = True
 
+    def __init__(self) -> None:
+        # A line that is wider would be broken, and its beginning stay. Some terminals say that they have no columns.
+        self.columns = (os.get_terminal_size(sys.stderr.fileno()).columns or Progress.columns + 1) - 1
+
     def show(self, line: str) -> None:
-        sys.stderr.write("\r\x1b[2K" + line[:100])
+        sys.stderr.write("\r\x1b[2K" + line[: self.columns])
         sys.stderr.flush()
 
     def clear(self) -> None:

@@ -12,9 +12,10 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 import numpy as np
 
 from . import program
-from .arrays import Arrays, reordered
+from .arrays import Arrays
 from .errors import PrismError, UsageError
 from .images import Given
+from .order import ordered
 from .progress import in_notebook
 from .scratch import Scratch
 
@@ -27,7 +28,7 @@ class Result:
 
     N is the number of images, K that of classes, C the channels of the analysed layer, h x w its resolution.
     Arrays are float32 and are read when they are asked for. Images are in the order in which they were given,
-    those of folders, globs and archives sorted by path; figures and pages are sorted by path.
+    those of a folder, glob or archive in its place, sorted by path; figures and pages are sorted by path.
 
     In a notebook the figure is shown.
 
@@ -35,30 +36,22 @@ class Result:
         summary: what the command line writes with `--json`: layers, settings and where they came from, classes, times.
         files: names of the images; `images[2]` is the third that was given as an array or PIL image.
         remarks: what was assumed, and what limits the result.
-        figures: paths of the figures of the maps, which are gone with the result unless `output_dir` was given.
+        figures: absolute paths of the figures of the maps, which are gone with the result unless `output_dir` was given.
     """
 
-    def __init__(self, folder: Scratch, summary: str, arrays: str, given: Given) -> None:
+    def __init__(self, folder: Scratch, summary: str, arrays: str, output_dir: str, given: Given) -> None:
         self._folder = folder  # is removed with this object
         self._summary_file, self._arrays_file = summary, arrays
         self.summary: Dict[str, Any] = _read_summary(summary)
         self._arrays = Arrays(arrays)
         paths = [image["path"] for image in self.summary["images"]]
-        self._rows: Optional[List[int]] = None
-        self.files: List[str] = paths
-        if given.files is not None and given.names is not None:
-            places = {os.path.normpath(path): row for row, path in enumerate(paths)}
-            found = [
-                (places.get(os.path.normpath(_replaced(file))), name) for file, name in zip(given.files, given.names)
-            ]
-            if sum(row is not None for row, _ in found) == len(paths):
-                self._rows = [row for row, _ in found if row is not None]
-                self.files = [name for row, name in found if row is not None]
+        self._rows, self.files = ordered(paths, given.values, given.names)
         self.remarks: List[str] = list(self.summary["remarks"])
-        stem = f"PRISM_{self.summary['network']}"
-        written = [file for file in self.summary["files"] if Path(file).suffix in _MEDIA]
+        stem = os.path.join(output_dir, f"PRISM_{self.summary['network']}")
+        written = [os.path.abspath(file) for file in self.summary["files"] if Path(file).suffix in _MEDIA]
+        # Those of each image lie in a folder below.
         self.figures: List[str] = [
-            file for file in written if Path(file).name.startswith(stem) and Path(file).parent.name != stem
+            file for file in written if os.path.dirname(file) == output_dir and file.startswith(stem)
         ]
 
     # ---- arrays
@@ -67,7 +60,8 @@ class Result:
         if name not in self._arrays:
             raise PrismError(f"the run saved no array {name}: it has {', '.join(sorted(self._arrays))}")
         array = self._arrays[name]
-        return reordered(array, self._rows) if by_image else array
+        is_other = by_image and self._rows != sorted(self._rows)
+        return array[self._rows] if is_other else array
 
     @property
     def maps(self) -> "np.ndarray":
@@ -119,8 +113,7 @@ class Result:
     @property
     def classes(self) -> "np.ndarray":
         """The top classes, `[N,top]` with the fields `id`, `name` and `probability`, the most probable first."""
-        images = self.summary["images"]
-        images = images if self._rows is None else [images[row] for row in self._rows]
+        images = [self.summary["images"][row] for row in self._rows]
         return _table([[_fields(known) for known in image["classes"]] for image in images], _CLASS)
 
     @property
@@ -143,14 +136,17 @@ class Result:
     # ---- pictures
 
     def show(self) -> None:
-        """Shows the figures: below the cell of a notebook, else in the viewer of the desktop."""
+        """Shows the figures: below the cell of a notebook, else in the viewer of the desktop.
+
+        There it opens copies, which stay, of figures that go with the result.
+        """
         if in_notebook():
             from IPython.display import HTML, display
 
             for figure in self.figures:
                 display(HTML(_picture(figure)))
             return
-        for figure in self.figures:
+        for figure in map(self._folder.kept, self.figures):
             print(figure)
             webbrowser.open(Path(figure).resolve().as_uri())
 
@@ -160,8 +156,10 @@ class Result:
         Args:
             output: file to write it to; by default it goes with the result.
         """
-        path = os.fspath(output) if output is not None else os.path.join(self._folder.name, "page.html")
-        program.run(["report", self._summary_file, f"--arrays={self._arrays_file}", f"--output={path}"], quiet=True)
+        path = os.path.abspath(output) if output is not None else os.path.join(self._folder.name, "page.html")
+        words = ["report", self._summary_file, f"--arrays={self._arrays_file}", f"--output={path}"]
+        with program.sigterm_raises():
+            program.run(words, quiet=True)
         return Page(path, self)
 
     def save(self, folder: "Union[str, os.PathLike[str]]") -> str:
@@ -206,8 +204,8 @@ class Page:
         self._result = result  # keeps the file
 
     def open(self) -> None:
-        """Opens it in the browser of the desktop."""
-        webbrowser.open(Path(self.path).resolve().as_uri())
+        """Opens it in the browser of the desktop; a copy, which stays, of a page that goes with the result."""
+        webbrowser.open(Path(self._result._folder.kept(self.path)).resolve().as_uri())
 
     def __repr__(self) -> str:
         return f"<prism_cnn.Page: {self.path}>"
@@ -233,11 +231,6 @@ def _read_summary(path: str) -> Dict[str, Any]:
         summary: Dict[str, Any] = json.loads(file.readline())
         summary["images"] = [json.loads(line) for line in file]
         return summary
-
-
-def _replaced(path: str) -> str:
-    """A path as JSON has it: bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 def _fields(known: Dict[str, Any]) -> Any:

@@ -1,13 +1,20 @@
 """Images of every kind give what the command line gives for their files."""
 
+import contextlib
+import gc
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
+import warnings
+import webbrowser
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 from common import SAMPLES, TINY, environment, needs_pillow, needs_torch, no_warnings
@@ -76,29 +83,81 @@ class Images(Folder):
         here = os.getcwd()
         os.chdir(self.folder)
         try:
-            result = prism_cnn.explain(str(TINY), ["c a.ppm", "@b.ppm"], figures="none")
+            result = prism_cnn.explain(
+                str(TINY), ["c a.ppm", "@b.ppm"], output_dir="PRISM_tiny_resnet_scripted", json="run.json", per_image=True
+            )
+            page = result.report("page.html")
         finally:
             os.chdir(here)
         self.assertEqual(result.files, ["c a.ppm", "@b.ppm"])
+        stem = "PRISM_tiny_resnet_scripted"
+        self.assertEqual(result.figures, [str(self.folder / stem / f"{stem}.jpg")])
+        self.assertTrue(Path(result.figures[0]).exists())
+        self.assertTrue(Path(page.path).exists())
+        self.assertIn("run.json", os.listdir(result.save(self.folder / "kept")))
         np.testing.assert_array_equal(result.input, self.arrays["input"][[2, 0]])
 
     def test_very_many_paths(self):
         """More than a command line takes go into a list."""
         strange = self.folder / "line\nbreak.ppm"
         os.link(self.paths[0], strange)
-        longest, imagery.LONGEST_WORDS = imagery.LONGEST_WORDS, 100
+        longest, imagery.LONGEST_WORDS = imagery.LONGEST_WORDS, 20
         try:
             result = prism_cnn.explain(TINY, [*self.paths[1:], strange], figures="none")
+            with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[1\] is .*gone.ppm: no such file"):
+                prism_cnn.explain(TINY, [self.paths[0], self.folder / "gone.ppm"])
         finally:
             imagery.LONGEST_WORDS = longest
         self.assertEqual(result.files, [str(path) for path in [*self.paths[1:], strange]])
         np.testing.assert_array_equal(result.input, self.arrays["input"][[1, 0, 2]])
 
     def test_folder_and_glob(self):
-        for images in (self.folder, f"{self.folder}/*.ppm", [f"{self.folder}/a*.ppm", f"{self.folder}/[@c]*.ppm"]):
+        for images in (self.folder, f"{self.folder}/*.ppm"):
             result = prism_cnn.explain(TINY, images, figures="none")
             self.assertEqual(result.files, sorted(map(str, self.paths)))
             self.same(result, self.arrays)
+        result = prism_cnn.explain(TINY, [f"{self.folder}/a*.ppm", f"{self.folder}/[@c]*.ppm"], figures="none")
+        self.assertEqual(result.files, [str(self.paths[place]) for place in (1, 2, 0)])
+        self.same(result, self.arrays, [1, 0, 2])
+
+    def test_lists_of_all_kinds_keep_their_order(self):
+        """Each image by its brightness, which the order of names does not follow."""
+        flat = [np.full((16, 16, 3), 20 * (place + 1), np.uint8) for place in range(9)]
+        mean = np.float32([0.485, 0.456, 0.406])[:, None, None]
+        std = np.float32([0.229, 0.224, 0.225])[:, None, None]
+        (self.folder / "m").mkdir()
+        for name, place in (("z.ppm", 1), ("a.ppm", 7), ("m/b.ppm", 4), ("m/c.ppm", 5), ("g2.ppm", 3), ("g1.ppm", 2)):
+            save_ppm(self.folder / name, flat[place])
+        save_ppm(self.folder / "in.ppm", flat[6])
+        with tarfile.open(self.folder / "k.tar", "w") as archive:
+            archive.add(self.folder / "in.ppm", "x/in.ppm")
+        given = [
+            flat[0],
+            self.folder / "z.ppm",
+            f"{self.folder}/g*.ppm",
+            f"{self.folder}/m",
+            self.folder / "k.tar",
+            os.fsencode(self.folder / "a.ppm"),
+            flat[8],
+        ]
+        result = prism_cnn.explain(TINY, given, figures="none")
+        shown = (result.input * std + mean).mean((1, 2, 3)) * 255
+        # A glob is sorted by path: g1 before g2.
+        np.testing.assert_allclose(shown, [20, 40, 60, 80, 100, 120, 140, 160, 180], atol=0.01)
+        names = [name.replace(f"{self.folder}/", "") for name in result.files]
+        self.assertEqual(
+            names,
+            ["images[0]", "z.ppm", "g1.ppm", "g2.ppm", "m/b.ppm", "m/c.ppm", "k.tar/x/in.ppm", "a.ppm", "images[6]"],
+        )
+
+    def test_names_that_are_not_utf_8(self):
+        paths = [os.fsencode(self.folder) + name for name in (b"/x\xff.ppm", b"/x\xfe.ppm")]
+        for path, pixels in zip(paths, self.pixels):
+            save_ppm(os.fsdecode(path), pixels)
+        result = prism_cnn.explain(TINY, [self.paths[2], paths[0]], figures="none")
+        np.testing.assert_array_equal(result.input, self.arrays["input"][[0, 2]])
+        with self.assertRaisesRegex(prism_cnn.UsageError, "differ in bytes that are not UTF-8 alone.*rename one"):
+            prism_cnn.explain(TINY, paths)
 
     def test_arrays(self):
         wanted = self.arrays["input"][[2, 1, 0]]
@@ -107,6 +166,10 @@ class Images(Folder):
                 result = prism_cnn.explain(TINY, images, figures="none")
             self.assertEqual(result.files, ["images[0]", "images[1]", "images[2]"])
             np.testing.assert_array_equal(result.input, wanted)
+        singles = prism_cnn.explain(TINY, [self.pixels[:1], self.pixels[1]], figures="none")
+        np.testing.assert_array_equal(singles.input, wanted[:2])
+        paths = prism_cnn.explain(TINY, np.array([str(path) for path in self.paths]), figures="none")
+        np.testing.assert_array_equal(paths.input, wanted)
         one = prism_cnn.explain(TINY, self.pixels[1], figures="none")
         np.testing.assert_array_equal(one.input, wanted[1:2])
 
@@ -117,6 +180,14 @@ class Images(Folder):
         wanted = self.command("--input", self.paths[0], self.folder / "other.ppm", self.paths[1])  # a, c, other
         np.testing.assert_array_equal(result.input, wanted["input"][[1, 2, 0]])
         self.assertEqual(result.files, [str(self.paths[0]), "images[1]", "images[2]"])
+
+    def test_dark_images_among_others(self):
+        dark = np.zeros_like(self.pixels[0])
+        dark[0, 0] = 1
+        for images in ([self.pixels[0], dark], [self.pixels[0].astype(np.uint16) * 257, dark.astype(np.uint16)]):
+            result = prism_cnn.explain(TINY, images, figures="none")
+            np.testing.assert_array_equal(result.input[0], self.arrays["input"][2])
+            self.assertLess(result.input[1].max(), -1)
 
     def test_sixteen_bits_and_opacity(self):
         # 257 v of 16 bits is v of 8 bits, and so is a little less; what is transparent is white.
@@ -150,6 +221,11 @@ class Images(Folder):
             result = prism_cnn.explain(TINY, torch.from_numpy(self.arrays["input"]).requires_grad_())
         self.same(result, self.arrays)
         pixels = torch.from_numpy(self.pixels).permute(0, 3, 1, 2)
+        one = prism_cnn.explain(TINY, pixels[1], figures="none")
+        np.testing.assert_array_equal(one.input, self.arrays["input"][[1]])
+        for tensor in (torch.empty(2, 3, 64, 64, device="meta"), torch.zeros(2, 3, 64, 64).to_sparse()):
+            with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[0\]: the tensor cannot be read"):
+                prism_cnn.explain(TINY, [tensor])
         np.testing.assert_array_equal(
             prism_cnn.explain(TINY, pixels, figures="none").input, self.arrays["input"][[2, 1, 0]]
         )
@@ -171,6 +247,27 @@ class Images(Folder):
         np.testing.assert_array_equal(turned.input, result.input[:1])
         with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[0\] has the mode CMYK"):
             prism_cnn.explain(TINY, shown[0].convert("CMYK"))
+        deep = np.arange(48 * 56, dtype=np.uint16).reshape(48, 56) * 20
+        for mode, image in (
+            ("I", Image.fromarray(deep.astype(np.int32))),
+            ("F", Image.fromarray(deep.astype(np.float32))),
+        ):
+            self.assertEqual(image.mode, mode)
+            with self.assertRaisesRegex(prism_cnn.UsageError, rf"mode {mode}; .*numpy.asarray\(image\)"):
+                prism_cnn.explain(TINY, image)
+        advised = prism_cnn.explain(
+            TINY, [np.asarray(Image.fromarray(deep.astype(np.int32))).astype("uint16")], figures="none"
+        )
+        plain = prism_cnn.explain(TINY, Image.fromarray(deep), figures="none")
+        np.testing.assert_array_equal(advised.input, plain.input)
+        clear = shown[1].convert("L").convert("P").convert("PA")
+        grey = prism_cnn.explain(TINY, [shown[1].convert("L"), clear], figures="none")
+        np.testing.assert_array_equal(grey.input[0], grey.input[1])
+        with open(self.paths[0], "rb") as file:
+            closed = Image.open(file)
+        closed.close()
+        with self.assertRaisesRegex(prism_cnn.UsageError, r"images\[1\] cannot be read"):
+            prism_cnn.explain(TINY, [shown[1], closed])
 
     def test_results(self):
         with no_warnings():
@@ -232,6 +329,57 @@ class Images(Folder):
         np.testing.assert_allclose(result.logits, self.arrays["logits"][[2, 1, 0]], atol=1e-5)
         self.assertEqual(len(result.classes), 3)
 
+    def test_labels_by_number(self):
+        labels = {number: f"class {number}" for number in reversed(range(10))}
+        result = prism_cnn.explain(TINY, self.paths, labels=labels, figures="none")
+        names = [f"class_{number}" for number in result.logits.argmax(1)]
+        self.assertEqual(result.classes["name"][:, 0].tolist(), names)
+
+    def test_what_is_shown_stays(self):
+        result = prism_cnn.explain(TINY, self.paths)
+        scratch, opened = Path(result.figures[0]).parent, []
+        opens, webbrowser.open = webbrowser.open, opened.append
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                result.show()
+            result.report().open()
+        finally:
+            webbrowser.open = opens
+        del result
+        self.assertFalse(scratch.exists())
+        shown = [Path(unquote(urlparse(address).path)) for address in opened]
+        self.assertEqual([path.suffix for path in shown], [".jpg", ".html"])
+        self.assertEqual(said.getvalue().split("\n")[0], str(shown[0]))
+        for path in shown:
+            self.assertGreater(path.stat().st_size, 1000)
+            shutil.rmtree(path.parent)
+        result = prism_cnn.explain(TINY, self.paths, output_dir=self.folder)
+        self.assertEqual(result._folder.kept(result.figures[0]), result.figures[0])
+
+    def test_a_copy_of_the_process_removes_nothing(self):
+        result = prism_cnn.explain(TINY, self.paths, figures="none")
+        child = os.fork()
+        if child == 0:
+            result._folder.remove()
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertTrue(Path(result._folder.name).exists())
+
+    def test_files_are_closed(self):
+        result = prism_cnn.explain(TINY, self.paths, figures="none")
+        result.cycle = result
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            read = result._arrays._read
+            del result
+            gc.collect()
+        self.assertEqual((said, read.zip), ([], None))
+
+    def test_messages_name_arrays_as_they_were_given(self):
+        images = [self.pixels[0], self.pixels[1], np.zeros((1, 30000, 3), np.uint8)]
+        with self.assertRaisesRegex(prism_cnn.PrismError, r"images\[2\]"):
+            prism_cnn.explain(TINY, images, max_pixels=20000)
+
     def test_left_out(self):
         result = prism_cnn.explain(TINY, self.paths, inclusive=True, figures="none")
         self.assertEqual(result.left_out.dtype, bool)
@@ -246,8 +394,13 @@ class Images(Folder):
         np.testing.assert_array_equal(result.input, self.arrays["input"][[2, 1]])
 
     def test_chosen_arrays(self):
-        result = prism_cnn.explain(TINY, self.paths, arrays=["maps"], figures="none")
+        for figures in (None, False, "none"):
+            result = prism_cnn.explain(TINY, self.paths, arrays=["maps"], figures=figures)
+            self.assertEqual(result.figures, [])
         self.assertEqual(result.maps.shape, (3, 3, 224, 224))
+        read, result._arrays._read = result._arrays._read, {"maps": None}
+        self.assertTrue("maps" in result._arrays and "files" not in result._arrays)  # without reading it
+        result._arrays._read = read
         with self.assertRaisesRegex(prism_cnn.PrismError, "the run saved no array logits: it has maps"):
             result.logits
 
@@ -286,6 +439,10 @@ class Refused(Folder):
         self.refused("images are not known|is a NoneType", TINY, [None])
         self.refused("which is no path", TINY, "")
         self.refused("not finite", TINY, np.full((1, 3, 64, 64), np.nan))
+        self.refused(r"images\[0\] has 2 photographs", TINY, [pixels[:2], pixels[2:]])
+        self.refused(
+            r"\[3,48,56\] is one image with its channels first, or 3 grey ones", TINY, pixels[0].transpose(2, 0, 1)
+        )
         photo = SAMPLES / "cat.jpg"
         self.refused(
             r"images\[0\] and images\[2\] are both .*cat.jpg; give each image once",
@@ -308,6 +465,10 @@ class Refused(Folder):
         self.refused("joint='auto'", TINY, images, joint="auto")
         self.refused("json='-'", TINY, images, json="-")
         self.refused("a model of the type int", 3, images)
+        for labels in (5, {"cat", "dog"}, b"cat"):
+            self.refused("labels is a (int|set|bytes)", TINY, images, labels=labels)
+        for labels in ({"0": "cat"}, {1: "cat"}, {name: name for name in range(1, 11)}):
+            self.refused("keys are not the integers 0 to K-1", TINY, images, labels=labels)
         with self.assertRaises(TypeError):
             prism_cnn.explain(TINY, images, colour="red")
         with self.assertRaisesRegex(prism_cnn.PrismError, "nowhere.pt"):
@@ -342,6 +503,27 @@ class Refused(Folder):
             with environment(PRISM_PROGRAM=str(program_)), self.assertRaisesRegex(prism_cnn.PrismError, said):
                 prism_cnn.explain(TINY, images)
 
+    def test_the_script_of_the_package(self):
+        """Named by PRISM_PROGRAM it does not start itself, and a name alone is looked up as a shell does."""
+        script = self.folder / "prism"
+        start = f'[ "$BEGUN" ] && echo itself && exit\nexport BEGUN=1\nexec {sys.executable} -m prism_cnn "$@"\n'
+        script.write_text("#!/bin/sh\n" + start)
+        script.chmod(0o755)
+        # Here the package has no program of its own, so the script has nothing to start.
+        paths = [str(Path(prism_cnn.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        with environment(PRISM_PROGRAM=str(script), PYTHONPATH=os.pathsep.join(paths)):
+            if program.PACKED.exists():
+                self.assertEqual(len(prism_cnn.explain(TINY, pictures(), figures="none").maps), 3)
+            else:
+                with self.assertRaisesRegex(prism_cnn.PrismError, "is another program: it says 'prism: error: the prog"):
+                    prism_cnn.explain(TINY, pictures())
+        script.write_text(f'#!/bin/sh\necho "prism {prism_cnn.__version__}"\n')
+        with environment(PRISM_PROGRAM="prism", PATH=f"{self.folder}:{os.environ['PATH']}"):
+            self.assertEqual(program.find(), str(script))
+        with environment(PRISM_PROGRAM="prism", PATH="/nowhere"):
+            with self.assertRaisesRegex(prism_cnn.PrismError, "PRISM_PROGRAM=prism cannot be started"):
+                program.find()
+
     def test_missing_program(self):
         packed, program.PACKED = program.PACKED, self.folder / "gone"
         try:
@@ -357,7 +539,7 @@ class Refused(Folder):
         before = tempfile.tempdir
         tempfile.tempdir = str(self.folder / "gone")
         try:
-            with self.assertRaisesRegex(prism_cnn.PrismError, "no folder for temporary files can be written .*TMPDIR"):
+            with self.assertRaisesRegex(prism_cnn.PrismError, "no temporary file can be written .*TMPDIR"):
                 prism_cnn.explain(TINY, pictures())
         finally:
             tempfile.tempdir = before
@@ -374,26 +556,57 @@ class Refused(Folder):
 
 
 class Running(Folder):
-    def test_ctrl_c_ends_the_program(self):
-        # A list that never ends: the program waits for it.
-        fifo = self.folder / "list"
-        os.mkfifo(fifo)
-        script = f"import prism_cnn; print('begun', flush=True); prism_cnn.explain({str(TINY)!r}, {'@' + str(fifo)!r})"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": str(self.folder)},
+    def test_variables_of_a_launcher_are_not_the_programs(self):
+        for variables in (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"},
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": None, "MASTER_PORT": None},
+        ):
+            with environment(**variables):
+                self.assertEqual(len(prism_cnn.explain(TINY, pictures(), figures="none", quiet=True).maps), 3)
+                self.assertIn("layer2", prism_cnn.layers(TINY))
+
+    def test_signals_end_the_program(self):
+        for number, said in ((signal.SIGINT, b"KeyboardInterrupt"), (signal.SIGTERM, b"")):
+            # A list that never ends: the program waits for it.
+            fifo = self.folder / f"list {number}"
+            os.mkfifo(fifo)
+            script = f"import prism_cnn; prism_cnn.explain({str(TINY)!r}, {'@' + str(fifo)!r})"
+            process = subprocess.Popen(
+                [sys.executable, "-c", script],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "TMPDIR": str(self.folder)},
+            )
+            writer = os.open(fifo, os.O_WRONLY)  # waits until the program reads
+            self.addCleanup(os.close, writer)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            self.assertEqual(len(children), 1)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+            self.assertIn(said, errors)
+            self.assertNotEqual(process.returncode, 0)
+            self.assertFalse(Path(f"/proc/{children[0]}").exists())
+            fifo.unlink()
+            self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_handlers_stay(self):
+        handlers = [signal.getsignal(signal.SIGTERM)]
+        prism_cnn.layers(TINY)
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        self.assertEqual(handlers, [signal.SIG_DFL, signal.SIG_DFL])
+
+    def test_a_full_disk(self):
+        """A file of temporary files that cannot grow beyond a limit: as on a disk that is full."""
+        script = (
+            "import resource, signal, sys, numpy, prism_cnn\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            f"try: prism_cnn.explain({str(TINY)!r}, numpy.full((1, 64, 64, 3), 9, 'uint8'))\n"
+            "except prism_cnn.PrismError as error: print(error)\n"
         )
-        writer = os.open(fifo, os.O_WRONLY)  # waits until the program reads
-        self.addCleanup(os.close, writer)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self.assertEqual(len(children), 1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        self.assertIn(b"KeyboardInterrupt", errors)
-        self.assertFalse(Path(f"/proc/{children[0]}").exists())
-        self.assertEqual([path.name for path in self.folder.iterdir()], ["list"])
+        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertRegex(done.stdout.decode(), r"^no temporary file can be written \(.*\); the variable TMPDIR names")
+        self.assertEqual(done.stderr, b"")
 
     def test_a_bar_that_fails_ends_the_program(self):
         class Broken(program.Progress):
@@ -412,9 +625,13 @@ class Running(Folder):
         self.assertEqual(children, "")
 
     def test_progress_is_drawn_on_a_terminal(self):
+        import fcntl
         import pty
+        import struct
+        import termios
 
         ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
         script = f"import prism_cnn; prism_cnn.explain({str(TINY)!r}, {str(SAMPLES)!r}, batch_size=1, verbose=True)"
         with subprocess.Popen([sys.executable, "-c", script], stderr=its):
             os.close(its)
@@ -428,6 +645,9 @@ class Running(Folder):
         self.assertIn(b"\r\x1b[2K", drawn)
         self.assertRegex(drawn, rb"prism: layer|prism: .*layer")
         self.assertTrue(drawn.rstrip().endswith(b"\x1b[2K"), drawn[-80:])
+        bars = [bar.decode() for bar in drawn.split(b"\r\x1b[2K") if bar and b"\n" not in bar]
+        self.assertTrue(bars)
+        self.assertLess(max(map(len, bars)), 40)
 
     def test_bars(self):
         from prism_cnn.progress import bar

@@ -5,6 +5,7 @@ import re
 import subprocess
 import unittest
 
+import numpy as np
 from common import ROOT
 
 import prism_cnn
@@ -16,10 +17,10 @@ ARGUMENTS = {"input"}
 GIVEN = {"model"}
 
 
-def declared():
-    """The options of `prism` by its page of options: name -> (whether it takes a value, default or None)."""
+def declared(command="prism"):
+    """The options of a command by its page of options: name -> (whether it takes a value, default or None)."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    page = page.split("###### **Options:**", 1)[1].split("## `prism som`")[0].split("## `prism layers`")[0]
+    page = page.split(f"## `{command}`", 1)[1].split("###### **Options:**", 1)[1].split("\n## ")[0]
     options = {}
     for entry in re.split(r"^\* ", page, flags=re.M)[1:]:
         name = re.match(r"(?:`-.`, )?`--([a-z0-9-]+)", entry).group(1)
@@ -41,6 +42,16 @@ class Options(unittest.TestCase):
         wanted = {name.replace("-", "_") for name in set(declared()) - ARGUMENTS}
         self.assertEqual(wanted, set(keywords) - {"images"})
 
+    def test_keywords_of_layers(self):
+        keywords = inspect.signature(prism_cnn.layers).parameters
+        self.assertEqual({name.replace("-", "_") for name in declared("prism layers")}, set(keywords))
+        for name, keyword in keywords.items():
+            if name not in GIVEN:
+                self.assertEqual(keyword.default, explaining.DEFAULTS[name], name)
+        said = subprocess.run([program.find(), "layers", "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
+        names = set(re.findall(r"^\s+(?:-., )?--([a-z0-9-]+)", said, flags=re.M)) - {"help", "version"}
+        self.assertEqual(names, set(declared("prism layers")))
+
     def test_defaults_are_those_of_the_options(self):
         other = {}
         for name, (takes, default) in declared().items():
@@ -61,7 +72,8 @@ class Options(unittest.TestCase):
                 "top": 5,
                 "hooks": "auto",
                 "bgr": True,
-                "square": False,
+                "square": np.bool_(False),
+                "per_image": np.bool_(True),
                 "image_size": (200, 100),
                 "mean": [-0.5, 0.4, 0.3],
                 "cluster": True,
@@ -76,6 +88,7 @@ class Options(unittest.TestCase):
             [
                 "--top=5",
                 "--bgr",
+                "--per-image",
                 "--image-size=200x100",
                 "--mean=-0.5,0.4,0.3",
                 "--cluster",
