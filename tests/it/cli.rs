@@ -481,6 +481,25 @@ fn help_and_wrong_words_are_answered_before_libtorch_starts() {
     assert!(starts_libtorch("layers --model nothing.pt"));
 }
 
+/// Long spinning made runs on a busy machine fifteen times longer.
+#[test]
+fn threads_of_openmp_spin_briefly_unless_the_environment_says_how() {
+    let place = Place::new();
+    let spins = |set: &[(&str, &str)]| {
+        let mut prism = place.prism();
+        let prism = prism.args(["layers", "--model", "nothing.pt"]);
+        let shown = prism
+            .env("OMP_DISPLAY_ENV", "verbose")
+            .envs(set.iter().copied());
+        let said = String::from_utf8(shown.output().unwrap().stderr).unwrap();
+        let line = said.lines().find(|line| line.contains("GOMP_SPINCOUNT"));
+        line.unwrap_or_else(|| panic!("{said}")).trim().to_owned()
+    };
+    assert!(spins(&[]).ends_with("GOMP_SPINCOUNT = '300'"));
+    assert!(spins(&[("GOMP_SPINCOUNT", "7")]).ends_with("GOMP_SPINCOUNT = '7'"));
+    assert!(spins(&[("OMP_WAIT_POLICY", "passive")]).ends_with("GOMP_SPINCOUNT = '0'"));
+}
+
 /// Before `main` the C library has not been started yet.
 #[test]
 fn help_is_as_wide_as_the_environment_says() {
