@@ -231,7 +231,7 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         pads: vec![[Known(0); 2]; dimensions],
         kernel,
     };
-    let added = call
+    let mut added = call
         .ints("output_padding")?
         .unwrap_or_else(|| vec![0; dimensions]);
     let fits = [window.strides.len(), window.dilations.len(), added.len()];
@@ -250,22 +250,27 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let wanted = call.ints("output_shape")?;
     if wanted.is_some() || how.starts_with("SAME") {
         let wanted = wanted.unwrap_or_default();
-        for (dim, &added) in added.iter().enumerate() {
-            let size = writer.size(x, dim as i64 + 2)?;
+        for (dim, added) in added.iter_mut().enumerate() {
             let (stride, span) = (window.strides[dim], window.span(dim));
             let rest = wanted.len().checked_sub(dimensions);
-            let wanted = rest.and_then(|rest| wanted.get(rest + dim));
-            let wanted = match wanted {
-                Some(&size) => Known(size),
-                None => writer.arithmetic("mul", size, Known(stride))?,
-            };
-            let before_last = writer.arithmetic("sub", size, Known(1))?;
-            let made = writer.arithmetic("mul", before_last, Known(stride))?;
-            let made = writer.arithmetic("add", made, Known(span.saturating_add(added)))?;
-            let total = writer.arithmetic("sub", made, wanted)?;
-            let total = writer.arithmetic("max", total, Known(0))?;
-            let less = writer.arithmetic("floordiv", total, Known(2))?;
-            let more = writer.arithmetic("sub", total, less)?;
+            // What is made beyond `size * stride`, or beyond the size that is wanted.
+            let mut total = span.saturating_add(*added).saturating_sub(stride);
+            if let Some(wanted) = rest.and_then(|rest| wanted.get(rest + dim)) {
+                let Known(size) = writer.size(x, dim as i64 + 2)? else {
+                    bail!("has output_shape, which needs images of a fixed size");
+                };
+                let natural = size.checked_mul(stride).context("has a huge stride")?;
+                total = natural.saturating_sub(*wanted).saturating_add(total);
+            }
+            if total < 0 && !wanted.is_empty() {
+                *added = added.saturating_sub(total);
+                ensure!(
+                    *added < stride.max(window.dilations[dim]),
+                    "makes more values than its stride gives, which prism does not run"
+                );
+            }
+            let total = total.max(0);
+            let (less, more) = (Known(total / 2), Known(total - total / 2));
             window.pads[dim] = if how == "SAME_UPPER" {
                 [less, more]
             } else {
