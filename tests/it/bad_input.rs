@@ -643,8 +643,8 @@ fn exported_programs_are_refused_in_a_line() {
         data/onnx/bad_listed.onnx => 1: (Concat of opset 17) makes a list of more than 64 sizes
         data/onnx/bad_counting.onnx => 1: (Add of opset 17) makes more than 100000 operators
         data/onnx/bad_einsum.onnx => 1: (Einsum of opset 17) makes constants that take far more memory than the file
-        data/onnx/bad_unsigned.onnx => 1: its weights 'w' are unsigned integers of 16 bits or more
-        data/onnx/bad_unsigned_cast.onnx => 1: (Cast of opset 17) makes unsigned integers of 16 bits or more
+        data/onnx/bad_unsigned.onnx => 1: its weights 'w' are unsigned 32-bit integers
+        data/onnx/bad_unsigned_cast.onnx => 1: (Cast of opset 17) makes unsigned 16-bit integers
         data/onnx/bad_dilated.onnx => 1: (MaxPool of opset 17) has dilations and auto_pad
         data/onnx/bad_one_size.onnx => 1: its node 'classifier' (Gemm of opset 17) cannot run on 2 images of 64x64 | --image-size
         data/onnx/bad_larger.onnx => 1: (ConvTranspose of opset 17) makes more values than its stride gives

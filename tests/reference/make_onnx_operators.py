@@ -446,6 +446,9 @@ def edges():
          shape=(1, 4, 6, 7), free="")
     g = {"s": ints(-1, 2, 42), "one": floats(1, 2), "zero": floats(0, 0.5), "t": ints(-1, 4, 6, 7)}
     case("GroupNorm_others", [node("Reshape", "x,s", "a"), node("InstanceNormalization", "a,one,zero", "n"), node("Reshape", "n,t")], 13, g)
+    for mode in ("constant", "reflect"):
+        case(f"Pad_turned_{mode}", [node("Transpose", "x", "t", perm=[0, 2, 3, 1]), node("Pad", "t,p", "u", mode=mode),
+                                    node("Transpose", "u", "y", perm=[0, 3, 1, 2])], 13, {"p": ints(0, 1, 2, 0, 0, 3, 0, 0)})
     case("Relu_unsorted", [node("Neg", "r"), node("Relu", "x", "r")], 13)
     case("Reduce_to_one", [node("ReduceMax", "x", "m", keepdims=0), node("Div", "x,m")], 13)
     case("Clip_by_one", [node("ReduceMax", "x", "m", keepdims=0), node("Mul", "m,k", "h"), node("Clip", ["x", "", "h"])], 13, {"k": np.float32(0.5)})
@@ -490,7 +493,7 @@ def apart():
     halves = {"s": ints(0), "m": ints(4), "e": ints(8), "a": ints(2)}
     half = [node("Slice", "c,s,m,a", "p"), node("Slice", "c,m,e,a", "q"), node("Concat", "p,q", "b", axis=0)]
     pooled = [*half, node("GlobalAveragePool", "b", "g"), node("Reshape", "g,t")]
-    einsum = [node("Einsum", "c", "b", equation="nchw->cnhw"), node("Reshape", "b,t", "r"), node("ReduceMean", "r", "y", axes=[2], keepdims=0)]
+    einsum = [node("GlobalAveragePool", "c", "p"), node("Einsum", "p", "b", equation="nchw->cnhw"), node("Reshape", "b,t")]
     single = [node("GlobalAveragePool", "c", "p"), node("Squeeze", "p", "s")]
     groups = [node("Reshape", "c,r", "i"), node("InstanceNormalization", "i,one,zero", "n"), node("Reshape", "n,t", "o"),
               node("ReduceMax", "o", "y", axes=[2, 3], keepdims=0)]
@@ -498,28 +501,22 @@ def apart():
     networks = {
         "halves": (pooled, {**halves, "t": ints(1, 8)}),
         "halves_rest": (pooled, {**halves, "t": ints(-1, 8)}),
-        "einsum": (einsum, {"t": ints(1, 4, 64)}),
+        "einsum": (einsum, {"t": ints(1, 4)}),
         "largest": ([*single, node("ReduceMax", "s", "m", axes=[0], keepdims=1), node("Sub", "s,m")], {}),
         "part": ([*single, node("Slice", "s,f,l", "u"), node("Unsqueeze", "u,z")], {"z": ints(0), "f": ints(1), "l": ints(4)}),
         "groups": (groups, {**rows, "r": ints(4, 2, 32)}),
         "groups_rest": (groups, {**rows, "r": ints(-1, 2, 32), "t": ints(-1, 4, 8, 8)}),
-        "turned": ([node("GlobalMaxPool", "c", "p"), node("Flatten", "p")], {}),
     }
     x = weights(3, 3, 8, 8)
     ARRAYS["apart"] = x
     for name, (nodes, constants) in networks.items():
-        nodes, sizes = conv + nodes, [1, 3, 8, 8]
-        if name == "turned":
-            nodes[0] = node("Conv", "t,w", "v", pads=[1, 1, 1, 1])
-            nodes, sizes = [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), *nodes], [1, 8, 8, 3]
-        graph = helper.make_graph(nodes, name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
+        graph = helper.make_graph(conv + nodes, name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
                                   [onnx.ValueInfoProto(name="y")], [numpy_helper.from_array(value, key) for key, value in {**w, **constants}.items()])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="")
         model.ir_version = 8
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         ARRAYS[name + ".network"] = np.frombuffer(model.SerializeToString(), np.uint8)
-        images = x if name != "turned" else x.transpose(0, 2, 3, 1)
-        ARRAYS[name + ".scores"] = np.stack([session.run(None, {"x": image[None]})[0].reshape(-1) for image in images])
+        ARRAYS[name + ".scores"] = np.stack([session.run(None, {"x": image[None]})[0].reshape(-1) for image in x])
 
 
 def main():

@@ -179,7 +179,8 @@ impl<'a> Translation<'a, '_> {
         let most = MOST_CONSTANTS.saturating_add(i64::try_from(length).unwrap_or(i64::MAX));
         let examples = images.examples(channels.unwrap_or(3), wanted);
         let [count, _, height, width] = examples[0];
-        self.example = format!("{count} images of {}", Size::new(height, width));
+        let images_of = if count == 1 { "image of" } else { "images of" };
+        self.example = format!("{count} {images_of} {}", Size::new(height, width));
         self.is_free = images.size.is_none();
         self.writer.builder.set_examples(examples, most)?;
         self.tracked.images = Some((value, images.count));

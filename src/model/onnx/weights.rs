@@ -46,7 +46,9 @@ pub fn kind_of(kind: i64) -> Option<Kind> {
 /// What a type of numbers is called in messages.
 pub fn kind_name(kind: i64) -> &'static str {
     match kind {
-        4 | 12 | 13 => "unsigned integers of 16 bits or more",
+        4 => "unsigned 16-bit integers",
+        12 => "unsigned 32-bit integers",
+        13 => "unsigned 64-bit integers",
         8 => "texts",
         14 | 15 => "complex numbers",
         17..=20 | 24 => "float8 numbers",

@@ -307,25 +307,21 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     padded(writer, made, cut, 0.0)
 }
 
-/// The pads are attributes up to opset 10, and inputs from 11 on.
 fn pad(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let x = call.tensor(writer, 0)?;
+    let sides = sides(writer, call, x)?;
+    padded_by(writer, call, x, sides)
+}
+
+/// What a node pads before and after each dimension of `x`. The pads are attributes up to opset 10,
+/// and inputs from 11 on.
+pub fn sides(writer: &mut Writer, call: &NodeCall, x: BuiltValue) -> Result<Vec<[Number; 2]>> {
     let rank = writer.rank(x)?;
-    let (given, value) = if call.version < 11 {
+    let given = if call.version < 11 {
         let given = call.ints("pads")?.context("lacks its pads")?;
-        (
-            given.into_iter().map(Known).collect(),
-            call.float("value", 0.0)?,
-        )
+        given.into_iter().map(Known).collect()
     } else {
-        let value = match call.optional_tensor(writer, 2)? {
-            Some(value) => {
-                let value = writer.known_number(value)?;
-                value.context("has a value that depends on the images")?
-            }
-            None => 0.0,
-        };
-        (call.numbers(writer, 1)?.items, value)
+        call.numbers(writer, 1)?.items
     };
     let axes = match call.optional(3) {
         Some(axes) => {
@@ -343,16 +339,36 @@ fn pad(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         let axis = writer.axis(axis, rank)?;
         sides[axis as usize] = [given[at], given[at + axes.len()]];
     }
+    Ok(sides)
+}
+
+/// A tensor with what the node puts around it.
+pub fn padded_by(
+    writer: &mut Writer,
+    call: &NodeCall,
+    x: BuiltValue,
+    sides: Vec<[Number; 2]>,
+) -> Result<BuiltValue> {
+    let rank = sides.len();
     let mut pads: Vec<Number> = sides.into_iter().rev().flatten().collect();
     while let [.., Known(0), Known(0)] = pads.as_slice() {
         pads.truncate(pads.len() - 2);
     }
     let how = match call.text("mode", "constant")? {
-        "constant" if writer.is_whole(x)? => {
-            let arguments = [x.into(), Arg::Numbers(pads), Arg::Int(value as i64)];
-            return writer.op("constant_pad_nd", "", &arguments);
+        "constant" => {
+            let value = match call.optional_tensor(writer, 2)? {
+                Some(value) => {
+                    let value = writer.known_number(value)?;
+                    value.context("has a value that depends on the images")?
+                }
+                None => call.float("value", 0.0)?,
+            };
+            if writer.is_whole(x)? {
+                let arguments = [x.into(), Arg::Numbers(pads), Arg::Int(value as i64)];
+                return writer.op("constant_pad_nd", "", &arguments);
+            }
+            return padded(writer, x, pads, value);
         }
-        "constant" => return padded(writer, x, pads, value),
         _ if pads.is_empty() => return Ok(x),
         "reflect" => "reflect",
         "edge" => "replicate",
@@ -360,7 +376,7 @@ fn pad(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         other => bail!(call.unknown("mode", other)),
     };
     // libtorch pads the last dimensions, except the first two, in these ways.
-    let count = (rank as usize).saturating_sub(2);
+    let count = rank.saturating_sub(2);
     ensure!(
         count > 0 && pads.len() <= 2 * count,
         "pads channels or images by {how}, which prism does not run"
