@@ -348,22 +348,32 @@ fn reads_images_apart(graph: &Graph, node: &Node) -> bool {
 fn may_mix(graph: &Graph) -> bool {
     let from_image = graph.descendants(graph.input);
     graph.nodes.iter().any(|node| {
+        let mut inputs = node.inputs.iter();
+        if !inputs.any(|input| from_image.contains(input)) {
+            return false;
+        }
+        match node.kind() {
+            Computes::Container | Computes::FillContainer | Computes::Item => return false,
+            Computes::Size | Computes::Count => return false,
+            Computes::Unknown => return true,
+            // Any letter may stand for the images.
+            _ if node.short_name() == "einsum" => return true,
+            _ => {}
+        }
         let mut tensors = node
             .inputs
             .iter()
             .filter(|input| from_image.contains(input))
             .filter_map(|&input| graph.sizes(input));
-        let Some(rank) = tensors.next().map(|sizes| sizes.len() as i64) else {
-            return false;
+        // Tensors in a list have the rank of what is made of them.
+        let made = node.outputs.first().and_then(|&output| graph.sizes(output));
+        let Some(rank) = tensors.next().or(made).map(|sizes| sizes.len() as i64) else {
+            return false; // numbers
         };
         let products = node.has(Property::Weights) && tensors.next().is_some();
         let axes = ["dim", "dims", "dim0", "dim1"].iter();
         let mut axes = axes.filter_map(|name| node.argument(name));
         match node.kind() {
-            Computes::Container | Computes::FillContainer | Computes::Size | Computes::Count => {
-                false
-            }
-            Computes::Unknown => true,
             Computes::Reduction if node.argument("dim").is_none() => true,
             // Its input may hold all images in one row.
             Computes::Reduction if !reads_images_apart(graph, node) => true,

@@ -246,7 +246,8 @@ fn torchprism(graph: &Graph, chosen: Option<ValueId>) -> Result<(ValueId, Vec<Va
             continue;
         };
         if captured.is_empty() {
-            captured.extend(node.inputs.first());
+            let input = node.inputs.first();
+            captured.extend(input.map(|&input| before_infinite_padding(graph, input)));
         }
         let mut users = graph.users(output);
         let relu = users.find(|user| strided && user.kind() == Kind::Relu);
@@ -326,6 +327,16 @@ fn spatial_inputs(graph: &Graph, excitation: ValueId) -> Vec<ValueId> {
         .collect();
     guides.sort_by_key(|&(maker, _)| maker);
     guides.into_iter().map(|(_, value)| value).collect()
+}
+
+/// What a max-pool reads, without padding by -inf, which is no activation.
+fn before_infinite_padding(graph: &Graph, value: ValueId) -> ValueId {
+    let is_infinite =
+        |node: &&Node| node.short_name() == "constant_pad_nd" && node.scalar("value").is_none();
+    let padding = graph.made_by(value).filter(is_infinite);
+    padding
+        .and_then(|node| node.inputs.first().copied())
+        .unwrap_or(value)
 }
 
 fn before_padding(graph: &Graph, mut value: ValueId) -> Option<ValueId> {

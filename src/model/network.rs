@@ -30,8 +30,8 @@ const HOW_TO_EXPORT: &str = "export the network with python -m prism_cnn.export,
 /// How to make a file of a network of another library.
 const HOW_TO_WRITE_ONNX: &str = "export the network as ONNX (in Keras with model.export(\"model.onnx\", format=\"onnx\"), from TensorFlow with tf2onnx)";
 
-/// Loads a file that holds no code.
-type Load = fn(&Path, Device) -> Result<exported::Loaded>;
+/// Loads a file that holds no code, for images of the size that is asked for.
+type Load = fn(&Path, Device, Option<Size>) -> Result<exported::Loaded>;
 
 /// A network as a graph, with the input that it expects.
 #[derive(Debug)]
@@ -79,7 +79,9 @@ impl Network {
         let (name, graph, metadata, labels, remark) = match find(options, notices)? {
             Located::File(file) => {
                 let load: Option<Load> = match () {
-                    () if exported::holds_program(&file) => Some(exported::load),
+                    () if exported::holds_program(&file) => {
+                        Some(|file, device, _| exported::load(file, device))
+                    }
                     () if onnx::holds_network(&file) => Some(onnx::load),
                     () => None,
                 };
@@ -89,7 +91,8 @@ impl Network {
                 let (mut metadata, remark) = ModelMetadata::read(&file)?;
                 check_scale(&file, &metadata, options)?;
                 let graph = if let Some(load) = load {
-                    let loaded = load(&file, device)?;
+                    let size = options.image_size.or(metadata.image_size);
+                    let loaded = load(&file, device, size)?;
                     metadata.image_size = metadata.image_size.or(loaded.size);
                     remarks = loaded.remarks;
                     loaded.graph

@@ -614,7 +614,7 @@ fn exported_programs_are_refused_in_a_line() {
         data/onnx/bad_branch.onnx => 1: its node 'choice' (If of opset 17) branches or loops on values
         data/onnx/bad_integers.onnx => 1: (QLinearConv of opset 13) | before quantisation
         data/onnx/bad_random.onnx => 1: (RandomNormalLike of opset 17) is none that prism runs
-        data/onnx/bad_cycle.onnx => 1: its node that makes 'r' (Add of opset 17) reads 'p', which nothing before makes
+        data/onnx/bad_cycle.onnx => 1: its node that makes 'p' (GlobalAveragePool of opset 17) reads 'r', which nothing before makes
         data/onnx/bad_missing.onnx => 1: reads 'nothing', which nothing before makes
         data/onnx/bad_opset.onnx => 1: (Conv of opset 6) | opsets 7 to 28
         data/onnx/bad_newer.onnx => 1: (Conv of opset 99) | opsets 7 to 28
@@ -636,6 +636,18 @@ fn exported_programs_are_refused_in_a_line() {
         data/onnx/bad_texts.onnx => 1: its weights 'w' are texts
         data/onnx/bad_recursion.onnx => 1: it has functions within more than 16 others
         data/onnx/bad_bursting.onnx => 1: it has more than 20000 nodes with those of its functions
+        data/onnx/bad_resized_none.onnx => 1: (Resize of opset 17) resizes 0 values to 5
+        data/onnx/bad_resized_huge.onnx => 1: (Resize of opset 17) resizes 14 values to 35184372088832
+        data/onnx/bad_resized_free.onnx => 1: (Resize of opset 17) resizes by 'half_pixel', which needs images of a fixed size
+        data/onnx/bad_channels.onnx => 1: (DepthToSpace of opset 17) has 1099511627776 channels
+        data/onnx/bad_listed.onnx => 1: (Concat of opset 17) makes a list of more than 64 sizes
+        data/onnx/bad_counting.onnx => 1: (Add of opset 17) makes more than 100000 operators
+        data/onnx/bad_einsum.onnx => 1: (Einsum of opset 17) makes constants that take far more memory than the file
+        data/onnx/bad_unsigned.onnx => 1: its weights 'w' are unsigned 32-bit integers
+        data/onnx/bad_unsigned_cast.onnx => 1: (Cast of opset 17) makes unsigned 16-bit integers
+        data/onnx/bad_dilated.onnx => 1: (MaxPool of opset 17) has dilations and auto_pad
+        data/onnx/bad_one_size.onnx => 1: its node 'classifier' (Gemm of opset 17) cannot run on 2 images of 64x64 | --image-size
+        data/onnx/bad_larger.onnx => 1: (ConvTranspose of opset 17) makes more values than its stride gives
         data/onnx/{bad_cut|bad_flipped}.onnx => 1: it is damaged or cut short
         data/exported/bad_branches.pt2 => 1: bad_branches.pt2: this network branches or loops on its values (torch.cond)
         data/exported/bad_two_inputs.pt2 => 1: more than one input | one batch of images

@@ -1,9 +1,10 @@
-//! Files of torch.export that were changed on purpose: each is refused in a line, within bounds of
-//! time and memory. What is small is among the rows of the table of refusals, too.
+//! Files of torch.export and ONNX that were changed on purpose: each is refused in a line, within
+//! bounds of time and memory. What is small is among the rows of the table of refusals, too.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use zip::write::SimpleFileOptions;
@@ -95,13 +96,19 @@ fn lengthen(program: &mut Value, count: usize) {
     nodes(program)[count + 1]["inputs"] = json!([tensor("self", &last)]);
 }
 
+/// A run of prism within the bounds.
+fn bounded(place: &Place, network: &str) -> Command {
+    let mut command = place.prism_after(&[&BOUNDS[..], &[MOST_MEMORY]].concat());
+    command.args(["--model", network, "--input", "photos/a.png"]);
+    command.env("OMP_NUM_THREADS", "1");
+    command.env("RAYON_NUM_THREADS", "1");
+    command
+}
+
 fn expect(change: impl Fn(&mut Value), status: i32, parts: &[&str]) {
     let place = Place::new();
     write(&place.path("net.pt2"), change);
-    let mut command = place.prism_after(&[&BOUNDS[..], &[MOST_MEMORY]].concat());
-    command.args(["--model", "net.pt2", "--input", "photos/a.png"]);
-    command.env("OMP_NUM_THREADS", "1");
-    command.env("RAYON_NUM_THREADS", "1");
+    let mut command = bounded(&place, "net.pt2");
     if status == 0 {
         let output = command.output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
@@ -184,4 +191,59 @@ fn graphs_within_graphs_are_refused() {
     expect(nested(5), 0, &["wrote"]);
     expect(nested(12), 1, &["within more than 8 others"]);
     expect(nested(40), 1, &["model.json is damaged"]);
+}
+
+/// A field of a message of protocol buffers, whose bytes are behind their length.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut made = vec![(number << 3) | 2];
+    let mut length = bytes.len();
+    while length > 127 {
+        made.push(length as u8 | 128);
+        length >>= 7;
+    }
+    made.push(length as u8);
+    made.extend(bytes);
+    made
+}
+
+/// A node of ONNX that reads `inputs`.
+fn onnx_node(operator: &str, inputs: &[&str]) -> Vec<u8> {
+    let inputs = inputs.iter().flat_map(|input| field(1, input.as_bytes()));
+    let named = [field(2, b"made"), field(4, operator.as_bytes())];
+    field(1, &inputs.chain(named.concat()).collect::<Vec<u8>>())
+}
+
+/// Writes a network of ONNX with further nodes before its own.
+fn write_onnx(file: &Path, nodes: &[u8]) {
+    let input = std::fs::read(data("onnx/same_pool.onnx")).unwrap();
+    // Its graph is behind the version, in two bytes each.
+    let (version, rest) = input.split_at(2);
+    assert_eq!(rest[0], (7 << 3) | 2);
+    let length = usize::from(rest[1] & 127) | (usize::from(rest[2]) << 7);
+    let (graph, rest) = rest[3..].split_at(length);
+    let graph = field(7, &[nodes, graph].concat());
+    std::fs::write(file, [version, &graph, rest].concat()).unwrap();
+}
+
+#[test]
+fn large_nodes_and_many_nodes_of_onnx_are_refused() {
+    let place = Place::new();
+    let file = place.path("net.onnx");
+    write_onnx(&file, &onnx_node("Relu", &["x"]).repeat(1_000_000));
+    place.expect(bounded(&place, "net.onnx"), 1, &["more than 20000 nodes"]);
+    // It would be 300,000 operators.
+    write_onnx(&file, &onnx_node("Max", &vec!["x"; 300_000]));
+    let parts = ["(Max of opset 17)", "makes more than 100000 operators"];
+    place.expect(bounded(&place, "net.onnx"), 1, &parts);
+}
+
+#[cfg(unix)]
+#[test]
+fn weights_of_onnx_in_a_pipe_are_refused() {
+    let place = Place::new();
+    let network = data("onnx/bad_external_absent.onnx");
+    std::fs::copy(network, place.path("net.onnx")).unwrap();
+    let pipe = place.path("absent.data");
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    place.expect(bounded(&place, "net.onnx"), 1, &["which is no plain file"]);
 }

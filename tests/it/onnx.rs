@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use prism::Size;
 use prism::hooks::{HookedModel, NetworkGraph};
 use prism::map::{Collector, MapOptions};
 use prism::model::{ModelMetadata, onnx};
@@ -17,7 +18,7 @@ use crate::common::{Npz, data, hooked};
 const ROUNDING: f64 = 2e-6;
 
 fn load(file: &Path) -> Result<NetworkGraph, String> {
-    let loaded = onnx::load(file, Device::Cpu);
+    let loaded = onnx::load(file, Device::Cpu, None);
     loaded
         .map(|loaded| loaded.graph)
         .map_err(|error| format!("{error:#}"))
@@ -94,6 +95,31 @@ fn every_operator_computes_what_onnx_runtime_does() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+/// The files say that they take one image; with several, these networks would put them together.
+#[test]
+fn images_that_a_network_would_mix_go_one_at_a_time() {
+    let table = Npz::open(data("onnx/operators.npz"));
+    let folder = tempfile::tempdir().unwrap();
+    let images = table.tensor("apart");
+    let mut count = 0;
+    for name in table.names() {
+        let Some(network) = name.strip_suffix(".network") else {
+            continue;
+        };
+        let file = folder.path().join("apart.onnx");
+        std::fs::write(&file, table.bytes(&name)).unwrap();
+        let loaded = load(&file).unwrap_or_else(|error| panic!("{error}"));
+        for plain in [true, false] {
+            let model = hooked(&loaded, 8, None, plain).unwrap();
+            let seen = model.forward(&images).unwrap();
+            let off = off(&seen.logits, &table.tensor(&format!("{network}.scores")));
+            assert!(off < 1e-5, "{network} plain {plain}: off by {off}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 7);
 }
 
 /// A file, the TorchScript file of the same network, and images.
@@ -290,10 +316,44 @@ fn layers_have_the_names_of_modules() {
     assert_eq!(exported.join(" "), wanted);
 }
 
+/// Padding by -inf, which a max-pool needs, is no activation.
+#[test]
+fn padding_of_a_max_pool_is_no_guide() {
+    let file = data("onnx/same_pool.onnx");
+    let network = load(&file).unwrap();
+    let model = hooked(&network, 32, None, true).unwrap();
+    let seen = model.forward(&expected().tensor("input")).unwrap();
+    assert_eq!(seen.excitation.size(), [4, 4, 15, 15]);
+    let guide = &seen.guides[0];
+    assert_eq!(guide.size()[2..], [30, 30]);
+    assert!(guide.min().double_value(&[]) >= 0.0);
+    let mut collector = Collector::new(MapOptions::of(&model, None));
+    collector.add(seen).unwrap();
+    assert_eq!(collector.finish().unwrap().len(), 4);
+}
+
+#[test]
+fn a_network_for_one_size_that_its_file_does_not_state_is_told_it() {
+    let file = data("onnx/bad_one_size.onnx");
+    let of = |size| onnx::load(&file, Device::Cpu, size);
+    let error = format!("{:#}", of(None).err().unwrap());
+    assert!(
+        error.contains("cannot run on 2 images of 224x224"),
+        "{error}"
+    );
+    assert!(of(Some(Size::new(8, 8))).is_ok());
+}
+
+#[test]
+fn gelu_is_found_in_its_formula() {
+    let layers = Pair::of_small("activated_17", "activated").names();
+    assert!(layers.iter().any(|name| name == "gelu"), "{layers:?}");
+}
+
 /// Rounding to 8 bits is left out; the ranges of the integers, which are rectifiers here, are not.
 #[test]
 fn a_quantised_network_is_computed_with_floats() {
-    let loaded = onnx::load(&data("onnx/quantised.onnx"), Device::Cpu).unwrap();
+    let loaded = onnx::load(&data("onnx/quantised.onnx"), Device::Cpu, None).unwrap();
     let remarks: Vec<&str> = loaded
         .remarks
         .iter()

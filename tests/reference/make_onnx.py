@@ -55,6 +55,9 @@ class Padded(Small):
         return torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (0, 1, 0, 1)), 2, 1)
 
 
+FREE = [("x", TensorProto.FLOAT, ["N", 3, "H", "W"])]
+
+
 def path(name):
     return os.path.join(FOLDER, name)
 
@@ -206,6 +209,15 @@ def save(name, nodes, constants=None, inputs=(("x", TensorProto.FLOAT, ["N", 3, 
     onnx.save(model, path(name + ".onnx"))
 
 
+def write_pooled():
+    """A max-pool with the same size, whose padding depends on the image."""
+    w = np.random.RandomState(4).normal(size=(4, 3, 3, 3)).astype("float32")
+    save("same_pool", [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["r"]),
+                       helper.make_node("MaxPool", ["r"], ["m"], kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+                       helper.make_node("GlobalAveragePool", ["m"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])],
+         {"w": w}, inputs=FREE)
+
+
 def write_bad():
     w = np.random.RandomState(3).normal(size=(4, 3, 3, 3)).astype("float32")
     conv, pool, flat = (helper.make_node("Conv", ["x", "w"], ["c"], name="conv"), helper.make_node("GlobalAveragePool", ["r"], ["p"]),
@@ -299,6 +311,50 @@ def write_bad():
             model.functions.append(helper.make_function("own", f"F{i}", ["a"], ["b"], calls, opsets))
 
     with_node("bad_bursting", helper.make_node("F9", ["c"], ["r"], domain="own"), change=bursting, domains=[("own", 1)])
+
+    def after(*nodes):
+        """Nodes behind the convolution."""
+        def change(model):
+            for node in reversed(nodes):
+                model.graph.node.insert(1, node)
+        return change
+
+    ints = lambda *numbers: np.array(numbers, np.int64)
+    resize = lambda x, sizes, scales="": helper.make_node("Resize", [x, "", scales, sizes], ["r"], mode="nearest")
+    with_node("bad_resized_none", resize("e", "s"), {"z": ints(0), "a": ints(2), "s": ints(1, 4, 5, 5)},
+              change=after(helper.make_node("Slice", ["c", "z", "z", "a"], ["e"])))
+    with_node("bad_resized_huge", resize("c", "s"), {"s": ints(1, 4, 2**45, 5)})
+    with_node("bad_channels", helper.make_node("DepthToSpace", ["u"], ["r"], blocksize=2), {"k": ints(1, 2**38, 1, 1)},
+              change=after(helper.make_node("Tile", ["c", "k"], ["u"])))
+    with_node("bad_listed", helper.make_node("Reshape", ["c", "s40"], ["r"]),
+              change=after(helper.make_node("Shape", ["c"], ["s0"]),
+                           *[helper.make_node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(40)]))
+    with_node("bad_einsum", helper.make_node("Add", ["c", "e"], ["r"]), {"k": ints(30000, 4)},
+              change=after(helper.make_node("ConstantOfShape", ["k"], ["a"]),
+                           helper.make_node("Einsum", ["a"] * 4, ["e"], equation="ai,bi,ai,bi->")))
+
+    def counting(model):
+        """Each function calls the one before twelve times; the first one adds lists of 64 sizes."""
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+        model.functions.append(helper.make_function("own", "F0", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets))
+        for i in range(1, 4):
+            calls = [helper.make_node(f"F{i - 1}", ["a"], [f"v{j + 1}" if j < 11 else "b"], domain="own") for j in range(12)]
+            model.functions.append(helper.make_function("own", f"F{i}", ["a"], ["b"], calls, opsets))
+        after(helper.make_node("Shape", ["c"], ["s"]), helper.make_node("Concat", ["s"] * 16, ["l"], axis=0))(model)
+
+    with_node("bad_counting", helper.make_node("F3", ["l"], ["r"], domain="own"), change=counting, domains=[("own", 1)], inputs=FREE)
+    with_node("bad_unsigned", relu, change=sized([4, 3, 3, 3], TensorProto.UINT32))
+    with_node("bad_unsigned_cast", helper.make_node("Cast", ["c"], ["r"], to=TensorProto.UINT16))
+    with_node("bad_dilated", helper.make_node("MaxPool", ["c"], ["r"], kernel_shape=[3, 3], dilations=[2, 2], auto_pad="SAME_UPPER"))
+    with_node("bad_larger", helper.make_node("ConvTranspose", ["c", "k"], ["r"], strides=[2, 2], output_shape=[40, 40]),
+              {"k": np.ones((4, 3, 1, 1), "float32")})
+    fit = [helper.make_node("Flatten", ["c"], ["f"]), helper.make_node("Gemm", ["f", "k"], ["g"], name="classifier"),
+           helper.make_node("Softmax", ["g"], ["y"])]
+    save("bad_one_size", [conv, *fit], {"w": w, "k": np.ones((4 * 6 * 6, 5), "float32")}, inputs=FREE)
+    # heights are the second dimension, and unknown
+    turned = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), helper.make_node("Conv", ["t", "w"], ["c"], name="conv"),
+              helper.make_node("Transpose", ["c"], ["h"], perm=[0, 2, 3, 1]), resize("h", "", "k"), pool, flat]
+    save("bad_resized_free", turned, {"w": w, "k": np.array([1, 2, 1, 1], np.float32)}, inputs=[("x", TensorProto.FLOAT, ["N", "H", 16, 3])])
     whole = open(path("small_17.onnx"), "rb").read()
     for name, bytes_ in (("cut", whole[: len(whole) // 2]), ("flipped", whole[:300] + b"\xff" * 40 + whole[340:])):
         with open(path(f"bad_{name}.onnx"), "wb") as file:
@@ -312,6 +368,7 @@ def main():
     write_relatives()
     write_networks()
     write_quantised()
+    write_pooled()
     write_bad()
     np.savez(path("expected.npz"), **EXPECTED)
 

@@ -3,7 +3,8 @@
 Usage: make_onnx_operators.py FOLDER   (with numpy, onnx and onnxruntime; FOLDER is tests/data/onnx)
 
 operators.npz has for each case the bytes of a file (`NAME.onnx`) and the results (`NAME.0`, ...); all
-cases take one of a few inputs (`input.SHAPE`).
+cases take one of a few inputs (`input.SHAPE`). Networks that would mix images are `NAME.network`, with their
+scores of each image of `apart`.
 """
 
 import sys
@@ -403,9 +404,124 @@ def functions():
     ARRAYS["functions.0"] = made
 
 
+def rounding():
+    """Sizes and places that depend on the rounding of 32-bit numbers."""
+    wide = (1, 1, 20, 10)
+    resize = lambda **options: node("Resize", ["x", "", "s"], mode="nearest", **options)
+    for way in ("asymmetric", "half_pixel"):
+        for rounding in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"):
+            for scale in (0.7, 0.6):
+                case(f"Resize_{rounding}_{way}_{scale}", resize(coordinate_transformation_mode=way, nearest_mode=rounding), 13,
+                     {"s": floats(1, 1, scale, scale)}, shape=wide)
+        case(f"Resize_linear_{way}_0.7", node("Resize", ["x", "", "s"], mode="linear", coordinate_transformation_mode=way), 13,
+             {"s": floats(1, 1, 0.7, 0.7)}, shape=wide)
+    for sizes in ((29, 31), (13, 5), (60, 50)):
+        case(f"Resize_sizes_{sizes[0]}", node("Resize", ["x", "", "", "s"], mode="nearest", coordinate_transformation_mode="asymmetric",
+                                              nearest_mode="floor"), 13, {"s": ints(1, 1, *sizes)}, shape=wide, free="")
+    case("Resize_third", node("Resize", ["x", "", "s"], mode="linear"), 13, {"s": floats(1, 1, 1 / 3, 1 / 3)}, free="NHW")
+    # 7 * 1.1 is 7, but these are other values
+    case("Resize_same_size", resize(coordinate_transformation_mode="asymmetric", nearest_mode="ceil"), 13, {"s": floats(1, 1, 2, 1.1)})
+
+
+def edges():
+    """What goes beyond the usual: sizes below zero, padding at one side, results of one image."""
+    for pads in ([0, 0, 1, 1], [1, 0, 0, 1], [2, 2, 2, 2]):
+        for counted in (0, 1):
+            for free in ("N", "NHW"):
+                case(f"AveragePool_ceil_{''.join(map(str, pads))}_{counted}",
+                     node("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=pads, ceil_mode=1, count_include_pad=counted), 19, free=free)
+    for free in ("N", "NHW"):
+        case("MaxPool_ceil_wide", node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[2, 2, 2, 2], ceil_mode=1), 12, free=free)
+    t = {"w": weights(4, 3, 1, 1)}
+    case("ConvTranspose_larger", node("ConvTranspose", "x,w", strides=[2, 2], output_shape=[12, 14]), 11, t)
+    case("ConvTranspose_larger_same", node("ConvTranspose", "x,w", strides=[2, 2], auto_pad="SAME_UPPER"), 11, t, free="NHW")
+    case("ConvTranspose_same_free", node("ConvTranspose", "x,w", strides=[2, 3], auto_pad="SAME_LOWER"), 11, {"w": weights(4, 3, 4, 4)}, free="NHW")
+    for start, end in ((-99, -1000), (-8, -99), (-7, -8)):
+        for free in ("N", "NHW"):
+            case(f"Slice_before_{start}", node("Slice", "x,s,e,a,t"), 13, {"s": ints(start), "e": ints(end), "a": ints(3), "t": ints(-1)}, free=free)
+    # the scale gives every value an integer, so that none is rounded
+    q = {"s": np.float32(1 / 16)}
+    case("QuantizeLinear_type", [node("QuantizeLinear", "x,s", "q", output_dtype=3), node("DequantizeLinear", "q,s")], 21, q)
+    case("Squeeze_one_image", [node("GlobalAveragePool", "x", "p"), node("Squeeze", "p", "s"), node("Softmax", "s", axis=0)], 13,
+         shape=(1, 4, 6, 7), free="")
+    g = {"s": ints(-1, 2, 42), "one": floats(1, 2), "zero": floats(0, 0.5), "t": ints(-1, 4, 6, 7)}
+    case("GroupNorm_others", [node("Reshape", "x,s", "a"), node("InstanceNormalization", "a,one,zero", "n"), node("Reshape", "n,t")], 13, g)
+    for mode in ("constant", "reflect"):
+        case(f"Pad_turned_{mode}", [node("Transpose", "x", "t", perm=[0, 2, 3, 1]), node("Pad", "t,p", "u", mode=mode),
+                                    node("Transpose", "u", "y", perm=[0, 3, 1, 2])], 13, {"p": ints(0, 1, 2, 0, 0, 3, 0, 0)})
+    case("Relu_unsorted", [node("Neg", "r"), node("Relu", "x", "r")], 13)
+    case("Reduce_to_one", [node("ReduceMax", "x", "m", keepdims=0), node("Div", "x,m")], 13)
+    case("Clip_by_one", [node("ReduceMax", "x", "m", keepdims=0), node("Mul", "m,k", "h"), node("Clip", ["x", "", "h"])], 13, {"k": np.float32(0.5)})
+    minus = {"m": ints(-1), "five": ints(5), "z": ints(0), "h": ints(2)}
+    negative = [node("Shape", "x", "s"), node("Mul", "s,m", "n")]
+    cut = [node("Gather", "e,h", "u"), node("Slice", "x,z,u,h")]
+    for free in ("N", "NHW"):
+        case("Shape_negative_div", [*negative, node("Div", "n,five", "d"), node("Mul", "d,m", "e"), *cut], 13, minus, free=free)
+        case("Shape_negative_mod", [*negative, node("Mod", "n,five", "e"), *cut], 13, minus, free=free)
+        case("Shape_negative_fmod", [*negative, node("Mod", "n,five", "d", fmod=1), node("Sub", "d,m", "f"), node("Mul", "f,m", "e0"),
+                                     node("Sub", "e0,m", "e"), *cut], 13, minus, free=free)
+        case("Shape_mod_of_negative", [node("Shape", "x", "s"), node("Mod", "s,minus_five", "n"), node("Mul", "n,m", "e"), *cut], 13,
+             {**minus, "minus_five": ints(-5)}, free=free)
+        case("Shape_equal", [node("Shape", "x", "s"), node("Sub", "s,s", "o"), node("Add", "o,m", "b"), node("Equal", "b,m", "q"),
+                             node("Where", "q,five,z", "w"), node("Cast", "w", "f", to=1), node("Gather", "f,h", "g"), node("Add", "x,g")], 13,
+             minus, free=free)
+        case("Shape_equal_flags", [node("Shape", "x", "s"), node("Equal", "s,m", "q"), node("Not", "q", "n"), node("Cast", "n", "f", to=1),
+                                   node("Gather", "f,h", "g"), node("Add", "x,g")], 13, minus, free=free)
+
+
+def left_out():
+    """Functions whose second input is left out, or the last ones."""
+    clip = helper.make_function("own", "Within", ["a", "b", "c"], ["d"], [node("Clip", "a,b,c", "d")], [helper.make_opsetid("", 18)])
+    outer = helper.make_function("own", "Outer", ["a", "b", "c"], ["d"], [helper.make_node("Within", ["a", "b", "c"], ["d"], domain="own")],
+                                 [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)])
+    for name, inputs in (("left_out", ["x", "", "k"]), ("left_out_short", ["x", "k"])):
+        graph = helper.make_graph([helper.make_node("Outer", inputs, ["y"], domain="own")], name,
+                                  [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *IMAGES[1:]])],
+                                  [onnx.ValueInfoProto(name="y")], [numpy_helper.from_array(np.float32(0.5), "k")])
+        model = helper.make_model(graph, functions=[clip, outer], opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("own", 1)])
+        model.ir_version = 9
+        key, x = images(IMAGES)
+        ARRAYS[name + ".onnx"] = np.frombuffer(model.SerializeToString(), np.uint8)
+        ARRAYS[name + ".input"] = np.frombuffer(f'"{key}"'.encode(), np.uint8)
+        ARRAYS[name + ".0"] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+
+
+def apart():
+    """Networks that mix images if they get several: what ONNX Runtime makes of one after the other."""
+    conv = [node("Conv", "x,w", "v", pads=[1, 1, 1, 1]), node("Relu", "v", "c")]
+    w = {"w": weights(4, 3, 3, 3)}
+    halves = {"s": ints(0), "m": ints(4), "e": ints(8), "a": ints(2)}
+    half = [node("Slice", "c,s,m,a", "p"), node("Slice", "c,m,e,a", "q"), node("Concat", "p,q", "b", axis=0)]
+    pooled = [*half, node("GlobalAveragePool", "b", "g"), node("Reshape", "g,t")]
+    einsum = [node("GlobalAveragePool", "c", "p"), node("Einsum", "p", "b", equation="nchw->cnhw"), node("Reshape", "b,t")]
+    single = [node("GlobalAveragePool", "c", "p"), node("Squeeze", "p", "s")]
+    groups = [node("Reshape", "c,r", "i"), node("InstanceNormalization", "i,one,zero", "n"), node("Reshape", "n,t", "o"),
+              node("ReduceMax", "o", "y", axes=[2, 3], keepdims=0)]
+    rows = {"one": floats(1, 2), "zero": floats(0, 0.5), "t": ints(1, 4, 8, 8)}
+    networks = {
+        "halves": (pooled, {**halves, "t": ints(1, 8)}),
+        "halves_rest": (pooled, {**halves, "t": ints(-1, 8)}),
+        "einsum": (einsum, {"t": ints(1, 4)}),
+        "largest": ([*single, node("ReduceMax", "s", "m", axes=[0], keepdims=1), node("Sub", "s,m")], {}),
+        "part": ([*single, node("Slice", "s,f,l", "u"), node("Unsqueeze", "u,z")], {"z": ints(0), "f": ints(1), "l": ints(4)}),
+        "groups": (groups, {**rows, "r": ints(4, 2, 32)}),
+        "groups_rest": (groups, {**rows, "r": ints(-1, 2, 32), "t": ints(-1, 4, 8, 8)}),
+    }
+    x = weights(3, 3, 8, 8)
+    ARRAYS["apart"] = x
+    for name, (nodes, constants) in networks.items():
+        graph = helper.make_graph(conv + nodes, name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+                                  [onnx.ValueInfoProto(name="y")], [numpy_helper.from_array(value, key) for key, value in {**w, **constants}.items()])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="")
+        model.ir_version = 8
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        ARRAYS[name + ".network"] = np.frombuffer(model.SerializeToString(), np.uint8)
+        ARRAYS[name + ".scores"] = np.stack([session.run(None, {"x": image[None]})[0].reshape(-1) for image in x])
+
+
 def main():
     onnxruntime.set_default_logger_severity(4)
-    for make in (elementwise, layers, pooling, reductions, shapes, sampling, quantised, functions):
+    for make in (elementwise, layers, pooling, reductions, shapes, sampling, quantised, functions, rounding, edges, left_out, apart):
         make()
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)

@@ -182,6 +182,10 @@ char *prism_builder_known(const prism_builder *builder, int64_t value, void **ou
   });
 }
 
+char *prism_builder_failure(const prism_builder *builder) {
+  return builder->failure.empty() ? nullptr : strdup(builder->failure.c_str());
+}
+
 char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, size_t count,
                            prism_graph **out) {
   return guarded([&] { *out = prism::finish(*builder, {outputs, count}).release(); });

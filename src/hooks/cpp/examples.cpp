@@ -47,12 +47,12 @@ template <typename Other> IValue replaced(const IValue &value, const Other &othe
   return list;
 }
 
-// Single numbers stay where they are, as they may be combined with tensors of any device.
+// Single numbers stay on the CPU, as they may be combined with tensors of any device.
 IValue on_meta(const IValue &value) {
   if (value.isDevice())
     return c10::Device(c10::kMeta);
   return replaced(value, [](const at::Tensor &tensor) {
-    return tensor.dim() > 0 ? tensor.to(c10::kMeta) : tensor.to(at::kCPU);
+    return tensor.dim() > 0 || tensor.is_meta() ? tensor.to(c10::kMeta) : tensor.to(at::kCPU);
   });
 }
 
@@ -80,16 +80,23 @@ Known constant_of(const Value *value) {
   return makes_list(value->node()) ? listed(value->node(), constant_of) : std::nullopt;
 }
 
-// What an operator makes of its inputs; nothing if it cannot.
-std::optional<Stack> results_of(const Node *node, Stack stack) {
+// What an operator makes of its inputs, each as `change` makes it; nothing, and the reason, if it cannot.
+template <typename Change>
+std::optional<Stack> results_of(const Node *node, const Stack &inputs, std::string &reason,
+                                const Change &change) {
   try {
     at::NoGradGuard no_grad;
+    Stack stack;
+    std::transform(inputs.begin(), inputs.end(), std::back_inserter(stack), change);
     node->getOperation()(stack);
     return stack;
-  } catch (const std::exception &) {
+  } catch (const std::exception &error) {
+    reason = error.what();
     return std::nullopt;
   }
 }
+
+IValue as_it_is(const IValue &value) { return value; }
 
 int64_t count_of(const IValue &value) {
   int64_t count = 0;
@@ -113,21 +120,16 @@ Known seen(prism_builder &builder, const Value *value, size_t example) {
 
 // What an operator makes of examples. A few operators have no form for the meta device: they get
 // zeros, and only the shape of what they make is taken.
-std::optional<Stack> example_of(const Node *node, const Stack &inputs) {
+std::optional<Stack> example_of(const Node *node, const Stack &inputs, std::string &reason) {
   // A single number has its value; other tensors that are made of none may have any size.
   const auto is_shape = [&](const IValue &input) {
     return is_on_meta(input) || (input.isDevice() && node->kind() != c10::Symbol::aten("scalar_tensor"));
   };
   if (std::none_of(inputs.begin(), inputs.end(), is_shape))
-    return results_of(node, inputs);
-  Stack shapes, zeros;
-  for (const IValue &input : inputs) {
-    shapes.push_back(on_meta(input));
-    zeros.push_back(as_zeros(input));
-  }
-  if (auto made = results_of(node, shapes))
+    return results_of(node, inputs, reason, as_it_is);
+  if (auto made = results_of(node, inputs, reason, on_meta))
     return made;
-  auto made = results_of(node, zeros);
+  auto made = results_of(node, inputs, reason, as_zeros);
   const auto has_shape = [](const IValue &value) { return value.isTensor() || value.isTensorList(); };
   if (!made || !std::all_of(made->begin(), made->end(), has_shape))
     return std::nullopt;
@@ -159,7 +161,8 @@ std::optional<std::vector<IValue>> folded(prism_builder &builder, const Node *no
     shapes.push_back(on_meta(*constant));
   }
   // A few bytes can ask for any number of values.
-  if (const auto made = results_of(node, shapes)) {
+  std::string reason;
+  if (const auto made = results_of(node, shapes, reason, as_it_is)) {
     for (const IValue &value : *made)
       builder.left -= count_of(value);
   } else {
@@ -186,10 +189,15 @@ void see(prism_builder &builder, const Node *node) {
       if (!inputs[0].isList() || inputs[0].toListRef().size() < node->outputs().size())
         continue;
       inputs = inputs[0].toListRef().vec();
-    } else if (auto made = example_of(node, inputs); made) {
-      inputs = std::move(*made);
     } else {
-      continue;
+      std::string reason;
+      auto made = example_of(node, inputs, reason);
+      if (!made) {
+        if (example == 0 && builder.failure.empty())
+          builder.failure = reason;
+        continue;
+      }
+      inputs = std::move(*made);
     }
     for (size_t i = 0; i < node->outputs().size() && i < inputs.size(); i++)
       builder.seen[example][node->output(i)] = inputs[i];

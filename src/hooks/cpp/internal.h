@@ -58,6 +58,7 @@ struct prism_builder {
   bool folds = false;
   int64_t left = 0; // numbers that constants may still make
   std::array<std::unordered_map<const torch::jit::Value *, c10::IValue>, PRISM_EXAMPLES> seen;
+  std::string failure; // of the first operator that cannot run on the first example
 };
 
 namespace prism {

@@ -139,6 +139,8 @@ char *prism_builder_examples(prism_builder *builder, const int64_t *shapes, int6
 char *prism_builder_shape(prism_builder *builder, int64_t value, size_t example, prism_shape *shape);
 /* The values of a constant tensor, on the CPU; NULL if it depends on the images. */
 char *prism_builder_known(const prism_builder *builder, int64_t value, void **tensor);
+/* Why the first operator that cannot run on the first example cannot; null if there is none. */
+char *prism_builder_failure(const prism_builder *builder);
 /* The graph that returns `outputs`, simplified as one of a file. Leaves the builder unusable. */
 char *prism_builder_finish(prism_builder *builder, const prism_result *outputs, size_t count,
                            prism_graph **out);

@@ -86,6 +86,7 @@ unsafe extern "C" {
         value: i64,
         tensor: *mut *mut c_void,
     ) -> Message;
+    fn prism_builder_failure(builder: *const BuilderHandle) -> Message;
     fn prism_builder_finish(
         builder: *mut BuilderHandle,
         outputs: *const RawResult,
@@ -330,6 +331,13 @@ impl Builder {
         check(unsafe { prism_builder_known(self.handle.as_ptr(), value, &mut tensor) })?;
         // SAFETY: the shim made a new at::Tensor, which tch owns from here on.
         Ok(NonNull::new(tensor).map(|tensor| unsafe { Tensor::from_ptr(tensor.as_ptr().cast()) }))
+    }
+
+    /// Why the first operator that cannot run on example 0 cannot, in a line; `None` if all can.
+    pub fn failure(&self) -> Option<String> {
+        // SAFETY: the builder outlives the call.
+        let failure = check(unsafe { prism_builder_failure(self.handle.as_ptr()) });
+        failure.err().map(|reason| reason.to_string())
     }
 
     /// The graph that returns `outputs`, each with its name, which may be empty.

@@ -9,8 +9,8 @@ use crate::size::Size;
 
 /// The number of images that an example batch has if the file leaves it free.
 const EXAMPLE_IMAGES: i64 = 2;
-/// Sizes of example images if the file leaves them free.
-const EXAMPLE_SIZES: [Size; 2] = [Size::new(224, 224), Size::new(256, 288)];
+/// The size of an example image if the file leaves it free, and no other is wanted.
+const EXAMPLE_SIZE: Size = Size::new(224, 224);
 
 /// The images that a network takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +26,12 @@ pub struct Images {
 }
 
 impl Images {
-    /// Of the input that a file describes.
+    /// Of the input that a file describes. `is_turned`: the network makes `[N,C,H,W]` of it;
+    /// `convolved`: the channels that its first convolution reads.
     ///
     /// # Errors
     /// Returns one line if it is no batch of images of floating-point numbers.
-    pub fn of(input: &ValueInfo) -> Result<Images> {
+    pub fn of(input: &ValueInfo, is_turned: bool, convolved: Dimension) -> Result<Images> {
         ensure!(
             !input.is_other,
             "it takes an input that is no tensor; prism gives it one batch of images [N,C,H,W]"
@@ -58,9 +59,17 @@ impl Images {
             );
         };
         let is_few = |size: Dimension| matches!(size, Some(1 | 3 | 4));
-        let channels_last = is_few(fourth)
-            && !is_few(second)
-            && second.is_none_or(|size| size >= 16 || Some(size) == third);
+        let is_convolved = |size: Dimension| size.is_some() && size == convolved;
+        let channels_last = match (is_convolved(second), is_convolved(fourth)) {
+            _ if is_turned => true,
+            (false, true) => true,
+            (true, false) => false,
+            _ => {
+                is_few(fourth)
+                    && !is_few(second)
+                    && second.is_none_or(|size| size >= 16 || Some(size) == third)
+            }
+        };
         let (channels, height, width) = match channels_last {
             true => (fourth, second, third),
             false => (second, third, fourth),
@@ -76,13 +85,15 @@ impl Images {
     }
 
     /// Two batches `[N,C,H,W]` that differ in what is free, and in the number of images. `channels`
-    /// if the file leaves them free.
-    pub fn examples(&self, channels: i64) -> [[i64; 4]; 2] {
+    /// and the size `wanted` if the file leaves them free.
+    pub fn examples(&self, channels: i64, wanted: Option<Size>) -> [[i64; 4]; 2] {
         let count = self.count.unwrap_or(EXAMPLE_IMAGES);
         let channels = self.channels.unwrap_or(channels);
-        [0, 1].map(|example| {
-            let size = self.size.unwrap_or(EXAMPLE_SIZES[example]);
-            [count + example as i64, channels, size.height, size.width]
+        [0_i64, 1].map(|example| {
+            let free = wanted.unwrap_or(EXAMPLE_SIZE);
+            let other = Size::new(free.height + 32 * example, free.width + 64 * example);
+            let size = self.size.unwrap_or(other);
+            [count + example, channels, size.height, size.width]
         })
     }
 }
@@ -101,14 +112,24 @@ mod tests {
     use super::*;
 
     fn images(kind: i64, sizes: &[i64]) -> Result<Images> {
+        images_that(kind, sizes, false, None)
+    }
+
+    fn images_that(
+        kind: i64,
+        sizes: &[i64],
+        is_turned: bool,
+        convolved: Dimension,
+    ) -> Result<Images> {
         let sizes = sizes
             .iter()
             .map(|&size| Some(size).filter(|&size| size > 0));
-        Images::of(&ValueInfo {
+        let input = ValueInfo {
             kind,
             sizes: Some(sizes.collect()),
             ..ValueInfo::default()
-        })
+        };
+        Images::of(&input, is_turned, convolved)
     }
 
     #[test]
@@ -126,6 +147,23 @@ mod tests {
             assert_eq!(found.channels_last, channels_last, "{sizes:?}");
             let size = size.map(|(height, width)| Size::new(height, width));
             assert_eq!(found.size, size, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_operators_say_the_order_of_the_axes() {
+        for (sizes, is_turned, convolved, channels_last) in [
+            (&[1, 12, 14, 3][..], false, None, false),
+            (&[1, 12, 14, 3], true, None, true),
+            (&[1, 12, 14, 3], false, Some(3), true),
+            (&[1, 12, 14, 3], false, Some(12), false),
+            (&[1, 64, 4, 4], false, Some(64), false),
+            (&[0, 0, 0, 0], true, None, true),
+            (&[1, 3, 9, 3], false, Some(3), false),
+        ] {
+            let found = images_that(1, sizes, is_turned, convolved).unwrap();
+            let case = format!("{sizes:?} {is_turned} {convolved:?}");
+            assert_eq!(found.channels_last, channels_last, "{case}");
         }
     }
 

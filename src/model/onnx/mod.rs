@@ -5,6 +5,7 @@ mod names;
 mod node;
 mod operators;
 mod proto;
+mod sorted;
 mod translate;
 mod weights;
 mod wire;
@@ -20,6 +21,7 @@ use tch::Device;
 use super::exported::Loaded;
 use crate::hooks::{Builder, NetworkGraph};
 use crate::names::within;
+use crate::size::Size;
 
 /// The longest name that a message shows, in characters.
 const LONGEST_NAME: usize = 60;
@@ -37,14 +39,15 @@ pub fn holds_network(file: &Path) -> bool {
     has_fields(file).unwrap_or(false)
 }
 
-/// Loads a file for which [`holds_network`] holds.
+/// Loads a file for which [`holds_network`] holds. Some networks that take images of any size
+/// say nothing of the one that they need; `size` is the one that they will get, if it is known.
 ///
 /// # Errors
 /// Returns one line with the file and the reason if it is damaged, has an operator that prism does
 /// not run, or takes something else than a batch of images.
-pub fn load(file: &Path, device: Device) -> Result<Loaded> {
+pub fn load(file: &Path, device: Device, size: Option<Size>) -> Result<Loaded> {
     let show = file.display().to_string();
-    build(&show, file, device).context(show.clone())
+    build(&show, file, device, size).context(show.clone())
 }
 
 /// The text that a file has under a name of its own.
@@ -76,13 +79,13 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn build(origin: &str, file: &Path, device: Device) -> Result<Loaded> {
+fn build(origin: &str, file: &Path, device: Device, wanted: Option<Size>) -> Result<Loaded> {
     let bytes = read(file)?;
     let model = proto::Model::read(&bytes)?;
     let length = bytes.len() as u64;
     let weights = weights::Weights::of(file, length);
     let mut builder = Builder::new(device)?;
-    let translated = translate::translate(&model, weights, length, &mut builder)?;
+    let translated = translate::translate(&model, weights, length, wanted, &mut builder)?;
     let (outputs, size) = (&translated.outputs, translated.size);
     Ok(Loaded {
         graph: NetworkGraph::built(origin.to_string(), builder, outputs, size)?,

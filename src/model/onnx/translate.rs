@@ -8,9 +8,11 @@ use super::input::Images;
 use super::node::NodeCall;
 use super::operators::{self, Tracked};
 use super::proto::{Attribute, Function, Graph, MOST_NODES, Model, Node, OperatorSet, Tensor};
+use super::sorted::sorted;
 use super::weights::Weights;
-use super::writer::{Arg, Value, Writer};
+use super::writer::{Arg, NotKnown, Value, Writer};
 use super::{names, shown};
+use crate::error::{Hint, hinted};
 use crate::hooks::{Builder, BuiltValue};
 use crate::remarks::Remark;
 use crate::size::Size;
@@ -41,6 +43,8 @@ struct Scope<'a> {
     values: HashMap<&'a str, Value>,
     /// Weights that nothing has read yet.
     weights: HashMap<&'a str, &'a Tensor<'a>>,
+    /// Inputs of a function that its call leaves out.
+    absent: HashSet<&'a str>,
     /// What something reads.
     read: HashSet<&'a str>,
     versions: &'a [OperatorSet],
@@ -57,9 +61,16 @@ struct Translation<'a, 'b> {
     depth: usize,
     /// The nodes so far, those of functions as often as they are called.
     count: usize,
+    /// The images of the first example, in words.
+    example: String,
+    /// Whether they may have any size.
+    is_free: bool,
+    /// The first node that cannot run on them, and why.
+    failure: Option<String>,
 }
 
-/// Builds the graph of `model`, whose file has `length` bytes.
+/// Builds the graph of `model`, whose file has `length` bytes. Images of the size `wanted` are its
+/// example, if it takes any size.
 ///
 /// # Errors
 /// Returns one line if the network has an operator that prism does not run, or damage.
@@ -67,6 +78,7 @@ pub fn translate(
     model: &Model,
     weights: Weights,
     length: u64,
+    wanted: Option<Size>,
     builder: &mut Builder,
 ) -> Result<Translated> {
     let graph = model.graph.as_ref().context("it holds no network")?;
@@ -83,10 +95,7 @@ pub fn translate(
         (key, function)
     });
     let mut translation = Translation {
-        writer: Writer {
-            builder,
-            path: String::new(),
-        },
+        writer: Writer::new(builder),
         weights,
         functions: functions.collect(),
         scope: Scope {
@@ -100,14 +109,17 @@ pub fn translate(
         tracked: Tracked::default(),
         depth: 0,
         count: 0,
+        example: String::new(),
+        is_free: false,
+        failure: None,
     };
-    let size = translation.add_input(graph, length)?;
+    let size = translation.add_input(graph, length, wanted)?;
     translation.tracked.returned = graph
         .outputs
         .iter()
         .map(|output| output.name.clone())
         .collect();
-    for node in &graph.nodes {
+    for node in sorted(&graph.nodes) {
         translation.add(node)?;
     }
     let outputs = translation.outputs(graph)?;
@@ -141,7 +153,12 @@ fn read_by<'a>(nodes: &'a [Node<'a>]) -> impl Iterator<Item = &'a str> {
 
 impl<'a> Translation<'a, '_> {
     /// The images. Up to IR 3, weights are among the inputs, too.
-    fn add_input(&mut self, graph: &'a Graph<'a>, length: u64) -> Result<Option<Size>> {
+    fn add_input(
+        &mut self,
+        graph: &'a Graph<'a>,
+        length: u64,
+        wanted: Option<Size>,
+    ) -> Result<Option<Size>> {
         let mut inputs = graph
             .inputs
             .iter()
@@ -156,13 +173,16 @@ impl<'a> Translation<'a, '_> {
             others.len() + 1,
             crate::names::first_few(&[vec![shown(&input.name)], others].concat(), 3)
         );
-        let images = Images::of(input)?;
+        let channels = first_channels(graph);
+        let images = Images::of(input, is_turned(graph, &input.name), channels)?;
         let value = self.writer.builder.input()?;
-        let channels = first_channels(graph).unwrap_or(3);
         let most = MOST_CONSTANTS.saturating_add(i64::try_from(length).unwrap_or(i64::MAX));
-        self.writer
-            .builder
-            .set_examples(images.examples(channels), most)?;
+        let examples = images.examples(channels.unwrap_or(3), wanted);
+        let [count, _, height, width] = examples[0];
+        let images_of = if count == 1 { "image of" } else { "images of" };
+        self.example = format!("{count} {images_of} {}", Size::new(height, width));
+        self.is_free = images.size.is_none();
+        self.writer.builder.set_examples(examples, most)?;
         self.tracked.images = Some((value, images.count));
         let value = match images.channels_last {
             true => self
@@ -189,19 +209,30 @@ impl<'a> Translation<'a, '_> {
             return self.add_function(node, function);
         }
         let version = self.version(&node.domain);
-        let made = self.made(node, version);
-        let made = made.map_err(|error| {
+        let about = |reason: &str| {
             let name = match (node.name.as_str(), node.outputs.first()) {
                 ("", Some(output)) => format!("node that makes '{}'", shown(output)),
                 (name, _) => format!("node '{}'", shown(name)),
             };
-            let error = format!("{error:#}");
-            let colon = if error.starts_with("its ") { ":" } else { "" };
-            anyhow!(
-                "its {name} ({} of opset {}){colon} {error}",
+            let colon = if reason.starts_with("its ") { ":" } else { "" };
+            format!(
+                "its {name} ({} of opset {}){colon} {reason}",
                 shown(&operator_name(node)),
                 version.unwrap_or_default()
             )
+        };
+        let made = self.made(node, version);
+        if self.failure.is_none() {
+            let failure = self.writer.builder.failure();
+            self.failure =
+                failure.map(|reason| about(&format!("cannot run on {}: {reason}", self.example)));
+        }
+        let made = made.map_err(|error| match &self.failure {
+            Some(failure) if error.is::<NotKnown>() && self.is_free => {
+                hinted(failure.clone(), Hint::ImageSize)
+            }
+            Some(failure) if error.is::<NotKnown>() => anyhow!(failure.clone()),
+            _ => anyhow!(about(&format!("{error:#}"))),
         })?;
         let outputs = node.outputs.iter().zip(made);
         let outputs = outputs.filter(|(name, _)| !name.is_empty());
@@ -228,10 +259,7 @@ impl<'a> Translation<'a, '_> {
         );
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
-            inputs.push(match name.as_str() {
-                "" => None,
-                name => Some(self.known(name)?),
-            });
+            inputs.push(self.given(name)?);
         }
         let attributes =
             node.attributes
@@ -276,9 +304,12 @@ impl<'a> Translation<'a, '_> {
             versions: &function.operator_sets,
             ..Scope::default()
         };
-        for (input, given) in function.inputs.iter().zip(&node.inputs) {
-            if !given.is_empty() {
-                inner.values.insert(input, self.known(given)?);
+        for (at, input) in function.inputs.iter().enumerate() {
+            let given = node.inputs.get(at).map_or("", String::as_str);
+            if let Some(value) = self.given(given)? {
+                inner.values.insert(input, value);
+            } else {
+                inner.absent.insert(input);
             }
         }
         let defaults = function.defaults.iter();
@@ -307,6 +338,14 @@ impl<'a> Translation<'a, '_> {
         let named = node.outputs.iter().map(String::as_str).zip(made);
         self.scope.values.extend(named);
         Ok(())
+    }
+
+    /// A value that was made before, or weights; none if it is left out.
+    fn given(&mut self, name: &str) -> Result<Option<Value>> {
+        match name.is_empty() || self.scope.absent.contains(name) {
+            true => Ok(None),
+            false => self.known(name).map(Some),
+        }
     }
 
     /// A value that was made before, or weights.
@@ -356,6 +395,18 @@ fn operator_name(node: &Node) -> String {
         "" | "ai.onnx" => node.operator.clone(),
         domain => format!("{domain}::{}", node.operator),
     }
+}
+
+/// Whether the first node that reads the images takes them from `[N,H,W,C]` to `[N,C,H,W]`.
+fn is_turned(graph: &Graph, images: &str) -> bool {
+    let reads = |node: &&Node| node.inputs.iter().any(|input| input == images);
+    let Some(first) = graph.nodes.iter().find(reads) else {
+        return false;
+    };
+    let order = first.attributes.iter().find(|one| one.name == "perm");
+    let order = order.map(|order| &order.value);
+    first.operator == "Transpose"
+        && matches!(order, Some(super::proto::Value::Integers(order)) if *order == [0, 3, 1, 2])
 }
 
 /// The channels that the first convolution of the images takes.

@@ -37,7 +37,7 @@ pub fn kind_of(kind: i64) -> Option<Kind> {
         3 => Kind::Int8,
         5 => Kind::Int16,
         4 | 6 => Kind::Int,
-        7 | 12 | 13 => Kind::Int64,
+        7 => Kind::Int64,
         9 => Kind::Bool,
         _ => return None,
     })
@@ -46,6 +46,9 @@ pub fn kind_of(kind: i64) -> Option<Kind> {
 /// What a type of numbers is called in messages.
 pub fn kind_name(kind: i64) -> &'static str {
     match kind {
+        4 => "unsigned 16-bit integers",
+        12 => "unsigned 32-bit integers",
+        13 => "unsigned 64-bit integers",
         8 => "texts",
         14 | 15 => "complex numbers",
         17..=20 | 24 => "float8 numbers",
@@ -215,23 +218,17 @@ fn of_bytes(kind: i64, bytes: Vec<u8>) -> Result<Tensor> {
         3 => Kind::Int8,
         5 => Kind::Int16,
         6 => Kind::Int,
-        7 | 13 => Kind::Int64,
+        7 => Kind::Int64,
         9 => Kind::Bool,
         10 => Kind::Half,
         11 => Kind::Double,
         16 => Kind::BFloat16,
-        4 => {
+        // Unsigned 16-bit integers, which libtorch hardly computes with.
+        _ => {
             let (pairs, _) = bytes.as_chunks::<2>();
             let wide = pairs
                 .iter()
                 .map(|&pair| i32::from(u16::from_le_bytes(pair)));
-            return Tensor::f_from_slice(&wide.collect::<Vec<_>>()).map_err(plain);
-        }
-        _ => {
-            let (fours, _) = bytes.as_chunks::<4>();
-            let wide = fours
-                .iter()
-                .map(|&four| i64::from(u32::from_le_bytes(four)));
             return Tensor::f_from_slice(&wide.collect::<Vec<_>>()).map_err(plain);
         }
     };

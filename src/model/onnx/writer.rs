@@ -1,6 +1,8 @@
 //! Writes operators of libtorch into the graph, with arguments of all kinds, and answers what is
 //! known of their results.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
@@ -12,7 +14,10 @@ pub const INT64: i64 = 4;
 pub const BOOL: i64 = 11;
 
 /// The most numbers that a list of sizes may have.
-const MOST_NUMBERS: i64 = 64;
+pub const MOST_NUMBERS: usize = 64;
+
+/// The most operators and results of them. A node may take thousands of inputs, one after the other.
+const MOST_CALLS: usize = 100_000;
 
 /// An integer: a constant, or one that depends on the shape of the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,14 +102,39 @@ impl From<Option<BuiltValue>> for Arg<'_> {
     }
 }
 
+/// The shape of an input is not known, as an operator before cannot run on the example.
+#[derive(Debug)]
+pub struct NotKnown;
+
+impl std::fmt::Display for NotKnown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("has an input whose number of dimensions is not known")
+    }
+}
+
+impl std::error::Error for NotKnown {}
+
 /// Writes the operators of one node after the other.
 pub struct Writer<'b> {
     pub builder: &'b mut Builder,
     /// The path of the module whose operators are written.
     pub path: String,
+    /// The sizes of tensors among the values: they are not negative.
+    pub sizes: HashSet<BuiltValue>,
+    /// The operators and their results so far.
+    count: usize,
 }
 
-impl Writer<'_> {
+impl<'b> Writer<'b> {
+    pub fn new(builder: &'b mut Builder) -> Writer<'b> {
+        Writer {
+            builder,
+            path: String::new(),
+            sizes: HashSet::new(),
+            count: 0,
+        }
+    }
+
     /// Adds an operator of one result.
     pub fn op(&mut self, operator: &str, overload: &str, arguments: &[Arg]) -> Result<BuiltValue> {
         let made = self.ops(operator, overload, arguments, 1)?;
@@ -119,6 +149,11 @@ impl Writer<'_> {
         arguments: &[Arg],
         results: usize,
     ) -> Result<Vec<BuiltValue>> {
+        self.count = self.count.saturating_add(results + 1);
+        ensure!(
+            self.count <= MOST_CALLS,
+            "makes more than {MOST_CALLS} operators and results with the nodes before it"
+        );
         let mut given = Vec::with_capacity(arguments.len());
         for argument in arguments {
             given.push((None, self.argument(argument)?));
@@ -193,8 +228,7 @@ impl Writer<'_> {
     /// The number of dimensions.
     pub fn rank(&self, value: BuiltValue) -> Result<i64> {
         let shape = self.shape(value)?;
-        let shape = shape.context("has an input whose number of dimensions is not known")?;
-        Ok(shape.sizes.len() as i64)
+        Ok(shape.ok_or(NotKnown)?.sizes.len() as i64)
     }
 
     /// A dimension, counted from the front.
@@ -236,11 +270,11 @@ impl Writer<'_> {
             fixed.and_then(|sizes| sizes.get(usize::try_from(dim).ok()?).copied().flatten());
         match known {
             Some(size) => Ok(Known(size)),
-            None => Ok(Made(self.op(
-                "size",
-                "int",
-                &[value.into(), Arg::Int(dim)],
-            )?)),
+            None => {
+                let size = self.op("size", "int", &[value.into(), Arg::Int(dim)])?;
+                self.sizes.insert(size);
+                Ok(Made(size))
+            }
         }
     }
 
@@ -296,7 +330,7 @@ impl Writer<'_> {
             Value::Tensor(tensor) => *tensor,
         };
         if let Some(known) = self.known(tensor)? {
-            let is_few = known.dim() <= 1 && known.numel() <= MOST_NUMBERS as usize;
+            let is_few = known.dim() <= 1 && known.numel() <= MOST_NUMBERS;
             ensure!(is_few, "has sizes of the shape {:?}", known.size());
             let row = known
                 .f_to_kind(Kind::Int64)
@@ -311,7 +345,7 @@ impl Writer<'_> {
             });
         }
         let shape = self.shape(tensor)?;
-        let shape = shape.context("has sizes that only its run makes")?;
+        let shape = shape.ok_or(NotKnown)?;
         match shape.sizes.as_slice() {
             [] => {
                 let only = self.op("Int", "Tensor", &[tensor.into()])?;
@@ -320,7 +354,7 @@ impl Writer<'_> {
                     is_single: true,
                 })
             }
-            &[count] if (0..=MOST_NUMBERS).contains(&count) => {
+            &[count] if (0..=MOST_NUMBERS as i64).contains(&count) => {
                 let mut items = Vec::new();
                 for at in 0..count {
                     let one =
@@ -353,7 +387,7 @@ impl Writer<'_> {
                 let is_list = shape.is_some_and(|shape| {
                     shape.kind < 5
                         && shape.sizes.len() <= 1
-                        && shape.sizes.iter().all(|&size| size <= MOST_NUMBERS)
+                        && shape.sizes.iter().all(|&size| size <= MOST_NUMBERS as i64)
                 });
                 match is_list && self.known(*tensor)?.is_some() {
                     true => self.numbers(value).map(Some),
@@ -371,7 +405,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Arithmetic of sizes: `add`, `sub`, `mul`, `floordiv`, `remainder`, `max` or `min`.
+    /// Arithmetic of sizes: `add`, `sub`, `mul`, `max`, `min`, `floordiv` by what is positive,
+    /// `remainder` with the sign of the divisor; `div` and `fmod` towards zero.
     pub fn arithmetic(&mut self, operator: &str, a: Number, b: Number) -> Result<Number> {
         if let (Known(a), Known(b)) = (a, b) {
             let made = match operator {
@@ -379,17 +414,23 @@ impl Writer<'_> {
                 "sub" => a.checked_sub(b),
                 "mul" => a.checked_mul(b),
                 "floordiv" => a.checked_div_euclid(b),
-                "remainder" => a.checked_rem_euclid(b),
+                "div" => a.checked_div(b),
+                "fmod" => a.checked_rem(b),
+                "remainder" => a.checked_rem(b).map(|rest| match rest != 0 {
+                    true if (rest < 0) != (b < 0) => rest + b,
+                    _ => rest,
+                }),
                 "max" => Some(a.max(b)),
                 _ => Some(a.min(b)),
             };
             return made.map(Known).context("has sizes that are no numbers");
         }
         let (a, b) = (self.number(a)?, self.number(b)?);
-        Ok(Made(self.op(
-            operator,
-            OF_NUMBERS,
-            &[a.into(), b.into()],
-        )?))
+        let made = self.op(operator, OF_NUMBERS, &[a.into(), b.into()])?;
+        // These two make floating-point numbers, which are exact for sizes.
+        Ok(Made(match operator {
+            "div" | "fmod" => self.op("Int", OF_NUMBERS, &[made.into()])?,
+            _ => made,
+        }))
     }
 }

@@ -231,7 +231,7 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         pads: vec![[Known(0); 2]; dimensions],
         kernel,
     };
-    let added = call
+    let mut added = call
         .ints("output_padding")?
         .unwrap_or_else(|| vec![0; dimensions]);
     let fits = [window.strides.len(), window.dilations.len(), added.len()];
@@ -250,22 +250,27 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let wanted = call.ints("output_shape")?;
     if wanted.is_some() || how.starts_with("SAME") {
         let wanted = wanted.unwrap_or_default();
-        for (dim, &added) in added.iter().enumerate() {
-            let size = writer.size(x, dim as i64 + 2)?;
+        for (dim, added) in added.iter_mut().enumerate() {
             let (stride, span) = (window.strides[dim], window.span(dim));
             let rest = wanted.len().checked_sub(dimensions);
-            let wanted = rest.and_then(|rest| wanted.get(rest + dim));
-            let wanted = match wanted {
-                Some(&size) => Known(size),
-                None => writer.arithmetic("mul", size, Known(stride))?,
-            };
-            let before_last = writer.arithmetic("sub", size, Known(1))?;
-            let made = writer.arithmetic("mul", before_last, Known(stride))?;
-            let made = writer.arithmetic("add", made, Known(span.saturating_add(added)))?;
-            let total = writer.arithmetic("sub", made, wanted)?;
-            let total = writer.arithmetic("max", total, Known(0))?;
-            let less = writer.arithmetic("floordiv", total, Known(2))?;
-            let more = writer.arithmetic("sub", total, less)?;
+            // What is made beyond `size * stride`, or beyond the size that is wanted.
+            let mut total = span.saturating_add(*added).saturating_sub(stride);
+            if let Some(wanted) = rest.and_then(|rest| wanted.get(rest + dim)) {
+                let Known(size) = writer.size(x, dim as i64 + 2)? else {
+                    bail!("has output_shape, which needs images of a fixed size");
+                };
+                let natural = size.checked_mul(stride).context("has a huge stride")?;
+                total = natural.saturating_sub(*wanted).saturating_add(total);
+            }
+            if total < 0 && !wanted.is_empty() {
+                *added = added.saturating_sub(total);
+                ensure!(
+                    *added < stride.max(window.dilations[dim]),
+                    "makes more values than its stride gives, which prism does not run"
+                );
+            }
+            let total = total.max(0);
+            let (less, more) = (Known(total / 2), Known(total - total / 2));
             window.pads[dim] = if how == "SAME_UPPER" {
                 [less, more]
             } else {
@@ -302,25 +307,21 @@ fn transposed(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     padded(writer, made, cut, 0.0)
 }
 
-/// The pads are attributes up to opset 10, and inputs from 11 on.
 fn pad(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let x = call.tensor(writer, 0)?;
+    let sides = sides(writer, call, x)?;
+    padded_by(writer, call, x, sides)
+}
+
+/// What a node pads before and after each dimension of `x`. The pads are attributes up to opset 10,
+/// and inputs from 11 on.
+pub fn sides(writer: &mut Writer, call: &NodeCall, x: BuiltValue) -> Result<Vec<[Number; 2]>> {
     let rank = writer.rank(x)?;
-    let (given, value) = if call.version < 11 {
+    let given = if call.version < 11 {
         let given = call.ints("pads")?.context("lacks its pads")?;
-        (
-            given.into_iter().map(Known).collect(),
-            call.float("value", 0.0)?,
-        )
+        given.into_iter().map(Known).collect()
     } else {
-        let value = match call.optional_tensor(writer, 2)? {
-            Some(value) => {
-                let value = writer.known_number(value)?;
-                value.context("has a value that depends on the images")?
-            }
-            None => 0.0,
-        };
-        (call.numbers(writer, 1)?.items, value)
+        call.numbers(writer, 1)?.items
     };
     let axes = match call.optional(3) {
         Some(axes) => {
@@ -338,16 +339,36 @@ fn pad(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         let axis = writer.axis(axis, rank)?;
         sides[axis as usize] = [given[at], given[at + axes.len()]];
     }
+    Ok(sides)
+}
+
+/// A tensor with what the node puts around it.
+pub fn padded_by(
+    writer: &mut Writer,
+    call: &NodeCall,
+    x: BuiltValue,
+    sides: Vec<[Number; 2]>,
+) -> Result<BuiltValue> {
+    let rank = sides.len();
     let mut pads: Vec<Number> = sides.into_iter().rev().flatten().collect();
     while let [.., Known(0), Known(0)] = pads.as_slice() {
         pads.truncate(pads.len() - 2);
     }
     let how = match call.text("mode", "constant")? {
-        "constant" if writer.is_whole(x)? => {
-            let arguments = [x.into(), Arg::Numbers(pads), Arg::Int(value as i64)];
-            return writer.op("constant_pad_nd", "", &arguments);
+        "constant" => {
+            let value = match call.optional_tensor(writer, 2)? {
+                Some(value) => {
+                    let value = writer.known_number(value)?;
+                    value.context("has a value that depends on the images")?
+                }
+                None => call.float("value", 0.0)?,
+            };
+            if writer.is_whole(x)? {
+                let arguments = [x.into(), Arg::Numbers(pads), Arg::Int(value as i64)];
+                return writer.op("constant_pad_nd", "", &arguments);
+            }
+            return padded(writer, x, pads, value);
         }
-        "constant" => return padded(writer, x, pads, value),
         _ if pads.is_empty() => return Ok(x),
         "reflect" => "reflect",
         "edge" => "replicate",
@@ -355,7 +376,7 @@ fn pad(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         other => bail!(call.unknown("mode", other)),
     };
     // libtorch pads the last dimensions, except the first two, in these ways.
-    let count = (rank as usize).saturating_sub(2);
+    let count = rank.saturating_sub(2);
     ensure!(
         count > 0 && pads.len() <= 2 * count,
         "pads channels or images by {how}, which prism does not run"

@@ -1,6 +1,7 @@
 //! The operators of ONNX as operators of libtorch. Each module has those of one kind.
 
 mod elementwise;
+mod gelu;
 mod layers;
 mod normalisation;
 mod order;
@@ -37,6 +38,8 @@ pub struct Tracked {
     reshaped: HashMap<BuiltValue, BuiltValue>,
     /// Groups of channels that were normalised.
     grouped: HashMap<BuiltValue, normalisation::Grouped>,
+    /// Parts of GELUs.
+    gelus: gelu::Parts,
     /// Names of tensors that the file has as integers, and those floating-point numbers themselves.
     rounded: HashMap<BuiltValue, BuiltValue>,
 }
@@ -121,19 +124,20 @@ fn add_plainly(
     if let Some(found) = parts::add(writer, weights, call)? {
         return Ok(found);
     }
-    let add = [
-        elementwise::add,
-        layers::add,
-        pooling::add,
-        products::add,
-        reductions::add,
-        resize::add,
-    ];
+    if let Some(made) = elementwise::add(writer, call)? {
+        call.only_results(1)?;
+        let made = tracked.gelus.raised(writer, call, made)?;
+        return Ok(vec![Value::Tensor(made)]);
+    }
+    let add = [layers::add, pooling::add, products::add, reductions::add];
     for add in add {
         if let Some(value) = add(writer, call)? {
             call.only_results(1)?;
             return Ok(vec![Value::Tensor(value)]);
         }
+    }
+    if let Some(value) = resize::add(writer, tracked, call)? {
+        return Ok(vec![Value::Tensor(value)]);
     }
     if let Some(found) = normalisation::add(writer, tracked, call)? {
         return Ok(found);
@@ -146,7 +150,9 @@ fn add_plainly(
 /// The numbers that a type of ONNX has in libtorch.
 fn libtorch_kind(kind: i64) -> Result<i64> {
     use tch::Kind;
-    Ok(match super::weights::kind_of(kind) {
+    // Unsigned ones are read as wider integers, which do not wrap around.
+    let known = super::weights::kind_of(kind).filter(|_| kind != 4);
+    Ok(match known {
         Some(Kind::Float) => 6,
         Some(Kind::Uint8) => 0,
         Some(Kind::Int8) => 1,

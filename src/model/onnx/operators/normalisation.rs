@@ -12,6 +12,8 @@ use crate::hooks::{BuiltValue, plain};
 pub struct Grouped {
     /// What was normalised, before the channels were put into groups.
     source: BuiltValue,
+    /// The same as it was normalised.
+    inner: BuiltValue,
     groups: i64,
     scale: BuiltValue,
     bias: BuiltValue,
@@ -96,6 +98,7 @@ fn instance(writer: &mut Writer, tracked: &mut Tracked, call: &NodeCall) -> Resu
     if let (Some(&source), Some(groups)) = (tracked.reshaped.get(&x), groups) {
         let grouped = Grouped {
             source,
+            inner: x,
             groups,
             scale,
             bias,
@@ -115,6 +118,7 @@ pub fn raised(
 ) -> Result<Option<BuiltValue>> {
     let Some(&Grouped {
         source,
+        inner,
         groups,
         scale,
         bias,
@@ -123,14 +127,21 @@ pub fn raised(
     else {
         return Ok(None);
     };
-    let shapes = [source, reshaped].map(|value| writer.shape(value));
-    let [Some(before), Some(after)] = shapes.map(|shape| shape.ok().flatten()) else {
-        return Ok(None);
-    };
-    let channels = before.sizes.get(1).copied().unwrap_or(0);
-    if before.sizes != after.sizes || before.sizes.len() < 3 || groups < 1 || channels % groups != 0
-    {
-        return Ok(None);
+    let mut channels = 0;
+    for example in [0, 1] {
+        let shapes = [source, inner, reshaped].map(|value| writer.builder.shape(value, example));
+        let [Some(before), Some(within), Some(after)] = shapes.map(|shape| shape.ok().flatten())
+        else {
+            return Ok(None);
+        };
+        let &[images, all, _, ..] = before.sizes.as_slice() else {
+            return Ok(None);
+        };
+        channels = all;
+        let is_grouped = within.sizes.get(..2) == Some(&[images, groups]);
+        if !is_grouped || before != after || groups < 1 || channels % groups != 0 {
+            return Ok(None);
+        }
     }
     let mut rows = Vec::new();
     for row in [scale, bias] {

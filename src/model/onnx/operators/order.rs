@@ -2,10 +2,9 @@
 //! each layer of space. What lies between two permutations is computed before the first one, so that
 //! both become none and all layers are `[N,C,h,w]`, as libtorch computes fastest.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::super::node::NodeCall;
-use super::super::writer::Number::Known;
 use super::super::writer::{Arg, Value, Writer};
 use super::{Tracked, elementwise, layers, reductions};
 use crate::hooks::BuiltValue;
@@ -122,32 +121,15 @@ fn padded(
     call: &NodeCall,
     order: &[i64],
 ) -> Result<Option<BuiltValue>> {
-    let rank = order.len();
-    let is_plain = call.text("mode", "constant")? == "constant"
-        && call.version >= 11
-        && call.optional(3).is_none();
-    let Some(source) = source(tracked, call.optional(0), order).filter(|_| is_plain) else {
+    let Some(source) = source(tracked, call.optional(0), order) else {
         return Ok(None);
     };
-    let value = match call.optional_tensor(writer, 2)? {
-        Some(value) => writer
-            .known_number(value)?
-            .context("has a value that depends on the images")?,
-        None => 0.0,
-    };
-    let given = call.numbers(writer, 1)?.items;
-    if given.len() != 2 * rank {
-        return Ok(None);
+    let permuted = call.tensor(writer, 0)?;
+    let mut sides = layers::sides(writer, call, permuted)?;
+    for (from, side) in order.iter().zip(sides.clone()) {
+        sides[*from as usize] = side;
     }
-    let mut sides = vec![[Known(0); 2]; rank];
-    for (to, &from) in order.iter().enumerate() {
-        sides[from as usize] = [given[to], given[to + rank]];
-    }
-    let mut pads: Vec<_> = sides.into_iter().rev().flatten().collect();
-    while let [.., Known(0), Known(0)] = pads.as_slice() {
-        pads.truncate(pads.len() - 2);
-    }
-    layers::padded(writer, source, pads, value).map(Some)
+    layers::padded_by(writer, call, source, sides).map(Some)
 }
 
 fn reduced(

@@ -11,6 +11,11 @@ use super::super::writer::{Arg, FLOAT, INT64, Value, Writer};
 use super::{cast, shapes};
 use crate::hooks::{BuiltValue, plain};
 
+/// More than any size.
+const LARGEST: i64 = 1 << 60;
+/// The most channels that are put in another order.
+const MOST_CHANNELS: i64 = 1 << 20;
+
 pub fn add(
     writer: &mut Writer,
     weights: Option<&mut Weights>,
@@ -139,7 +144,8 @@ fn slice(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         ) else {
             bail!("has axes or steps that depend on the images");
         };
-        let axis = Arg::Int(writer.axis(axis, rank)?);
+        let dim = writer.axis(axis, rank)?;
+        let axis = Arg::Int(dim);
         ensure!(step != 0, "has a step of zero");
         if step > 0 {
             let arguments = [x.into(), axis, start.into(), end.into(), Arg::Int(step)];
@@ -162,11 +168,18 @@ fn slice(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         };
         let last = match start {
             -1 => Arg::Int(i64::MAX),
-            start => Arg::Int(start.saturating_add(1)),
+            0.. => Arg::Int(start.saturating_add(1)),
+            // What begins before the first value begins there.
+            _ => {
+                let size = writer.size(x, dim)?;
+                let start = Known(start.max(-LARGEST));
+                let from_front = writer.arithmetic("add", size, start)?;
+                let from_front = writer.arithmetic("max", from_front, Known(0))?;
+                writer.arithmetic("add", from_front, Known(1))?.into()
+            }
         };
-        let part = [x.into(), axis.clone(), first, last, Arg::Int(1)];
+        let part = [x.into(), axis, first, last, Arg::Int(1)];
         let part = writer.op("slice", "Tensor", &part)?;
-        let Arg::Int(dim) = axis else { continue };
         let turned = writer.op("flip", "", &[part.into(), Arg::Ints(vec![dim])])?;
         let each = [
             turned.into(),
@@ -320,7 +333,10 @@ fn depth_to_space(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
             let sizes = writer.fixed_sizes(x)?.unwrap_or_default();
             let channels = sizes.get(1).copied().flatten();
             let channels = channels.context("has an unknown number of channels")?;
-            ensure!(channels % (side * side) == 0, "has {channels} channels");
+            ensure!(
+                channels % (side * side) == 0 && channels <= MOST_CHANNELS,
+                "has {channels} channels"
+            );
             let kept = channels / (side * side);
             let order: Vec<i64> = (0..channels)
                 .map(|to| (to % (side * side)) * kept + to / (side * side))
@@ -340,6 +356,7 @@ fn space_to_depth(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let sizes = writer.fixed_sizes(made)?.unwrap_or_default();
     let channels = sizes.get(1).copied().flatten();
     let channels = channels.context("has an unknown number of channels")?;
+    ensure!(channels <= MOST_CHANNELS, "makes {channels} channels");
     let kept = channels / (side * side);
     let order: Vec<i64> = (0..channels)
         .map(|to| (to % kept) * side * side + to / kept)

@@ -103,20 +103,27 @@ fn fitted(
 fn maximum(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let x = call.tensor(writer, 0)?;
     let window = window(writer, call, x)?;
+    ensure!(
+        window.dilations.iter().all(|&by| by == 1)
+            || !call.text("auto_pad", "")?.starts_with("SAME"),
+        "has dilations and auto_pad, which prism does not run; export the network with pads"
+    );
     let fitted = fitted(writer, call, x, &window, f64::NEG_INFINITY)?;
     let name = name(["max_pool1d", "max_pool2d", "max_pool3d"], &window);
-    writer.op(
+    let made = writer.op(
         name,
         "",
         &[
             fitted.x.into(),
-            Arg::Ints(window.kernel),
-            Arg::Ints(window.strides),
+            Arg::Ints(window.kernel.clone()),
+            Arg::Ints(window.strides.clone()),
             Arg::Ints(fitted.padding),
-            Arg::Ints(window.dilations),
+            Arg::Ints(window.dilations.clone()),
             Arg::Bool(fitted.is_ceil),
         ],
-    )
+    )?;
+    let is_padded = fitted.x != x;
+    begun(writer, x, &window, made, fitted.is_ceil && is_padded)
 }
 
 fn average_of(
@@ -153,8 +160,8 @@ fn average(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     );
     let counts_padding = call.flag("count_include_pad", false)?;
     let fitted = fitted(writer, call, x, &window, 0.0)?;
-    let is_extended = fitted.is_ceil && !call.flag("ceil_mode", false)?;
-    if fitted.x == x && !(is_extended && counts_padding) {
+    let is_symmetric = window.symmetric().is_some();
+    if fitted.x == x && (is_symmetric || !counts_padding) {
         let (padding, is_ceil) = (fitted.padding, fitted.is_ceil);
         return average_of(writer, x, &window, padding, is_ceil, counts_padding);
     }
@@ -163,7 +170,8 @@ fn average(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     if counts_padding {
         let around = padded(writer, x, pads, 0.0)?;
         let is_ceil = call.flag("ceil_mode", false)?;
-        return average_of(writer, around, &window, none, is_ceil, true);
+        let made = average_of(writer, around, &window, none, is_ceil, true)?;
+        return begun(writer, x, &window, made, is_ceil);
     }
     let is_ceil = fitted.is_ceil;
     let mean = average_of(writer, fitted.x, &window, none.clone(), is_ceil, false)?;
@@ -176,7 +184,30 @@ fn average(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     let ones = writer.op("ones", "", &arguments)?;
     let ones = super::pooling::fitted(writer, call, ones, &window, 0.0)?.x;
     let share = average_of(writer, ones, &window, none, is_ceil, false)?;
-    writer.op("div", "Tensor", &[mean.into(), share.into()])
+    let made = writer.op("div", "Tensor", &[mean.into(), share.into()])?;
+    begun(writer, x, &window, made, is_ceil)
+}
+
+/// What windows make of `x` after explicit padding: rounded up, none begins in the padding behind
+/// the values.
+fn begun(
+    writer: &mut Writer,
+    x: BuiltValue,
+    window: &Window,
+    mut made: BuiltValue,
+    is_ceil: bool,
+) -> Result<BuiltValue> {
+    for dim in (0..window.kernel.len()).filter(|_| is_ceil) {
+        let (axis, before) = (dim as i64 + 2, window.pads[dim][0]);
+        let size = writer.size(x, axis)?;
+        let last = writer.arithmetic("add", size, before)?;
+        let last = writer.arithmetic("sub", last, Known(1))?;
+        let last = writer.arithmetic("floordiv", last, Known(window.strides[dim]))?;
+        let count = writer.arithmetic("add", last, Known(1))?;
+        let part = [Arg::Int(axis), Arg::Int(0), count.into(), Arg::Int(1)];
+        made = writer.op("slice", "Tensor", &[&[made.into()], &part[..]].concat())?;
+    }
+    Ok(made)
 }
 
 /// The p-norm of the values in each window.

@@ -1,10 +1,15 @@
 //! Products of matrices.
 
+use std::collections::HashMap;
+
 use anyhow::{Result, ensure};
 
 use super::super::node::NodeCall;
 use super::super::writer::{Arg, Writer};
 use crate::hooks::BuiltValue;
+
+/// The most numbers of a tensor with all indices of an einsum of constants.
+const MOST_OF_EINSUM: i64 = 1 << 28;
 
 pub fn add(writer: &mut Writer, call: &NodeCall) -> Result<Option<BuiltValue>> {
     let made = match call.operator() {
@@ -89,5 +94,31 @@ fn einsum(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     );
     let tensors = (0..call.inputs.len()).map(|at| call.tensor(writer, at));
     let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    ensure!(
+        !is_huge(writer, equation, &tensors)?,
+        "makes constants that take far more memory than the file"
+    );
     writer.op("einsum", "", &[Arg::Text(equation), Arg::Values(tensors)])
+}
+
+/// Whether an einsum of constants, which is computed at load, may make huge tensors in between: one
+/// with all of its indices.
+fn is_huge(writer: &Writer, equation: &str, tensors: &[BuiltValue]) -> Result<bool> {
+    let mut sizes = HashMap::new();
+    let terms = equation.split("->").next().unwrap_or_default().split(',');
+    for (term, &tensor) in terms.zip(tensors) {
+        let Some(known) = writer.known(tensor)? else {
+            return Ok(false);
+        };
+        if term.contains('.') {
+            // It has dimensions without letters.
+            let others = sizes.entry('.').or_insert(1_i64);
+            *others = others.saturating_mul(known.numel() as i64);
+        } else {
+            let letters = term.chars().filter(char::is_ascii_alphabetic);
+            sizes.extend(letters.zip(known.size()));
+        }
+    }
+    let all = sizes.into_values().fold(1, i64::saturating_mul);
+    Ok(all > MOST_OF_EINSUM)
 }

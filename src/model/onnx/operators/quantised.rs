@@ -1,9 +1,10 @@
 //! Networks that were quantised with QuantizeLinear and DequantizeLinear: weights are made
 //! floating-point numbers again; activations keep the range of their integers, without the rounding.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::super::node::NodeCall;
+use super::super::weights::kind_name;
 use super::super::writer::{Arg, FLOAT, Value, Writer};
 use super::{Tracked, cast};
 use crate::hooks::BuiltValue;
@@ -108,7 +109,13 @@ fn quantised(writer: &mut Writer, tracked: &mut Tracked, call: &NodeCall) -> Res
     let zero = call.optional_tensor(writer, 2)?;
     let kind = match zero {
         Some(zero) => writer.shape(zero)?.map_or(0, |shape| shape.kind),
-        None => 0,
+        None => match call.int("output_dtype", 0)? {
+            0 | 2 => 0,
+            3 => 1,
+            4 => 3,
+            5 => 2,
+            other => bail!("makes {}, which prism does not compute", kind_name(other)),
+        },
     };
     let (least, most) = match kind {
         0 => (0.0, 255.0),

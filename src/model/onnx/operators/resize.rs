@@ -1,19 +1,26 @@
-//! Resizing. The coordinates and weights are those of ONNX's definition; where libtorch has an
-//! operator that computes the same, it is used.
+//! Resizing. The coordinates and weights are those of ONNX's definition, in 32-bit numbers, as ONNX
+//! Runtime has them: rounding decides which values are nearest. If libtorch has an operator that
+//! computes the same, it is used.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::super::node::NodeCall;
-use super::super::writer::Number::{self, Known};
+use super::super::writer::Number::{self, Known, Made};
 use super::super::writer::{Arg, Writer};
+use super::Tracked;
 use crate::hooks::BuiltValue;
 
 /// The most weights of an axis: a matrix of so many numbers is made for it.
 const MOST_WEIGHTS: i64 = 1 << 24;
+/// The largest size that is made.
+const LARGEST: i64 = 1 << 20;
+/// The largest scale by which libtorch and ONNX Runtime find the same values for every size: the
+/// one multiplies by the rounded inverse, the other divides.
+const LARGEST_FREE_SCALE: f32 = 40.0;
 
-pub fn add(writer: &mut Writer, call: &NodeCall) -> Result<Option<BuiltValue>> {
+pub fn add(writer: &mut Writer, tracked: &Tracked, call: &NodeCall) -> Result<Option<BuiltValue>> {
     match call.operator() {
-        "Resize" | "Upsample" => resize(writer, call).map(Some),
+        "Resize" | "Upsample" => resize(writer, tracked, call).map(Some),
         _ => Ok(None),
     }
 }
@@ -41,10 +48,10 @@ struct Along {
     size: Number,
     made: Number,
     /// Made by size, if it is given.
-    scale: Option<f64>,
+    scale: Option<f32>,
 }
 
-fn resize(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
+fn resize(writer: &mut Writer, tracked: &Tracked, call: &NodeCall) -> Result<BuiltValue> {
     let x = call.tensor(writer, 0)?;
     let is_old = call.operator() == "Upsample" || call.version < 11;
     let mode = match call.text("mode", "nearest")? {
@@ -74,7 +81,17 @@ fn resize(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
         },
         excludes_outside: call.flag("exclude_outside", false)?,
     };
-    let axes = axes(writer, call, x, is_old)?;
+    let mut axes = axes(writer, call, x, is_old)?;
+    // What the run makes of the sizes of images and channels is those of the input.
+    let is_permuted = tracked.permuted.contains_key(&x);
+    axes.retain(|along| {
+        let is_of_input = match along.dim {
+            0 => !matches!((along.size, along.made), (Known(_), Known(_))),
+            1 => matches!((along.size, along.made), (Known(_), Made(_))),
+            _ => false,
+        };
+        is_permuted || along.scale.is_some() || !is_of_input
+    });
     if let Some(made) = by_libtorch(writer, x, &axes, &how)? {
         return Ok(made);
     }
@@ -102,13 +119,12 @@ fn axes(writer: &mut Writer, call: &NodeCall, x: BuiltValue, is_old: bool) -> Re
     }
     .filter(|sizes| !sizes.is_empty());
     let scales = match call.stored("scales") {
-        Some(super::super::proto::Value::Floats(scales)) => {
-            Some(scales.iter().map(|&scale| f64::from(scale)).collect())
-        }
+        Some(super::super::proto::Value::Floats(scales)) => Some(scales.clone()),
         _ => match call.optional_tensor(writer, if is_old { 1 } else { 2 })? {
             Some(scales) if sizes.is_none() => {
                 let known = writer.known_floats(scales)?;
-                Some(known.context("has scales that depend on the images")?)
+                let known = known.context("has scales that depend on the images")?;
+                Some(known.into_iter().map(|scale| scale as f32).collect())
             }
             _ => None,
         },
@@ -128,7 +144,7 @@ fn axes(writer: &mut Writer, call: &NodeCall, x: BuiltValue, is_old: bool) -> Re
                 }
             }
             (None, Some(scales)) => {
-                let scales: &Vec<f64> = scales;
+                let scales: &Vec<f32> = scales;
                 let scale = *scales.get(at).context("has fewer scales than dimensions")?;
                 ensure!(scale > 0.0 && scale.is_finite(), "has the scale {scale}");
                 if scale == 1.0 {
@@ -145,27 +161,33 @@ fn axes(writer: &mut Writer, call: &NodeCall, x: BuiltValue, is_old: bool) -> Re
             }
             (None, None) => bail!("lacks scales and sizes"),
         };
-        if along.size != along.made {
-            found.push(along);
+        if let (Known(size), Known(made)) = (along.size, along.made) {
+            ensure!(
+                size > 0 && (1..=LARGEST).contains(&made),
+                "resizes {size} values to {made}"
+            );
         }
+        found.push(along);
     }
-    // What the run makes of the sizes of images and channels is those of the input.
-    found.retain(|along| along.dim > 1 || matches!((along.size, along.made), (Known(_), Known(_))));
+    // A scale may move values also if it changes no size, unless no other axis changes.
+    let is_same = |along: &Along| along.size == along.made;
+    if found.iter().all(is_same) {
+        return Ok(Vec::new());
+    }
+    found.retain(|along| along.scale.is_some() || !is_same(along));
     Ok(found)
 }
 
 /// A size by its scale, rounded down.
-fn scaled(writer: &mut Writer, size: Number, scale: f64) -> Result<Number> {
+fn scaled(writer: &mut Writer, size: Number, scale: f32) -> Result<Number> {
     if let Known(size) = size {
-        let made = (size as f64 * scale + 1e-9).floor();
-        ensure!((1.0..1e9).contains(&made), "makes a size of {made}");
-        return Ok(Known(made as i64));
+        return Ok(Known((size as f32 * scale) as i64));
     }
     if scale.fract() == 0.0 {
         return writer.arithmetic("mul", size, Known(scale as i64));
     }
     let part = 1.0 / scale;
-    if part.fract() == 0.0 {
+    if part.fract() == 0.0 && part <= LARGEST_FREE_SCALE {
         return writer.arithmetic("floordiv", size, Known(part as i64));
     }
     bail!("has the scale {scale}, which needs images of a fixed size; export the network with one")
@@ -186,19 +208,28 @@ fn by_libtorch(
     }
     let is_exact = |along: &Along| match (along.size, along.made, how.mode) {
         (Known(size), Known(made), Mode::Nearest) => {
-            let scale = along.scale.unwrap_or(made as f64 / size as f64);
-            let plain = (0..made).map(|at| ((at as f64 / scale).floor() as i64).min(size - 1));
+            let step = match along.scale {
+                Some(scale) => (1.0 / f64::from(scale)) as f32,
+                None => size as f32 / made as f32,
+            };
+            let plain = (0..made).map(|at| ((at as f32 * step).floor() as i64).min(size - 1));
+            let scale = scale_of(along.scale, size, made);
             nearest(size, made, scale, how).is_ok_and(|places| places.into_iter().eq(plain))
         }
-        (_, _, Mode::Nearest) => {
-            let is_whole = along.scale.is_some_and(|scale| scale.fract() == 0.0);
-            how.coordinates == "asymmetric"
-                && matches!(how.rounding, "floor" | "simple")
-                && (how.rounding == "floor" || is_whole)
-                || is_whole
-                    && how.coordinates.ends_with("half_pixel")
-                    && how.rounding.starts_with("round")
-        }
+        // By sizes, PyTorch writes the node for the operator that is used here.
+        (_, _, Mode::Nearest) => match along.scale {
+            None => how.coordinates == "asymmetric" && how.rounding == "floor",
+            Some(scale) => {
+                let rounds = how.rounding.starts_with("round");
+                scale.fract() == 0.0
+                    && scale <= LARGEST_FREE_SCALE
+                    && match how.coordinates {
+                        "asymmetric" => matches!(how.rounding, "floor" | "simple"),
+                        "half_pixel" | "pytorch_half_pixel" => rounds,
+                        _ => false,
+                    }
+            }
+        },
         (_, made, _) => match how.coordinates {
             "half_pixel" => true,
             "pytorch_half_pixel" => made != Known(1),
@@ -217,7 +248,8 @@ fn by_libtorch(
         match axes.iter().find(|along| along.dim == dim) {
             Some(along) => {
                 sizes.push(along.made);
-                scales.push(along.scale.map_or(Arg::None, Arg::Float));
+                let scale = along.scale.map(f64::from);
+                scales.push(scale.map_or(Arg::None, Arg::Float));
             }
             None => {
                 sizes.push(writer.size(x, dim)?);
@@ -247,14 +279,10 @@ fn resized(writer: &mut Writer, x: BuiltValue, along: &Along, how: &How) -> Resu
         );
     };
     ensure!(
-        size > 0
-            && made > 0
-            && size
-                .checked_mul(made)
-                .is_some_and(|count| count <= MOST_WEIGHTS),
+        how.mode == Mode::Nearest || size.saturating_mul(made) <= MOST_WEIGHTS,
         "resizes {size} values to {made}"
     );
-    let scale = along.scale.unwrap_or(made as f64 / size as f64);
+    let scale = scale_of(along.scale, size, made);
     if how.mode == Mode::Nearest {
         let places = nearest(size, made, scale, how)?;
         let places = writer.integers(&places, false)?;
@@ -285,9 +313,13 @@ fn resized(writer: &mut Writer, x: BuiltValue, along: &Along, how: &How) -> Resu
     swap(writer, product)
 }
 
+fn scale_of(given: Option<f32>, size: i64, made: i64) -> f32 {
+    given.unwrap_or(made as f32 / size as f32)
+}
+
 /// Where a value lies among those of the input.
-fn coordinate(size: i64, made: i64, scale: f64, to: i64, how: &How) -> Result<f64> {
-    let (size, made, to) = (size as f64, made as f64, to as f64);
+fn coordinate(size: i64, made: i64, scale: f32, to: i64, how: &How) -> Result<f32> {
+    let (size, made, to) = (size as f32, made as f32, to as f32);
     let half = (to + 0.5) / scale - 0.5;
     Ok(match how.coordinates {
         "half_pixel" => half,
@@ -315,12 +347,12 @@ fn coordinate(size: i64, made: i64, scale: f64, to: i64, how: &How) -> Result<f6
     })
 }
 
-fn nearest(size: i64, made: i64, scale: f64, how: &How) -> Result<Vec<i64>> {
+fn nearest(size: i64, made: i64, scale: f32, how: &How) -> Result<Vec<i64>> {
     let place = |to| {
         let at = coordinate(size, made, scale, to, how)?;
         let at = match how.rounding {
-            "round_prefer_floor" => (at - 0.5).ceil(),
-            "round_prefer_ceil" => (at + 0.5).floor(),
+            "round_prefer_floor" if at.fract() == 0.5 => at.floor(),
+            "round_prefer_floor" | "round_prefer_ceil" => at.round(),
             // Before opset 11 nothing says how; this is how ONNX Runtime does it.
             "simple" if scale >= 1.0 => at.floor(),
             "simple" | "ceil" => at.ceil(),
@@ -333,8 +365,8 @@ fn nearest(size: i64, made: i64, scale: f64, how: &How) -> Result<Vec<i64>> {
 }
 
 /// The values that one is made of, with their weights. Outside the input are the values of its edge.
-fn weights(size: i64, made: i64, scale: f64, to: i64, how: &How) -> Result<Vec<(i64, f64)>> {
-    let at = coordinate(size, made, scale, to, how)?;
+fn weights(size: i64, made: i64, scale: f32, to: i64, how: &How) -> Result<Vec<(i64, f64)>> {
+    let at = f64::from(coordinate(size, made, scale, to, how)?);
     let reach = match how.mode {
         Mode::Cubic(_) => 2.0,
         _ => 1.0,

@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::super::node::NodeCall;
 use super::super::writer::Number::{self, Known, Made};
-use super::super::writer::{Arg, Numbers, Value, Writer};
-use super::{Tracked, libtorch_kind, normalisation};
+use super::super::writer::{Arg, BOOL, MOST_NUMBERS, Numbers, Value, Writer};
+use super::{Tracked, cast, libtorch_kind, normalisation};
 use crate::hooks::BuiltValue;
 
 pub fn add(
@@ -15,17 +15,20 @@ pub fn add(
     call: &NodeCall,
 ) -> Result<Option<Vec<Value>>> {
     let is_size = |value: &Option<Value>| matches!(value, Some(Value::Numbers(_)));
-    if call.inputs.iter().any(is_size)
-        && let Some(made) = of_sizes(writer, call)?
-    {
-        return Ok(Some(vec![writer.value_of(made)?]));
+    if call.inputs.iter().any(is_size) {
+        if let Some(flags) = compared(writer, call)? {
+            return Ok(Some(vec![Value::Tensor(flags)]));
+        }
+        if let Some(made) = of_sizes(writer, call)? {
+            return Ok(Some(vec![writer.value_of(made)?]));
+        }
     }
     let tensor = match call.operator() {
         "Shape" => return shape(writer, call).map(|value| Some(vec![value])),
         "Size" => return count(writer, call).map(|value| Some(vec![value])),
         "Reshape" => reshape(writer, tracked, call)?,
         "Flatten" => flatten(writer, call)?,
-        "Squeeze" => squeeze(writer, call)?,
+        "Squeeze" => squeeze(writer, tracked, call)?,
         "Unsqueeze" => unsqueeze(writer, call)?,
         "Transpose" => transpose(writer, tracked, call)?,
         "Concat" => {
@@ -95,7 +98,8 @@ fn of_sizes(writer: &mut Writer, call: &NodeCall) -> Result<Option<Numbers>> {
         "Add" => "add",
         "Sub" => "sub",
         "Mul" => "mul",
-        "Div" => "floordiv",
+        "Div" => "div",
+        "Mod" if call.flag("fmod", false)? => "fmod",
         "Mod" => "remainder",
         "Max" => "max",
         "Min" => "min",
@@ -116,8 +120,16 @@ fn of_sizes(writer: &mut Writer, call: &NodeCall) -> Result<Option<Numbers>> {
         ("Cast", first) if libtorch_kind(call.int("to", 0)?)? < 5 => first,
         ("Concat", _) => {
             let all: Option<Vec<Numbers>> = given.into_iter().collect();
-            all.map(|all| Numbers {
-                items: all.into_iter().flat_map(|numbers| numbers.items).collect(),
+            let items = all.map(|all| all.into_iter().flat_map(|numbers| numbers.items));
+            let items = items.map(Iterator::collect::<Vec<_>>);
+            ensure!(
+                items
+                    .as_ref()
+                    .is_none_or(|items| items.len() <= MOST_NUMBERS),
+                "makes a list of more than {MOST_NUMBERS} sizes"
+            );
+            items.map(|items| Numbers {
+                items,
                 is_single: false,
             })
         }
@@ -170,27 +182,36 @@ fn of_sizes(writer: &mut Writer, call: &NodeCall) -> Result<Option<Numbers>> {
                 is_single: !call.flag("keepdims", true)?,
             })
         }
-        ("Equal", Some(a)) => {
-            // Sizes are never negative.
-            let equal = |a, b| match (a, b) {
-                (Known(a), Known(b)) => Ok(Known(i64::from(a == b))),
-                (Known(known), Made(_)) | (Made(_), Known(known)) if known < 0 => Ok(Known(0)),
-                _ => Err(anyhow::anyhow!("not known")),
-            };
-            let b = given.get(1).cloned().flatten();
-            let made = b.and_then(|b| paired(&a, &b, equal)).transpose();
-            // A constant may be compared, selected by and multiplied with as integers are.
-            made.ok().flatten().and_then(|made| {
-                let known = made.constants()?;
-                Some(Numbers {
-                    items: known.into_iter().map(Known).collect(),
-                    ..made
-                })
-            })
-        }
         ("Where", _) => return selected(writer, call),
         _ => None,
     })
+}
+
+/// Whether sizes are equal, if that is known: exporters compare them with -1.
+fn compared(writer: &mut Writer, call: &NodeCall) -> Result<Option<BuiltValue>> {
+    if call.operator() != "Equal" {
+        return Ok(None);
+    }
+    let [a, b] = [0, 1].map(|at| call.input(at).and_then(|value| writer.as_numbers(value)));
+    let (Some(a), Some(b)) = (a?, b?) else {
+        return Ok(None);
+    };
+    // What stands for a flag that is not known is one of the sizes.
+    let equal = |a, b| match (a, b) {
+        (Known(a), Known(b)) => Ok(Known(i64::from(a == b))),
+        (Known(known), Made(size)) | (Made(size), Known(known))
+            if known < 0 && writer.sizes.contains(&size) =>
+        {
+            Ok(Known(0))
+        }
+        (size, Known(_)) | (_, size) => Ok(size),
+    };
+    let made = paired(&a, &b, equal).transpose()?;
+    let Some((known, made)) = made.and_then(|made| Some((made.constants()?, made))) else {
+        return Ok(None);
+    };
+    let row = writer.integers(&known, made.is_single)?;
+    cast(writer, row, BOOL).map(Some)
 }
 
 /// Values by flags that are constants.
@@ -361,16 +382,20 @@ fn flatten(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
     )
 }
 
-/// The axes are attributes up to opset 12, and inputs from 13 on.
-fn squeeze(writer: &mut Writer, call: &NodeCall) -> Result<BuiltValue> {
+/// The axes are attributes up to opset 12, and inputs from 13 on. Without axes, those of size 1 are
+/// taken away, and that of the images if the file has a single one.
+fn squeeze(writer: &mut Writer, tracked: &Tracked, call: &NodeCall) -> Result<BuiltValue> {
     let mut x = call.tensor(writer, 0)?;
     let rank = writer.rank(x)?;
     let axes = match call.ints_or_input(writer, "axes", 1)? {
         Some(axes) => axes,
         None => {
-            let sizes = writer.fixed_sizes(x)?.unwrap_or_default();
-            let dims = sizes.iter().enumerate();
-            let ones = dims.filter(|(_, size)| **size == Some(1));
+            let is_single = matches!(tracked.images, Some((_, Some(1))));
+            let first = writer.shape(x)?.map(|shape| shape.sizes);
+            let fixed = writer.fixed_sizes(x)?.unwrap_or_default();
+            let sizes = fixed.iter().zip(first.unwrap_or_default()).enumerate();
+            let ones =
+                sizes.filter(|(_, (fixed, first))| *first == 1 && (fixed.is_some() || is_single));
             ones.map(|(dim, _)| dim as i64).collect()
         }
     };
