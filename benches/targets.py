@@ -141,7 +141,7 @@ def main():
     files = photographs(folder / f"photographs_{SMALL[0]}", SMALL)[:BF16_IMAGES]
     for name in BF16:
         command = [options.prism, "--model", name, "--weights", str(compare.weights_of(name, folder)), "--quiet"]
-        command += ["--output-dir", str(folder / "out"), "--figures", "0", "--input", *files, "--precision"]
+        command += ["--output-dir", str(folder / "out"), "--figures", "none", "--input", *files, "--precision"]
         exact, rounded = (forwarding([*command, precision], folder / "run.json") for precision in ("f32", "bf16"))
         row(f"{name}: forwarding in bf16 / in float32", rounded / exact)
     text = "\n".join(["| | measured | target | reached |", "|---|---|---|---|", *rows])
