@@ -3,10 +3,11 @@
     python benches/targets.py FOLDER --prism target/release/prism --forward target/release/examples/forward
         [--page docs/performance.md]
 
-Light networks: a further image of a whole run against the bare forward pass (see compare.py). Large photographs: the photographs of samples/ at 12 and at half a million pixels, the large ones with the noise of a
-sensor (standard deviation 3 of 255), through EfficientNet-Lite0, alternating with the Python job (baseline.py). Start:
-commands that need no network. Arithmetic: the time of the forward pass in bf16 against float32. Medians of several
-runs; the first is left out.
+Light networks: a further image of a whole run against the bare forward pass (see compare.py). Large photographs: those
+of samples/ at 12 and at half a million pixels, the large ones with the noise of a sensor (standard deviation 3 of
+255), through EfficientNet-Lite0, then the large ones by the Python job (baseline.py). Start: commands that need no
+network. These are medians of several runs, the first of which is left out; the Python job is run once after that.
+Arithmetic: the time of the forward pass in bf16 against float32, the least of three runs each.
 """
 import argparse
 import json
@@ -76,11 +77,11 @@ def start(command, status):
 
 def forwarding(command, json_file):
     """Seconds of the forward passes of a run: the least of three."""
-    least = []
+    seconds = []
     for _ in range(3):
         subprocess.run([*command, "--json", str(json_file)], check=True, stdout=subprocess.DEVNULL)
-        least.append(json.loads(json_file.read_text())["seconds"]["forwarding"])
-    return min(least)
+        seconds.append(json.loads(json_file.read_text())["seconds"]["forwarding"])
+    return min(seconds)
 
 
 def main():

@@ -8,7 +8,7 @@
 //! Any other starts the program once more, with a variable for libgomp, which reads the environment
 //! when it is loaded. By default its threads spin for milliseconds before they sleep, which takes
 //! the processor from whoever has work: on two cores beside a compiler a run of 40 images took 28
-//! to 32 s, and takes 2 to 4 s with short spinning. The second start costs 15 ms.
+//! to 32 s, and takes 2 to 4 s with short spinning. The second start costs about 15 ms.
 
 use std::sync::Mutex;
 
