@@ -71,6 +71,13 @@ mod loader {
         words: *const *const c_char,
         variables: *const *const c_char,
     ) {
+        // SAFETY: `variables` is a list of C strings that ends with null.
+        let is_set = |names: &[&[u8]]| unsafe { is_any_set(variables, names) };
+        // Libraries that are loaded before all others, such as sanitizers, put functions in the
+        // place of libc's, which are not ready yet: nothing of libc may be called.
+        if is_set(&[b"LD_PRELOAD="]) {
+            return;
+        }
         let count = usize::try_from(count).unwrap_or(0);
         // SAFETY: see above. Pipes are ignored as Rust's runtime does later.
         let given: Vec<OsString> = unsafe {
@@ -85,12 +92,35 @@ mod loader {
         if let Ok(Some(status)) = std::panic::catch_unwind(|| super::answer(given)) {
             signal_hook::low_level::exit(status);
         }
-        // SAFETY: as above.
-        unsafe { start_with_brief_spinning(words, variables) };
+        // If the loader is the program (`ld-linux.so prism`), it has no base address, and would be
+        // started in the place of this program.
+        // SAFETY: it only reads what the kernel passed.
+        let is_program = unsafe { libc::getauxval(libc::AT_BASE) } != 0;
+        if is_program && !is_set(&[b"OMP_WAIT_POLICY=", b"GOMP_SPINCOUNT="]) {
+            // SAFETY: as above.
+            unsafe { start_with_brief_spinning(words, variables) };
+        }
     }
 
-    /// Starts the program again with the variable for libgomp, unless the environment has one. Goes
-    /// on if that fails.
+    /// Whether a list of variables has one that begins with one of `names`. Calls nothing of libc.
+    ///
+    /// # Safety
+    /// `variables` is a list of C strings that ends with null.
+    unsafe fn is_any_set(variables: *const *const c_char, names: &[&[u8]]) -> bool {
+        // SAFETY: see above; comparing ends at the first byte that differs, or the string's null.
+        let entries = (0..).map(|index| unsafe { *variables.add(index) });
+        let mut entries = entries.take_while(|entry| !entry.is_null());
+        entries.any(|entry| {
+            let begins = |name: &&[u8]| {
+                let mut bytes = name.iter().enumerate();
+                // SAFETY: as above.
+                bytes.all(|(index, &byte)| unsafe { *entry.add(index) } as u8 == byte)
+            };
+            names.iter().any(begins)
+        })
+    }
+
+    /// Starts the program again with the variable for libgomp. Goes on if that fails.
     ///
     /// # Safety
     /// `words` and `variables` are lists of C strings that end with null.
@@ -102,14 +132,6 @@ mod loader {
         // SAFETY: see above.
         let listed = (0..).map(|index| unsafe { *variables.add(index) });
         let mut listed: Vec<*const c_char> = listed.take_while(|entry| !entry.is_null()).collect();
-        let is_set = |&entry: &*const c_char| {
-            // SAFETY: it is a C string.
-            let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
-            entry.starts_with(b"OMP_WAIT_POLICY=") || entry.starts_with(b"GOMP_SPINCOUNT=")
-        };
-        if listed.iter().any(is_set) {
-            return;
-        }
         let program =
             std::env::current_exe().map(|path| path.into_os_string().into_encoded_bytes());
         if let Ok(Ok(program)) = program.map(CString::new) {

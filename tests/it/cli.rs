@@ -500,6 +500,50 @@ fn threads_of_openmp_spin_briefly_unless_the_environment_says_how() {
     assert!(spins(&[("OMP_WAIT_POLICY", "passive")]).ends_with("GOMP_SPINCOUNT = '0'"));
 }
 
+/// The loader is the running program then, so nothing may start that once more.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+#[test]
+fn a_run_through_the_loader_is_as_any_other() {
+    let place = Place::new();
+    let mut run = Command::new("/lib64/ld-linux-x86-64.so.2");
+    run.args([env!("CARGO_BIN_EXE_prism"), "models"]);
+    run.current_dir(place.path(""));
+    let run = run.output().unwrap();
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{stderr}");
+    assert!(String::from_utf8_lossy(&run.stdout).contains("efficientnet_lite0"));
+}
+
+/// Sanitizers and allocators take the place of libc's functions, once they are started themselves.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_library_before_all_others_is_not_called_before_it_is_ready() {
+    let place = Place::new();
+    let source = r#"
+        #include <stddef.h>
+        typedef void handler(int);
+        static handler *(*later)(int, handler *);
+        static handler *ready(int, handler *) { return NULL; }
+        extern "C" handler *signal(int number, handler *with) { return later(number, with); }
+        __attribute__((constructor)) static void start() { later = ready; }
+    "#;
+    std::fs::write(place.path("wrapper.cpp"), source).unwrap();
+    let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or("c++".into()));
+    compiler.args(["-shared", "-fPIC", "-o", "wrapper.so", "wrapper.cpp"]);
+    assert!(
+        compiler
+            .current_dir(place.path(""))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let wrapper = place.path("wrapper.so");
+    for (line, status) in [("--version", 0), ("models", 0), ("--wrong", 2)] {
+        let run = place.prism().arg(line).env("LD_PRELOAD", &wrapper).output();
+        assert_eq!(run.unwrap().status.code(), Some(status), "{line}");
+    }
+}
+
 /// Before `main` the C library has not been started yet.
 #[test]
 fn help_is_as_wide_as_the_environment_says() {
