@@ -187,7 +187,8 @@ fn find(options: &ModelOptions, notices: Notices) -> Result<Located> {
     locate::locate(&name, &search, notices)
 }
 
-/// Whether a model is given as a file: with a path separator or a model's extension.
+/// Whether a model is given as a file: with a path separator or a model's extension, or with another
+/// extension if there is such a file.
 fn is_path(model: &Path) -> bool {
     let extension = model.extension().and_then(OsStr::to_str);
     model.components().count() > 1
@@ -196,6 +197,7 @@ fn is_path(model: &Path) -> bool {
             extension,
             Some("pt" | "pt2" | "onnx" | "pth" | "torchscript")
         )
+        || extension.is_some() && model.is_file()
 }
 
 fn trace(

@@ -232,6 +232,10 @@ fn content(kind: &str) -> Option<Vec<u8>> {
             bytes
         }
         ("other", _) => archive(&[("notes.txt", b"notes")]),
+        ("foreign", "h5") => b"\x89HDF\r\n\x1a\n".to_vec(),
+        ("foreign", "keras") => archive(&[("config.json", b"{}"), ("model.weights.h5", b"")]),
+        ("foreign", "tflite") => b"\x1c\0\0\0TFL3\x14\0 \0".to_vec(),
+        ("foreign", "ort") => b"\x18\0\0\0ORTM".to_vec(),
         (change, "weights.safetensors" | "weights.ot") => {
             state_dict(change, extension.trim_start_matches("weights."))
         }
@@ -702,6 +706,10 @@ fn files_that_are_no_network_are_refused() {
         {byte.pt|text.pt|noise.pt|photos/a.png} => 1: no TorchScript, .pt2 or ONNX file | models/export.py
         cut{1|50|99}_network.pt => 1: _network.pt | damaged or cut short | export
         zeroed.pt => 1: zeroed.pt
+        foreign.h5 => 1: foreign.h5: this is an HDF5 file, as Keras writes networks and weights | ONNX
+        foreign.keras => 1: foreign.keras: this is a network of Keras | ONNX
+        foreign.tflite => 1: foreign.tflite: this is a network of TensorFlow Lite | ONNX
+        foreign.ort => 1: foreign.ort: this is a network in ONNX Runtime's own format | ONNX
         other.pt => 1: other.pt | no TorchScript, .pt2 or ONNX file | models/export.py
         data/state_dicts/{new|old}.pth => 1: .pth | a pickled state dict | models/export.py
         data/bad_models/state_dict.pth => 1: state_dict.pth | state dict | models/export.py
