@@ -3,6 +3,10 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::iter;
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
@@ -10,12 +14,12 @@ use base64::engine::general_purpose::STANDARD;
 use fast_image_resize::Resizer;
 use image::RgbImage;
 use jpeg_encoder::{ColorType, Encoder, PixelDensity, PixelDensityUnit, SamplingFactor};
-use rayon::prelude::*;
 
 use super::About;
 use super::colormap::Rgb;
 use super::sheet::{Ink, JPEG_LONGEST_SIDE, Page, Scaling, resized, size_of};
 use super::text::{Align, FAMILIES, Lettering, Weight};
+use crate::threads::or_resume;
 
 /// Density written into the files, in pixels per inch.
 pub const DENSITY: u16 = 150;
@@ -123,7 +127,13 @@ fn escaped(text: &str) -> String {
 /// interval counts the blocks of the widest page (16 bits).
 const STRIP: u32 = 32;
 
-/// A page as JPEG, 4:4:4. While a stretch of it is drawn, all cores code the one before, in strips.
+/// Strips that wait for a thread that codes them, at most: a row of photographs, which is drawn
+/// faster than it is coded, and a row of maps, which is not.
+const WAITING: usize = 32;
+
+/// A page as JPEG, 4:4:4. While it is drawn, other threads code in strips what is drawn already:
+/// 64 images take 0.7 to 0.8 s on two cores instead of 0.8 to 0.9 s if each stretch is coded while
+/// the next one is drawn.
 pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
     let (width, height) = (page.width, page.height);
     ensure!(
@@ -131,23 +141,32 @@ pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
         "a figure of {width}x{height} pixels does not fit a JPEG (at most {JPEG_LONGEST_SIDE} on \
          a side): choose PNG or put fewer images in it"
     );
-    let strip = (3 * width * STRIP) as usize; // bytes
-    let code = |rows: &[u8]| -> Result<Vec<Vec<u8>>> {
-        let strips = rows.par_chunks(strip);
-        strips.map(|strip| coded_strip(strip, width)).collect()
-    };
-    let (mut drawn, mut strips) = (Vec::new(), Vec::new());
-    for rows in page.bands() {
-        let rest = drawn.split_off(drawn.len() / strip * strip);
-        let mut coded = Ok(Vec::new());
-        let band = rayon::in_place_scope(|scope| {
-            scope.spawn(|_| coded = code(&drawn));
-            page.draw(&rows)
-        })?;
-        strips.extend(coded?);
-        drawn = [rest, band.into_raw()].concat();
-    }
-    strips.extend(code(&drawn)?);
+    let (drawn, waiting) = mpsc::sync_channel::<(usize, Vec<u8>)>(WAITING);
+    let waiting = Arc::new(Mutex::new(waiting));
+    let coded = thread::scope(|scope| {
+        let mut coders = Vec::new();
+        for _ in 0..rayon::current_num_threads() {
+            let waiting = Arc::clone(&waiting);
+            let started = thread::Builder::new().spawn_scoped(scope, move || {
+                let strips = iter::from_fn(|| waiting.lock().ok()?.recv().ok());
+                let coded = strips.map(|(number, rows)| Ok((number, coded_strip(&rows, width)?)));
+                coded.collect::<Vec<Result<_>>>()
+            });
+            match started {
+                Ok(coder) => coders.push(coder),
+                Err(_) if !coders.is_empty() => break, // it takes longer with fewer
+                Err(error) => return Err(error).context("cannot start a thread for the figure"),
+            }
+        }
+        drop(waiting); // who sends ends if all receivers have ended
+        let sent = send_strips(page, drawn);
+        let coded = coders.into_iter().map(|coder| or_resume(coder.join()));
+        let coded = coded.flatten().collect::<Result<Vec<_>>>();
+        sent.and(coded)
+    });
+    let mut coded = coded?;
+    coded.sort_unstable_by_key(|(number, _)| *number);
+    let strips: Vec<Vec<u8>> = coded.into_iter().map(|(_, strip)| strip).collect();
     let mut file = joined(&strips, height)?;
     let about = page.sheet.about.lines();
     if !about.is_empty() {
@@ -156,6 +175,26 @@ pub(super) fn jpeg(page: &Page<'_, '_>) -> Result<Vec<u8>> {
         file.splice(JFIF_LENGTH..JFIF_LENGTH, segment);
     }
     Ok(file)
+}
+
+/// Draws a page and sends its strips with their numbers.
+fn send_strips(page: &Page<'_, '_>, to: SyncSender<(usize, Vec<u8>)>) -> Result<()> {
+    let length = (3 * page.width * STRIP) as usize; // bytes
+    let (mut numbers, mut rest) = (0.., Vec::new());
+    for rows in page.bands() {
+        rest.append(&mut page.draw(&rows)?.into_raw());
+        let is_last = rows.end == page.height;
+        let whole = match is_last {
+            true => rest.len(),
+            false => rest.len() / length * length,
+        };
+        let after = rest.split_off(whole);
+        for (strip, number) in rest.chunks(length).zip(numbers.by_ref()) {
+            to.send((number, strip.to_vec()))?;
+        }
+        rest = after;
+    }
+    Ok(())
 }
 
 /// Some rows of a page as a JPEG of their own, whose restart interval is a whole strip.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::Result;
 
 use super::exchange::{packed_column, unpacked_column};
-use super::pictures::{component_picture, overlaid};
+use super::pictures::{LazyPicture, component_picture, overlaid};
 use super::{Destination, Output, Results};
 use crate::classes::{Class, class_name};
 use crate::error::Hint;
@@ -101,18 +101,42 @@ impl Figure<'_> {
         vec![groups, ends]
     }
 
-    fn column<'r>(&self, results: &'r Results, image: usize, name: &str) -> Result<Column<'r>> {
-        let (map, scaling) = (results.map(image)?, results.look().scaling);
+    /// What a figure shows of an image. `drawn` is called when its map is drawn.
+    fn column<'r>(
+        &self,
+        results: &'r Results,
+        image: usize,
+        name: &str,
+        drawn: impl Fn() + 'r,
+    ) -> Result<Column<'r>> {
+        let scaling = results.look().scaling;
         let picture = results.picture(image)?;
-        let mut panels = vec![
-            Panel::new(picture, Scaling::Smooth),
-            Panel::new(results.map_picture(&map, image)?, scaling),
-        ];
-        if let Some(alpha) = self.0.overlay {
-            let over = overlaid(&picture.load()?, &results.colours(&map)?, alpha, scaling)?;
+        // A map for several panels is made once, and at once.
+        let map = match self.0.overlay.is_some() || self.0.split_rgb {
+            true => Some(results.map(image)?),
+            false => None,
+        };
+        let own = match &map {
+            Some(map) => {
+                drawn();
+                Panel::new(results.map_picture(map, image)?, scaling)
+            }
+            None => {
+                let made = move || {
+                    drawn();
+                    results.map_picture(&results.map(image)?, image)
+                };
+                let size = results.map_picture_size(image)?;
+                Panel::new(LazyPicture::new(size, made), scaling)
+            }
+        };
+        let mut panels = vec![Panel::new(picture, Scaling::Smooth), own];
+        if let (Some(alpha), Some(map)) = (self.0.overlay, &map) {
+            let colours = results.colours(map)?;
+            let over = overlaid(&picture.load()?, &colours, alpha, scaling)?;
             panels.push(Panel::new(over, Scaling::Smooth));
         }
-        if self.0.split_rgb {
+        if let Some(map) = map.filter(|_| self.0.split_rgb) {
             let ramps: [fn(f32) -> colormap::Rgb; 3] = match results.palette {
                 Palette::Rgb => [colormap::reds, colormap::greens, colormap::blues],
                 Palette::Oklab => [colormap::greys; 3],
@@ -206,10 +230,8 @@ impl Output for Figure<'_> {
         let figures = all.div_ceil(most);
         let bar = results.group.bar(results.notices, all, "drawing");
         let numbered = Numbered::new(folder, figures);
-        let column = |place: usize| {
-            bar.inc(1);
-            self.column(results, shown[place], &names[place])
-        };
+        let column =
+            |place: usize| self.column(results, shown[place], &names[place], || bar.inc(1));
         let dealt = Dealt::new(results, most)?;
         let mut from_others = dealt.exchanged(&column)?;
         for (number, images) in dealt.own_figures() {

@@ -35,6 +35,11 @@ impl Look {
             .unwrap_or_else(|| saliency.max().double_value(&[]) as f32)
     }
 
+    /// Whether marks are drawn on the maps: hatches, or a line around what is salient.
+    pub fn marks_maps(&self, has_saliency: bool) -> bool {
+        self.leaves_out || has_saliency
+    }
+
     /// The picture of a map `[3,H,W]` or `[4,H,W]`: at its own size, or at that size (width, height)
     /// if marks are drawn on it.
     ///
@@ -46,7 +51,7 @@ impl Look {
         saliency: Option<&Tensor>,
         size: (u32, u32),
     ) -> Result<RgbImage> {
-        match self.leaves_out || saliency.is_some() {
+        match self.marks_maps(saliency.is_some()) {
             true => self.map_at(map, saliency, size),
             false => to_picture(&painted(map, self.palette)?),
         }

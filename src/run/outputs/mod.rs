@@ -41,6 +41,7 @@ use crate::sample::{Kept, Sample};
 use crate::saved::SavedSummary;
 use crate::scores::ScoreKind;
 use crate::settings::Settings;
+use crate::size::Size;
 use crate::spool::{self, Sequence, Spool};
 use crate::summary::{ImageSummary, NetworkSummary, Summary};
 use crate::threads::or_resume;
@@ -270,6 +271,17 @@ impl Results<'_> {
         let saliency = self.saliency_of(image)?;
         self.look()
             .map(map, saliency.as_ref(), self.drawn_size(image)?)
+    }
+
+    /// Width and height of that picture.
+    fn map_picture_size(&self, image: usize) -> Result<(u32, u32)> {
+        match self.look().marks_maps(self.maps.saliency_size().is_some()) {
+            true => self.drawn_size(image),
+            false => {
+                let Size { height, width } = self.maps.size();
+                Ok((width as u32, height as u32))
+            }
+        }
     }
 
     /// Width and height at which an image is drawn in the figures.

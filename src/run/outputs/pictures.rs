@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -49,6 +50,38 @@ impl Picture for StoredPicture<'_> {
 
     fn pixels(&self) -> Result<Cow<'_, RgbImage>> {
         self.load().map(Cow::Owned)
+    }
+}
+
+/// A picture that is made when it is drawn, while other threads code what was drawn before.
+pub struct LazyPicture<F> {
+    size: (u32, u32),
+    make: F,
+}
+
+impl<F: Fn() -> Result<RgbImage>> LazyPicture<F> {
+    /// The picture of that width and height that `make` returns.
+    pub fn new(size: (u32, u32), make: F) -> LazyPicture<F> {
+        LazyPicture { size, make }
+    }
+}
+
+impl<F> fmt::Debug for LazyPicture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (width, height) = self.size;
+        write!(f, "a picture of {width}x{height} pixels")
+    }
+}
+
+impl<F: Fn() -> Result<RgbImage>> Picture for LazyPicture<F> {
+    fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    fn pixels(&self) -> Result<Cow<'_, RgbImage>> {
+        let picture = (self.make)()?;
+        debug_assert_eq!(picture.dimensions(), self.size);
+        Ok(Cow::Owned(picture))
     }
 }
 
