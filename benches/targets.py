@@ -3,10 +3,11 @@
     python benches/targets.py FOLDER --prism target/release/prism --forward target/release/examples/forward
         [--page docs/performance.md]
 
-Light networks: a further image of a whole run against the bare forward pass (see compare.py). Large photographs: those
-of samples/ at 12 and at half a million pixels, the large ones with the noise of a sensor (standard deviation 3 of
-255), through EfficientNet-Lite0, then the large ones by the Python job (baseline.py). Start: commands that need no
-network. These are medians of several runs, the first of which is left out; the Python job is run once after that.
+Light networks: a further image of a whole run, with figures and without, against the bare forward pass (see
+compare.py). Large photographs: those of samples/ at 12 and at half a million pixels, the large ones with the noise of a
+sensor (standard deviation 3 of 255), through EfficientNet-Lite0, then the large ones by the Python job (baseline.py).
+Start: commands that need no network. These are medians of several runs, the first of which is left out; the Python job
+is run once after that.
 Arithmetic: the time of the forward pass in bf16 against float32, the least of three runs each.
 """
 import argparse
@@ -63,6 +64,11 @@ def medians(commands, runs):
     return {key: statistics.median(took) for key, took in seconds.items()}
 
 
+def forward_pass(command):
+    """Seconds of the bare forward pass of one image."""
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def start(command, status):
     """Median milliseconds of a command that ends with that status."""
     took = []
@@ -103,17 +109,21 @@ def main():
     files = compare.photographs(folder / "photographs")
     for name in LIGHT:
         weights = str(compare.weights_of(name, folder))
-        command = [options.prism, "--model", name, "--weights", weights, "--quiet", "--output-dir", str(folder / "out"), "--input"]
-        counts = {count: [*command, *files[:count]] for count in (compare.FEW, compare.MANY)}
+        command = [options.prism, "--model", name, "--weights", weights, "--quiet", "--output-dir", str(folder / "out")]
+        kinds = {"further image": [], "further image without figures": ["--figures", "none"]}
+        commands = {
+            (kind, count): [*command, *flags, "--input", *files[:count]]
+            for kind, flags in kinds.items()
+            for count in (compare.FEW, compare.MANY)
+        }
         bare = [options.forward, name, weights, compare.AT_ONCE]
-        times, passes = [], []
-        for _ in range(5):
-            times.append(medians(counts, 1))
-            passes.append(float(subprocess.run(bare, check=True, capture_output=True, text=True).stdout))
-        few, many = (statistics.median(run[count] for run in times) for count in counts)
-        further = (many - few) / (compare.MANY - compare.FEW)
-        row(f"{name}: bare forward pass of one image, ms", 1000 * statistics.median(passes))
-        row(f"{name}: further image / bare forward pass", further / statistics.median(passes), 2.5)
+        passes = [forward_pass(bare) for _ in range(3)]
+        seconds = medians(commands, 5)
+        forward = statistics.median([*passes, *(forward_pass(bare) for _ in range(3))])
+        row(f"{name}: bare forward pass of one image, ms", 1000 * forward)
+        for kind, target in zip(kinds, (2.5, None)):
+            further = (seconds[kind, compare.MANY] - seconds[kind, compare.FEW]) / (compare.MANY - compare.FEW)
+            row(f"{name}: {kind} / bare forward pass", further / forward, target)
 
     weights = str(compare.weights_of("efficientnet_lite0", folder))
     network = ["--model", "efficientnet_lite0", "--weights", weights, "--quiet", "--output-dir", str(folder / "out")]
