@@ -327,6 +327,142 @@ fn a_rank_that_is_killed_or_stopped_ends_the_run() {
     }
 }
 
+/// Sends a signal to a process that was started here.
+fn send(signal: &str, to: &Child) {
+    let (signal, id) = (format!("-{signal}"), to.id().to_string());
+    let sent = Command::new("kill").args([signal, id]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// Gives waiting ranks this list.
+fn list(ranks: &mut [Child], text: &str) {
+    for rank in ranks {
+        let mut input = rank.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_run_on_the_port_of_another_one_does_not_disturb_it() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input -", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let start = |number| waiting_rank(&place, port, number, 2, &line);
+    let mut first = [start(0), start(1)];
+    std::thread::sleep(Duration::from_secs(2)); // they have joined
+    let begun = Instant::now();
+    for (number, said) in [
+        (0, format!("port {port} of 127.0.0.1 is in use")),
+        (1, format!("another process is rank 1 at 127.0.0.1:{port}")),
+    ] {
+        let second = rank(&place, port, number, 2, &line).output().unwrap();
+        let error = the_error(&[second]);
+        assert!(error.contains(&said), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    list(&mut first, "photos/000.png\nphotos/001.png\n");
+    for rank in ended(first.into()) {
+        assert!(rank.status.success(), "{}", text(&rank.stderr));
+    }
+}
+
+/// A launcher's store serves all runs of its workers, also those after one that failed.
+#[test]
+fn runs_in_one_store_follow_each_other() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input photos", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    // Its store serves until its other ranks come.
+    let mut launcher = rank(&place, port, 0, 2, &line);
+    let mut launcher = launcher
+        .env("TORCHELASTIC_RESTART_COUNT", "9")
+        .spawn()
+        .unwrap();
+    let worker = |number, line: &str| {
+        let mut worker = rank(&place, port, number, 2, line);
+        worker.env("TORCHELASTIC_USE_AGENT_STORE", "True");
+        worker.spawn().unwrap()
+    };
+    let run = |line: &str| ended([0, 1].map(|number| worker(number, line)).into());
+    let missing = line.replace("tiny_vgg_traced", "missing");
+    assert!(the_error(&run(&missing)).contains("missing.pt"));
+    for _ in 0..2 {
+        for rank in run(&line) {
+            assert!(rank.status.success(), "{}", text(&rank.stderr));
+        }
+    }
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+}
+
+#[test]
+fn a_rank_that_waits_says_that_rank_0_has_ended() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input photos", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let [mut first, second] = [0, 1]
+        .map(|number| rank(&place, port, number, 3, &line))
+        .map(|mut rank| rank.spawn().unwrap());
+    std::thread::sleep(Duration::from_secs(2)); // both wait for a third one
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let error = the_error(&ended(vec![second]));
+    assert!(
+        error.contains("rank 0 cannot be reached") && error.contains("has ended"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "takes 15 s: make test-cluster"]
+fn a_signal_ends_a_rank_whose_store_is_stopped() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input -", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let [mut first, second] = [0, 1].map(|number| waiting_rank(&place, port, number, 2, &line));
+    std::thread::sleep(Duration::from_secs(2)); // they have joined
+    send("STOP", &first);
+    send("TERM", &second);
+    let begun = Instant::now();
+    let error = the_error(&ended(vec![second]));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(error.contains("(rank 1): signal 15 ended it"), "{error}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+/// More lines than a pipe holds, which nobody reads for longer than a rank may be silent.
+#[test]
+#[ignore = "takes 15 s: make test-cluster"]
+fn a_run_is_complete_before_rank_0_prints() {
+    let place = Place::with_images(1);
+    let images: Vec<String> = (0..300)
+        .map(|number| {
+            let name = format!("photos/{}{number:03}.png", "long".repeat(60));
+            std::os::unix::fs::symlink("000.png", place.path(&name)).unwrap();
+            name
+        })
+        .collect();
+    let line = format!("{} --input - --figures 2", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let mut ranks = [0, 1].map(|number| waiting_rank(&place, port, number, 2, &line));
+    list(&mut ranks, &images.join("\n"));
+    let written = place.path("results/PRISM_tiny_vgg_traced.jpg");
+    while !written.exists() {
+        assert!(ranks[0].try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(9));
+    let [first, second] = ranks.map(|rank| rank.wait_with_output().unwrap());
+    for rank in [&first, &second] {
+        assert!(rank.status.success(), "{}", text(&rank.stderr));
+    }
+    let lines = text(&first.stdout);
+    assert!(lines.len() > 70_000, "{}", lines.len());
+    assert_eq!(lines.lines().count(), 300);
+}
+
 #[test]
 fn a_single_run_is_not_joint_by_mistake() {
     let place = Place::with_images(2);
