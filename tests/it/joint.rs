@@ -218,6 +218,83 @@ fn parts_may_be_small_or_empty() {
 }
 
 #[test]
+fn arrays_of_ranks_have_the_same_shapes_and_earlier_ones_are_told() {
+    let place = Place::with_images(1);
+    let line = format!(
+        "{} --input photos --figures none --save-arrays a.npz --arrays input,features",
+        tiny("tiny_vgg_traced")
+    );
+    let shape = |rank: usize, name: &str| {
+        Npz::open(place.path(&format!("a.{rank:04}.npz")))
+            .tensor(name)
+            .size()
+    };
+    let ranks = run(&place, 3, &line);
+    assert!(ranks[0].status.success(), "{}", text(&ranks[0].stderr));
+    let mut counts: Vec<i64> = (0..3).map(|rank| shape(rank, "input")[0]).collect();
+    counts.sort();
+    assert_eq!(counts, [0, 0, 1]);
+    for rank in 0..3 {
+        assert_eq!(shape(rank, "input")[1..], [3, 64, 64]);
+    }
+    let ranks = run(&place, 2, &line);
+    let said = text(&ranks[0].stderr);
+    let warning = "also has arrays of an earlier run, 1 in number, such as ./a.0002.npz";
+    assert!(said.contains(warning), "{said}");
+}
+
+/// Files that the command names may differ on other machines, here in other working folders.
+#[test]
+fn ranks_must_have_the_same_files_and_folders() {
+    let place = Place::with_images(2);
+    let photos = place.path("photos").display().to_string();
+    let stored = format!(
+        "{} --input {photos} --save-arrays other/a.safetensors --arrays input",
+        tiny("tiny_vgg_traced")
+    );
+    fs::create_dir(place.path("other")).unwrap();
+    place.succeed(&stored);
+    // The same size, and one bit of the values differs.
+    let mut bytes = fs::read(place.path("other/a.safetensors")).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last] ^= 1;
+    fs::write(place.path("a.safetensors"), bytes).unwrap();
+    fs::write(place.path("truth.csv"), "000.png,1\n001.png,0\n").unwrap();
+    fs::write(place.path("other/truth.csv"), "000.png,1\n001.png,2\n").unwrap();
+    let model = format!("{} --output-dir out", tiny("tiny_vgg_traced"));
+    let error_of = |line: &str| {
+        let port = free_port();
+        let ranks = [0, 1].map(|number| {
+            let mut started = rank(&place, port, number, 2, line);
+            let folder = ["", "other"][number];
+            started.current_dir(place.path(folder)).spawn().unwrap()
+        });
+        the_error(&ended(ranks.into()))
+    };
+    for line in [
+        format!("{model} --input {photos} --truth truth.csv"),
+        format!(
+            "{} --input a.safetensors",
+            model.replace("--image-size 64", "")
+        ),
+    ] {
+        let error = error_of(&line);
+        assert!(
+            error.contains("rank 1 (") && error.contains("other contents in a file"),
+            "{error}"
+        );
+    }
+    let error = error_of(&format!("{model} --input {photos}"));
+    assert!(
+        error.contains("the folder out of rank 1 (") && error.contains("that all ranks see"),
+        "{error}"
+    );
+    for folder in ["out", "other/out"] {
+        assert!(!place.path(folder).exists(), "{folder}");
+    }
+}
+
+#[test]
 fn one_rank_says_why_all_end() {
     let place = Place::with_images(6);
     fs::create_dir(place.path("old")).unwrap();

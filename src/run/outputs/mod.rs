@@ -186,6 +186,8 @@ pub struct Results<'a> {
     pub photographs: Kept<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
+    /// The shape of the input of one image; empty unless it is to be saved.
+    pub input_shape: Vec<i64>,
     /// What the network does not fix by itself, and where it came from.
     pub settings: Settings,
     /// What the class scores mean.
