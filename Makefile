@@ -128,7 +128,7 @@ test-browser: setup
 
 # Ranks of torchrun, and of two network namespaces: needs root.
 test-cluster: setup $(VENV)/ready
-	$(CARGO) test --test it hosts:: -- --ignored --test-threads 1
+	$(CARGO) test --test it -- hosts:: joint:: --ignored --test-threads 1
 
 # Mounts file systems: needs root or user namespaces.
 FAULT_RUNS ?= 100

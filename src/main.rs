@@ -99,8 +99,9 @@ fn end_cleanly_on_signals() {
     };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            internals::clear_pending();
+            // First, because it may wait for another thread that ends the process and then clears.
             internals::failed(&format!("signal {signal} ended it"));
+            internals::clear_pending();
             // Not process::exit, which runs libtorch's destructors under its own threads.
             signal_hook::low_level::exit(128 + signal);
         }

@@ -96,6 +96,19 @@ impl Outputs {
         Ok(&self.staging[folder])
     }
 
+    /// The names of the locks of this run.
+    pub fn locks(&self) -> Vec<String> {
+        self.staging.values().map(StagingDir::lock_name).collect()
+    }
+
+    /// A folder of this run without any of these locks: the process that has them, with the same
+    /// options, writes into another one.
+    pub fn folder_without(&self, locks: &[String]) -> Option<&Path> {
+        let is_there = |folder: &Path| locks.iter().any(|lock| folder.join(lock).exists());
+        let mut folders = self.staging.keys().map(PathBuf::as_path);
+        folders.find(|folder| !is_there(folder))
+    }
+
     /// Writes a file with the final name `path`.
     ///
     /// # Errors

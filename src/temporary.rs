@@ -126,6 +126,11 @@ impl StagingDir {
         }
     }
 
+    /// The name of the lock, which no other run has.
+    pub fn lock_name(&self) -> String {
+        format!("{PREFIX}{}{LOCK}", self.run)
+    }
+
     /// Creates a file with the permissions of an ordinary file. It lies in the folder of its final
     /// name, so that renaming it is atomic.
     ///

@@ -203,6 +203,9 @@ impl Listing {
                 is_json,
             };
             let earlier = self.notes.get(key);
+            if earlier.is_some_and(|earlier| earlier.is_json == is_json) {
+                self.left_out.classes_replaced.add(shown.clone());
+            }
             if !is_json || earlier.is_none_or(|earlier| earlier.is_json) {
                 self.notes.insert(key.to_vec(), note);
             }

@@ -169,6 +169,9 @@ impl Range {
             true => from.len().max(to.len()),
             false => 0,
         };
+        if width > usize::from(u16::MAX) {
+            return None; // no path is that long
+        }
         let (from, to) = (from.parse().ok()?, to.parse().ok()?);
         let are_letters = false;
         Some(Range {
@@ -261,6 +264,12 @@ mod tests {
             );
         }
         assert_eq!(texts("{1..1000000}").len(), 1_000_000);
+    }
+
+    #[test]
+    fn a_number_longer_than_any_path_is_no_range() {
+        let value = format!("{{{}..1}}", "0".repeat(70_000));
+        assert_eq!(texts(&value), [value]);
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct LeftOut {
     pub sparse: Counted,
     /// Images in an archive that a later one of the same name replaces.
     pub replaced: Counted,
+    /// Files in an archive that may say a class, likewise.
+    pub classes_replaced: Counted,
     /// How an archive ends, if it does not end as it should.
     pub end: Option<End>,
     /// How many other files there are.
@@ -109,7 +111,8 @@ impl LeftOut {
     }
 
     fn is_empty(&self) -> bool {
-        let in_archive = self.links.count + self.sparse.count + self.replaced.count;
+        let replaced = self.replaced.count + self.classes_replaced.count;
+        let in_archive = self.links.count + self.sparse.count + replaced;
         let in_folder = self.misnamed.0 + self.folders + self.other_case.0 + self.archives;
         self.pictures.is_empty() && self.end.is_none() && in_archive + in_folder + self.others == 0
     }
@@ -211,6 +214,12 @@ impl LeftOut {
             &self.replaced,
             "image is left out, because a later one has its name,",
             "images are left out, because later ones have their names,",
+            "as when the archive is unpacked",
+        );
+        tell(
+            &self.classes_replaced,
+            "file with a class is left out, because a later one has its name,",
+            "files with classes are left out, because later ones have their names,",
             "as when the archive is unpacked",
         );
         match self.end {

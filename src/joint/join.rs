@@ -1,10 +1,12 @@
 //! How the ranks of a joint run find each other.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
 };
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::watch::Watch;
+use super::watch::{STORE_TIMEOUT, Watch};
 use super::world::World;
 use super::{Group, Ranks};
 use crate::error::{Hint, hinted};
@@ -81,18 +83,26 @@ fn meet(world: &World, place: &str) -> Result<Group> {
         wait_for(meeting, world)?;
     }
     let listener = serves.then(|| listen(world, meeting, &card.host));
-    let prefix = format!("prism/{}", world.attempt);
     let (at, port) = (meeting.ip().to_string(), world.port);
-    let store = RawStore::open(&at, port, listener.transpose()?, &prefix, JOINING);
-    let store = store.map_err(|_| unreachable(world, "nothing answers as a store there"))?;
+    let open = |listener, prefix: &str| {
+        let store = RawStore::open(&at, port, listener, prefix, JOINING);
+        store.map_err(|_| unreachable(world, "nothing answers as a store there"))
+    };
+    let prefix = format!("prism/{}/{}", world.attempt, world.size);
+    let serving = open(listener.transpose()?, &prefix)?;
+    let run = run_number(&serving, world, place)?;
+    let store = open(None, &format!("{prefix}/{run}"))?;
     store.set(&card_key(world.rank), &serde_json::to_vec(&card)?)?;
-    let cards = cards(&store, world, place)?;
+    let cards = cards(&store, world, place).inspect_err(|_| {
+        let _ = serving.set(&left_key(run), b"yes");
+    })?;
 
     let own = reachable(&cards, world.rank).to_string();
     let hosts = cards.iter().map(|card| card.host.clone()).collect();
     let for_messages = store.connect(JOINING)?;
-    let watch = Arc::new(Watch::new(world.rank, hosts, store)?);
-    let watching = watch.start();
+    let for_watch = store.connect(STORE_TIMEOUT)?;
+    let watch = Arc::new(Watch::new(world.rank, hosts, for_watch, serving)?);
+    watch.start();
     super::remember(&watch);
     let raw = RawRanks::join(
         &for_messages,
@@ -116,7 +126,6 @@ fn meet(world: &World, place: &str) -> Result<Group> {
         sharing: sharing.count(),
         raw,
         watch,
-        watching,
     })))
 }
 
@@ -140,14 +149,44 @@ fn card_key(rank: usize) -> String {
     format!("card/{rank}")
 }
 
+/// Set once a rank has waited for the others in vain.
+fn left_key(run: u64) -> String {
+    format!("left/{run}")
+}
+
+/// The number of this run, from 0: each process takes the first one that no process of its rank has
+/// taken, and that nobody has left. A launcher's store can serve several runs, one after another; that
+/// of rank 0 serves one, so a second process of a rank is of another run on the same port.
+fn run_number(store: &RawStore, world: &World, place: &str) -> Result<u64> {
+    let own = RandomState::new().hash_one(process::id()).to_string();
+    let mut run = 0;
+    loop {
+        let key = format!("run/{}/{run}", world.rank);
+        let is_own = store.claim(&key, own.as_bytes())? == own.as_bytes();
+        if is_own && store.peek(&[left_key(run)])?.is_none() {
+            return Ok(run);
+        }
+        if !world.has_store {
+            let text = format!(
+                "another process is rank {} at {place}; if another run uses that port, set MASTER_PORT to another one",
+                world.rank
+            );
+            return Err(hinted(text, Hint::JointOff));
+        }
+        run += 1;
+    }
+}
+
 /// What all ranks tell of themselves.
 fn cards(store: &RawStore, world: &World, place: &str) -> Result<Vec<Card>> {
     let keys: Vec<String> = (0..world.size).map(card_key).collect();
     let values = store.wait(&keys, JOINING).map_err(|_| {
         let mut missing = Vec::new();
         for (rank, key) in keys.iter().enumerate() {
-            if !matches!(store.peek(std::slice::from_ref(key)), Ok(Some(_))) {
-                missing.push(rank.to_string());
+            match store.peek(std::slice::from_ref(key)) {
+                Ok(Some(_)) => {}
+                Ok(None) => missing.push(rank.to_string()),
+                Err(_) => return unreachable(world, "it has ended, or the network is lost"),
             }
         }
         let (count, seconds) = (world.size - missing.len(), JOINING.as_secs());

@@ -7,7 +7,7 @@ mod watch;
 mod world;
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::hooks::RawRanks;
 use crate::notices::Notices;
-use watch::{Watch, Watching};
+use watch::Watch;
 use world::World;
 
 /// Whether several processes make one map.
@@ -45,7 +45,6 @@ struct Ranks {
     sharing: usize,
     raw: RawRanks,
     watch: Arc<Watch>,
-    watching: Watching,
 }
 
 /// Who says why the run ends.
@@ -64,6 +63,9 @@ pub fn failed(line: &str) -> bool {
 
 /// Time for the watch to find out why another rank cannot be reached, and to end this process.
 const FINDING: Duration = Duration::from_secs(12);
+
+/// The longest wait for the last ranks to end their watch.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// Waits for the watch to end this process.
 fn leave_to_watch() {
@@ -279,25 +281,38 @@ impl Group {
         Progress { bar, stage, watch }
     }
 
-    /// Ends the watch over other ranks, after all results are written. From then on it does not matter
-    /// if one is lost.
+    /// Waits until all ranks have written all results, and ends the watch over the others: from then
+    /// on it does not matter if one is lost, or takes long to print.
+    ///
+    /// # Errors
+    /// Returns an error if a rank is lost before.
+    pub fn complete(&self) -> Result<()> {
+        self.barrier()?;
+        if let Some(ranks) = &self.0 {
+            ranks.watch.stop();
+        }
+        Ok(())
+    }
+
+    /// Leaves the other ranks after the run is complete. The store is gone with rank 0, which waits
+    /// until the others have ended their watch.
     pub fn finish(self) {
-        let Some(ranks) = self.0 else {
+        let Some(Ranks {
+            rank, size, raw, ..
+        }) = self.0
+        else {
             return;
         };
-        let Ranks {
-            watch,
-            watching,
-            raw,
-            ..
-        } = ranks;
-        // The store is gone with rank 0, which leaves after the others.
-        watch.stop(watching);
-        let _ = match ranks.rank {
-            0 => (1..ranks.size).try_for_each(|rank| raw.receive(rank).map(drop)),
-            _ => raw.send(&[], 0),
-        };
-        std::mem::forget(raw); // its threads end with the process
+        let (left, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            match rank {
+                0 => (1..size).for_each(|rank| drop(raw.receive(rank))),
+                _ => drop(raw.send(&[], 0)),
+            }
+            std::mem::forget(raw); // its threads end with the process
+            let _ = left.send(());
+        });
+        let _ = wait.recv_timeout(LEAVING); // a host that lost its power never answers
     }
 }
 

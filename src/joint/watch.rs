@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,8 +21,10 @@ const PERIOD: Duration = Duration::from_millis(500);
 const PATIENCE: u32 = 12;
 /// The store is lost if it answers nothing for so many periods: 8 s.
 const STORE_PATIENCE: u32 = 16;
+/// A thread that ends the process is not waited for after so many periods more: 4 s.
+const ENDING_PATIENCE: u32 = 8;
 /// The longest wait for an answer of the store.
-const STORE_TIMEOUT: Duration = Duration::from_secs(8);
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 /// The longest wait for rank 0 to say why the run ends.
 const SAYING: Duration = Duration::from_secs(3);
 
@@ -58,6 +60,8 @@ pub struct Watch {
     store: RawStore,
     /// The first connection, which serves the store on rank 0 as long as the process lives.
     _serving: RawStore,
+    /// Why the run ends, until somebody says it.
+    unsaid: Mutex<Option<String>>,
     tick: Mutex<Tick>,
     bar: Mutex<Option<(&'static str, ProgressBar)>>,
     /// Whether the run is complete.
@@ -68,20 +72,24 @@ pub struct Watch {
     ending: Mutex<()>,
 }
 
-/// The threads that watch.
-pub type Watching = JoinHandle<()>;
-
 impl Watch {
-    /// Writes the first sign of life of this rank.
+    /// Writes the first sign of life of this rank into `store`, whose answers take `STORE_TIMEOUT` at
+    /// most; `serving` lives as long as the process.
     ///
     /// # Errors
     /// Returns an error if the store is not reached.
-    pub fn new(rank: usize, hosts: Vec<String>, serving: RawStore) -> Result<Watch> {
+    pub fn new(
+        rank: usize,
+        hosts: Vec<String>,
+        store: RawStore,
+        serving: RawStore,
+    ) -> Result<Watch> {
         let watch = Watch {
             rank,
             hosts,
-            store: serving.connect(STORE_TIMEOUT)?,
+            store,
             _serving: serving,
+            unsaid: Mutex::default(),
             tick: Mutex::default(),
             bar: Mutex::default(),
             is_over: AtomicBool::new(false),
@@ -98,17 +106,16 @@ impl Watch {
     }
 
     /// Watches in the background until the run is over.
-    pub fn start(self: &Arc<Watch>) -> Watching {
+    pub fn start(self: &Arc<Watch>) {
         let guard = self.clone();
         thread::spawn(move || guard.guard());
         let watch = self.clone();
-        thread::spawn(move || watch.watch())
+        thread::spawn(move || watch.watch());
     }
 
-    /// Ends the watch. The store may be gone from then on.
-    pub fn stop(&self, watching: Watching) {
+    /// Ends the watch: the results of all ranks are complete. The store may be gone from then on.
+    pub fn stop(&self) {
         self.is_over.store(true, Ordering::SeqCst);
-        let _ = watching.join();
     }
 
     /// Counts images of a stage.
@@ -155,8 +162,16 @@ impl Watch {
     /// Periods are counted, so that a process that was stopped does not take that for silence.
     fn guard(&self) {
         while !self.is_over.load(Ordering::SeqCst) {
-            if self.silent.fetch_add(1, Ordering::SeqCst) > STORE_PATIENCE {
+            let silent = self.silent.fetch_add(1, Ordering::SeqCst);
+            if silent > STORE_PATIENCE {
                 self.lost_store();
+            }
+            if silent > STORE_PATIENCE + ENDING_PATIENCE {
+                // The thread that ends the process waits for the store.
+                if let Some(line) = locked(&self.unsaid).take() {
+                    say(&format!("error: {line}"));
+                }
+                self.leave();
             }
             thread::sleep(PERIOD);
         }
@@ -206,7 +221,7 @@ impl Watch {
         let (host, time) = (&self.hosts[rank], PERIOD * PATIENCE);
         let seconds = time.as_secs();
         format!(
-            "{host} (rank {rank}): no sign of life for {seconds} s; it was killed, hangs, or lost its network"
+            "{host} (rank {rank}): no sign of life for {seconds} s; it was killed or stopped, or lost its network"
         )
     }
 
@@ -228,9 +243,13 @@ impl Watch {
         self.leave();
     }
 
-    /// Ends this process because rank 0 or its host is gone. One rank of each other host says it.
+    /// Ends this process because rank 0 or its host is gone, unless another thread ends it already.
+    /// One rank of each other host says it.
     fn lost_store(&self) {
-        let _last = locked(&self.ending);
+        let last = self.ending.try_lock();
+        if matches!(last, Err(TryLockError::WouldBlock)) {
+            return;
+        }
         if self.is_over.load(Ordering::SeqCst) {
             return;
         }
@@ -259,18 +278,24 @@ impl Watch {
             by: self.rank,
             line: line.to_string(),
         };
+        *locked(&self.unsaid) = Some(own.line.clone());
         let claimed = serde_json::to_vec(&own).map_err(anyhow::Error::from);
         let found = claimed.and_then(|value| self.store.claim(FAILED, &value));
         let failure = found
             .ok()
             .and_then(|value| serde_json::from_slice(&value).ok());
         let Failure { by, line } = failure.unwrap_or(own);
-        if self.rank == 0 {
+        let said = match self.rank {
+            0 => false,
+            rank => by != rank || self.store.wait(&[SAID.to_string()], SAYING).is_ok(),
+        };
+        let unsaid = locked(&self.unsaid).take();
+        if !said && unsaid.is_some() {
             say(&format!("error: {line}"));
+        }
+        if self.rank == 0 {
             let _ = self.store.set(SAID, b"yes");
             thread::sleep(3 * PERIOD); // for the others to read it, if this process has the store
-        } else if by == self.rank && self.store.wait(&[SAID.to_string()], SAYING).is_err() {
-            say(&format!("error: {line}"));
         }
     }
 }

@@ -4,8 +4,9 @@ use anyhow::Result;
 
 use crate::error::{Hint, usage_hinted};
 
-/// Ports from which one is taken for a Slurm job that names none.
-const PORTS: std::ops::Range<u64> = 20_000..40_000;
+/// Ports from which one is taken for a Slurm job that names none: below those that Linux gives to
+/// connections.
+const PORTS: std::ops::Range<u64> = 20_000..32_000;
 
 /// The place of this process among the ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,8 +154,8 @@ mod tests {
         ];
         let slurm = world(&slurm).unwrap().unwrap();
         assert_eq!((slurm.rank, slurm.size, slurm.local_rank), (3, 8, 1));
-        // 20000 + (4711 * 16 + 2) % 20000
-        assert_eq!((slurm.host.as_str(), slurm.port), ("gpu03", 35378));
+        // 20000 + (4711 * 16 + 2) % 12000
+        assert_eq!((slurm.host.as_str(), slurm.port), ("gpu03", 23378));
     }
 
     #[test]

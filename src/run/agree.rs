@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use sha2::{Digest, Sha256};
 use super::input::Input;
 use crate::joint::Group;
 use crate::options::{ComputeOptions, NoticeOptions, Options};
+use crate::output::Outputs;
+use crate::truth::TruthSource;
 
 /// What all ranks must have in common, as texts that can be compared.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +58,7 @@ pub fn agree(group: &Group, options: &Options, input: &Input) -> Result<()> {
             bail!("{other} finds other images than rank 0; all ranks need the same files");
         }
         if card.files != first.files {
-            bail!("{other} has another file of the network or of the options than rank 0");
+            bail!("{other} has other contents in a file that the command names than rank 0");
         }
     }
     Ok(())
@@ -72,7 +76,7 @@ impl Card {
             options: format!("{:?}", comparable(options)),
             images: input.len(),
             list: format!("{:x}", list.finalize()),
-            files: files_of(options)?,
+            files: files_of(options, input),
         })
     }
 }
@@ -102,14 +106,24 @@ fn comparable(options: &Options) -> Options {
     options
 }
 
-/// The contents of the files that the options name.
-fn files_of(options: &Options) -> Result<String> {
+/// The contents of the files that the options name, and of a file of arrays.
+fn files_of(options: &Options, input: &Input) -> String {
     let model = (options.model.model.extension().is_some()).then_some(&options.model.model);
+    let truth = match &options.classes.truth {
+        Some(TruthSource::Csv(file)) => Some(file),
+        _ => None,
+    };
+    let stored = match input {
+        Input::Array { file, .. } => Some(file),
+        Input::Files { .. } => None,
+    };
     let files = [
         model,
         options.model.weights.as_ref(),
         options.classes.labels.as_ref(),
         options.map.basis.as_ref(),
+        truth,
+        stored,
     ];
     let mut all = Sha256::new();
     for file in files.into_iter().flatten() {
@@ -119,7 +133,29 @@ fn files_of(options: &Options) -> Result<String> {
         }
         all.update([0]);
     }
-    Ok(format!("{:x}", all.finalize()))
+    format!("{:x}", all.finalize())
+}
+
+/// The longest time that a network file system takes to show a file of another host.
+const SHOWING: Duration = Duration::from_secs(5);
+
+/// Checks that all ranks write into the same folders.
+///
+/// # Errors
+/// Returns one line that names a folder that this rank does not share with rank 0.
+pub fn same_folders(group: &Group, files: &Outputs) -> Result<()> {
+    let locks = group.of_first(|| Ok(files.locks()))?;
+    let begun = Instant::now();
+    while let Some(folder) = files.folder_without(&locks) {
+        if begun.elapsed() > SHOWING {
+            let (own, folder) = (group.name_of(group.rank()), folder.display());
+            bail!(
+                "the folder {folder} of {own} is not that of rank 0; results must be in a folder that all ranks see"
+            );
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 /// Does `work` on rank 0, and then on the others.

@@ -41,7 +41,7 @@ pub use commands::{print_help, print_layers, print_models, print_text, som};
 pub use compare::compare;
 pub(crate) use forward::{Decoded, Decoding, Jpeg, Seen, Shown, seen_part};
 
-use agree::{agree, in_turn};
+use agree::{agree, in_turn, same_folders};
 use fit::Fit;
 use forward::{ForwardOptions, chunk_size, forward_all};
 use input::{Input, require_images};
@@ -88,6 +88,7 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         }
         Ok(spool)
     })?;
+    same_folders(group, &to.files)?;
     let given = classes::given_labels(&options.classes)?;
     let truth = classes::given_truth(&options.classes, &input)?;
 
@@ -150,6 +151,8 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         .for_each(|remark| remarks.add(remark));
     clock.laps(&forwarded.times, "decoding");
     remarks.gather(group)?;
+    // A rank without images does not know it.
+    let mut input_shapes = group.share(forwarded.input.shape().to_vec())?.into_iter();
     let odd = forwarded
         .oddities
         .of_all(group)?
@@ -204,6 +207,9 @@ fn run_in(group: &Group, options: &Options, stdout: &mut dyn Write) -> Result<()
         pictures: forwarded.pictures,
         photographs: forwarded.photographs,
         input: forwarded.input,
+        input_shape: input_shapes
+            .find(|shape| !shape.is_empty())
+            .unwrap_or_default(),
         classes,
         truths,
         key,

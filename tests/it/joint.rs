@@ -218,6 +218,83 @@ fn parts_may_be_small_or_empty() {
 }
 
 #[test]
+fn arrays_of_ranks_have_the_same_shapes_and_earlier_ones_are_told() {
+    let place = Place::with_images(1);
+    let line = format!(
+        "{} --input photos --figures none --save-arrays a.npz --arrays input,features",
+        tiny("tiny_vgg_traced")
+    );
+    let shape = |rank: usize, name: &str| {
+        Npz::open(place.path(&format!("a.{rank:04}.npz")))
+            .tensor(name)
+            .size()
+    };
+    let ranks = run(&place, 3, &line);
+    assert!(ranks[0].status.success(), "{}", text(&ranks[0].stderr));
+    let mut counts: Vec<i64> = (0..3).map(|rank| shape(rank, "input")[0]).collect();
+    counts.sort();
+    assert_eq!(counts, [0, 0, 1]);
+    for rank in 0..3 {
+        assert_eq!(shape(rank, "input")[1..], [3, 64, 64]);
+    }
+    let ranks = run(&place, 2, &line);
+    let said = text(&ranks[0].stderr);
+    let warning = "also has arrays of an earlier run, 1 in number, such as ./a.0002.npz";
+    assert!(said.contains(warning), "{said}");
+}
+
+/// Files that the command names may differ on other machines, here in other working folders.
+#[test]
+fn ranks_must_have_the_same_files_and_folders() {
+    let place = Place::with_images(2);
+    let photos = place.path("photos").display().to_string();
+    let stored = format!(
+        "{} --input {photos} --save-arrays other/a.safetensors --arrays input",
+        tiny("tiny_vgg_traced")
+    );
+    fs::create_dir(place.path("other")).unwrap();
+    place.succeed(&stored);
+    // The same size, and one bit of the values differs.
+    let mut bytes = fs::read(place.path("other/a.safetensors")).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last] ^= 1;
+    fs::write(place.path("a.safetensors"), bytes).unwrap();
+    fs::write(place.path("truth.csv"), "000.png,1\n001.png,0\n").unwrap();
+    fs::write(place.path("other/truth.csv"), "000.png,1\n001.png,2\n").unwrap();
+    let model = format!("{} --output-dir out", tiny("tiny_vgg_traced"));
+    let error_of = |line: &str| {
+        let port = free_port();
+        let ranks = [0, 1].map(|number| {
+            let mut started = rank(&place, port, number, 2, line);
+            let folder = ["", "other"][number];
+            started.current_dir(place.path(folder)).spawn().unwrap()
+        });
+        the_error(&ended(ranks.into()))
+    };
+    for line in [
+        format!("{model} --input {photos} --truth truth.csv"),
+        format!(
+            "{} --input a.safetensors",
+            model.replace("--image-size 64", "")
+        ),
+    ] {
+        let error = error_of(&line);
+        assert!(
+            error.contains("rank 1 (") && error.contains("other contents in a file"),
+            "{error}"
+        );
+    }
+    let error = error_of(&format!("{model} --input {photos}"));
+    assert!(
+        error.contains("the folder out of rank 1 (") && error.contains("that all ranks see"),
+        "{error}"
+    );
+    for folder in ["out", "other/out"] {
+        assert!(!place.path(folder).exists(), "{folder}");
+    }
+}
+
+#[test]
 fn one_rank_says_why_all_end() {
     let place = Place::with_images(6);
     fs::create_dir(place.path("old")).unwrap();
@@ -325,6 +402,142 @@ fn a_rank_that_is_killed_or_stopped_ends_the_run() {
         assert!(!killed.status.success());
         assert!(!place.path("results").exists(), "{signal}");
     }
+}
+
+/// Sends a signal to a process that was started here.
+fn send(signal: &str, to: &Child) {
+    let (signal, id) = (format!("-{signal}"), to.id().to_string());
+    let sent = Command::new("kill").args([signal, id]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// Gives waiting ranks this list.
+fn list(ranks: &mut [Child], text: &str) {
+    for rank in ranks {
+        let mut input = rank.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_run_on_the_port_of_another_one_does_not_disturb_it() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input -", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let start = |number| waiting_rank(&place, port, number, 2, &line);
+    let mut first = [start(0), start(1)];
+    std::thread::sleep(Duration::from_secs(2)); // they have joined
+    let begun = Instant::now();
+    for (number, said) in [
+        (0, format!("port {port} of 127.0.0.1 is in use")),
+        (1, format!("another process is rank 1 at 127.0.0.1:{port}")),
+    ] {
+        let second = rank(&place, port, number, 2, &line).output().unwrap();
+        let error = the_error(&[second]);
+        assert!(error.contains(&said), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    list(&mut first, "photos/000.png\nphotos/001.png\n");
+    for rank in ended(first.into()) {
+        assert!(rank.status.success(), "{}", text(&rank.stderr));
+    }
+}
+
+/// A launcher's store serves all runs of its workers, also those after one that failed.
+#[test]
+fn runs_in_one_store_follow_each_other() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input photos", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    // Its store serves until its other ranks come.
+    let mut launcher = rank(&place, port, 0, 2, &line);
+    let mut launcher = launcher
+        .env("TORCHELASTIC_RESTART_COUNT", "9")
+        .spawn()
+        .unwrap();
+    let worker = |number, line: &str| {
+        let mut worker = rank(&place, port, number, 2, line);
+        worker.env("TORCHELASTIC_USE_AGENT_STORE", "True");
+        worker.spawn().unwrap()
+    };
+    let run = |line: &str| ended([0, 1].map(|number| worker(number, line)).into());
+    let missing = line.replace("tiny_vgg_traced", "missing");
+    assert!(the_error(&run(&missing)).contains("missing.pt"));
+    for _ in 0..2 {
+        for rank in run(&line) {
+            assert!(rank.status.success(), "{}", text(&rank.stderr));
+        }
+    }
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+}
+
+#[test]
+fn a_rank_that_waits_says_that_rank_0_has_ended() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input photos", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let [mut first, second] = [0, 1]
+        .map(|number| rank(&place, port, number, 3, &line))
+        .map(|mut rank| rank.spawn().unwrap());
+    std::thread::sleep(Duration::from_secs(2)); // both wait for a third one
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let error = the_error(&ended(vec![second]));
+    assert!(
+        error.contains("rank 0 cannot be reached") && error.contains("has ended"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "takes 15 s: make test-cluster"]
+fn a_signal_ends_a_rank_whose_store_is_stopped() {
+    let place = Place::with_images(2);
+    let line = format!("{} --input -", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let [mut first, second] = [0, 1].map(|number| waiting_rank(&place, port, number, 2, &line));
+    std::thread::sleep(Duration::from_secs(2)); // they have joined
+    send("STOP", &first);
+    send("TERM", &second);
+    let begun = Instant::now();
+    let error = the_error(&ended(vec![second]));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(error.contains("(rank 1): signal 15 ended it"), "{error}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+/// More lines than a pipe holds, which nobody reads for longer than a rank may be silent.
+#[test]
+#[ignore = "takes 15 s: make test-cluster"]
+fn a_run_is_complete_before_rank_0_prints() {
+    let place = Place::with_images(1);
+    let images: Vec<String> = (0..300)
+        .map(|number| {
+            let name = format!("photos/{}{number:03}.png", "long".repeat(60));
+            std::os::unix::fs::symlink("000.png", place.path(&name)).unwrap();
+            name
+        })
+        .collect();
+    let line = format!("{} --input - --figures 2", tiny("tiny_vgg_traced"));
+    let port = free_port();
+    let mut ranks = [0, 1].map(|number| waiting_rank(&place, port, number, 2, &line));
+    list(&mut ranks, &images.join("\n"));
+    let written = place.path("results/PRISM_tiny_vgg_traced.jpg");
+    while !written.exists() {
+        assert!(ranks[0].try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(9));
+    let [first, second] = ranks.map(|rank| rank.wait_with_output().unwrap());
+    for rank in [&first, &second] {
+        assert!(rank.status.success(), "{}", text(&rank.stderr));
+    }
+    let lines = text(&first.stdout);
+    assert!(lines.len() > 70_000, "{}", lines.len());
+    assert_eq!(lines.lines().count(), 300);
 }
 
 #[test]

@@ -208,6 +208,32 @@ fn classes_are_beside_the_images() {
     assert_eq!(counts, [4, 5, 4]);
 }
 
+#[test]
+fn a_class_that_replaces_an_earlier_one_is_told() {
+    let photo = fs::read(data("images/photo.png")).unwrap();
+    let place = Place::bare();
+    let lines = |name: &str, members: &[(&[u8], &[u8])]| {
+        fs::write(place.path(name), archive(members)).unwrap();
+        let found = find_images(&[place.path(name)]).unwrap();
+        let lines = found.left_out.iter().flat_map(|left_out| left_out.lines());
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let twice = lines(
+        "twice.tar",
+        &[(b"a.png", &photo), (b"a.cls", b"1"), (b"a.cls", b"2")],
+    );
+    assert!(
+        twice.contains("1 file with a class is left out, because a later one has its name"),
+        "{twice}"
+    );
+    assert!(twice.ends_with("twice.tar/a.cls"), "{twice}");
+    let both = lines(
+        "both.tar",
+        &[(b"a.json", b"{}"), (b"a.png", &photo), (b"a.cls", b"1")],
+    );
+    assert_eq!(both, "");
+}
+
 /// A header of ustar.
 fn header(name: &[u8], kind: u8, length: &[u8]) -> Vec<u8> {
     let mut header = vec![0; 512];

@@ -137,7 +137,7 @@ fn shape(array: ArrayName, results: &Results) -> Result<Option<Vec<i64>>> {
         ArrayName::VarianceRatio => Some(vec![maps.variance_ratio.len() as i64]),
         ArrayName::Logits => Some(vec![images, classes]),
         ArrayName::Probabilities => Some(vec![images, classes]),
-        ArrayName::Input => Some([&[images], results.input.shape()].concat()),
+        ArrayName::Input => Some([&[images], &results.input_shape[..]].concat()),
         ArrayName::Components => {
             (maps.components.as_ref()).map(|components| in_cells(components.count() as i64))
         }

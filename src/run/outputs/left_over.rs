@@ -1,4 +1,4 @@
-//! What an earlier run left beside the figures and pictures of this one, which is no part of it.
+//! What an earlier run left beside the figures, pictures and arrays of this one, which is no part of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use super::Results;
 use crate::numbered::is_numbered;
 use crate::options::OutputOptions;
-use crate::output::Outputs;
+use crate::output::{Outputs, folder_of};
 use crate::remarks::Remark;
 
 /// Warnings of figures and pictures that have names as those of this run, but are of an earlier one:
-/// more of them, or in numbered sub-folders where this run has none, or without. `written` are the
-/// files of this run.
+/// more of them, or in numbered sub-folders where this run has none, or without; also of arrays of more
+/// ranks. `written` are the files of this run.
 pub fn left_over(results: &Results, options: &OutputOptions, written: &Outputs) -> Vec<Remark> {
     let start = format!("PRISM_{}", results.network.network);
     let pictures = options.folder.join(&start);
@@ -23,6 +23,13 @@ pub fn left_over(results: &Results, options: &OutputOptions, written: &Outputs) 
     }
     if options.per_image {
         remarks.extend(remark("pictures", &pictures, is_picture, written));
+    }
+    if let Some(file) = options.save_arrays.as_deref()
+        && results.group.is_joint()
+    {
+        let ranks = results.group.size();
+        let is_left = |name: &str| rank_of(name, file).is_some_and(|rank| rank >= ranks);
+        remarks.extend(remark("arrays", folder_of(file), is_left, written));
     }
     remarks
 }
@@ -78,9 +85,34 @@ fn is_picture(name: &str) -> bool {
     number.is_some_and(is_numbered) && kinds.iter().any(|kind| name.ends_with(kind))
 }
 
+/// The rank 12 of `a.0012.npz`, if `a.npz` is the file that the ranks have parts of.
+fn rank_of(name: &str, file: &Path) -> Option<usize> {
+    let stem = file.file_stem()?.to_string_lossy();
+    let extension = file.extension()?.to_string_lossy();
+    let name = name.strip_prefix(&*stem)?.strip_prefix('.')?;
+    let number = name.strip_suffix(&*extension)?.strip_suffix('.')?;
+    number.parse().ok().filter(|_| is_numbered(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arrays_of_ranks_are_known_by_their_numbers() {
+        let file = Path::new("out/a.b.npz");
+        assert_eq!(rank_of("a.b.0012.npz", file), Some(12));
+        assert_eq!(rank_of("a.b.10000.npz", file), Some(10_000));
+        for name in [
+            "a.b.npz",
+            "a.0012.npz",
+            "a.b.12.npz",
+            "a.b.0012.safetensors",
+            "a.b.+012.npz",
+        ] {
+            assert_eq!(rank_of(name, file), None, "{name}");
+        }
+    }
 
     #[test]
     fn figures_and_pictures_are_known_by_their_names() {

@@ -187,6 +187,8 @@ pub struct Results<'a> {
     pub photographs: Kept<Photograph>,
     /// Input of the network, `[N,C,H,W]`; empty unless it is to be saved.
     pub input: Sequence,
+    /// The shape of the input of one image; empty unless it is to be saved.
+    pub input_shape: Vec<i64>,
     /// What the network does not fix by itself, and where it came from.
     pub settings: Settings,
     /// What the class scores mean.
@@ -391,8 +393,9 @@ impl Destination {
     }
 
     /// Gives all files their names after all ranks have written theirs; rank 0 comes last, so that
-    /// who finds its summary or page finds all of them. Returns the names of the files of all ranks and
-    /// the text for standard output on rank 0, and none on the others.
+    /// who finds its summary or page finds all of them. No rank succeeds unless all do. Returns the
+    /// names of the files of all ranks and the text for standard output on rank 0, and none on the
+    /// others.
     ///
     /// # Errors
     /// Returns an error if a file cannot be renamed, or if a rank is lost.
@@ -403,11 +406,13 @@ impl Destination {
             group.barrier()?; // all have written theirs
             self.files.commit()?;
             group.barrier()?;
+            group.complete()?; // also those of rank 0 have their names
             return Ok(None);
         }
         group.barrier()?;
         group.barrier()?;
         let mut written = self.files.commit()?;
+        group.complete()?;
         let others = names.into_iter().skip(1).flatten();
         written.extend(others.map(PathBuf::from));
         Ok(Some((written, self.printed)))
