@@ -175,7 +175,7 @@ def _usual_defaults() -> Iterator[None]:
     import torch
 
     kind = torch.get_default_dtype()
-    elsewhere = hasattr(torch, "get_default_device") and torch.get_default_device().type != "cpu"
+    elsewhere = torch.empty(0).device.type != "cpu"  # torch 2.4 cannot say it once it was set to None
     torch.set_default_dtype(torch.float32)
     try:
         with torch.device("cpu") if elsewhere else nullcontext():
