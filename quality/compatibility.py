@@ -25,6 +25,7 @@ import copy
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -271,8 +272,9 @@ def write_onnx(network, about, file, how):
 
 
 def message(error):
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    """The first sentence, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error).strip())
+    return text.splitlines()[0].split(". ")[0] if text else type(error).__name__
 
 
 def check(exporter, name, options, folder, row):
